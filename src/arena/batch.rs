@@ -1,0 +1,449 @@
+//! Batches: typed, owned parts of the arena or of a mapped file, which deref to slices.
+//!
+//! Laws of this file:
+//! 1. A [`Batch`] is the only owner of its elements: no other batch, slice or job reaches them while it lives. Jobs that
+//!    write take the batch by value or by exclusive borrow.
+//! 2. The elements of a [`SharedBatch`] are not written while any clone of it lives.
+//! 3. `T: Pod`: any bytes are a value, so stale or foreign bytes are never undefined behaviour. `T` is neither zero-sized nor
+//!    aligned beyond 64 bytes (checked at compile time where a batch is made).
+//! 4. A batch keeps what its elements lie in: the arena, or the mapped file.
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::{ManuallyDrop, align_of, size_of};
+use core::ops::{Bound, Deref, DerefMut, RangeBounds};
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use super::alloc::Block;
+use super::{ALIGNMENT, Arena, FileSegment};
+use crate::error::{Error, Failed, Result};
+
+/// What several batches keep together: the whole block or file their elements lie in.
+enum Whole {
+    Block(Arc<Arena>, Block),
+    File(FileSegment),
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if let Self::Block(arena, block) = self {
+            arena.free(*block);
+        }
+    }
+}
+
+/// What one batch keeps (law 4).
+enum Region {
+    /// The batch is the block: no reference count needed.
+    Owned(Arc<Arena>, Block),
+    Shared(Arc<Whole>),
+}
+
+impl Region {
+    fn arena(&self) -> &Arc<Arena> {
+        match self {
+            Self::Owned(arena, _) => arena,
+            Self::Shared(whole) => match &**whole {
+                Whole::Block(arena, _) => arena,
+                Whole::File(file) => &file.arena,
+            },
+        }
+    }
+
+    fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
+        match self {
+            Self::Owned(arena, _) => arena.handle_of(address),
+            Self::Shared(whole) => match &**whole {
+                Whole::Block(arena, _) => arena.handle_of(address),
+                Whole::File(file) => file.handle_of(address),
+            },
+        }
+    }
+
+    /// Turns an owned region into one that parts can share.
+    fn into_shared(self) -> Arc<Whole> {
+        let this = ManuallyDrop::new(self);
+        match &*this {
+            // SAFETY: `this` is never used or dropped again, so each field is moved out once.
+            Self::Owned(arena, block) => Arc::new(Whole::Block(unsafe { core::ptr::read(arena) }, *block)),
+            // SAFETY: as above.
+            Self::Shared(whole) => unsafe { core::ptr::read(whole) },
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if let Self::Owned(arena, block) = self {
+            arena.free(*block);
+        }
+    }
+}
+
+fn bytes_of<T>(len: usize) -> Result<u64> {
+    const {
+        assert!(size_of::<T>() > 0, "the element type of a batch must not be zero-sized");
+        assert!(align_of::<T>() <= ALIGNMENT, "the element type of a batch must not be aligned beyond 64 bytes");
+    }
+    len.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize).map(|bytes| bytes as u64).ok_or_else(
+        || Error::invalid(format!("a batch of {len} elements of {} bytes exceeds the address space", size_of::<T>())),
+    )
+}
+
+/// Elements in the arena that belong to one owner: `&mut [T]` that can be handed to a job without copying.
+///
+/// It derefs to `[T]`. Its elements start at a multiple of 64 bytes unless it is a part made by [`Batch::split_at`]. Dropping
+/// it gives the memory back to the arena; it may outlive its engine. It is `Send` and `Sync`.
+///
+/// # Examples
+/// ```
+/// use workring::Engine;
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(1).build()?;
+/// let mut batch = engine.batch::<u32>(4)?;
+/// batch[2] = 7;
+/// assert_eq!(*batch, [0, 0, 7, 0]);
+/// let (left, right) = batch.split_at(3);
+/// assert_eq!((left.len(), right.len()), (3, 1));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Batch<T: Pod> {
+    start: NonNull<T>,
+    len: usize,
+    region: Region,
+    elements: PhantomData<T>,
+}
+
+// SAFETY: a batch owns its elements (law 1), which are plain data; the arena behind it is `Sync`.
+unsafe impl<T: Pod + Send> Send for Batch<T> {}
+// SAFETY: a shared reference to a batch gives `&[T]` only.
+unsafe impl<T: Pod + Sync> Sync for Batch<T> {}
+
+impl<T: Pod> Batch<T> {
+    /// `len` elements of a new block. With `zeroed` they read as zero, else they hold whatever was there before.
+    pub(crate) fn allocate(arena: &Arc<Arena>, len: usize, zeroed: bool) -> Result<Self> {
+        let bytes = bytes_of::<T>(len)?;
+        let allocation = arena.allocate(bytes)?;
+        let block = allocation.block;
+        let start = arena.address(block);
+        if zeroed {
+            // Bytes that were never handed out are zero already; writing them would only touch their pages.
+            let stale = allocation.fresh_from.clamp(block.offset, block.offset + bytes) - block.offset;
+            // SAFETY: the block is at least `bytes` long and nobody else's.
+            unsafe { start.as_ptr().write_bytes(0, stale as usize) };
+        }
+        Ok(Self { start: start.cast(), len, region: Region::Owned(Arc::clone(arena), block), elements: PhantomData })
+    }
+
+    /// The elements `len` long at byte `offset` of a writable mapped file that nobody else maps.
+    pub(crate) fn over_file(file: FileSegment, offset: usize, len: usize) -> Result<Self> {
+        let start = file_elements::<T>(&file, offset, len)?;
+        Ok(Self { start, len, region: Region::Shared(Arc::new(Whole::File(file))), elements: PhantomData })
+    }
+
+    /// Makes the batch read-only; the result can be cloned and read by many jobs at once. No copy.
+    pub fn freeze(self) -> SharedBatch<T> {
+        SharedBatch { start: self.start, len: self.len, whole: self.region.into_shared(), elements: PhantomData }
+    }
+
+    /// Cuts the batch in two at element `mid`, without copying. The memory is given back when both parts are gone.
+    ///
+    /// The second part is aligned to 64 bytes only if `mid` elements are a multiple of that.
+    ///
+    /// # Panics
+    /// When `mid` is beyond the end.
+    pub fn split_at(self, mid: usize) -> (Self, Self) {
+        assert!(mid <= self.len, "cannot split a batch of {} elements at {mid}", self.len);
+        let Self { start, len, region, .. } = self;
+        let whole = region.into_shared();
+        let part = |start, len, whole| Self { start, len, region: Region::Shared(whole), elements: PhantomData };
+        // SAFETY: `mid` is at most `len`, so the address stays inside the batch or one past its end.
+        let second = unsafe { start.add(mid) };
+        (part(start, mid, Arc::clone(&whole)), part(second, len - mid, whole))
+    }
+
+    /// Cuts the batch into parts of `part_len` elements, the last one shorter if need be, without copying.
+    ///
+    /// # Panics
+    /// When `part_len` is zero.
+    pub fn split_every(self, part_len: usize) -> Vec<Self> {
+        assert!(part_len > 0, "the parts of a batch must not be empty");
+        let mut parts = Vec::with_capacity(self.len.div_ceil(part_len));
+        let mut rest = self;
+        while rest.len > part_len {
+            let (part, tail) = rest.split_at(part_len);
+            parts.push(part);
+            rest = tail;
+        }
+        parts.push(rest);
+        parts
+    }
+
+    /// Shortens the batch to `len` elements; has no effect when it is that short already. The memory stays with the batch.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        self.region.arena()
+    }
+
+    /// The same memory from byte `offset` on as `len` elements of another type; the batch must be longer than that.
+    pub(crate) fn reinterpret<U: Pod>(self, offset: usize, len: usize) -> Result<Batch<U>> {
+        let bytes = bytes_of::<U>(len)? as usize;
+        let available = self.len * size_of::<T>();
+        if offset.checked_add(bytes).is_none_or(|end| end > available) {
+            return Err(Error::invalid(format!("{bytes} bytes at {offset} exceed a batch of {available} bytes")));
+        }
+        // SAFETY: the offset lies inside the batch.
+        let start = unsafe { self.start.cast::<u8>().add(offset) }.cast::<U>();
+        if !start.is_aligned() {
+            return Err(Error::invalid(format!("byte {offset} of a batch is not aligned for its type")));
+        }
+        Ok(Batch { start, len, region: self.region, elements: PhantomData })
+    }
+
+    /// Handle and length in bytes, for a descriptor.
+    pub(crate) fn reference(&self) -> Option<(u64, u64)> {
+        Some((self.region.handle_of(self.start.cast())?, (self.len * size_of::<T>()) as u64))
+    }
+}
+
+fn file_elements<T: Pod>(file: &FileSegment, offset: usize, len: usize) -> Result<NonNull<T>> {
+    let bytes = bytes_of::<T>(len)? as usize;
+    let (base, mapped) = file.bytes();
+    if offset.checked_add(bytes).is_none_or(|end| end > mapped) {
+        return Err(Error::invalid(format!("{bytes} bytes at {offset} exceed the {mapped} bytes of the mapped file")));
+    }
+    // SAFETY: the offset was checked against the mapping.
+    let start = unsafe { base.add(offset) }.cast::<T>();
+    if !start.is_aligned() {
+        return Err(Error::invalid(format!("element data at byte {offset} is not aligned for its type")));
+    }
+    Ok(start)
+}
+
+impl<T: Pod> Deref for Batch<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` elements lie at `start` inside a mapping that `region` keeps (law 4); any bytes are values of `T`
+        // (law 3); nobody writes them while `self` is borrowed (law 1).
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Pod> DerefMut for Batch<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; the exclusive borrow makes this the only way to the elements (law 1).
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for Batch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// Read-only elements in the arena or in a mapped file, cheap to clone: many jobs can read them at once.
+///
+/// It derefs to `[T]`. Cloning counts a reference; the memory is given back when the last clone is gone. The elements of a
+/// mapped file are the file's pages: if another program shortens the file while it is mapped, reading them ends the process
+/// with SIGBUS, and if it writes to it, the elements change. Map files that nobody writes to.
+///
+/// # Examples
+/// ```
+/// use workring::Engine;
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(1).build()?;
+/// let shared = engine.batch_from_slice(&[1.0, 2.0, 3.0])?.freeze();
+/// let tail = shared.slice(1..);
+/// assert_eq!(*tail, [2.0, 3.0]);
+/// drop(tail);
+/// let batch = shared.try_into_batch().unwrap();
+/// assert_eq!(batch.len(), 3);
+/// # Ok(())
+/// # }
+/// ```
+pub struct SharedBatch<T: Pod> {
+    start: NonNull<T>,
+    len: usize,
+    whole: Arc<Whole>,
+    elements: PhantomData<T>,
+}
+
+// SAFETY: the elements are plain data that nobody writes (law 2).
+unsafe impl<T: Pod + Send + Sync> Send for SharedBatch<T> {}
+// SAFETY: as above.
+unsafe impl<T: Pod + Send + Sync> Sync for SharedBatch<T> {}
+
+impl<T: Pod> SharedBatch<T> {
+    /// The elements `len` long at byte `offset` of a file mapped read-only.
+    pub(crate) fn over_file(file: FileSegment, offset: usize, len: usize) -> Result<Self> {
+        let start = file_elements::<T>(&file, offset, len)?;
+        Ok(Self { start, len, whole: Arc::new(Whole::File(file)), elements: PhantomData })
+    }
+
+    /// A part of the batch, without copying.
+    ///
+    /// # Panics
+    /// When the range is beyond the end or inverted.
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
+        let begin = match range.start_bound() {
+            Bound::Included(&at) => at,
+            Bound::Excluded(&at) => at.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&at) => at.saturating_add(1),
+            Bound::Excluded(&at) => at,
+            Bound::Unbounded => self.len,
+        };
+        assert!(begin <= end && end <= self.len, "range {begin}..{end} of a batch of {} elements", self.len);
+        Self {
+            // SAFETY: `begin` is at most `len`.
+            start: unsafe { self.start.add(begin) },
+            len: end - begin,
+            whole: Arc::clone(&self.whole),
+            elements: PhantomData,
+        }
+    }
+
+    /// Makes the batch writable again if this is its only clone and it lies in the arena. No copy.
+    ///
+    /// # Errors
+    /// Hands the batch back: with [`Error::InvalidArgument`] when clones or slices of it live, or when it is a mapped file.
+    pub fn try_into_batch(self) -> core::result::Result<Batch<T>, Failed<Self>> {
+        let mut this = self;
+        // `get_mut` proves that no other clone or slice exists (law 1 holds for the result).
+        let reason = match Arc::get_mut(&mut this.whole) {
+            Some(Whole::Block(..)) => None,
+            Some(Whole::File(_)) => Some("a mapped file is read-only"),
+            None => Some("the batch has other clones"),
+        };
+        match reason {
+            Some(reason) => Err(Failed::new(Error::invalid(reason), this)),
+            None => Ok(Batch {
+                start: this.start,
+                len: this.len,
+                region: Region::Shared(this.whole),
+                elements: PhantomData,
+            }),
+        }
+    }
+
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        match &*self.whole {
+            Whole::Block(arena, _) => arena,
+            Whole::File(file) => &file.arena,
+        }
+    }
+
+    /// Handle and length in bytes, for a descriptor.
+    pub(crate) fn reference(&self) -> Option<(u64, u64)> {
+        let address = self.start.cast();
+        let handle = match &*self.whole {
+            Whole::Block(arena, _) => arena.handle_of(address),
+            Whole::File(file) => file.handle_of(address),
+        };
+        Some((handle?, (self.len * size_of::<T>()) as u64))
+    }
+}
+
+impl<T: Pod> Clone for SharedBatch<T> {
+    fn clone(&self) -> Self {
+        Self { start: self.start, len: self.len, whole: Arc::clone(&self.whole), elements: PhantomData }
+    }
+}
+
+impl<T: Pod> Deref for SharedBatch<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` elements lie at `start` inside what `whole` keeps (law 4); any bytes are values (law 3); nobody writes
+        // them (law 2).
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for SharedBatch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBatch").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// Memory for a batch whose elements are yet to be written: saves the zeroing where every element is written anyway.
+///
+/// # Examples
+/// ```
+/// use workring::Engine;
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(1).build()?;
+/// let squares = engine.batch_uninit::<u64>(5)?.fill_with(|index| (index * index) as u64);
+/// assert_eq!(*squares, [0, 1, 4, 9, 16]);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "memory that is not filled is given back at once"]
+pub struct UninitBatch<T: Pod>(Batch<T>);
+
+impl<T: Pod> UninitBatch<T> {
+    pub(crate) fn allocate(arena: &Arc<Arena>, len: usize) -> Result<Self> {
+        Batch::allocate(arena, len, false).map(Self)
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+
+    /// Writes every element from its index.
+    pub fn fill_with(mut self, mut element: impl FnMut(usize) -> T) -> Batch<T> {
+        for (index, place) in self.0.iter_mut().enumerate() {
+            *place = element(index);
+        }
+        self.0
+    }
+
+    /// Writes `value` everywhere.
+    pub fn fill(mut self, value: T) -> Batch<T> {
+        self.0.fill(value);
+        self.0
+    }
+
+    /// Copies `source`, which must be as long.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn copy_from_slice(mut self, source: &[T]) -> Batch<T> {
+        self.0.copy_from_slice(source);
+        self.0
+    }
+
+    /// Takes the memory as it is: the elements are whatever bytes an earlier batch of the same engine left there, or zero.
+    ///
+    /// Safe because every bit pattern is a value of `T: Pod`; meant for outputs that a job writes completely.
+    pub fn assume_filled(self) -> Batch<T> {
+        self.0
+    }
+}
+
+impl<T: Pod> fmt::Debug for UninitBatch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UninitBatch").field("len", &self.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,320 @@
+//! Floor 4, the arena: one mapping of user data, a private allocator over it, and the batches that own its blocks.
+//!
+//! The allocator lives on the private heap of the process that submits: only pages are shared, so nothing a worker does, or
+//! fails to finish, can tear it. The arena knows no jobs.
+//!
+//! Laws of this file, which hands out addresses inside mappings:
+//! 1. An address is made only from an offset and a length that were checked, without overflow, against the mapped length.
+//! 2. References to records in the arena are made only for types that consist of atomics.
+//! 3. A mapping lives as long as anything that points into it: batches hold the arena, jobs hold their batches.
+#![allow(unsafe_code)]
+
+pub(crate) mod alloc;
+pub(crate) mod batch;
+
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::alloc::{Allocation, Allocator, Block};
+use crate::error::{Error, Result};
+use crate::layout::records::{FailureText, FanOutHeader, RangeLine};
+use crate::os::host;
+use crate::os::map::Mapping;
+
+/// Every block starts at, and is padded to, a multiple of this many bytes (the Arrow columnar format's recommendation).
+pub const ALIGNMENT: usize = 64;
+
+/// Files an arena can have mapped at the same time.
+const MAX_SEGMENTS: usize = 1024;
+/// Bits of a handle that hold the offset; the 16 above hold the segment, 0 being the arena itself.
+const OFFSET_BITS: u32 = 48;
+
+/// Where the pages of an arena come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Backing {
+    /// Anonymous memory with large pages for engines of threads: its first touch costs a third of a memfd's. Memory that
+    /// other processes can map as soon as an engine has process workers.
+    #[default]
+    Automatic,
+    /// A sealed memfd on Linux, which other processes can map; anonymous memory elsewhere.
+    SharedMemory,
+    /// Anonymous memory, private to the process, advised to use large pages.
+    Anonymous,
+}
+
+/// How an arena is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ArenaConfig {
+    pub(crate) capacity: u64,
+    pub(crate) retain: u64,
+    pub(crate) backing: Backing,
+    pub(crate) large_pages: bool,
+    pub(crate) prefault: bool,
+}
+
+/// A mapped file that handles can refer to. Slot `n` serves segment `n + 1`.
+struct SegmentSlot {
+    base: AtomicPtr<u8>,
+    len: AtomicU64,
+}
+
+/// The arena. Batches, jobs and the engine share it.
+pub(crate) struct Arena {
+    mapping: Mapping,
+    capacity: u64,
+    allocator: Mutex<Allocator>,
+    segments: Box<[SegmentSlot]>,
+    free_segments: Mutex<Vec<u16>>,
+}
+
+/// What an arena holds at one moment. All sizes in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ArenaStatistics {
+    /// What the arena was built with.
+    pub capacity: u64,
+    /// In live batches and running calls, padding included.
+    pub in_use: u64,
+    /// The most that was ever in use.
+    pub peak_in_use: u64,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Bytes from the start that were handed out at least once; beyond, no page was ever touched.
+    pub high_water: u64,
+    /// Blocks handed out since the start.
+    pub allocations: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked while holding the lock leaves the bookkeeping consistent: no user code runs under it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Arena {
+    /// Maps an arena. Address space only, unless `prefault` asks for the pages at once.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a capacity of zero or beyond 2^48 bytes, [`Error::Io`] when the system refuses.
+    pub(crate) fn create(config: &ArenaConfig) -> Result<Arc<Self>> {
+        let page = host::page_size() as u64;
+        if config.capacity == 0 || config.capacity > 1 << (OFFSET_BITS - 1) {
+            return Err(Error::invalid(format!(
+                "the arena's capacity must be from 1 byte to 2^{} bytes, not {}",
+                OFFSET_BITS - 1,
+                config.capacity
+            )));
+        }
+        let capacity = config.capacity.next_multiple_of(page);
+        let len =
+            usize::try_from(capacity).map_err(|_| Error::invalid("the arena's capacity exceeds the address space"))?;
+        let mapping = match config.backing {
+            Backing::SharedMemory => Mapping::shared_memory("workring-arena", len)?,
+            Backing::Automatic | Backing::Anonymous => Mapping::anonymous(len)?,
+        };
+        if config.large_pages {
+            // Whether the system grants large pages is its business: the arena works without.
+            let _ = mapping.advise_large_pages();
+        }
+        if config.prefault {
+            mapping.populate(0, len)?;
+        }
+        Ok(Arc::new(Self {
+            allocator: Mutex::new(Allocator::new(capacity, config.retain, page)),
+            capacity,
+            mapping,
+            segments: (0..MAX_SEGMENTS)
+                .map(|_| SegmentSlot { base: AtomicPtr::new(core::ptr::null_mut()), len: AtomicU64::new(0) })
+                .collect(),
+            free_segments: Mutex::new((1..=MAX_SEGMENTS as u16).rev().collect()),
+        }))
+    }
+
+    /// Takes a block of at least `len_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the numbers.
+    pub(crate) fn allocate(&self, len_bytes: u64) -> Result<Allocation> {
+        lock(&self.allocator).allocate(len_bytes).map_err(|exhausted| Error::OutOfMemory {
+            requested: exhausted.requested,
+            free: exhausted.free,
+            capacity: self.capacity,
+        })
+    }
+
+    /// Gives a block back, and its pages to the system when the allocator says so.
+    pub(crate) fn free(&self, block: Block) {
+        let mut allocator = lock(&self.allocator);
+        match allocator.free(block) {
+            Ok(None) => {}
+            Ok(Some(release)) => {
+                // Under the lock: the range must not be handed out again before its pages are gone.
+                let _ = self.mapping.give_back(release.offset as usize, release.len as usize);
+            }
+            Err(_) => debug_assert!(false, "a block was freed that is not live: {block:?}"),
+        }
+    }
+
+    /// Gives every free page back to the system.
+    pub(crate) fn trim(&self) -> Result<()> {
+        let mut allocator = lock(&self.allocator);
+        for release in allocator.trim() {
+            self.mapping.give_back(release.offset as usize, release.len as usize)?;
+        }
+        Ok(())
+    }
+
+    /// What the arena holds.
+    pub(crate) fn statistics(&self) -> ArenaStatistics {
+        let statistics = lock(&self.allocator).statistics();
+        ArenaStatistics {
+            capacity: self.capacity,
+            in_use: statistics.in_use,
+            peak_in_use: statistics.peak_in_use,
+            blocks: statistics.live_blocks,
+            high_water: statistics.high_water,
+            allocations: statistics.allocations,
+        }
+    }
+
+    /// Whether the pages can be mapped by other processes.
+    pub(crate) fn is_shareable(&self) -> bool {
+        self.mapping.kind() == crate::os::map::Kind::SharedMemory
+    }
+
+    /// The address of a block's first byte.
+    pub(crate) fn address(&self, block: Block) -> NonNull<u8> {
+        assert!(block.offset.checked_add(block.len).is_some_and(|end| end <= self.capacity));
+        // SAFETY: the block lies inside the mapping, just checked (law 1).
+        unsafe { self.mapping.base().add(block.offset as usize) }
+    }
+
+    /// The handle of bytes inside the arena, or `None` for an address elsewhere.
+    pub(crate) fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
+        let offset = (address.as_ptr() as usize).checked_sub(self.mapping.base().as_ptr() as usize)?;
+        // One past the end is an address of the arena too: an empty batch may start there.
+        (offset as u64 <= self.capacity).then_some(offset as u64)
+    }
+
+    /// The address of `len_bytes` bytes at `handle`.
+    ///
+    /// The bytes stay mapped only while whoever named them holds the batch (law 3).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the handle does not name that many bytes.
+    pub(crate) fn resolve(&self, handle: u64, len_bytes: u64) -> Result<NonNull<u8>> {
+        let (segment, offset) = ((handle >> OFFSET_BITS) as usize, handle & ((1 << OFFSET_BITS) - 1));
+        let (base, len) = if segment == 0 {
+            (Some(self.mapping.base()), self.capacity)
+        } else {
+            match self.segments.get(segment - 1) {
+                // Relaxed: the segment was registered before the job that names it was published (R1), and is removed only
+                // after its last batch is gone.
+                Some(slot) => (NonNull::new(slot.base.load(Ordering::Relaxed)), slot.len.load(Ordering::Relaxed)),
+                None => (None, 0),
+            }
+        };
+        let corrupt = Error::Corrupt { what: "batch handle", offset: handle, expected: len, found: len_bytes };
+        let Some(base) = base else { return Err(corrupt) };
+        if offset.checked_add(len_bytes).is_none_or(|end| end > len) {
+            return Err(corrupt);
+        }
+        // SAFETY: `offset` was checked against the segment's length (law 1).
+        Ok(unsafe { base.add(offset as usize) })
+    }
+
+    /// Makes a mapped file known under a segment number.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when too many files are mapped at once.
+    fn register(&self, mapping: &Mapping) -> Result<u16> {
+        let segment = lock(&self.free_segments).pop().ok_or_else(|| Error::Unsupported {
+            what: format!("more than {MAX_SEGMENTS} files mapped by one engine at the same time"),
+        })?;
+        let slot = &self.segments[usize::from(segment) - 1];
+        slot.len.store(mapping.len() as u64, Ordering::Relaxed);
+        slot.base.store(mapping.base().as_ptr(), Ordering::Relaxed);
+        Ok(segment)
+    }
+
+    fn unregister(&self, segment: u16) {
+        let slot = &self.segments[usize::from(segment) - 1];
+        slot.base.store(core::ptr::null_mut(), Ordering::Relaxed);
+        slot.len.store(0, Ordering::Relaxed);
+        lock(&self.free_segments).push(segment);
+    }
+
+    /// The header and ranges of a fan-out block.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when they do not lie inside the arena.
+    pub(crate) fn fan_out(&self, handle: u64, shares: u32) -> Result<(&FanOutHeader, &[RangeLine])> {
+        let ranges_len = u64::from(shares) * size_of::<RangeLine>() as u64;
+        let header_len = size_of::<FanOutHeader>() as u64;
+        let base = self.resolve(handle, header_len + ranges_len)?;
+        if handle >> OFFSET_BITS != 0 || handle % ALIGNMENT as u64 != 0 {
+            return Err(Error::Corrupt { what: "fan-out handle", offset: handle, expected: 0, found: handle });
+        }
+        // SAFETY: the bytes lie inside the arena's own mapping, are aligned to 64 bytes, and both types consist of atomics
+        // (laws 1 and 2); the mapping lives as long as `self`.
+        unsafe {
+            let header = base.cast::<FanOutHeader>().as_ref();
+            let ranges = base.add(size_of::<FanOutHeader>()).cast::<RangeLine>();
+            Ok((header, core::slice::from_raw_parts(ranges.as_ptr(), shares as usize)))
+        }
+    }
+}
+
+impl Arena {
+    /// One failure text inside the arena.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it does not lie there.
+    pub(crate) fn failure_text(&self, handle: u64) -> Result<&FailureText> {
+        let base = self.resolve(handle, size_of::<FailureText>() as u64)?;
+        if handle >> OFFSET_BITS != 0 || handle % ALIGNMENT as u64 != 0 {
+            return Err(Error::Corrupt { what: "failure text handle", offset: handle, expected: 0, found: handle });
+        }
+        // SAFETY: inside the arena's own mapping, aligned to 64 bytes, atomics only (laws 1 and 2).
+        Ok(unsafe { base.cast::<FailureText>().as_ref() })
+    }
+}
+
+/// A file mapped into an arena's address book; removed from it when the last batch over it is gone.
+pub(crate) struct FileSegment {
+    arena: Arc<Arena>,
+    mapping: Mapping,
+    segment: u16,
+}
+
+impl FileSegment {
+    /// Registers a mapping with `arena`.
+    pub(crate) fn new(arena: &Arc<Arena>, mapping: Mapping) -> Result<Self> {
+        let segment = arena.register(&mapping)?;
+        Ok(Self { arena: Arc::clone(arena), mapping, segment })
+    }
+
+    fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
+        let offset = (address.as_ptr() as usize).checked_sub(self.mapping.base().as_ptr() as usize)?;
+        (offset <= self.mapping.len()).then(|| (u64::from(self.segment) << OFFSET_BITS) | offset as u64)
+    }
+
+    /// The mapped bytes' address and length.
+    pub(crate) fn bytes(&self) -> (NonNull<u8>, usize) {
+        (self.mapping.base(), self.mapping.len())
+    }
+}
+
+impl Drop for FileSegment {
+    fn drop(&mut self) {
+        self.arena.unregister(self.segment);
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,226 @@
+//! One kernel call as it travels: gathered from typed batches, written into a descriptor, read back and resolved.
+
+use core::ptr::NonNull;
+
+use bytemuck::Pod;
+
+use super::core::{Core, Draft};
+use super::frame::RawSlice;
+use super::kernel::{KernelInfo, registered};
+use crate::arena::Arena;
+use crate::error::{Error, Result};
+use crate::ids::DescriptorIndex;
+use crate::layout::records::{BatchReference, Descriptor, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES};
+use crate::sync::Ordering;
+
+/// Inputs a kernel can have.
+pub(crate) const MAX_INPUTS: usize = 8;
+/// Outputs a kernel can have.
+pub(crate) const MAX_OUTPUTS: usize = 4;
+
+/// Handles and lengths in bytes of a call's batches: inputs first, then outputs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct References {
+    entries: [(u64, u64); MAX_BATCHES],
+    count: usize,
+}
+
+impl References {
+    /// No batch yet.
+    pub(crate) const fn new() -> Self {
+        Self { entries: [(0, 0); MAX_BATCHES], count: 0 }
+    }
+
+    /// Adds a batch; the kernel macro and the tuple impls keep within the limits.
+    pub(crate) fn push(&mut self, reference: (u64, u64)) {
+        if let Some(place) = self.entries.get_mut(self.count) {
+            *place = reference;
+            self.count += 1;
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[(u64, u64)] {
+        &self.entries[..self.count]
+    }
+}
+
+/// The parameter's bytes, aligned for any `Pod` type up to 64 bytes.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct ParamBytes([u8; INLINE_PARAM_LEN]);
+
+impl ParamBytes {
+    /// No parameter.
+    pub(crate) const fn zeroed() -> Self {
+        Self([0; INLINE_PARAM_LEN])
+    }
+}
+
+/// A parameter on its way: inline where it fits, else in a block of the arena that whoever holds the job keeps.
+#[derive(Clone, Copy)]
+pub(crate) enum Param {
+    Inline(ParamBytes, u32),
+    Block { handle: u64, len: u32 },
+}
+
+impl Param {
+    /// Whether a parameter of type `P` travels inside the descriptor.
+    pub(crate) const fn is_inline<P>() -> bool {
+        size_of::<P>() <= INLINE_PARAM_LEN && align_of::<P>() <= 64
+    }
+
+    /// A parameter that fits into the descriptor.
+    pub(crate) fn inline<P: Pod>(value: &P) -> Self {
+        let bytes = bytemuck::bytes_of(value);
+        let mut packed = [0; INLINE_PARAM_LEN];
+        packed[..bytes.len()].copy_from_slice(bytes);
+        Self::Inline(ParamBytes(packed), bytes.len() as u32)
+    }
+}
+
+/// A call whose batches were found in memory.
+pub(crate) struct Call {
+    pub(crate) info: &'static KernelInfo,
+    pub(crate) slices: [RawSlice; MAX_BATCHES],
+    param: Param,
+    param_block: RawSlice,
+}
+
+fn corrupt(what: &'static str, expected: u64, found: u64) -> Error {
+    Error::Corrupt { what, offset: 0, expected, found }
+}
+
+impl Call {
+    /// Finds the batches of a call, checking counts and element sizes against the kernel's signature.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when they do not fit: typed calls always do, a damaged descriptor may not.
+    pub(crate) fn resolve(
+        arena: &Arena,
+        info: &'static KernelInfo,
+        references: &[(u64, u64)],
+        param: Param,
+    ) -> Result<Self> {
+        let layouts = info.inputs().iter().chain(info.outputs());
+        let wanted = info.inputs().len() + info.outputs().len();
+        if references.len() != wanted || wanted > MAX_BATCHES {
+            return Err(corrupt("number of batches", wanted as u64, references.len() as u64));
+        }
+        let mut slices = [RawSlice::EMPTY; MAX_BATCHES];
+        for ((slice, &(handle, len)), layout) in slices.iter_mut().zip(references).zip(layouts) {
+            let size = layout.size_bytes().max(1) as u64;
+            if len % size != 0 {
+                return Err(corrupt("length of a batch", size, len));
+            }
+            *slice = RawSlice::new(arena.resolve(handle, len)?, len as usize);
+        }
+        let param_len = match param {
+            Param::Inline(_, len) | Param::Block { len, .. } => len,
+        };
+        if param_len as usize != info.param().size_bytes() {
+            return Err(corrupt("length of the parameter", info.param().size_bytes() as u64, u64::from(param_len)));
+        }
+        let param_block = match param {
+            Param::Inline(..) => RawSlice::EMPTY,
+            Param::Block { handle, len } => RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize),
+        };
+        Ok(Self { info, slices, param, param_block })
+    }
+
+    /// Where the parameter lies; inside `self` when it travelled in the descriptor.
+    pub(crate) fn param(&self) -> RawSlice {
+        match &self.param {
+            Param::Inline(bytes, len) => RawSlice::new(NonNull::from(&bytes.0).cast(), *len as usize),
+            Param::Block { .. } => self.param_block,
+        }
+    }
+
+    /// Element size of batch `at`, in bytes.
+    pub(crate) fn element_size(&self, at: usize) -> usize {
+        let inputs = self.info.inputs();
+        let layout = inputs.get(at).or_else(|| self.info.outputs().get(at.wrapping_sub(inputs.len())));
+        layout.map_or(1, |layout| layout.size_bytes().max(1))
+    }
+
+    /// Number of batches.
+    pub(crate) fn count(&self) -> usize {
+        self.info.inputs().len() + self.info.outputs().len()
+    }
+}
+
+fn place<'a>(
+    core: &'a Core,
+    index: DescriptorIndex,
+    descriptor: &'a Descriptor,
+    at: usize,
+) -> Option<&'a BatchReference> {
+    match at.checked_sub(INLINE_BATCHES) {
+        None => descriptor.batches.get(at),
+        Some(further) => core.control.arguments(index)?.batches.get(further),
+    }
+}
+
+/// Writes a call into a reserved descriptor.
+pub(crate) fn write(core: &Core, draft: &Draft<'_>, kind: u32, kernel: u32, references: &[(u64, u64)], param: &Param) {
+    let descriptor = draft.descriptor;
+    // Relaxed, all of them: the publication (R1) makes them visible.
+    for (at, &(handle, len_bytes)) in references.iter().enumerate() {
+        if let Some(place) = place(core, draft.index, descriptor, at) {
+            place.handle.store(handle, Ordering::Relaxed);
+            place.len_bytes.store(len_bytes, Ordering::Relaxed);
+        }
+    }
+    descriptor.kernel.store(kernel, Ordering::Relaxed);
+    descriptor.shape.store(kind | ((references.len() as u32) << 8), Ordering::Relaxed);
+    match param {
+        Param::Inline(bytes, len) => {
+            for (word, bytes) in descriptor.param.iter().zip(bytes.0.chunks_exact(8)).take(len.div_ceil(8) as usize) {
+                word.store(bytes.try_into().map_or(0, u64::from_le_bytes), Ordering::Relaxed);
+            }
+            descriptor.param_len.store(*len, Ordering::Relaxed);
+        }
+        Param::Block { handle, len } => {
+            descriptor.param[0].store(*handle, Ordering::Relaxed);
+            descriptor.param_len.store(*len, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Kind of the job in a descriptor: one of `records::kind`, or anything in a damaged one.
+pub(crate) fn kind_of(descriptor: &Descriptor) -> u32 {
+    descriptor.shape.load(Ordering::Relaxed) & 0xFF
+}
+
+/// Kernel and batches of a descriptor, each field read once; unchecked.
+pub(crate) fn references(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> (u32, References) {
+    let count = (descriptor.shape.load(Ordering::Relaxed) >> 8 & 0xFF) as usize;
+    let mut references = References::new();
+    for at in 0..count.min(MAX_BATCHES) {
+        let Some(place) = place(core, index, descriptor, at) else { break };
+        references.push((place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed)));
+    }
+    (descriptor.kernel.load(Ordering::Relaxed), references)
+}
+
+/// The parameter of a descriptor.
+pub(crate) fn param_of(descriptor: &Descriptor) -> Param {
+    let len = descriptor.param_len.load(Ordering::Relaxed);
+    if len as usize > INLINE_PARAM_LEN {
+        return Param::Block { handle: descriptor.param[0].load(Ordering::Relaxed), len };
+    }
+    let mut bytes = [0u8; INLINE_PARAM_LEN];
+    for (bytes, word) in bytes.chunks_exact_mut(8).zip(&descriptor.param) {
+        bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+    }
+    Param::Inline(ParamBytes(bytes), len)
+}
+
+/// Reads a call back from a claimed descriptor: every field once, then checked.
+///
+/// # Errors
+/// [`Error::Corrupt`] for whatever no submitter writes.
+pub(crate) fn read(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Call> {
+    let (kernel, references) = references(core, index, descriptor);
+    let info = registered(kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(kernel)))?;
+    Call::resolve(&core.arena, info, references.as_slice(), param_of(descriptor))
+}

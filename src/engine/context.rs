@@ -1,0 +1,173 @@
+//! What a kernel can ask about its call: who runs it, where it is, whether to stop, and for scratch memory.
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::lockfree::job;
+use crate::os::host::Deadline;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// 64 aligned bytes, so that scratch memory suits every element type.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u64; 8]);
+
+thread_local! {
+    /// Scratch memory of this thread, kept from call to call so that a kernel in steady state allocates nothing.
+    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where the requests to stop come from.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct StopSignals<'a> {
+    /// The word of the job.
+    pub(crate) word: Option<&'a AtomicU64>,
+    /// The stop word of the fan-out.
+    pub(crate) fan_out: Option<&'a AtomicU32>,
+    pub(crate) deadline: Option<Deadline>,
+}
+
+impl StopSignals<'_> {
+    /// Whether any of them says stop.
+    pub(crate) fn is_set(&self) -> bool {
+        self.word.is_some_and(job::is_cancel_requested)
+            // Relaxed: the word carries no data.
+            || self.fan_out.is_some_and(|stop| stop.load(Ordering::Relaxed) != 0)
+            || self.deadline.is_some_and(|deadline| deadline.is_past())
+    }
+}
+
+/// What a kernel can ask about its call; kernels take it as `ctx: &mut Context` after their other arguments.
+///
+/// # Examples
+/// ```
+/// use workring::{Context, Engine, kernel};
+///
+/// kernel! {
+///     /// Writes the global index of every element.
+///     pub fn indices(y: &mut [u64], ctx: &mut Context) {
+///         for (offset, place) in y.iter_mut().enumerate() {
+///             *place = (ctx.range().start + offset) as u64;
+///         }
+///     }
+/// }
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(2).build()?;
+/// let mut y = engine.batch::<u64>(100_000)?;
+/// engine.map(indices, (), &mut y, &())?;
+/// assert!(y.iter().enumerate().all(|(index, &value)| value == index as u64));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Context<'a> {
+    worker: u32,
+    chunk: usize,
+    range: Range<usize>,
+    halo_before: usize,
+    stop: StopSignals<'a>,
+    /// Whether the kernel was told to stop: its result is then not used, as it may have returned early.
+    saw_stop: Cell<bool>,
+    scratch: Vec<Line>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(worker: u32, stop: StopSignals<'a>) -> Self {
+        let scratch = SCRATCH.with(|scratch| scratch.try_borrow_mut().map(|mut kept| core::mem::take(&mut *kept)));
+        Self {
+            worker,
+            chunk: 0,
+            range: 0..0,
+            halo_before: 0,
+            stop,
+            saw_stop: Cell::new(false),
+            scratch: scratch.unwrap_or_default(),
+        }
+    }
+
+    /// Says which part of the call comes next.
+    pub(crate) fn place(&mut self, chunk: usize, range: Range<usize>, halo_before: usize) {
+        self.chunk = chunk;
+        self.range = range;
+        self.halo_before = halo_before;
+    }
+
+    /// Number of the worker that runs this, from 1; 0 for a thread that helps while it waits.
+    pub fn worker_id(&self) -> usize {
+        self.worker as usize
+    }
+
+    /// Number of the chunk, or of the row of a `submit_many`; 0 for a job over whole batches.
+    pub fn chunk_index(&self) -> usize {
+        self.chunk
+    }
+
+    /// Which elements of the whole call the outputs are, in elements; rows for a `submit_many`.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// How many elements of the inputs come before the first of [`Context::range`]: the halo, shorter at the left edge.
+    pub fn halo_before(&self) -> usize {
+        self.halo_before
+    }
+
+    /// Whether the job was cancelled, its deadline passed or another chunk failed: the kernel may return early, with whatever
+    /// it has, and its result will not be used. Costs a load or two, and a clock reading when there is a deadline.
+    pub fn is_cancelled(&self) -> bool {
+        let stop = self.stop.is_set();
+        if stop {
+            self.saw_stop.set(true);
+        }
+        stop
+    }
+
+    /// Whether [`Context::is_cancelled`] ever said yes.
+    pub(crate) fn saw_stop(&self) -> bool {
+        self.saw_stop.get()
+    }
+
+    /// `len` zeroed elements of memory for this call, aligned to 64 bytes. The thread keeps it for later calls, so that it
+    /// costs an allocation only when it must grow.
+    ///
+    /// # Panics
+    /// When `T` is aligned beyond 64 bytes, or the size overflows.
+    pub fn scratch<T: Pod>(&mut self, len: usize) -> &mut [T] {
+        assert!(align_of::<T>() <= 64, "scratch memory is aligned to 64 bytes");
+        let bytes = len.checked_mul(size_of::<T>()).expect("the scratch memory exceeds the address space");
+        let lines = bytes.div_ceil(64);
+        if self.scratch.len() < lines {
+            self.scratch.resize(lines, Line::zeroed());
+        }
+        let memory = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut self.scratch[..lines])[..bytes];
+        memory.fill(0);
+        bytemuck::cast_slice_mut(memory)
+    }
+}
+
+impl Drop for Context<'_> {
+    fn drop(&mut self) {
+        let kept = core::mem::take(&mut self.scratch);
+        // A nested call on the same thread may have left its own memory here: the larger one is kept.
+        let _ = SCRATCH.try_with(|scratch| {
+            if let Ok(mut place) = scratch.try_borrow_mut()
+                && place.len() < kept.len()
+            {
+                *place = kept;
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("worker", &self.worker)
+            .field("chunk", &self.chunk)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}

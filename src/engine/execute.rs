@@ -1,0 +1,319 @@
+//! What a claimed job turns into: a kernel call, a share of a fan-out, a fan-out of rows, or a closure.
+
+use super::call::{self, Call};
+use super::context::StopSignals;
+use super::core::{Core, Draft};
+use super::failure;
+use super::fan_out::{ChunkEnd, Plan, Spread, run_share, stop};
+use super::frame::RawSlice;
+use super::kernel::registered;
+use super::options::Priority;
+use super::run::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
+use crate::error::{Error, Result};
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::records::{Descriptor, FailureText, FanOutHeader, RangeLine, kind, status};
+use crate::lockfree::job;
+use crate::os::host::Deadline;
+use crate::sync::Ordering;
+
+/// Rows whose failure texts are kept; of further ones only the kind is.
+pub(crate) const ROW_TEXTS: usize = 32;
+/// Status byte of a row that returned an error.
+pub(crate) const ROW_FAILED: u8 = 1;
+/// Status byte of a row that panicked.
+pub(crate) const ROW_PANICKED: u8 = 2;
+
+/// The longest and the usual number of rows in a chunk.
+const ROWS_PER_CHUNK_MAX: usize = 1024;
+const ROW_CHUNKS_AIMED_AT: usize = 1024;
+
+/// Runs a claimed job and finishes it.
+pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex) {
+    let Some(descriptor) = core.control.descriptor(index) else { return };
+    let deadline = deadline_of(descriptor);
+    let result = if deadline.is_some_and(|deadline| deadline.is_past()) {
+        Err(Trouble::Deadline)
+    } else {
+        run(core, who, index, descriptor, deadline)
+    };
+    let result = match result {
+        Ok(()) | Err(Trouble::Cancelled) if deadline.is_some_and(|deadline| deadline.is_past()) => {
+            Err(Trouble::Deadline)
+        }
+        result => result,
+    };
+    let has_outcome = match result {
+        Ok(()) => false,
+        Err(trouble) => {
+            write_outcome(core, index, descriptor, &trouble);
+            true
+        }
+    };
+    if let Some(participant) = core.control.participant(who) {
+        // Relaxed: a counter for people. Row 0 is shared by helping threads, whose counts may be lost.
+        let finished = participant.finished.load(Ordering::Relaxed);
+        participant.finished.store(finished.wrapping_add(1), Ordering::Relaxed);
+    }
+    if let Ok(done) = job::finish(&descriptor.word, has_outcome) {
+        core.serve(index, done);
+    }
+}
+
+fn deadline_of(descriptor: &Descriptor) -> Option<Deadline> {
+    match descriptor.deadline_ns.load(Ordering::Relaxed) {
+        0 => None,
+        nanoseconds => Some(Deadline::from_nanoseconds(nanoseconds)),
+    }
+}
+
+fn run(
+    core: &Core,
+    who: ParticipantSlot,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+    deadline: Option<Deadline>,
+) -> Result<(), Trouble> {
+    match call::kind_of(descriptor) {
+        kind::CLOSURE => match core.local.slot(index) {
+            Some(slot) => slot.run_claimed().map_err(Trouble::Panicked),
+            None => Err(Trouble::Corrupt),
+        },
+        kind::WHOLE => {
+            let call = call::read(core, index, descriptor).map_err(|_| Trouble::Corrupt)?;
+            let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
+            whole(&call, u32::from(who.get()), signals)
+        }
+        kind::SHARE => share_job(core, who, index, descriptor, deadline),
+        kind::ROWS => rows_job(core, who, index, descriptor, deadline),
+        _ => Err(Trouble::Corrupt),
+    }
+}
+
+/// What one share of a fan-out runs: chunks of a kernel, or rows of it.
+pub(crate) struct ShareCall<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) call: &'a Call,
+    pub(crate) plan: Plan,
+    pub(crate) worker: u32,
+    pub(crate) signals: StopSignals<'a>,
+}
+
+impl<'a> ShareCall<'a> {
+    /// Runs chunks until none is left; the trouble of the chunk that failed, if one did.
+    pub(crate) fn run(&self, header: &'a FanOutHeader, ranges: &[RangeLine], share: u32) -> Result<(), Trouble> {
+        let signals = StopSignals { fan_out: Some(&header.stop), ..self.signals };
+        if header.row_status.load(Ordering::Relaxed) != 0 {
+            return self.run_rows(header, ranges, share, signals);
+        }
+        let mut runner = ChunkRunner::new(self.call, self.plan, self.worker, signals).map_err(|_| Trouble::Corrupt)?;
+        let mut trouble = None;
+        run_share(header, ranges, share, self.plan.chunks, |chunk| {
+            if let Some(reason) = self.stop_reason() {
+                return ChunkEnd::Stop(reason);
+            }
+            match runner.run(chunk) {
+                Ok(()) => ChunkEnd::Done,
+                Err(error) => {
+                    trouble = Some(error);
+                    ChunkEnd::Stop(stop::FAILED)
+                }
+            }
+        });
+        trouble.map_or(Ok(()), Err)
+    }
+
+    fn stop_reason(&self) -> Option<u32> {
+        if self.signals.word.is_some_and(job::is_cancel_requested) {
+            Some(stop::CANCELLED)
+        } else if self.signals.deadline.is_some_and(|deadline| deadline.is_past()) {
+            Some(stop::DEADLINE)
+        } else {
+            None
+        }
+    }
+
+    fn run_rows(
+        &self,
+        header: &FanOutHeader,
+        ranges: &[RangeLine],
+        share: u32,
+        signals: StopSignals<'_>,
+    ) -> Result<(), Trouble> {
+        let rows = RowBlock::of(self.core, self.call, header, &self.plan).map_err(|_| Trouble::Corrupt)?;
+        let mut runner = RowRunner::new(self.call, self.plan.total_len, rows.params, self.worker, signals)
+            .map_err(|_| Trouble::Corrupt)?;
+        run_share(header, ranges, share, self.plan.chunks, |chunk| {
+            if let Some(reason) = self.stop_reason() {
+                return ChunkEnd::Stop(reason);
+            }
+            runner.run(self.plan.range(chunk), |row, trouble| rows.record(self.core, header, row, &trouble));
+            ChunkEnd::Done
+        });
+        Ok(())
+    }
+}
+
+/// Parameters and statuses of a job of rows: one status byte per row, padded, then the failure texts.
+struct RowBlock {
+    params: RawSlice,
+    status: RawSlice,
+    texts: u64,
+}
+
+/// Bytes of the status block of `rows` rows.
+pub(crate) fn row_block_len(rows: usize) -> Option<usize> {
+    rows.checked_next_multiple_of(64)?.checked_add(ROW_TEXTS * size_of::<FailureText>())
+}
+
+impl RowBlock {
+    fn of(core: &Core, call: &Call, header: &FanOutHeader, plan: &Plan) -> Result<Self> {
+        let rows = plan.total_len as u64;
+        let params_len = rows.saturating_mul(call.info.param().size_bytes() as u64);
+        let params = match header.param_rows.load(Ordering::Relaxed) {
+            _ if params_len == 0 => RawSlice::EMPTY,
+            handle => RawSlice::new(core.arena.resolve(handle, params_len)?, params_len as usize),
+        };
+        let handle = header.row_status.load(Ordering::Relaxed);
+        let status = RawSlice::new(core.arena.resolve(handle, rows)?, plan.total_len);
+        Ok(Self { params, status, texts: handle.saturating_add(rows.next_multiple_of(64)) })
+    }
+
+    /// Keeps what a row said when it failed.
+    fn record(&self, core: &Core, header: &FanOutHeader, row: usize, trouble: &Trouble) {
+        let (kind, message, location) = match trouble {
+            Trouble::Panicked(panicked) => (ROW_PANICKED, panicked.message.as_str(), panicked.location.as_str()),
+            Trouble::Failed(message) => (ROW_FAILED, message.as_str(), ""),
+            _ => (ROW_FAILED, "the kernel does not fit the job", ""),
+        };
+        mark_row(self.status, row, kind);
+        // Relaxed: a ticket for a text; everything is published by the share's finish (R3).
+        let ticket = header.failed_rows.fetch_add(1, Ordering::Relaxed);
+        if ticket < ROW_TEXTS as u64
+            && let Ok(text) = core.arena.failure_text(self.texts + ticket * size_of::<FailureText>() as u64)
+        {
+            failure::write(text, message, location);
+            text.zero[0].store(row as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+fn share_job(
+    core: &Core,
+    who: ParticipantSlot,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+    deadline: Option<Deadline>,
+) -> Result<(), Trouble> {
+    let handle = descriptor.fan_out.load(Ordering::Relaxed);
+    let corrupt = |_: Error| Trouble::Corrupt;
+    let (header, _) = core.arena.fan_out(handle, 0).map_err(corrupt)?;
+    let (header, ranges) = core.arena.fan_out(handle, header.shares.load(Ordering::Relaxed)).map_err(corrupt)?;
+    let plan = Plan::read(header).map_err(corrupt)?;
+    let call = call::read(core, index, descriptor).map_err(corrupt)?;
+    let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
+    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
+    share.run(header, ranges, descriptor.share.load(Ordering::Relaxed))
+}
+
+/// A job of many rows: whoever claims it fans it out, takes part, and finishes it when all shares are over.
+fn rows_job(
+    core: &Core,
+    who: ParticipantSlot,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+    deadline: Option<Deadline>,
+) -> Result<(), Trouble> {
+    let call = call::read(core, index, descriptor).map_err(|_| Trouble::Corrupt)?;
+    let rows = usize::try_from(descriptor.fan_out.load(Ordering::Relaxed)).map_err(|_| Trouble::Corrupt)?;
+    // A job of rows carries the handles of its parameters and statuses where others carry parameters.
+    let [params, statuses, ..] = &descriptor.param;
+    let (param_rows, row_status) = (params.load(Ordering::Relaxed), statuses.load(Ordering::Relaxed));
+    let chunk_len = rows.div_ceil(ROW_CHUNKS_AIMED_AT).clamp(1, ROWS_PER_CHUNK_MAX);
+    let plan = Plan::new(rows, Some(chunk_len), 0).map_err(|_| Trouble::Corrupt)?;
+    let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
+    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
+    let spread = Spread { core, plan, priority: Priority::Normal, caller: who, param_rows, row_status };
+    let end = spread
+        .run(
+            |draft, _, _, _| copy_call(core, draft, index, descriptor),
+            |header, ranges| {
+                let _ = share.run(header, ranges, 0);
+                None
+            },
+        )
+        .map_err(|_| Trouble::OutOfMemory)?;
+    match end.stop {
+        stop::CANCELLED => Err(Trouble::Cancelled),
+        stop::DEADLINE => Err(Trouble::Deadline),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a share the same kernel and batches as the job it belongs to.
+fn copy_call(core: &Core, draft: &Draft<'_>, index: DescriptorIndex, from: &Descriptor) {
+    let (kernel, references) = call::references(core, index, from);
+    call::write(core, draft, kind::SHARE, kernel, references.as_slice(), &call::param_of(from));
+    draft.descriptor.deadline_ns.store(from.deadline_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+}
+
+fn write_outcome(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, trouble: &Trouble) {
+    let (code, message, location) = match trouble {
+        Trouble::Failed(message) => (status::KERNEL_FAILED, message.as_str(), ""),
+        Trouble::Panicked(panicked) => (status::KERNEL_PANICKED, panicked.message.as_str(), panicked.location.as_str()),
+        Trouble::Corrupt => (status::CORRUPT, "", ""),
+        Trouble::Cancelled => (status::CANCELLED, "", ""),
+        Trouble::Deadline => (status::DEADLINE, "", ""),
+        Trouble::OutOfMemory => (status::OUT_OF_MEMORY, "", ""),
+    };
+    if code <= status::KERNEL_PANICKED
+        && let Some(record) = core.control.failure(index)
+    {
+        failure::write(record, message, location);
+    }
+    descriptor.status.store(code, Ordering::Relaxed);
+}
+
+/// Name of the kernel in a descriptor, for messages.
+fn kernel_name(descriptor: &Descriptor) -> String {
+    if call::kind_of(descriptor) == kind::CLOSURE {
+        return "closure".to_owned();
+    }
+    registered(descriptor.kernel.load(Ordering::Relaxed))
+        .map_or_else(|| "unknown".to_owned(), |info| info.name().to_owned())
+}
+
+/// The error of a finished job whose word has the outcome flag.
+pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
+    let descriptor = core.control.descriptor(index)?;
+    let code = descriptor.status.load(Ordering::Relaxed);
+    let text = || core.control.failure(index).map(failure::read);
+    Some(match code {
+        status::KERNEL_FAILED => Error::KernelFailed { kernel: kernel_name(descriptor), message: text()?.message },
+        status::KERNEL_PANICKED => {
+            let text = text()?;
+            Error::KernelPanicked { kernel: kernel_name(descriptor), message: text.message, location: text.location }
+        }
+        status::CANCELLED => Error::Cancelled,
+        status::DEADLINE => Error::DeadlineExceeded,
+        status::OUT_OF_MEMORY => {
+            let statistics = core.arena.statistics();
+            let free = statistics.capacity - statistics.in_use;
+            Error::OutOfMemory { requested: 0, free, capacity: statistics.capacity }
+        }
+        code => Error::Corrupt { what: "descriptor", offset: 0, expected: 0, found: u64::from(code) },
+    })
+}
+
+/// The error of a trouble met on the caller's own thread.
+pub(crate) fn error_of(kernel: &str, trouble: Trouble) -> Error {
+    let kernel = kernel.to_owned();
+    match trouble {
+        Trouble::Failed(message) => Error::KernelFailed { kernel, message },
+        Trouble::Panicked(panicked) => {
+            Error::KernelPanicked { kernel, message: panicked.message, location: panicked.location }
+        }
+        Trouble::Cancelled => Error::Cancelled,
+        Trouble::Deadline => Error::DeadlineExceeded,
+        Trouble::Corrupt | Trouble::OutOfMemory => Error::Corrupt { what: "call", offset: 0, expected: 0, found: 0 },
+    }
+}

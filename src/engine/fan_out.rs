@@ -1,0 +1,354 @@
+//! Fan-out: many participants run the chunks of one call (`docs/protocol.md`, "Ranges").
+//!
+//! Chunk boundaries depend on the length alone. Each share starts with an equal part of the chunks, takes them from the
+//! front, and when it has none left steals half of another share's rest from the back. The caller, unless it may not help,
+//! runs share 0 itself; the other shares are jobs of their own in the ring, so that a share nobody has time for is simply
+//! emptied by thieves and taken back.
+
+use core::ops::Range;
+
+use super::core::{Core, Draft, JobReference};
+use super::options::{Help, Priority};
+use super::{panics, wait};
+use crate::arena::alloc::Block;
+use crate::error::{Error, Result};
+use crate::ids::ParticipantSlot;
+use crate::layout::records::{FanOutHeader, RangeLine};
+use crate::layout::words::{FLAG_OUTCOME, RangeWord};
+use crate::lockfree::job::{self, Cancel};
+use crate::lockfree::range;
+use crate::sync::Ordering;
+
+/// The most shares one call is cut into.
+const MAX_SHARES: u32 = 255;
+/// Chunks are multiples of this many elements, so that no two chunks share a cache line.
+const CHUNK_GRAIN: usize = 1024;
+/// The shortest chunk the engine chooses, in elements.
+const CHUNK_MIN: usize = 4096;
+/// The longest chunk the engine chooses, in elements: 512 KiB of f64, half a second-level cache.
+const CHUNK_MAX: usize = 65_536;
+/// The engine aims at this many chunks, enough to even out workers that are held up.
+const CHUNKS_AIMED_AT: usize = 256;
+
+/// Why no further chunk is started; values of the header's stop word.
+pub(crate) mod stop {
+    pub(crate) const CANCELLED: u32 = 1;
+    pub(crate) const FAILED: u32 = 2;
+    pub(crate) const DEADLINE: u32 = 3;
+}
+
+/// How a call is cut into chunks; a function of its length and of what the caller fixed, never of the workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Plan {
+    pub(crate) total_len: usize,
+    pub(crate) chunk_len: usize,
+    pub(crate) chunks: u32,
+    pub(crate) halo: usize,
+}
+
+impl Plan {
+    /// Cuts `total_len` elements; into chunks of `chunk_len` if the caller says so.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for chunks of no elements, for more than 2^31 chunks and for a halo beyond 2^32.
+    pub(crate) fn new(total_len: usize, chunk_len: Option<usize>, halo: usize) -> Result<Self> {
+        let chunk_len = match chunk_len {
+            Some(0) => return Err(Error::invalid("a chunk must have at least one element")),
+            Some(len) => len,
+            None => {
+                let even = total_len.div_ceil(CHUNKS_AIMED_AT).next_multiple_of(CHUNK_GRAIN);
+                even.clamp(CHUNK_MIN, CHUNK_MAX)
+            }
+        };
+        let chunks = total_len.div_ceil(chunk_len);
+        if u32::try_from(halo).is_err() {
+            return Err(Error::invalid("a halo must be shorter than 2^32 elements"));
+        }
+        match u32::try_from(chunks) {
+            Ok(chunks) if chunks < 1 << 31 => Ok(Self { total_len, chunk_len, chunks, halo }),
+            _ => {
+                Err(Error::invalid(format!("{total_len} elements in chunks of {chunk_len} are more than 2^31 chunks")))
+            }
+        }
+    }
+
+    /// The elements of one chunk.
+    pub(crate) fn range(&self, chunk: u32) -> Range<usize> {
+        let begin = (chunk as usize).saturating_mul(self.chunk_len).min(self.total_len);
+        begin..begin.saturating_add(self.chunk_len).min(self.total_len)
+    }
+
+    /// The elements of the inputs that go with a chunk: with the halo, clipped at both ends.
+    pub(crate) fn input_range(&self, chunk: u32) -> Range<usize> {
+        let range = self.range(chunk);
+        range.start.saturating_sub(self.halo)..range.end.saturating_add(self.halo).min(self.total_len)
+    }
+
+    /// Reads the plan of a fan-out block back.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the numbers do not belong together.
+    pub(crate) fn read(header: &FanOutHeader) -> Result<Self> {
+        let corrupt = |expected, found| Error::Corrupt { what: "fan-out plan", offset: 0, expected, found };
+        let chunk_len = header.chunk_len.load(Ordering::Relaxed);
+        let total_len = header.total_len.load(Ordering::Relaxed);
+        let plan = usize::try_from(total_len).ok().zip(usize::try_from(chunk_len).ok()).and_then(|(total, chunk)| {
+            Self::new(total, Some(chunk), header.halo.load(Ordering::Relaxed) as usize).ok()
+        });
+        let plan = plan.ok_or_else(|| corrupt(1, chunk_len))?;
+        let chunks = header.chunks.load(Ordering::Relaxed);
+        if plan.chunks == chunks { Ok(plan) } else { Err(corrupt(u64::from(plan.chunks), u64::from(chunks))) }
+    }
+}
+
+/// What a chunk says when it is over.
+pub(crate) enum ChunkEnd {
+    Done,
+    /// Start no further chunk; one of the values of [`stop`].
+    Stop(u32),
+}
+
+/// Runs chunks of a fan-out until none is left or somebody says stop. Returns the chunk in which this share failed.
+pub(crate) fn run_share(
+    header: &FanOutHeader,
+    ranges: &[RangeLine],
+    share: u32,
+    chunks: u32,
+    mut body: impl FnMut(u32) -> ChunkEnd,
+) -> Option<u32> {
+    let own = ranges.get(share as usize)?;
+    loop {
+        while let Some(chunk) = range::take_front(&own.range) {
+            // Relaxed: the word carries no data; a stop seen late costs a chunk.
+            if header.stop.load(Ordering::Relaxed) != 0 || chunk >= chunks {
+                return None;
+            }
+            match body(chunk) {
+                ChunkEnd::Done => {
+                    // Relaxed: a mark for recovery and for people; only this share writes it.
+                    own.done.store(own.done.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                }
+                ChunkEnd::Stop(reason) => {
+                    // The first reason stands.
+                    let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
+                    if reason == stop::FAILED {
+                        own.failed.store(u64::from(chunk) + 1, Ordering::Relaxed);
+                        return Some(chunk);
+                    }
+                    return None;
+                }
+            }
+        }
+        let stolen = (1..ranges.len()).find_map(|step| {
+            let victim = &ranges[(share as usize + step) % ranges.len()];
+            range::steal_back(&victim.range)
+        })?;
+        range::refill(&own.range, stolen);
+    }
+}
+
+/// A fan-out block in the arena, given back when dropped.
+struct FanOutBlock<'a> {
+    core: &'a Core,
+    block: Block,
+}
+
+impl Drop for FanOutBlock<'_> {
+    fn drop(&mut self) {
+        self.core.arena.free(self.block);
+    }
+}
+
+/// What became of a fan-out.
+pub(crate) struct FanOutEnd {
+    /// The value of [`stop`] that ended it early, 0 when every chunk was run.
+    pub(crate) stop: u32,
+    /// The failure of another share, with the chunk it happened in; the caller knows its own.
+    pub(crate) failure: Option<(u32, Error)>,
+    /// The chunk in which the caller's own share failed.
+    pub(crate) own_failure: Option<u32>,
+    /// Rows that failed, where rows are jobs of their own.
+    pub(crate) failed_rows: u64,
+}
+
+/// What a fan-out needs besides its plan.
+pub(crate) struct Spread<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) plan: Plan,
+    pub(crate) priority: Priority,
+    pub(crate) caller: ParticipantSlot,
+    pub(crate) param_rows: u64,
+    pub(crate) row_status: u64,
+}
+
+impl Spread<'_> {
+    /// How many shares run at once, and whether the caller is one of them.
+    fn shares(&self) -> (u32, bool) {
+        let config = &self.core.config;
+        let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::ORIGIN;
+        let caller_runs = in_kernel || config.help != Help::Never;
+        // The caller takes a worker's place when the cores are all spoken for, so that no share waits for a core.
+        let threads = config.threads as u32;
+        let all = if caller_runs { (threads + 1).min((config.cores as u32).max(threads)) } else { threads };
+        (all.clamp(1, MAX_SHARES).min(self.plan.chunks), caller_runs)
+    }
+
+    /// Runs the call: `child` fills a descriptor for a share, `body` is the caller's own share.
+    ///
+    /// Returns when no participant is inside a chunk any more, whatever happened.
+    pub(crate) fn run(
+        &self,
+        child: impl Fn(&Draft<'_>, u32, &FanOutHeader, &[RangeLine]),
+        body: impl FnOnce(&FanOutHeader, &[RangeLine]) -> Option<u32>,
+    ) -> Result<FanOutEnd> {
+        let (shares, caller_runs) = self.shares();
+        let len = size_of::<FanOutHeader>() + shares as usize * size_of::<RangeLine>();
+        let block = FanOutBlock { core: self.core, block: self.core.arena.allocate(len as u64)?.block };
+        let (header, ranges) = self.core.arena.fan_out(block.block.offset, shares)?;
+        self.prepare(header, ranges);
+        let first = u32::from(caller_runs);
+        let mut children = Children { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
+        for share in first..shares {
+            if !children.start(block.block.offset, share, self.priority, |draft| child(draft, share, header, ranges)) {
+                break;
+            }
+        }
+        let mut own_failure = None;
+        if children.count > 0 {
+            self.core.notify(children.count as u32);
+        }
+        if caller_runs || children.count == 0 {
+            // Without any share in the queue the caller runs share 0 even where it should not help, and steals the rest.
+            own_failure = body(header, ranges);
+        }
+        let failure = children.finish(caller_runs || children.count == 0, header, ranges);
+        Ok(FanOutEnd {
+            stop: header.stop.load(Ordering::Relaxed),
+            failure,
+            own_failure,
+            failed_rows: header.failed_rows.load(Ordering::Relaxed),
+        })
+    }
+
+    fn prepare(&self, header: &FanOutHeader, ranges: &[RangeLine]) {
+        // Relaxed, all of them: the publication of the shares (R1) makes them visible.
+        let shares = ranges.len() as u32;
+        header.chunks.store(self.plan.chunks, Ordering::Relaxed);
+        header.shares.store(shares, Ordering::Relaxed);
+        header.chunk_len.store(self.plan.chunk_len as u64, Ordering::Relaxed);
+        header.total_len.store(self.plan.total_len as u64, Ordering::Relaxed);
+        header.halo.store(self.plan.halo as u32, Ordering::Relaxed);
+        header.stop.store(0, Ordering::Relaxed);
+        header.param_rows.store(self.param_rows, Ordering::Relaxed);
+        header.row_status.store(self.row_status, Ordering::Relaxed);
+        header.failed_rows.store(0, Ordering::Relaxed);
+        for (share, line) in ranges.iter().enumerate() {
+            let part: RangeWord = range::initial(self.plan.chunks, share as u32, shares);
+            line.range.store(part.bits(), Ordering::Relaxed);
+            line.done.store(0, Ordering::Relaxed);
+            line.failed.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The shares that run, or wait to run, on workers. All are over before the value is gone: they use the caller's memory.
+struct Children<'a> {
+    core: &'a Core,
+    jobs: [Option<(JobReference, u32)>; MAX_SHARES as usize],
+    count: usize,
+}
+
+impl Children<'_> {
+    /// Queues one share; `false` when there is no room, which costs parallelism only.
+    fn start(&mut self, block: u64, share: u32, priority: Priority, child: impl Fn(&Draft<'_>)) -> bool {
+        let Some(draft) = self.core.try_reserve() else { return false };
+        draft.descriptor.fan_out.store(block, Ordering::Relaxed);
+        draft.descriptor.share.store(share, Ordering::Relaxed);
+        draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
+        child(&draft);
+        let Ok(reference) = self.core.publish(draft, priority) else { return false };
+        self.jobs[self.count] = Some((reference, share));
+        self.count += 1;
+        true
+    }
+
+    /// Takes back the shares nobody started, waits for the others, and returns the failure in the lowest chunk.
+    fn finish(&mut self, work_is_done: bool, header: &FanOutHeader, ranges: &[RangeLine]) -> Option<(u32, Error)> {
+        let mut failure: Option<(u32, Error)> = None;
+        for at in 0..self.count {
+            let Some((reference, share)) = self.jobs[at].take() else { continue };
+            // A share that nobody started is taken back once there is nothing left in it.
+            let emptied = work_is_done || header.stop.load(Ordering::Relaxed) != 0;
+            if emptied && let Cancel::Ended(done) = self.core.cancel(reference) {
+                self.core.dispose(reference.index, done);
+                continue;
+            }
+            wait::wait_for_share(self.core, reference);
+            let Some(descriptor) = self.core.control.descriptor(reference.index) else { continue };
+            let done = job::snapshot(&descriptor.word);
+            if done.has(FLAG_OUTCOME) {
+                let chunk = ranges.get(share as usize).map_or(0, |line| line.failed.load(Ordering::Relaxed));
+                let chunk = (chunk as u32).saturating_sub(1);
+                if failure.as_ref().is_none_or(|(first, _)| chunk < *first)
+                    && let Some(error) = super::execute::outcome_of(self.core, reference.index)
+                {
+                    failure = Some((chunk, error));
+                }
+            }
+            self.core.dispose(reference.index, done);
+        }
+        failure
+    }
+}
+
+impl Drop for Children<'_> {
+    fn drop(&mut self) {
+        // Only reached with children left when the caller's share unwound; they must not outlive the caller's memory.
+        for at in 0..self.count {
+            if let Some((reference, _)) = self.jobs[at].take() {
+                if let Cancel::Ended(_) = self.core.cancel(reference) {
+                } else {
+                    wait::wait_for_share(self.core, reference);
+                }
+                if let Some(descriptor) = self.core.control.descriptor(reference.index) {
+                    self.core.dispose(reference.index, job::snapshot(&descriptor.word));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn chunks_cover_everything_once_and_depend_on_the_length_only(len in 0usize..100_000_000, halo in 0usize..100) {
+            let plan = Plan::new(len, None, halo).unwrap();
+            let mut next = 0;
+            for chunk in 0..plan.chunks {
+                let range = plan.range(chunk);
+                prop_assert_eq!(range.start, next);
+                prop_assert!(!range.is_empty());
+                let input = plan.input_range(chunk);
+                prop_assert_eq!(input.start, range.start.saturating_sub(halo));
+                prop_assert_eq!(input.end, (range.end + halo).min(len));
+                next = range.end;
+            }
+            prop_assert_eq!(next, len);
+            prop_assert_eq!(plan, Plan::new(len, None, halo).unwrap());
+        }
+
+        #[test]
+        fn any_plan_is_cut_or_refused(len: usize, chunk_len: usize, halo: usize, chunk: u32) {
+            if let Ok(plan) = Plan::new(len, Some(chunk_len), halo) {
+                let range = plan.range(chunk);
+                prop_assert!(range.start <= range.end && range.end <= len);
+                let input = plan.input_range(chunk);
+                prop_assert!(input.start <= input.end && input.end <= len);
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Floor 5, the engine: how a job lives, who runs it, and how its end is told.
+//!
+//! Life of a job, and who may touch what when (`docs/protocol.md` has the proofs):
+//!
+//! 1. *Reserved*: the submitting thread fills the descriptor, its further arguments and its private slot.
+//! 2. *Queued*: nobody touches the fields. Whoever claims it owns them.
+//! 3. *Running*: the claimer reads the fields once, runs the kernel, writes status and failure text.
+//! 4. *Done*: the holder of the job reads status and failure text, takes its batches, frees the descriptor. Of a detached job
+//!    the finisher does so.
+//!
+//! The batches themselves never travel: the holder keeps them, or leaves them in the private slot when it lets go of the job.
+
+pub(crate) mod call;
+pub(crate) mod context;
+pub(crate) mod core;
+pub(crate) mod execute;
+pub(crate) mod failure;
+pub(crate) mod fan_out;
+pub(crate) mod frame;
+pub(crate) mod kernel;
+pub(crate) mod local;
+pub(crate) mod options;
+pub(crate) mod panics;
+pub(crate) mod run;
+pub(crate) mod wait;
+pub(crate) mod worker;

@@ -1,0 +1,90 @@
+//! What a caller may say about an engine and about a job.
+
+use std::time::Duration;
+
+/// Which job a worker takes first. Within a priority jobs start in the order they were submitted.
+///
+/// A worker never takes a job while one of a higher priority waits; low jobs wait as long as high ones keep coming.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Priority {
+    /// After everything else.
+    Low,
+    /// The usual one.
+    #[default]
+    Normal,
+    /// Before everything else.
+    High,
+}
+
+impl Priority {
+    /// Index of its ring: the first one is looked at first.
+    pub(crate) fn ring(self) -> usize {
+        match self {
+            Self::High => 0,
+            Self::Normal => 1,
+            Self::Low => 2,
+        }
+    }
+}
+
+/// What a submit does when the queue is full. Jobs count from their submission until their result is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnFull {
+    /// Waits for room. Instead of waiting for ever it is an error: at once inside a kernel, which keeps a worker from making
+    /// room; after a second in which nothing but unread results filled the queue and nobody read any.
+    #[default]
+    Wait,
+    /// Hands everything back with [`Error::QueueFull`](crate::Error::QueueFull).
+    Reject,
+    /// Waits for room, but not longer than this.
+    WaitFor(Duration),
+}
+
+/// How a worker without work waits.
+///
+/// Waking a sleeping thread costs its waker 10 to 20 microseconds and the job several times that; a worker that is still
+/// awake takes a job in well under a microsecond.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Idle {
+    /// One worker at a time stays awake for a while after the last job: some ten microseconds, longer when jobs have been
+    /// coming in quick succession. None does when there are more workers than cores. Then it sleeps.
+    #[default]
+    Adaptive,
+    /// Each worker stays awake for this long after its last job, whatever the number of cores.
+    Spin(Duration),
+    /// Workers sleep at once.
+    Park,
+}
+
+/// Which jobs a thread that waits for one may run itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Help {
+    /// The job it waits for, if no worker has started it, then other queued jobs. A job it runs delays its return.
+    #[default]
+    AnyJob,
+    /// Only the job it waits for.
+    OwnJob,
+    /// None: it sleeps until a worker has finished the job. Inside a kernel it still runs its own job, because the worker
+    /// that could do so may be this one. A blocking `map` or `reduce` is then done by workers alone.
+    Never,
+}
+
+/// What can be said about one job.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JobOptions {
+    pub(crate) priority: Priority,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) on_full: Option<OnFull>,
+    pub(crate) chunk_len: Option<usize>,
+}
+
+/// How the engine runs, fixed when it is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EngineConfig {
+    pub(crate) threads: usize,
+    pub(crate) queue_capacity: u32,
+    pub(crate) on_full: OnFull,
+    pub(crate) idle: Idle,
+    pub(crate) help: Help,
+    pub(crate) cores: usize,
+}

@@ -1,0 +1,338 @@
+//! Running kernels over resolved calls: whole batches, chunks, rows.
+//!
+//! Laws of this file:
+//! 1. A call is run only by whoever claimed its descriptor, or by the caller of a blocking call; its outputs were handed over
+//!    exclusively (by value, or by the exclusive borrow of a call that does not return before everybody is done), its inputs
+//!    are not written meanwhile.
+//! 2. Two participants of one fan-out never run the same chunk, and the outputs of two chunks, or of two rows, do not overlap.
+//! 3. A frame's slices are not used after its kernel returned or unwound.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use std::sync::{Mutex, PoisonError};
+
+use super::call::Call;
+use super::context::{Context, StopSignals};
+use super::core::Core;
+use super::fan_out::{ChunkEnd, Plan, Spread, run_share, stop};
+use super::frame::{Frame, RawSlice};
+use super::kernel::KernelError;
+use super::options::Priority;
+use super::panics::{Panicked, catch};
+use crate::error::{Error, Result};
+use crate::ids::ParticipantSlot;
+use crate::layout::records::{FanOutHeader, MAX_BATCHES, RangeLine, kind};
+use crate::os::host::Deadline;
+use crate::sync::Ordering;
+
+/// Why a kernel's work is of no use.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Failed(String),
+    Panicked(Panicked),
+    Corrupt,
+    Cancelled,
+    Deadline,
+    OutOfMemory,
+}
+
+impl From<KernelError> for Trouble {
+    fn from(error: KernelError) -> Self {
+        match error.message() {
+            Some(message) => Self::Failed(message.to_owned()),
+            None => Self::Corrupt,
+        }
+    }
+}
+
+fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, Panicked>) -> Result<(), Trouble> {
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(panicked) => Err(Trouble::Panicked(panicked)),
+    }
+}
+
+/// Runs a kernel once over whole batches.
+pub(crate) fn whole(call: &Call, worker: u32, signals: StopSignals<'_>) -> Result<(), Trouble> {
+    let info = call.info;
+    let first_output = info.inputs().len();
+    let place = if info.outputs().is_empty() { 0 } else { first_output };
+    let len = call.slices[place].len_bytes() / call.element_size(place);
+    let mut context = Context::new(worker, signals);
+    context.place(0, 0..len, 0);
+    // SAFETY: the slices were resolved against the mapping and belong to this call alone (law 1); `call`, and with it an
+    // inline parameter, outlives the frame.
+    let mut frame = unsafe { Frame::new(call.slices, first_output, info.outputs().len(), call.param(), context) };
+    let result = flatten(catch(|| info.run(&mut frame)));
+    if result.is_ok() && frame.context().saw_stop() { Err(Trouble::Cancelled) } else { result }
+}
+
+/// Runs a kernel over the chunks of a plan.
+pub(crate) struct ChunkRunner<'a> {
+    call: &'a Call,
+    plan: Plan,
+    frame: Frame<'a>,
+}
+
+impl<'a> ChunkRunner<'a> {
+    /// A runner for one participant.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the lengths of the batches do not fit the plan; [`check_lengths`] refuses such calls before.
+    pub(crate) fn new(call: &'a Call, plan: Plan, worker: u32, signals: StopSignals<'a>) -> Result<Self> {
+        check_lengths(call, &plan).map_err(|_| Error::Corrupt {
+            what: "batch lengths",
+            offset: 0,
+            expected: 0,
+            found: 0,
+        })?;
+        let context = Context::new(worker, signals);
+        let (inputs, outputs) = (call.info.inputs().len(), call.info.outputs().len());
+        // SAFETY: no slice of the frame is used before `run` has set it to a part of the call's slices.
+        let frame = unsafe { Frame::new([RawSlice::EMPTY; MAX_BATCHES], inputs, outputs, call.param(), context) };
+        Ok(Self { call, plan, frame })
+    }
+
+    /// Runs one chunk.
+    pub(crate) fn run(&mut self, chunk: u32) -> Result<(), Trouble> {
+        let (range, input_range) = (self.plan.range(chunk), self.plan.input_range(chunk));
+        let inputs = self.call.info.inputs().len();
+        for at in 0..self.call.count() {
+            let size = self.call.element_size(at);
+            let slice = self.call.slices[at];
+            let elements = if at < inputs {
+                input_range.clone()
+            } else {
+                output_range(slice.len_bytes() / size, &self.plan, chunk)
+            };
+            let part = slice.part(elements.start.saturating_mul(size), elements.end.saturating_mul(size));
+            // SAFETY: the part lies inside a slice of the call; this participant alone runs the chunk and no other chunk has
+            // an output element in common with it (law 2).
+            unsafe { self.frame.set(at, part) };
+        }
+        let halo_before = range.start - input_range.start;
+        self.frame.context().place(chunk as usize, range, halo_before);
+        let info = self.call.info;
+        let frame = &mut self.frame;
+        flatten(catch(|| info.run(frame)))
+    }
+}
+
+/// Which elements of an output a chunk writes: its own ones, or the chunk's part of an output with so many per chunk.
+fn output_range(output_len: usize, plan: &Plan, chunk: u32) -> Range<usize> {
+    if output_len == plan.total_len {
+        return plan.range(chunk);
+    }
+    let per_chunk = output_len / (plan.chunks as usize).max(1);
+    let begin = per_chunk * chunk as usize;
+    begin..begin + per_chunk
+}
+
+/// Checks that every input has the plan's length, and every output that length or a fixed number of elements per chunk.
+pub(crate) fn check_lengths(call: &Call, plan: &Plan) -> Result<()> {
+    let inputs = call.info.inputs().len();
+    for at in 0..call.count() {
+        let len = call.slices[at].len_bytes() / call.element_size(at);
+        let fits = len == plan.total_len || (at >= inputs && plan.chunks > 0 && len % plan.chunks as usize == 0);
+        if !fits {
+            let what = if at < inputs { format!("input {at}") } else { format!("output {}", at - inputs) };
+            return Err(Error::LengthMismatch { what, found: len as u64, expected: plan.total_len as u64 });
+        }
+    }
+    Ok(())
+}
+
+/// Runs a kernel once for each row: row `i` of every batch, and parameter `i`.
+pub(crate) struct RowRunner<'a> {
+    call: &'a Call,
+    rows: usize,
+    params: RawSlice,
+    strides: [usize; MAX_BATCHES],
+    param_stride: usize,
+    frame: Frame<'a>,
+}
+
+impl<'a> RowRunner<'a> {
+    /// A runner for one participant. `params` holds one parameter per row.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a batch, or the parameters, cannot be cut into `rows` equal parts.
+    pub(crate) fn new(
+        call: &'a Call,
+        rows: usize,
+        params: RawSlice,
+        worker: u32,
+        signals: StopSignals<'a>,
+    ) -> Result<Self> {
+        let corrupt = |found: usize| Error::Corrupt {
+            what: "length of a batch of rows",
+            offset: 0,
+            expected: rows as u64,
+            found: found as u64,
+        };
+        let mut strides = [0; MAX_BATCHES];
+        for (at, stride) in strides.iter_mut().enumerate().take(call.count()) {
+            let (len, size) = (call.slices[at].len_bytes(), call.element_size(at));
+            if rows == 0 || (len / size) % rows != 0 {
+                return Err(corrupt(len));
+            }
+            *stride = len / rows;
+        }
+        let param_stride = call.info.param().size_bytes();
+        if params.len_bytes() != param_stride * rows {
+            return Err(corrupt(params.len_bytes()));
+        }
+        let context = Context::new(worker, signals);
+        let (inputs, outputs) = (call.info.inputs().len(), call.info.outputs().len());
+        // SAFETY: no slice of the frame is used before `run` has set it to a row.
+        let frame = unsafe { Frame::new([RawSlice::EMPTY; MAX_BATCHES], inputs, outputs, RawSlice::EMPTY, context) };
+        Ok(Self { call, rows, params, strides, param_stride, frame })
+    }
+
+    fn aim(&mut self, row: usize) {
+        for at in 0..self.call.count() {
+            let stride = self.strides[at];
+            let slice = self.call.slices[at].part(row * stride, (row + 1) * stride);
+            // SAFETY: the row lies inside a slice of the call, and only this participant runs it (law 2).
+            unsafe { self.frame.set(at, slice) };
+        }
+        let param = self.params.part(row * self.param_stride, (row + 1) * self.param_stride);
+        // SAFETY: one parameter inside the batch of parameters, which is read only.
+        unsafe { self.frame.set_param(param) };
+    }
+
+    /// Runs the rows of `range`; `failed` is told of each that fails or panics. The others run all the same.
+    pub(crate) fn run(&mut self, range: Range<usize>, mut failed: impl FnMut(usize, Trouble)) {
+        let end = range.end.min(self.rows);
+        let mut from = range.start;
+        while from < end {
+            self.aim(from);
+            let row = Cell::new(from);
+            let (info, strides, param_stride) = (self.call.info, &self.strides, self.param_stride);
+            let frame = &mut self.frame;
+            let result = catch(|| {
+                loop {
+                    let at = row.get();
+                    frame.context().place(at, at..at + 1, 0);
+                    info.run(frame)?;
+                    row.set(at + 1);
+                    if at + 1 == end {
+                        return Ok(());
+                    }
+                    // SAFETY: row `at + 1` lies before `end`, so inside the batches, and is this participant's (law 2); the
+                    // kernel has returned (law 3).
+                    unsafe { frame.next_row(strides, param_stride) };
+                }
+            });
+            if let Err(trouble) = flatten(result) {
+                failed(row.get(), trouble);
+            }
+            from = row.get() + 1;
+        }
+    }
+}
+
+/// Runs a closure over the chunks of a plan on the workers and, where it may help, on this thread.
+///
+/// # Errors
+/// [`Error::KernelPanicked`] for the panic in the lowest chunk, [`Error::DeadlineExceeded`], [`Error::OutOfMemory`].
+pub(crate) fn closure_over_chunks(
+    core: &Core,
+    plan: Plan,
+    priority: Priority,
+    deadline: Option<Deadline>,
+    body: &(dyn Fn(u32) + Sync),
+) -> Result<()> {
+    let first_panic: Mutex<Option<(u32, Panicked)>> = Mutex::new(None);
+    let share = |header: &FanOutHeader, ranges: &[RangeLine], share: u32| {
+        run_share(header, ranges, share, plan.chunks, |chunk| {
+            if deadline.is_some_and(|deadline| deadline.is_past()) {
+                return ChunkEnd::Stop(stop::DEADLINE);
+            }
+            match catch(|| body(chunk)) {
+                Ok(()) => ChunkEnd::Done,
+                Err(panicked) => {
+                    let mut first = first_panic.lock().unwrap_or_else(PoisonError::into_inner);
+                    if first.as_ref().is_none_or(|(lowest, _)| chunk < *lowest) {
+                        *first = Some((chunk, panicked));
+                    }
+                    ChunkEnd::Stop(stop::FAILED)
+                }
+            }
+        })
+    };
+    let shared: &(dyn Fn(&FanOutHeader, &[RangeLine], u32) -> Option<u32> + Sync) = &share;
+    let caller = ParticipantSlot::ORIGIN;
+    let spread = Spread { core, plan, priority, caller, param_rows: 0, row_status: 0 };
+    let end = spread.run(
+        |draft, number, header, ranges| {
+            draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+            let run = move || {
+                shared(header, ranges, number);
+            };
+            // SAFETY: the draft owns the reservation. What the closure borrows (the block, `share`, `body`) stays valid until
+            // it is over: `Spread::run` returns only when every share is finished or taken back.
+            unsafe { draft.slot().store::<_, ()>(run) };
+        },
+        |header, ranges| share(header, ranges, 0),
+    )?;
+    if let Some((_, panicked)) = first_panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(super::execute::error_of("closure", Trouble::Panicked(panicked)));
+    }
+    if end.stop == stop::DEADLINE { Err(Error::DeadlineExceeded) } else { Ok(()) }
+}
+
+/// An output slice that the participants of one call cut into disjoint parts.
+pub(crate) struct DisjointParts<'a, T> {
+    start: *mut T,
+    len: usize,
+    elements: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: the parts are exclusive slices of disjoint elements (law 2), so sharing the splitter is sending `&mut [T]`s.
+unsafe impl<T: Send> Sync for DisjointParts<'_, T> {}
+
+impl<'a, T> DisjointParts<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), elements: PhantomData }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The elements of `range`, clipped to the slice.
+    ///
+    /// # Safety
+    /// No two parts in use at the same time may have an element in common.
+    #[expect(clippy::mut_from_ref, reason = "the caller vouches for disjoint parts")]
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        let end = range.end.min(self.len);
+        let begin = range.start.min(end);
+        // SAFETY: the range lies inside the slice, which is borrowed exclusively for as long as `self` lives, and the caller
+        // vouches that nobody else uses these elements.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(begin), end - begin) }
+    }
+}
+
+impl<T> DisjointParts<'_, T> {
+    /// The elements of one chunk, for the participant that took the chunk from a range: it is the only one (law 2).
+    #[expect(clippy::mut_from_ref, reason = "every chunk is taken once")]
+    pub(crate) fn chunk(&self, plan: &Plan, chunk: u32) -> &mut [T] {
+        // SAFETY: ranges hand out every chunk once, and chunks of one plan are disjoint.
+        unsafe { self.part(plan.range(chunk)) }
+    }
+}
+
+/// Notes that a row failed, in its status byte.
+pub(crate) fn mark_row(status: RawSlice, row: usize, kind: u8) {
+    if row < status.len_bytes() {
+        // SAFETY: the byte lies inside the status bytes, which only the participant that runs the row writes, and which are
+        // read only after everybody is done (law 1).
+        unsafe { status.start().add(row).write(kind) };
+    }
+}

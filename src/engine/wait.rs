@@ -1,0 +1,87 @@
+//! Waiting for a job: run it oneself, spin a little, run something else, sleep.
+
+use super::core::{Core, JobReference};
+use super::execute::execute;
+use super::options::{Help, Idle};
+use super::panics;
+use crate::ids::ParticipantSlot;
+use crate::layout::records::Descriptor;
+use crate::layout::words::park;
+use crate::lockfree::{futex, job};
+use crate::os::futex::{Scope, Waited, wait_until};
+use crate::os::host::Deadline;
+use crate::sync::spin_hint;
+
+/// How long a waiting thread stays awake before it sleeps: about what a sleep and a wake-up would cost it.
+const SPIN: core::time::Duration = core::time::Duration::from_micros(20);
+/// Looks at the word between two looks at the clock.
+const LOOKS_PER_CLOCK: u32 = 32;
+
+/// Waits until a job is done; `false` when the deadline came first. Only the holder of the job may call it.
+///
+/// Without a deadline the thread helps as the engine's `Help` allows. With one it does not: a kernel that it runs could
+/// hold it beyond the deadline.
+pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<Deadline>) -> bool {
+    let Some(descriptor) = core.control.descriptor(reference.index) else { return true };
+    if job::is_done(&descriptor.word) {
+        return true;
+    }
+    let in_kernel = panics::depth() > 0;
+    if deadline.is_none() && (in_kernel || core.config.help != Help::Never) {
+        // Inside a kernel this is not a favour but a must: this thread may be the only one that could run the job.
+        if core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
+            execute(core, ParticipantSlot::ORIGIN, reference.index);
+            return true;
+        }
+    }
+    if spin(core, descriptor, deadline) {
+        return true;
+    }
+    if deadline.is_none() && !in_kernel && core.config.help == Help::AnyJob {
+        // Only at the bottom of the stack: a foreign job run on top of a kernel could wait for that very kernel.
+        while let Some((index, _)) = core.take(ParticipantSlot::ORIGIN) {
+            execute(core, ParticipantSlot::ORIGIN, index);
+            if job::is_done(&descriptor.word) {
+                return true;
+            }
+        }
+    }
+    sleep(descriptor, deadline)
+}
+
+/// Waits until a share of the caller's fan-out is over. It helps with nothing: what is left of the call is already being run.
+pub(crate) fn wait_for_share(core: &Core, reference: JobReference) {
+    if let Some(descriptor) = core.control.descriptor(reference.index)
+        && !spin(core, descriptor, None)
+    {
+        sleep(descriptor, None);
+    }
+}
+
+fn spin(core: &Core, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
+    if core.config.idle == Idle::Park || core.config.cores < 2 {
+        return job::is_done(&descriptor.word);
+    }
+    let until = Deadline::after(SPIN);
+    loop {
+        for _ in 0..LOOKS_PER_CLOCK {
+            if job::is_done(&descriptor.word) {
+                return true;
+            }
+            spin_hint();
+        }
+        if until.is_past() || deadline.is_some_and(|deadline| deadline.is_past()) {
+            return false;
+        }
+    }
+}
+
+fn sleep(descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
+    job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| match deadline {
+        None => {
+            futex::wait(wait_on, park::PARKED);
+            true
+        }
+        Some(deadline) => wait_until(wait_on, park::PARKED, deadline, Scope::Private) != Waited::TimedOut,
+    })
+}

@@ -1,0 +1,241 @@
+//! What can go wrong, said in types: [`Error`], and [`Failed`], which hands back whatever was given.
+
+use core::fmt;
+use std::time::Duration;
+
+/// The result of a call that hands nothing back on failure.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// Why a call or a job did not succeed.
+///
+/// `Display` prints one line that says what happened, with the numbers, and what to do about it where there is something
+/// to do. The cause, where there is one, is reached through [`std::error::Error::source`].
+///
+/// # Examples
+/// ```
+/// use workring::{Engine, Error};
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(1).capacity(1 << 20).build()?;
+/// let error = engine.batch::<f64>(1 << 30).unwrap_err();
+/// assert!(matches!(error, Error::OutOfMemory { capacity: 1_048_576, .. }));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The arena has no block that large. Sizes are in bytes.
+    OutOfMemory {
+        /// Bytes asked for, after rounding up to the arena's alignment.
+        requested: u64,
+        /// Bytes not in use; they may lie in several pieces.
+        free: u64,
+        /// Bytes the arena was built with.
+        capacity: u64,
+    },
+    /// The queue holds as many unfinished jobs as it may.
+    QueueFull {
+        /// The most unfinished jobs the queue may hold.
+        capacity: u32,
+    },
+    /// The engine was closed; it takes no new jobs.
+    Closed,
+    /// The job was cancelled, or given back by a closing engine before it ran.
+    Cancelled,
+    /// The job was not finished at its deadline.
+    DeadlineExceeded,
+    /// The wait ended before the job did. The job goes on.
+    TimedOut {
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// The kernel returned an error.
+    KernelFailed {
+        /// Name of the kernel.
+        kernel: String,
+        /// What the kernel said, cut at a fixed number of bytes.
+        message: String,
+    },
+    /// The kernel or closure panicked. The worker that ran it goes on.
+    KernelPanicked {
+        /// Name of the kernel, or of the closure's type.
+        kernel: String,
+        /// The panic message, cut at a fixed number of bytes.
+        message: String,
+        /// `file:line:column` of the panic.
+        location: String,
+    },
+    /// Batches given to one call have lengths that do not fit together.
+    LengthMismatch {
+        /// Which batch, e.g. `input 1` or `output 0`.
+        what: String,
+        /// Its length, in elements.
+        found: u64,
+        /// The length it had to have, in elements.
+        expected: u64,
+    },
+    /// A batch belongs to another engine than the one it was given to.
+    ForeignBatch,
+    /// A parameter lies outside what the call allows.
+    InvalidArgument {
+        /// Which parameter and what it must be.
+        what: String,
+    },
+    /// The process was forked after the engine was built: the child has the memory but none of the worker threads.
+    Forked,
+    /// This platform or engine cannot do what was asked.
+    Unsupported {
+        /// What was asked for.
+        what: String,
+    },
+    /// A word in shared memory holds what no participant can have written.
+    Corrupt {
+        /// Which structure.
+        what: &'static str,
+        /// Its byte offset in the mapping.
+        offset: u64,
+        /// What had to be there.
+        expected: u64,
+        /// What was there.
+        found: u64,
+    },
+    /// A file is not what the call needs: wrong type, order, size, or not readable as its format.
+    Format {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The operating system refused.
+    Io {
+        /// What was being done, e.g. `map /data/prices.npy`.
+        operation: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(operation: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self::Io { operation: operation.into(), source: source.into() }
+    }
+
+    pub(crate) fn invalid(what: impl Into<String>) -> Self {
+        Self::InvalidArgument { what: what.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory { requested, free, capacity } => write!(
+                f,
+                "out of arena memory: {requested} bytes requested, {free} of {capacity} free; drop batches or build the engine with a larger capacity"
+            ),
+            Self::QueueFull { capacity } => {
+                write!(
+                    f,
+                    "the queue is full: {capacity} jobs are unfinished; wait for some or build the engine with a larger queue"
+                )
+            }
+            Self::Closed => f.write_str("the engine is closed"),
+            Self::Cancelled => f.write_str("the job was cancelled"),
+            Self::DeadlineExceeded => f.write_str("the job was not finished at its deadline"),
+            Self::TimedOut { waited } => write!(f, "not finished after {waited:?}; the job goes on"),
+            Self::KernelFailed { kernel, message } => write!(f, "kernel {kernel} failed: {message}"),
+            Self::KernelPanicked { kernel, message, location } => {
+                write!(f, "kernel {kernel} panicked at {location}: {message}")
+            }
+            Self::LengthMismatch { what, found, expected } => {
+                write!(f, "{what} has {found} elements where {expected} are needed")
+            }
+            Self::ForeignBatch => f.write_str("a batch belongs to another engine; copy it into this one first"),
+            Self::InvalidArgument { what } => f.write_str(what),
+            Self::Forked => {
+                f.write_str("the process was forked after the engine was built; build a new engine in the child")
+            }
+            Self::Unsupported { what } => write!(f, "not supported here: {what}"),
+            Self::Corrupt { what, offset, expected, found } => {
+                write!(
+                    f,
+                    "shared memory is corrupt: {what} at offset {offset:#x} holds {found:#x}, expected {expected:#x}"
+                )
+            }
+            Self::Format { path, reason } => write!(f, "{path}: {reason}"),
+            Self::Io { operation, .. } => write!(f, "could not {operation}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// An [`Error`] together with what was handed over: nothing given to the engine is ever lost.
+///
+/// Turns into a plain [`Error`] with `?`, dropping what was handed back.
+///
+/// # Examples
+/// ```
+/// use workring::Failed;
+///
+/// fn keep(failed: Failed<Vec<f64>>) -> Vec<f64> {
+///     eprintln!("{}", failed.error);
+///     failed.returned
+/// }
+/// # let _ = keep;
+/// ```
+pub struct Failed<B> {
+    /// Why.
+    pub error: Error,
+    /// What was handed over, unchanged in ownership; its contents may have been written by a kernel that started.
+    pub returned: B,
+}
+
+impl<B> Failed<B> {
+    /// An error with what goes back to the caller.
+    pub fn new(error: Error, returned: B) -> Self {
+        Self { error, returned }
+    }
+
+    /// The error and what was handed over.
+    pub fn into_parts(self) -> (Error, B) {
+        (self.error, self.returned)
+    }
+
+    /// The same error with something else handed back.
+    pub fn map<C>(self, change: impl FnOnce(B) -> C) -> Failed<C> {
+        Failed { error: self.error, returned: change(self.returned) }
+    }
+}
+
+// `B` need not be `Debug`: a failed call must be printable whatever was handed over.
+impl<B> fmt::Debug for Failed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failed").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Display for Failed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl<B> std::error::Error for Failed<B> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
+impl<B> From<Failed<B>> for Error {
+    fn from(failed: Failed<B>) -> Self {
+        failed.error
+    }
+}

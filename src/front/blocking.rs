@@ -1,0 +1,297 @@
+//! Blocking calls over many workers: `map`, `map_chunks`, `reduce` and their closure forms.
+
+use std::sync::OnceLock;
+
+use bytemuck::Pod;
+
+use super::arguments::{Collector, Inputs, Outputs};
+use super::call::{Call, collect};
+use crate::arena::batch::Batch;
+use crate::engine::call::{self, Call as KernelCall, References};
+use crate::engine::context::StopSignals;
+use crate::engine::execute::{ShareCall, error_of};
+use crate::engine::fan_out::{Plan, Spread, stop};
+use crate::engine::kernel::{Kernel, KernelInfo, Reducer};
+use crate::engine::options::Help;
+use crate::engine::panics;
+use crate::engine::run::{ChunkRunner, DisjointParts, check_lengths, closure_over_chunks};
+use crate::error::{Error, Result};
+use crate::ids::ParticipantSlot;
+use crate::layout::records::kind;
+use crate::os::host::Deadline;
+use crate::sync::Ordering;
+
+/// How a call with whole chunks is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chunking {
+    len: usize,
+    halo: usize,
+}
+
+impl Chunking {
+    /// Chunks of `len` elements, the last one shorter if need be.
+    pub const fn of(len: usize) -> Self {
+        Self { len, halo: 0 }
+    }
+
+    /// Lets the kernel see `elements` more elements of each input before and after its chunk, for stencils: fewer at the two
+    /// ends of the whole call. [`Context::halo_before`](crate::Context::halo_before) says how many come before.
+    pub const fn halo(self, elements: usize) -> Self {
+        Self { len: self.len, halo: elements }
+    }
+}
+
+/// Whether outputs must be as long as the inputs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OutputLen {
+    AsInputs,
+    PerChunkAllowed,
+}
+
+impl Call<'_> {
+    /// See [`Engine::map`](crate::Engine::map).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map<K: Kernel>(
+        self,
+        kernel: K,
+        inputs: impl Inputs<K::Inputs>,
+        outputs: impl Outputs<K::Outputs>,
+        param: &K::Param,
+    ) -> Result<()> {
+        let (references, len) = self.gather(|collector| {
+            inputs.collect(collector);
+            outputs.collect(collector);
+        })?;
+        let plan = Plan::new(len.unwrap_or(0), self.options.chunk_len, 0)?;
+        self.spread(kernel.info(), &references, param, plan, OutputLen::AsInputs)
+    }
+
+    /// See [`Engine::map_chunks`](crate::Engine::map_chunks).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_chunks<K: Kernel>(
+        self,
+        kernel: K,
+        inputs: impl Inputs<K::Inputs>,
+        outputs: impl Outputs<K::Outputs>,
+        param: &K::Param,
+        chunking: Chunking,
+    ) -> Result<()> {
+        let (references, len) = self.gather(|collector| {
+            inputs.collect(collector);
+            outputs.collect(collector);
+        })?;
+        let plan = Plan::new(len.unwrap_or(0), Some(chunking.len), chunking.halo)?;
+        self.spread(kernel.info(), &references, param, plan, OutputLen::PerChunkAllowed)
+    }
+
+    /// See [`Engine::reduce_param`](crate::Engine::reduce_param).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reduce<K: Reducer>(
+        self,
+        kernel: K,
+        inputs: impl Inputs<K::Inputs>,
+        param: &K::Param,
+    ) -> Result<K::Accumulator> {
+        let (mut references, len) = self.gather(|collector| inputs.collect(collector))?;
+        let mut plan = Plan::new(len.unwrap_or(0), self.options.chunk_len, 0)?;
+        // An empty input is folded once: the kernel knows what nothing folds to.
+        plan.chunks = plan.chunks.max(1);
+        let mut partials = Batch::<K::Accumulator>::allocate(&self.core.arena, plan.chunks as usize, false)?;
+        references.push(partials.reference().ok_or(Error::ForeignBatch)?);
+        self.spread(kernel.info(), &references, param, plan, OutputLen::PerChunkAllowed)?;
+        combine_tree(&mut partials, |left, right| kernel.combine(left, right))
+            .map_err(|panicked| error_of(kernel.info().name(), crate::engine::run::Trouble::Panicked(panicked)))
+    }
+
+    fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<(References, Option<usize>)> {
+        self.core.check_open()?;
+        collect(self.core, batches)
+    }
+
+    fn spread<P: Pod>(
+        &self,
+        info: &'static KernelInfo,
+        references: &References,
+        param: &P,
+        plan: Plan,
+        outputs: OutputLen,
+    ) -> Result<()> {
+        let packed = self.pack(param)?;
+        let kernel = KernelCall::resolve(&self.core.arena, info, references.as_slice(), packed.param)?;
+        check_lengths(&kernel, &plan)?;
+        if outputs == OutputLen::AsInputs {
+            check_equal_lengths(&kernel, plan.total_len)?;
+        }
+        if plan.chunks == 0 {
+            return Ok(());
+        }
+        let deadline = self.deadline_now();
+        if plan.chunks == 1 && (self.core.config.help != Help::Never || panics::depth() > 0) {
+            return self.run_here(&kernel, plan, deadline);
+        }
+        self.spread_shares(&kernel, references, &packed.param, plan, deadline)
+    }
+
+    /// One chunk is run by the caller: handing it over would cost more than it saves.
+    fn run_here(&self, kernel: &KernelCall, plan: Plan, deadline: Option<Deadline>) -> Result<()> {
+        let signals = StopSignals { word: None, fan_out: None, deadline };
+        let result = ChunkRunner::new(kernel, plan, 0, signals)?.run(0);
+        result.map_err(|trouble| error_of(kernel.info.name(), trouble))?;
+        if deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
+    }
+
+    fn spread_shares(
+        &self,
+        kernel: &KernelCall,
+        references: &References,
+        param: &call::Param,
+        plan: Plan,
+        deadline: Option<Deadline>,
+    ) -> Result<()> {
+        let (core, id) = (self.core, kernel.info.id()?);
+        let signals = StopSignals { word: None, fan_out: None, deadline };
+        let share = ShareCall { core, call: kernel, plan, worker: 0, signals };
+        let (priority, caller) = (self.options.priority, ParticipantSlot::ORIGIN);
+        let spread = Spread { core, plan, priority, caller, param_rows: 0, row_status: 0 };
+        let mut own = None;
+        let end = spread.run(
+            |draft, _, _, _| {
+                call::write(core, draft, kind::SHARE, id, references.as_slice(), param);
+                draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+            },
+            |header, ranges| {
+                own = share.run(header, ranges, 0).err();
+                let failed = ranges.first().map_or(0, |line| line.failed.load(Ordering::Relaxed));
+                (failed as u32).checked_sub(1)
+            },
+        )?;
+        let own = own.map(|trouble| (end.own_failure.unwrap_or(0), error_of(kernel.info.name(), trouble)));
+        // The failure in the lowest chunk is reported; which other chunks were tried depends on timing.
+        let first = [own, end.failure].into_iter().flatten().min_by_key(|(chunk, _)| *chunk);
+        match (first, end.stop) {
+            (_, stop::DEADLINE) => Err(Error::DeadlineExceeded),
+            (Some((_, error)), _) => Err(error),
+            (None, stop::CANCELLED) => Err(Error::Cancelled),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// See [`Engine::map_with`](crate::Engine::map_with).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_with<T: Sync, U: Send>(
+        self,
+        input: &[T],
+        output: &mut [U],
+        body: impl Fn(&[T], &mut [U]) + Sync,
+    ) -> Result<()> {
+        if input.len() != output.len() {
+            let (found, expected) = (output.len() as u64, input.len() as u64);
+            return Err(Error::LengthMismatch { what: "output".into(), found, expected });
+        }
+        let plan = Plan::new(input.len(), self.options.chunk_len, 0)?;
+        let parts = DisjointParts::new(output);
+        self.each_chunk(plan, &|chunk| body(&input[plan.range(chunk)], parts.chunk(&plan, chunk)))
+    }
+
+    /// See [`Engine::for_each_chunk`](crate::Engine::for_each_chunk).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_each_chunk<U: Send>(
+        self,
+        elements: &mut [U],
+        chunking: Chunking,
+        body: impl Fn(usize, &mut [U]) + Sync,
+    ) -> Result<()> {
+        if chunking.halo > 0 {
+            return Err(Error::invalid("chunks that are written cannot have a halo: they would overlap"));
+        }
+        let plan = Plan::new(elements.len(), Some(chunking.len), 0)?;
+        let parts = DisjointParts::new(elements);
+        self.each_chunk(plan, &|chunk| body(plan.range(chunk).start, parts.chunk(&plan, chunk)))
+    }
+
+    /// See [`Engine::reduce_with`](crate::Engine::reduce_with).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reduce_with<T: Sync, A: Send + Sync>(
+        self,
+        input: &[T],
+        fold: impl Fn(&[T]) -> A + Sync,
+        combine: impl Fn(A, A) -> A,
+    ) -> Result<A> {
+        let mut plan = Plan::new(input.len(), self.options.chunk_len, 0)?;
+        plan.chunks = plan.chunks.max(1);
+        let partials: Vec<OnceLock<A>> = (0..plan.chunks).map(|_| OnceLock::new()).collect();
+        self.each_chunk(plan, &|chunk| {
+            // Each chunk is run once, so the cell is empty.
+            let _ = partials[chunk as usize].set(fold(&input[plan.range(chunk)]));
+        })?;
+        let mut level: Vec<A> = partials.into_iter().filter_map(OnceLock::into_inner).collect();
+        let folded = panics::catch(move || {
+            while level.len() > 1 {
+                let mut pairs = level.into_iter();
+                let mut next = Vec::with_capacity(pairs.len().div_ceil(2));
+                while let Some(left) = pairs.next() {
+                    next.push(match pairs.next() {
+                        Some(right) => combine(left, right),
+                        None => left,
+                    });
+                }
+                level = next;
+            }
+            level.pop()
+        });
+        match folded {
+            Ok(Some(result)) => Ok(result),
+            Ok(None) => unreachable!("every chunk was folded, and there is at least one"),
+            Err(panicked) => Err(error_of("closure", crate::engine::run::Trouble::Panicked(panicked))),
+        }
+    }
+
+    fn each_chunk(&self, plan: Plan, body: &(dyn Fn(u32) + Sync)) -> Result<()> {
+        self.core.check_open()?;
+        if plan.chunks == 0 {
+            return Ok(());
+        }
+        closure_over_chunks(self.core, plan, self.options.priority, self.deadline_now(), body)
+    }
+}
+
+fn check_equal_lengths(kernel: &KernelCall, total_len: usize) -> Result<()> {
+    let inputs = kernel.info.inputs().len();
+    for at in inputs..kernel.count() {
+        let len = kernel.slices[at].len_bytes() / kernel.element_size(at);
+        if len != total_len {
+            let what = format!("output {}", at - inputs);
+            return Err(Error::LengthMismatch { what, found: len as u64, expected: total_len as u64 });
+        }
+    }
+    Ok(())
+}
+
+/// Combines neighbours level by level, in place: the tree depends on the number of partial results alone.
+fn combine_tree<A: Copy>(partials: &mut [A], combine: impl Fn(A, A) -> A) -> core::result::Result<A, panics::Panicked> {
+    panics::catch(|| {
+        let mut width = partials.len();
+        while width > 1 {
+            for pair in 0..width / 2 {
+                partials[pair] = combine(partials[2 * pair], partials[2 * pair + 1]);
+            }
+            if width % 2 == 1 {
+                partials[width / 2] = partials[width - 1];
+            }
+            width = width.div_ceil(2);
+        }
+        partials[0]
+    })
+}

@@ -1,0 +1,335 @@
+//! Handing work over: what may be said about a job, and the calls that submit one.
+
+use core::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bytemuck::Pod;
+
+use super::arguments::{Batches, Collector};
+use super::closure::{Returns, Unstarted};
+use super::job::{Held, Job, Payload};
+use super::rows::{RowParams, Rows};
+use crate::arena::ALIGNMENT;
+use crate::arena::batch::Batch;
+use crate::engine::call::{self, Call as KernelCall, Param, References};
+use crate::engine::core::{Core, Draft};
+use crate::engine::execute::row_block_len;
+use crate::engine::kernel::Kernel;
+use crate::engine::local;
+use crate::engine::options::{JobOptions, OnFull, Priority};
+use crate::error::{Error, Failed, Result};
+use crate::layout::records::kind;
+use crate::os::host::Deadline;
+use crate::sync::Ordering;
+
+/// A call that is being described: priority, deadline and the like, then what to run. Made by
+/// [`Engine::job`](crate::Engine::job).
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use workring::{Engine, OnFull, Priority};
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(1).build()?;
+/// let job = engine
+///     .job()
+///     .priority(Priority::High)
+///     .deadline(Duration::from_secs(5))
+///     .on_full(OnFull::Reject)
+///     .run(|| 6 * 7)?;
+/// assert_eq!(job.wait()?, 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing happens until one of its calls is made"]
+pub struct Call<'e> {
+    pub(crate) core: &'e Arc<Core>,
+    pub(crate) options: JobOptions,
+}
+
+/// A parameter on its way, with the block that keeps a large one.
+pub(crate) struct Packed {
+    pub(crate) param: Param,
+    pub(crate) block: Option<Batch<u8>>,
+}
+
+impl<'e> Call<'e> {
+    pub(crate) fn new(core: &'e Arc<Core>) -> Self {
+        Self { core, options: JobOptions::default() }
+    }
+
+    /// Which jobs it goes before; [`Priority::Normal`] unless said.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Ends the job with [`Error::DeadlineExceeded`] when it is not finished this long after it was submitted.
+    ///
+    /// A job that has not started by then never does. On worker threads a running kernel is told (see
+    /// [`Context::is_cancelled`](crate::Context::is_cancelled)) but cannot be forced; when it returns after its deadline its
+    /// result is not used. What was handed over always comes back.
+    pub fn deadline(mut self, after: Duration) -> Self {
+        self.options.deadline = Some(after);
+        self
+    }
+
+    /// What to do when the queue is full; as the engine was built unless said.
+    pub fn on_full(mut self, on_full: OnFull) -> Self {
+        self.options.on_full = Some(on_full);
+        self
+    }
+
+    /// Elements per chunk of a `map`, `map_chunks` or `reduce`; chosen from the length unless said.
+    ///
+    /// The result of a `reduce` of floating-point numbers depends on it, and on nothing else but the input.
+    pub fn chunk_len(mut self, elements: usize) -> Self {
+        self.options.chunk_len = Some(elements);
+        self
+    }
+
+    pub(crate) fn deadline_now(&self) -> Option<Deadline> {
+        self.options.deadline.map(Deadline::after)
+    }
+
+    fn stamp_deadline(&self, draft: &Draft<'_>) {
+        let deadline = self.deadline_now().map_or(0, Deadline::nanoseconds);
+        draft.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
+    }
+
+    fn on_full_or_default(&self) -> OnFull {
+        self.options.on_full.unwrap_or(self.core.config.on_full)
+    }
+
+    /// Packs a parameter; one that does not fit into a descriptor goes into a block of the arena.
+    pub(crate) fn pack<P: Pod>(&self, value: &P) -> Result<Packed> {
+        if const { Param::is_inline::<P>() } {
+            return Ok(Packed { param: Param::inline(value), block: None });
+        }
+        const { assert!(align_of::<P>() <= ALIGNMENT, "the parameter of a kernel must not be aligned beyond 64 bytes") };
+        let mut block = Batch::<u8>::allocate(&self.core.arena, size_of::<P>(), false)?;
+        block.copy_from_slice(bytemuck::bytes_of(value));
+        let (handle, _) = block.reference().ok_or(Error::ForeignBatch)?;
+        let len =
+            u32::try_from(size_of::<P>()).map_err(|_| Error::invalid("a parameter must be shorter than 4 GiB"))?;
+        Ok(Packed { param: Param::Block { handle, len }, block: Some(block) })
+    }
+
+    /// See [`Engine::submit`](crate::Engine::submit).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+        self,
+        kernel: K,
+        batches: B,
+        param: K::Param,
+    ) -> Result<Job<Held<B>>, Failed<B>> {
+        match self.core.reserve(self.on_full_or_default()) {
+            Ok(draft) => self.submit_draft(draft, kernel, batches, param),
+            Err(error) => Err(Failed::new(error, batches)),
+        }
+    }
+
+    fn submit_draft<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+        &self,
+        draft: Draft<'_>,
+        kernel: K,
+        batches: B,
+        param: K::Param,
+    ) -> Result<Job<Held<B>>, Failed<B>> {
+        let filled = self.fill(&draft, kernel, &batches, &param);
+        let block = match filled {
+            Ok(block) => block,
+            Err(error) => return Err(Failed::new(error, batches)),
+        };
+        self.hand_over(draft, Held { batches, _param: block }).map_err(|failed| failed.map(|held| held.batches))
+    }
+
+    fn fill<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+        &self,
+        draft: &Draft<'_>,
+        kernel: K,
+        batches: &B,
+        param: &K::Param,
+    ) -> Result<Option<Batch<u8>>> {
+        let (references, _) = collect(self.core, |collector| batches.collect(collector))?;
+        let packed = self.pack(param)?;
+        call::write(self.core, draft, kind::WHOLE, kernel.info().id()?, references.as_slice(), &packed.param);
+        self.stamp_deadline(draft);
+        Ok(packed.block)
+    }
+
+    /// Publishes a filled draft and wakes a worker if none is awake.
+    fn hand_over<P: Payload>(&self, draft: Draft<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
+        match self.core.publish(draft, self.options.priority) {
+            Ok(reference) => {
+                self.core.notify(1);
+                Ok(Job::new(Arc::clone(self.core), reference, payload))
+            }
+            Err(error) => Err(Failed::new(error, payload)),
+        }
+    }
+
+    /// See [`Engine::submit_async`](crate::Engine::submit_async).
+    pub fn submit_async<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+        self,
+        kernel: K,
+        batches: B,
+        param: K::Param,
+    ) -> SubmitAsync<'e, K, B> {
+        SubmitAsync { call: self, kernel, handed: Some((batches, param)) }
+    }
+
+    /// See [`Engine::run`](crate::Engine::run).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run<F, R>(self, closure: F) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let draft = match self.core.reserve(self.on_full_or_default()) {
+            Ok(draft) => draft,
+            Err(error) => return Err(Failed::new(error, Box::new(closure))),
+        };
+        draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+        self.stamp_deadline(&draft);
+        let ticket = local::keep(&draft, draft.slot(), closure);
+        let index = draft.index;
+        match self.core.publish_keeping(draft, self.options.priority) {
+            Ok(reference) => {
+                self.core.notify(1);
+                Ok(Job::new(Arc::clone(self.core), reference, Returns { ticket }))
+            }
+            Err((error, done)) => {
+                let closure = self.core.local.slot(index).and_then(|slot| local::take_unpublished(ticket, slot));
+                self.core.release(index, done);
+                match closure {
+                    Some(closure) => Err(Failed::new(error, closure)),
+                    None => unreachable!("a closure that was not published is still in its slot"),
+                }
+            }
+        }
+    }
+
+    /// See [`Engine::submit_many`](crate::Engine::submit_many).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_many<K, B, Q>(self, kernel: K, batches: B, params: Q) -> Result<Job<Rows<B, Q>>, Failed<(B, Q)>>
+    where
+        K: Kernel,
+        B: Batches<K::Inputs, K::Outputs>,
+        Q: RowParams<K::Param>,
+    {
+        let draft = match self.core.reserve(self.on_full_or_default()) {
+            Ok(draft) => draft,
+            Err(error) => return Err(Failed::new(error, (batches, params))),
+        };
+        let status = match self.fill_rows(&draft, kernel, &batches, &params) {
+            Ok(status) => status,
+            Err(error) => return Err(Failed::new(error, (batches, params))),
+        };
+        let rows = params.rows();
+        let payload = Rows { batches, params, status, rows, kernel: kernel.info().name() };
+        self.hand_over(draft, payload).map_err(|failed| failed.map(|rows| (rows.batches, rows.params)))
+    }
+
+    fn fill_rows<K, B, Q>(&self, draft: &Draft<'_>, kernel: K, batches: &B, params: &Q) -> Result<Batch<u8>>
+    where
+        K: Kernel,
+        B: Batches<K::Inputs, K::Outputs>,
+        Q: RowParams<K::Param>,
+    {
+        let (rows, info) = (params.rows(), kernel.info());
+        let (references, _) = collect(self.core, |collector| batches.collect(collector))?;
+        let packed = Param::Inline(call::ParamBytes::zeroed(), info.param().size_bytes() as u32);
+        let checked = KernelCall::resolve(&self.core.arena, info, references.as_slice(), packed)?;
+        check_rows(&checked, rows)?;
+        let len =
+            row_block_len(rows).ok_or_else(|| Error::invalid(format!("{rows} jobs are too many for one call")))?;
+        let mut status = Batch::<u8>::allocate(&self.core.arena, len, false)?;
+        status[..rows].fill(0);
+        let (status_handle, _) = status.reference().ok_or(Error::ForeignBatch)?;
+        call::write(self.core, draft, kind::ROWS, info.id()?, references.as_slice(), &packed);
+        let [param_place, status_place, ..] = &draft.descriptor.param;
+        param_place.store(params.reference(&Collector::new(&self.core.arena))?, Ordering::Relaxed);
+        status_place.store(status_handle, Ordering::Relaxed);
+        draft.descriptor.fan_out.store(rows as u64, Ordering::Relaxed);
+        self.stamp_deadline(draft);
+        Ok(status)
+    }
+}
+
+/// Gathers the batches of a call.
+pub(crate) fn collect(
+    core: &Arc<Core>,
+    batches: impl FnOnce(&mut Collector<'_>),
+) -> Result<(References, Option<usize>)> {
+    let mut collector = Collector::new(&core.arena);
+    batches(&mut collector);
+    collector.finish()
+}
+
+/// Every batch must have the same number of elements for each of the jobs.
+fn check_rows(call: &KernelCall, rows: usize) -> Result<()> {
+    let inputs = call.info.inputs().len();
+    for at in 0..call.count() {
+        let len = call.slices[at].len_bytes() / call.element_size(at);
+        let fits = if rows == 0 { len == 0 } else { len % rows == 0 };
+        if !fits {
+            let what = if at < inputs { format!("input {at}") } else { format!("output {}", at - inputs) };
+            let expected = if rows == 0 { 0 } else { len.next_multiple_of(rows) as u64 };
+            return Err(Error::LengthMismatch { what, found: len as u64, expected });
+        }
+    }
+    Ok(())
+}
+
+/// A submit that waits for room in the queue without blocking a thread. Made by
+/// [`Engine::submit_async`](crate::Engine::submit_async).
+///
+/// Dropping it before it is ready drops what was handed over.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct SubmitAsync<'e, K: Kernel, B> {
+    call: Call<'e>,
+    kernel: K,
+    handed: Option<(B, K::Param)>,
+}
+
+// The fields are never pinned: batches are handles, parameters plain data.
+impl<K: Kernel, B> Unpin for SubmitAsync<'_, K, B> {}
+
+impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K, B> {
+    type Output = Result<Job<Held<B>>, Failed<B>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let call = this.call;
+        loop {
+            let reserved = call.core.check_open().map(|()| call.core.try_reserve());
+            let outcome = match reserved {
+                Ok(None) if call.core.register_for_space(context.waker()) => return Poll::Pending,
+                // Room was made between the two looks.
+                Ok(None) => continue,
+                Ok(Some(draft)) => {
+                    let (batches, param) = this.handed.take().expect("a submit was polled after it was ready");
+                    call.submit_draft(draft, this.kernel, batches, param)
+                }
+                Err(error) => {
+                    let (batches, _) = this.handed.take().expect("a submit was polled after it was ready");
+                    Err(Failed::new(error, batches))
+                }
+            };
+            return Poll::Ready(outcome);
+        }
+    }
+}

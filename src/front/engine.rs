@@ -1,0 +1,459 @@
+//! The engine's handle.
+
+use core::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::Pod;
+
+use super::arguments::{Batches, Inputs, Outputs};
+use super::blocking::Chunking;
+use super::builder::{Builder, NO_LIMIT};
+use super::call::{Call, SubmitAsync};
+use super::closure::{Returns, Unstarted};
+use super::job::{Held, Job};
+use super::job_set::JobSet;
+use super::rows::{RowParams, Rows};
+use crate::arena::ArenaStatistics;
+use crate::arena::batch::{Batch, UninitBatch};
+use crate::engine::core::Core;
+use crate::engine::kernel::{Kernel, Reducer};
+use crate::error::{Error, Failed, Result};
+use crate::lockfree::futex;
+use crate::os::futex::wait_until;
+use crate::os::host::Deadline;
+use crate::sync::Ordering;
+
+/// Workers, their queue and the memory they share.
+///
+/// Calls take `&self` from any thread. Dropping the engine stops it without waiting: queued jobs are given back to their
+/// handles with [`Error::Cancelled`], running kernels are asked to stop and end in the background; batches and job handles
+/// stay valid. Use [`Engine::close`] to let everything finish first.
+///
+/// # Examples
+/// ```
+/// use workring::{Engine, kernel, kernels};
+///
+/// #[derive(Clone, Copy)]
+/// #[repr(C)]
+/// struct Line { a: f64, b: f64 }
+/// # // A struct derives `Pod` with `#[derive(bytemuck::Pod, bytemuck::Zeroable)]`.
+/// # unsafe impl bytemuck::Zeroable for Line {}
+/// # unsafe impl bytemuck::Pod for Line {}
+///
+/// kernel! {
+///     /// y[i] = a * x[i] + b
+///     pub fn line(x: &[f64], y: &mut [f64], p: &Line) {
+///         for (y, x) in y.iter_mut().zip(x) {
+///             *y = p.a * x + p.b;
+///         }
+///     }
+/// }
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::new()?;
+/// let x = engine.batch_from_fn(1_000_000, |index| index as f64)?;
+/// let mut y = engine.batch::<f64>(x.len())?;
+/// engine.map(line, &x, &mut y, &Line { a: 2.0, b: 1.0 })?;
+/// assert_eq!(y[10], 21.0);
+/// assert_eq!(engine.reduce(kernels::sum, &y)?, 1_000_000.0 * 1_000_000.0);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+/// What an engine does at one moment. Counts are read one after the other while work goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct EngineStatistics {
+    /// Worker threads.
+    pub threads: usize,
+    /// The most jobs that may be unfinished or unread.
+    pub queue_capacity: u32,
+    /// Entries in the queue, among them those of cancelled jobs no worker has passed yet.
+    pub queued: u64,
+    /// Jobs and shares of calls that workers finished.
+    pub finished: u64,
+    /// System calls made to wake workers.
+    pub wake_calls: u32,
+    /// The arena.
+    pub arena: ArenaStatistics,
+}
+
+impl Engine {
+    pub(crate) fn new_from(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// An engine with one worker thread for each core the process may use.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// Says how an engine shall be.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Worker threads.
+    pub fn threads(&self) -> usize {
+        self.core.config.threads
+    }
+
+    /// Counts of the moment. Does not block workers.
+    pub fn statistics(&self) -> EngineStatistics {
+        let participants = self.core.control.participants();
+        EngineStatistics {
+            threads: self.core.config.threads,
+            queue_capacity: self.core.config.queue_capacity,
+            queued: self.core.queued_hint(),
+            finished: participants.iter().map(|row| row.finished.load(Ordering::Relaxed)).sum(),
+            wake_calls: self.core.wake_calls(),
+            arena: self.core.arena.statistics(),
+        }
+    }
+
+    /// `len` zeroed elements in the arena. Pages never used before cost nothing until they are touched.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the numbers; [`Error::InvalidArgument`] when the size exceeds the address space.
+    pub fn batch<T: Pod>(&self, len: usize) -> Result<Batch<T>> {
+        Batch::allocate(&self.core.arena, len, true)
+    }
+
+    /// `len` elements whose contents are yet to be written.
+    ///
+    /// # Errors
+    /// As [`Engine::batch`].
+    pub fn batch_uninit<T: Pod>(&self, len: usize) -> Result<UninitBatch<T>> {
+        UninitBatch::allocate(&self.core.arena, len)
+    }
+
+    /// A copy of `source` in the arena.
+    ///
+    /// # Errors
+    /// As [`Engine::batch`].
+    pub fn batch_from_slice<T: Pod>(&self, source: &[T]) -> Result<Batch<T>> {
+        Ok(self.batch_uninit(source.len())?.copy_from_slice(source))
+    }
+
+    /// `len` elements, each made from its index, on this thread.
+    ///
+    /// # Errors
+    /// As [`Engine::batch`].
+    pub fn batch_from_fn<T: Pod>(&self, len: usize, element: impl FnMut(usize) -> T) -> Result<Batch<T>> {
+        Ok(self.batch_uninit(len)?.fill_with(element))
+    }
+
+    /// Gives all free pages of the arena back to the system.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses.
+    pub fn trim(&self) -> Result<()> {
+        self.core.arena.trim()
+    }
+
+    /// Says something about a job before handing it over: priority, deadline, chunk length, what to do when the queue is full.
+    pub fn job(&self) -> Call<'_> {
+        Call::new(&self.core)
+    }
+
+    /// A set that gives the results of its jobs in the order they finish.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when 64 sets are in use already.
+    pub fn job_set<P: super::job::Payload, K>(&self) -> Result<JobSet<P, K>> {
+        JobSet::new(&self.core)
+    }
+
+    /// Runs an element-wise kernel over equally long batches, on all workers, and returns when it is done.
+    ///
+    /// The kernel is called with chunks: parts of the inputs and outputs that belong together. Blocks; the calling thread
+    /// takes part unless the engine was built with [`Help::Never`](crate::Help::Never). May be called inside kernels.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`] before anything runs; [`Error::ForeignBatch`]; [`Error::KernelFailed`] or
+    /// [`Error::KernelPanicked`] for the lowest failing chunk that was tried, outputs then written in part;
+    /// [`Error::OutOfMemory`] when the arena has no room for the bookkeeping; [`Error::Closed`].
+    pub fn map<K: Kernel>(
+        &self,
+        kernel: K,
+        inputs: impl Inputs<K::Inputs>,
+        outputs: impl Outputs<K::Outputs>,
+        param: &K::Param,
+    ) -> Result<()> {
+        self.job().map(kernel, inputs, outputs, param)
+    }
+
+    /// As [`Engine::map`], but the caller says how long chunks are, whether kernels see a halo around them, and outputs may
+    /// instead have a fixed number of elements for each chunk: one result per chunk, a histogram per chunk.
+    ///
+    /// # Errors
+    /// As [`Engine::map`].
+    ///
+    /// # Examples
+    /// ```
+    /// use workring::{Chunking, Context, Engine, kernel};
+    ///
+    /// kernel! {
+    ///     /// Sum of each element and its two neighbours.
+    ///     pub fn stencil(x: &[f64], y: &mut [f64], ctx: &mut Context) {
+    ///         let shift = ctx.halo_before();
+    ///         for (offset, y) in y.iter_mut().enumerate() {
+    ///             let at = offset + shift;
+    ///             let left = if at > 0 { x[at - 1] } else { 0.0 };
+    ///             *y = left + x[at] + x.get(at + 1).copied().unwrap_or(0.0);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = Engine::builder().threads(2).build()?;
+    /// let x = engine.batch_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0])?;
+    /// let mut y = engine.batch::<f64>(5)?;
+    /// engine.map_chunks(stencil, &x, &mut y, &(), Chunking::of(2).halo(1))?;
+    /// assert_eq!(*y, [3.0, 6.0, 9.0, 12.0, 9.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_chunks<K: Kernel>(
+        &self,
+        kernel: K,
+        inputs: impl Inputs<K::Inputs>,
+        outputs: impl Outputs<K::Outputs>,
+        param: &K::Param,
+        chunking: Chunking,
+    ) -> Result<()> {
+        self.job().map_chunks(kernel, inputs, outputs, param, chunking)
+    }
+
+    /// Folds each chunk with a reducer and combines the partial results in a fixed tree. Blocks like [`Engine::map`].
+    ///
+    /// The result has the same bits for any number of workers: chunks depend on the length alone, the tree on the number of
+    /// chunks. An empty input is folded once.
+    ///
+    /// # Errors
+    /// As [`Engine::map`].
+    pub fn reduce<K: Reducer<Param = ()>>(&self, reducer: K, inputs: impl Inputs<K::Inputs>) -> Result<K::Accumulator> {
+        self.job().reduce(reducer, inputs, &())
+    }
+
+    /// As [`Engine::reduce`], for a reducer with a parameter.
+    ///
+    /// # Errors
+    /// As [`Engine::map`].
+    pub fn reduce_param<K: Reducer>(
+        &self,
+        reducer: K,
+        inputs: impl Inputs<K::Inputs>,
+        param: &K::Param,
+    ) -> Result<K::Accumulator> {
+        self.job().reduce(reducer, inputs, param)
+    }
+
+    /// Runs a closure over the chunks of two equally long slices, on all workers. Any slices will do, batches among them; the
+    /// closure may borrow. Engines of threads only. Blocks like [`Engine::map`].
+    ///
+    /// # Errors
+    /// As [`Engine::map`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = workring::Engine::builder().threads(2).build()?;
+    /// let x: Vec<u32> = (0..100_000).collect();
+    /// let mut y = vec![0u64; x.len()];
+    /// engine.map_with(&x, &mut y, |x, y| {
+    ///     for (y, x) in y.iter_mut().zip(x) {
+    ///         *y = u64::from(*x) * 2;
+    ///     }
+    /// })?;
+    /// assert_eq!(y[99_999], 199_998);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_with<T: Sync, U: Send>(
+        &self,
+        input: &[T],
+        output: &mut [U],
+        body: impl Fn(&[T], &mut [U]) + Sync,
+    ) -> Result<()> {
+        self.job().map_with(input, output, body)
+    }
+
+    /// Runs a closure over the chunks of a slice, in place; it is told the index of its chunk's first element.
+    ///
+    /// # Errors
+    /// As [`Engine::map`].
+    pub fn for_each_chunk<U: Send>(
+        &self,
+        elements: &mut [U],
+        chunking: Chunking,
+        body: impl Fn(usize, &mut [U]) + Sync,
+    ) -> Result<()> {
+        self.job().for_each_chunk(elements, chunking, body)
+    }
+
+    /// Folds the chunks of a slice with a closure and combines the partial results in the same fixed tree as
+    /// [`Engine::reduce`]. An empty slice is folded once.
+    ///
+    /// # Errors
+    /// As [`Engine::map`].
+    pub fn reduce_with<T: Sync, A: Send + Sync>(
+        &self,
+        input: &[T],
+        fold: impl Fn(&[T]) -> A + Sync,
+        combine: impl Fn(A, A) -> A,
+    ) -> Result<A> {
+        self.job().reduce_with(input, fold, combine)
+    }
+
+    /// Hands whole batches to one worker and returns at once with the job that gives them back. No copy: the cost does not
+    /// depend on their size.
+    ///
+    /// # Errors
+    /// Every error hands the batches back. [`Error::QueueFull`] as [`OnFull`](crate::OnFull) says, [`Error::Closed`],
+    /// [`Error::ForeignBatch`], [`Error::OutOfMemory`] for a parameter of more than 32 bytes.
+    pub fn submit<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+        &self,
+        kernel: K,
+        batches: B,
+        param: K::Param,
+    ) -> Result<Job<Held<B>>, Failed<B>> {
+        self.job().submit(kernel, batches, param)
+    }
+
+    /// As [`Engine::submit`], but when the queue is full the returned future waits for room without blocking a thread.
+    pub fn submit_async<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+        &self,
+        kernel: K,
+        batches: B,
+        param: K::Param,
+    ) -> SubmitAsync<'_, K, B> {
+        self.job().submit_async(kernel, batches, param)
+    }
+
+    /// Hands many small jobs over at once: job `i` gets row `i` of every batch, that is its `len / jobs` elements, and
+    /// parameter `i`. One place in the queue, at most one wake-up, no allocation per job; workers share the rows.
+    ///
+    /// A job that fails or panics fails alone: the others run, and [`Many::failures`](crate::Many::failures) names it.
+    /// `params` is a batch with one parameter for each job, or the number of jobs for kernels without a parameter.
+    ///
+    /// # Errors
+    /// Every error hands everything back. [`Error::LengthMismatch`] when a batch cannot be cut into equal rows; else as
+    /// [`Engine::submit`].
+    ///
+    /// # Examples
+    /// ```
+    /// use workring::{Engine, kernel};
+    ///
+    /// kernel! {
+    ///     pub fn power(y: &mut [u64], exponent: &u32) { y[0] = 2_u64.pow(*exponent); }
+    /// }
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = Engine::builder().threads(2).build()?;
+    /// let exponents = engine.batch_from_slice(&[1_u32, 10, 64, 20])?;
+    /// let many = engine.submit_many(power, engine.batch::<u64>(4)?, exponents)?.wait()?;
+    /// assert_eq!((many.batches[1], many.batches[3]), (1024, 1 << 20));
+    /// assert_eq!(many.failures.len(), 1); // 2^64 overflows: that job panicked, alone
+    /// assert_eq!(many.failures[0].row, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn submit_many<K, B, Q>(&self, kernel: K, batches: B, params: Q) -> Result<Job<Rows<B, Q>>, Failed<(B, Q)>>
+    where
+        K: Kernel,
+        B: Batches<K::Inputs, K::Outputs>,
+        Q: RowParams<K::Param>,
+    {
+        self.job().submit_many(kernel, batches, params)
+    }
+
+    /// Runs a closure on a worker and returns at once with a job for its result. Engines of threads only. No heap allocation
+    /// when the closure and its result have at most 48 bytes.
+    ///
+    /// The closure may use this engine: submit, wait, map.
+    ///
+    /// # Errors
+    /// Every error hands the closure back: [`Error::QueueFull`] as [`OnFull`](crate::OnFull) says, [`Error::Closed`].
+    pub fn run<F, R>(&self, closure: F) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.job().run(closure)
+    }
+
+    /// Takes no more jobs, lets every job finish, and ends the workers. Blocks, at most for `limit`.
+    ///
+    /// Safe to call more than once and from several threads; not inside a kernel, whose own end it would wait for.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] when jobs are still unfinished; they go on. [`Error::InvalidArgument`] inside a kernel.
+    pub fn close(&self, limit: Duration) -> Result<()> {
+        self.core.check_process()?;
+        if crate::engine::panics::depth() > 0 {
+            return Err(Error::invalid("a kernel cannot close the engine that runs it"));
+        }
+        self.core.start_closing();
+        self.wait_for_workers(limit)
+    }
+
+    /// Takes no more jobs, gives queued ones back to their handles with [`Error::Cancelled`], asks running ones to stop, and
+    /// ends the workers. Blocks, at most for `limit`.
+    ///
+    /// # Errors
+    /// As [`Engine::close`].
+    pub fn close_now(&self, limit: Duration) -> Result<()> {
+        self.core.check_process()?;
+        if crate::engine::panics::depth() > 0 {
+            return Err(Error::invalid("a kernel cannot close the engine that runs it"));
+        }
+        self.core.start_closing();
+        self.core.cancel_everything();
+        self.wait_for_workers(limit)
+    }
+
+    fn wait_for_workers(&self, limit: Duration) -> Result<()> {
+        let deadline = (limit != NO_LIMIT).then(|| Deadline::after(limit));
+        loop {
+            // Acquire: pairs with the release of a worker's end.
+            let alive = self.core.workers_alive.load(Ordering::Acquire);
+            if alive == 0 {
+                return Ok(());
+            }
+            match deadline {
+                None => futex::wait(&self.core.workers_alive, alive),
+                Some(deadline) if deadline.is_past() => return Err(Error::TimedOut { waited: limit }),
+                Some(deadline) => {
+                    wait_until(&self.core.workers_alive, alive, deadline, crate::os::futex::Scope::Private);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.core.check_process().is_ok() {
+            self.core.start_closing();
+            self.core.cancel_everything();
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("statistics", &self.statistics()).finish_non_exhaustive()
+    }
+}

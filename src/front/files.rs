@@ -1,0 +1,254 @@
+//! Files as batches: input files mapped in place, result files written in place.
+
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use bytemuck::Pod;
+
+use super::engine::Engine;
+use crate::arena::FileSegment;
+use crate::arena::batch::{Batch, SharedBatch};
+use crate::error::{Error, Result};
+use crate::formats::npy::{self, MAX_HEADER_BYTES, NpyHeader};
+use crate::formats::output::{Durability, OutputFile};
+use crate::formats::{ElementType, NpyError};
+use crate::os::map::Mapping;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A number type that files can hold: signed and unsigned integers of 8 to 64 bits, `f32` and `f64`.
+pub trait Element: Pod + Send + Sync + sealed::Sealed {
+    /// Which one it is.
+    const TYPE: ElementType;
+}
+
+macro_rules! elements {
+    ($($ty:ty => $variant:ident),* $(,)?) => {
+        $(
+            impl sealed::Sealed for $ty {}
+            impl Element for $ty {
+                const TYPE: ElementType = ElementType::$variant;
+            }
+        )*
+    };
+}
+
+elements! {
+    i8 => I8, i16 => I16, i32 => I32, i64 => I64,
+    u8 => U8, u16 => U16, u32 => U32, u64 => U64,
+    f32 => F32, f64 => F64,
+}
+
+/// What the header of a `.npy` file says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct NpyInfo {
+    /// The element type.
+    pub element: ElementType,
+    /// Lengths of the axes; empty for a single number.
+    pub shape: Vec<u64>,
+    /// Number of elements.
+    pub len: u64,
+}
+
+fn format_error(path: &Path, error: NpyError) -> Error {
+    Error::Format { path: path.display().to_string(), reason: error.to_string() }
+}
+
+fn open(path: &Path) -> Result<(File, u64)> {
+    let doing = || format!("open {}", path.display());
+    let file = File::open(path).map_err(|error| Error::io(doing(), error))?;
+    let metadata = file.metadata().map_err(|error| Error::io(doing(), error))?;
+    if !metadata.is_file() {
+        return Err(Error::Format { path: path.display().to_string(), reason: "not a regular file".into() });
+    }
+    Ok((file, metadata.len()))
+}
+
+/// The header of a `.npy` file, or `None` for a file that is not one.
+fn read_header(path: &Path, file: &File, len: u64) -> Result<Option<NpyHeader>> {
+    // The first page holds nearly every header; only a longer one makes a second reading necessary.
+    let mut head = Vec::new();
+    for limit in [4096, MAX_HEADER_BYTES] {
+        let read = (&mut &*file).take(limit - head.len() as u64).read_to_end(&mut head);
+        read.map_err(|error| Error::io(format!("read {}", path.display()), error))?;
+        let is_npy = head.starts_with(npy::MAGIC);
+        if !is_npy && path.extension().is_none_or(|extension| extension != "npy") {
+            return Ok(None);
+        }
+        match npy::parse(&head, len) {
+            Ok(header) => return Ok(Some(header)),
+            Err(error) if limit == MAX_HEADER_BYTES || head.len() as u64 == len => {
+                return Err(format_error(path, error));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the header of a `.npy` file; nothing else of it is read.
+///
+/// # Errors
+/// [`Error::Format`] when it is not a `.npy` file workring can map, saying why; [`Error::Io`].
+pub fn inspect_npy(path: impl AsRef<Path>) -> Result<NpyInfo> {
+    let path = path.as_ref();
+    let (file, len) = open(path)?;
+    match read_header(path, &file, len)? {
+        Some(header) => Ok(NpyInfo { element: header.element, shape: header.shape, len: header.len }),
+        None => Err(Error::Format { path: path.display().to_string(), reason: "not a .npy file".into() }),
+    }
+}
+
+impl Engine {
+    /// Maps a file: its pages are the batch, nothing is copied or read ahead of time.
+    ///
+    /// A `.npy` file (versions 1 to 3, C order, little-endian) is recognised by its first bytes, any other file is taken as
+    /// raw little-endian elements. An array of any shape becomes one batch in C order; a single number one of length 1. Data
+    /// that is not aligned for its type is copied into the arena instead.
+    ///
+    /// Another program that shortens the file while it is mapped ends this process with SIGBUS.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the elements are of another type, in another order, or fewer than the header says;
+    /// [`Error::Io`]; [`Error::Unsupported`] when more than 1024 files are mapped at once.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = workring::Engine::builder().threads(1).build()?;
+    /// let delays = engine.map_file::<f64>("examples/data/flights_arr_delay.npy")?;
+    /// assert_eq!(delays.len(), 336_776);
+    /// let error = engine.map_file::<f32>("examples/data/flights_arr_delay.npy").unwrap_err();
+    /// assert!(error.to_string().contains("float64"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_file<T: Element>(&self, path: impl AsRef<Path>) -> Result<SharedBatch<T>> {
+        let path = path.as_ref();
+        let (file, file_len) = open(path)?;
+        let (offset, len, aligned) = match read_header(path, &file, file_len)? {
+            Some(header) if header.element != T::TYPE => {
+                let reason = format!("holds {} elements, not {}", header.element, T::TYPE);
+                return Err(Error::Format { path: path.display().to_string(), reason });
+            }
+            Some(header) => (header.data_offset, header.len, header.aligned),
+            None => (0, npy::check_raw(file_len, T::TYPE).map_err(|error| format_error(path, error))?, true),
+        };
+        let too_long = || Error::invalid(format!("{} exceeds the address space", path.display()));
+        let (offset, len) =
+            (usize::try_from(offset).map_err(|_| too_long())?, usize::try_from(len).map_err(|_| too_long())?);
+        let mapping = Mapping::file_read_only(&file, path)?;
+        let segment = FileSegment::new(&self.core().arena, mapping)?;
+        if aligned {
+            SharedBatch::over_file(segment, offset, len)
+        } else {
+            let bytes = SharedBatch::<u8>::over_file(segment, offset, len * size_of::<T>())?;
+            let mut copy = self.batch_uninit::<T>(len)?.assume_filled();
+            bytemuck::cast_slice_mut::<T, u8>(&mut copy).copy_from_slice(&bytes);
+            Ok(copy.freeze())
+        }
+    }
+
+    /// Makes a result file of `len` elements and maps it: what a job writes into the batch is the file's contents.
+    ///
+    /// A path that ends in `.npy` gets a header (a one-dimensional array), any other holds raw little-endian elements. The
+    /// file appears under its name only with [`OutputBatch::commit`]; until then, and if it is dropped, what was there before
+    /// stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be made or the disk has no room for it.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("squares.npy");
+    /// let engine = workring::Engine::builder().threads(1).build()?;
+    /// let mut squares = engine.create_file::<u32>(&path, 1000)?;
+    /// for (index, place) in squares.iter_mut().enumerate() {
+    ///     *place = (index * index) as u32;
+    /// }
+    /// squares.commit()?;
+    /// assert_eq!(engine.map_file::<u32>(&path)?[30], 900);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn create_file<T: Element>(&self, path: impl AsRef<Path>, len: usize) -> Result<OutputBatch<T>> {
+        let path = path.as_ref();
+        let header = if path.extension().is_some_and(|extension| extension == "npy") {
+            npy::header(T::TYPE, &[len as u64]).map_err(|error| format_error(path, error))?
+        } else {
+            Vec::new()
+        };
+        let total = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(header.len()));
+        let total = total.ok_or_else(|| Error::invalid(format!("{len} elements exceed the address space")))?;
+        let file = OutputFile::create(path, total as u64)?;
+        let batch = if total == 0 {
+            self.batch::<T>(0)?
+        } else {
+            let mapping = Mapping::file_read_write(file.file(), total, path)?;
+            let segment = FileSegment::new(&self.core().arena, mapping)?;
+            let offset = header.len();
+            let mut bytes = Batch::<u8>::over_file(segment, 0, total)?;
+            bytes[..offset].copy_from_slice(&header);
+            bytes.reinterpret(offset, len)?
+        };
+        Ok(OutputBatch { batch, file })
+    }
+}
+
+/// A result file that is being written: derefs to its [`Batch`], which can be given to `map` as an output.
+#[must_use = "a result file appears only when it is committed"]
+pub struct OutputBatch<T: Pod> {
+    batch: Batch<T>,
+    file: OutputFile,
+}
+
+impl<T: Pod> OutputBatch<T> {
+    /// The elements as a batch, to be given to calls.
+    pub fn batch(&mut self) -> &mut Batch<T> {
+        &mut self.batch
+    }
+
+    /// Gives the file its name, replacing what was there, all at once. The system writes the data to the disk in its own time.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the name then still is what it was.
+    pub fn commit(self) -> Result<()> {
+        self.file.commit(Durability::Process)
+    }
+
+    /// As [`OutputBatch::commit`], but the data is on the disk when it returns. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// As [`OutputBatch::commit`].
+    pub fn commit_durably(self) -> Result<()> {
+        self.file.commit(Durability::Machine)
+    }
+}
+
+impl<T: Pod> Deref for OutputBatch<T> {
+    type Target = Batch<T>;
+
+    fn deref(&self) -> &Batch<T> {
+        &self.batch
+    }
+}
+
+impl<T: Pod> DerefMut for OutputBatch<T> {
+    fn deref_mut(&mut self) -> &mut Batch<T> {
+        &mut self.batch
+    }
+}
+
+impl<T: Pod> fmt::Debug for OutputBatch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutputBatch").field("len", &self.batch.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,187 @@
+//! Jobs in the order they finish.
+
+use core::fmt;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use super::job::{Job, Payload};
+use crate::engine::core::Core;
+use crate::engine::execute::execute;
+use crate::engine::options::Help;
+use crate::engine::panics;
+use crate::error::{Error, Failed, Result};
+use crate::ids::ParticipantSlot;
+use crate::layout::geometry::PORTS;
+use crate::layout::words::{FLAG_PORT, park};
+use crate::lockfree::job::{self, FlagSet};
+use crate::lockfree::{futex, port};
+use crate::sync::Ordering;
+
+/// Jobs whose results are given in the order they finish, each with the key it was put in under.
+///
+/// Costs nothing per job that grows with the number of jobs: a finished job sets one bit, which the set collects. As an
+/// iterator it ends when the set is empty.
+///
+/// # Examples
+/// ```
+/// # fn main() -> workring::Result<()> {
+/// let engine = workring::Engine::builder().threads(2).build()?;
+/// let mut set = engine.job_set()?;
+/// for n in 0..10_u64 {
+///     set.insert(n, engine.run(move || n * n)?);
+/// }
+/// let mut total = 0;
+/// for (n, result) in &mut set {
+///     assert_eq!(result?, n * n);
+///     total += 1;
+/// }
+/// assert_eq!(total, 10);
+/// # Ok(())
+/// # }
+/// ```
+pub struct JobSet<P: Payload, K = u64> {
+    core: Arc<Core>,
+    port: u32,
+    /// By descriptor.
+    jobs: HashMap<u32, (K, Job<P>)>,
+    /// Descriptors of jobs known to be finished, in the order they were seen.
+    ready: VecDeque<u32>,
+}
+
+/// The key of a job and what it ended with.
+pub type Finish<K, P> = (K, Result<<P as Payload>::Output, Failed<<P as Payload>::Returned>>);
+
+impl<P: Payload, K> JobSet<P, K> {
+    pub(crate) fn new(core: &Arc<Core>) -> Result<Self> {
+        core.check_process()?;
+        let mut taken = core.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let port = taken.trailing_ones();
+        if port as usize >= PORTS {
+            return Err(Error::Unsupported { what: format!("more than {PORTS} job sets of one engine at a time") });
+        }
+        *taken |= 1 << port;
+        Ok(Self { core: Arc::clone(core), port, jobs: HashMap::new(), ready: VecDeque::new() })
+    }
+
+    /// Puts a job in. Does not block. A job of another engine is never seen to finish: see the panic.
+    ///
+    /// # Panics
+    /// When the job belongs to another engine.
+    pub fn insert(&mut self, key: K, job: Job<P>) {
+        assert!(job.belongs_to(&self.core), "a job was put into a set of another engine");
+        let index = job.reference().index;
+        if let Some(descriptor) = self.core.control.descriptor(index) {
+            // Relaxed: the flag's release (R4) publishes it.
+            descriptor.port.store(self.port, Ordering::Relaxed);
+            if job::set_flag(&descriptor.word, FLAG_PORT) == FlagSet::AlreadyDone {
+                self.ready.push_back(index.get());
+            }
+        }
+        self.jobs.insert(index.get(), (key, job));
+    }
+
+    /// Jobs whose results were not given yet.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether all results were given.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// The next result if a job is finished. Does not block.
+    pub fn try_next(&mut self) -> Option<Finish<K, P>> {
+        if self.ready.is_empty() {
+            self.collect();
+        }
+        while let Some(index) = self.ready.pop_front() {
+            // A bit may belong to a job that an earlier owner of this port let go of.
+            let Some((_, job)) = self.jobs.get(&index) else { continue };
+            if !job.is_finished() {
+                continue;
+            }
+            if let Some((key, job)) = self.jobs.remove(&index) {
+                return Some((key, job.wait()));
+            }
+        }
+        None
+    }
+
+    fn collect(&mut self) {
+        let ready = &mut self.ready;
+        if let Some((_, bits)) = self.core.control.port(self.port) {
+            port::collect(bits, |index| ready.push_back(index.get()));
+        }
+    }
+
+    /// Waits for the next result; `None` when the set is empty. The thread helps with queued jobs as the engine's
+    /// [`Help`] says.
+    pub fn wait_next(&mut self) -> Option<Finish<K, P>> {
+        loop {
+            if let Some(next) = self.try_next() {
+                return Some(next);
+            }
+            if self.jobs.is_empty() {
+                return None;
+            }
+            if self.help() {
+                continue;
+            }
+            let (port, bits) = self.core.control.port(self.port)?;
+            port::prepare_to_sleep(&port.park);
+            if bits.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+                futex::wait(&port.park, park::PARKED);
+            }
+            port::wake_up(&port.park);
+        }
+    }
+
+    /// Runs one job: one of the set's own that is still queued, or, where that is allowed, the first in the queue.
+    fn help(&self) -> bool {
+        let in_kernel = panics::depth() > 0;
+        if !in_kernel && self.core.config.help == Help::Never {
+            return false;
+        }
+        let own_only = in_kernel || self.core.config.help == Help::OwnJob;
+        if !own_only {
+            if let Some((index, _)) = self.core.take(ParticipantSlot::ORIGIN) {
+                execute(&self.core, ParticipantSlot::ORIGIN, index);
+                return true;
+            }
+            return false;
+        }
+        for (_, job) in self.jobs.values() {
+            let reference = job.reference();
+            if self.core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
+                execute(&self.core, ParticipantSlot::ORIGIN, reference.index);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl<P: Payload, K> Iterator for JobSet<P, K> {
+    type Item = Finish<K, P>;
+
+    fn next(&mut self) -> Option<Finish<K, P>> {
+        self.wait_next()
+    }
+}
+
+impl<P: Payload, K> Drop for JobSet<P, K> {
+    fn drop(&mut self) {
+        // The jobs detach first. A finisher that still reports to this port leaves a bit that its next owner ignores.
+        self.jobs.clear();
+        let mut taken = self.core.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken &= !(1 << self.port);
+    }
+}
+
+impl<P: Payload, K> fmt::Debug for JobSet<P, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobSet").field("len", &self.jobs.len()).finish_non_exhaustive()
+    }
+}

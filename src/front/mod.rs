@@ -1,0 +1,12 @@
+//! Floor 6, the front: the types a user meets. It turns typed calls into descriptors and finished descriptors into results.
+
+pub(crate) mod arguments;
+pub(crate) mod blocking;
+pub(crate) mod builder;
+pub(crate) mod call;
+pub(crate) mod closure;
+pub(crate) mod engine;
+pub(crate) mod files;
+pub(crate) mod job;
+pub(crate) mod job_set;
+pub(crate) mod rows;

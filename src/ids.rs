@@ -1,0 +1,46 @@
+//! Integers that cross modules, each with a type of its own.
+
+use core::fmt;
+
+/// Position of a job descriptor in the descriptor table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DescriptorIndex(u32);
+
+impl DescriptorIndex {
+    /// The descriptor at `index`; whether it lies inside the table is checked where it is used.
+    pub(crate) const fn new(index: u32) -> Self {
+        Self(index)
+    }
+
+    /// The position as a plain number.
+    pub(crate) const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Debug for DescriptorIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "descriptor {}", self.0)
+    }
+}
+
+/// Who may hold a claim: the row of a participant in the participant table. Row 0 is the process that built the engine,
+/// whose waiting threads claim jobs under it; workers have the rows from 1 on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct ParticipantSlot(u16);
+
+impl ParticipantSlot {
+    /// The process that built the engine.
+    pub(crate) const ORIGIN: Self = Self(0);
+
+    /// Row `slot`; at most 12 bits fit into a descriptor word.
+    pub(crate) const fn new(slot: u16) -> Self {
+        assert!(slot < 1 << 12);
+        Self(slot)
+    }
+
+    /// The row as a plain number.
+    pub(crate) const fn get(self) -> u16 {
+        self.0
+    }
+}

@@ -1,0 +1,278 @@
+//! How the control segment is cut up: every offset computed once, in checked arithmetic, from a few limits.
+//!
+//! A participant never follows an offset it finds in the mapping: it reads the limits, checks them, computes the same
+//! geometry itself and compares. The private copy is the truth from then on.
+
+use core::mem::size_of;
+
+use super::records::{Arguments, Descriptor, FailureText, IdleLine, MAX_PARTICIPANTS, Participant, Port, RingHeader};
+use crate::error::{Error, Result};
+
+/// First eight bytes of every control segment.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"workring");
+/// Written as a native integer: a reader with the other byte order sees it reversed.
+pub(crate) const ENDIAN_TAG: u32 = 0x0102_0304;
+/// Increased by every change of the layout.
+pub(crate) const LAYOUT_VERSION: u32 = 1;
+/// Number of priorities, each with a ring of its own.
+pub(crate) const PRIORITIES: usize = 3;
+/// Completion ports in the table.
+pub(crate) const PORTS: usize = 64;
+/// The most descriptors an engine may have.
+pub(crate) const MAX_DESCRIPTORS: u32 = 1 << 20;
+/// The fewest descriptors: one word of every bitmap.
+pub(crate) const MIN_DESCRIPTORS: u32 = 64;
+/// Bytes of the header.
+pub(crate) const HEADER_LEN: u64 = 4096;
+
+/// The first page of the control segment, written once before anybody else can see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) magic: u64,
+    pub(crate) endian_tag: u32,
+    pub(crate) layout_version: u32,
+    /// Fingerprint of every record size and offset.
+    pub(crate) layout_hash: u64,
+    /// Bytes of the whole segment.
+    pub(crate) total_len: u64,
+    pub(crate) descriptors: u32,
+    pub(crate) participants: u32,
+    pub(crate) creator_pid: u32,
+    pub(crate) zero: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 48);
+
+/// Where one table lies in the segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    /// First byte.
+    pub(crate) offset: u64,
+    /// Number of entries.
+    pub(crate) count: u64,
+}
+
+/// Where everything lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Geometry {
+    pub(crate) descriptor_count: u32,
+    pub(crate) participant_count: u32,
+    pub(crate) participants: Span,
+    pub(crate) idle: Span,
+    pub(crate) ring_headers: Span,
+    pub(crate) ring_cells: [Span; PRIORITIES],
+    pub(crate) descriptors: Span,
+    pub(crate) arguments: Span,
+    pub(crate) failures: Span,
+    pub(crate) ports: Span,
+    /// Bitmaps of the ports, one after the other.
+    pub(crate) port_bits: Span,
+    pub(crate) redelivery_bits: Span,
+    pub(crate) total_len: u64,
+}
+
+struct Cursor(u64);
+
+impl Cursor {
+    /// Reserves `count` entries of `size` bytes on a boundary of 128 bytes.
+    fn take(&mut self, count: u64, size: usize) -> Option<Span> {
+        let offset = self.0.checked_next_multiple_of(128)?;
+        self.0 = offset.checked_add(count.checked_mul(size as u64)?)?;
+        Some(Span { offset, count })
+    }
+}
+
+impl Geometry {
+    /// Cuts up a segment for `descriptors` jobs and `participants` rows.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when a limit is out of range: descriptors a power of two in `64..=2^20`, participants in
+    /// `1..=256`.
+    pub(crate) fn plan(descriptors: u32, participants: u32) -> Result<Self> {
+        if !descriptors.is_power_of_two() || !(MIN_DESCRIPTORS..=MAX_DESCRIPTORS).contains(&descriptors) {
+            return Err(Error::invalid(format!(
+                "the queue capacity must be a power of two from {MIN_DESCRIPTORS} to {MAX_DESCRIPTORS}, not {descriptors}"
+            )));
+        }
+        if participants == 0 || participants as usize > MAX_PARTICIPANTS {
+            return Err(Error::invalid(format!(
+                "an engine has 1 to {MAX_PARTICIPANTS} participants, not {participants}"
+            )));
+        }
+        Self::cut(descriptors, participants)
+            .ok_or_else(|| Error::invalid("the control segment would not fit into 64 bits"))
+    }
+
+    fn cut(descriptors: u32, participants: u32) -> Option<Self> {
+        let jobs = u64::from(descriptors);
+        let mut cursor = Cursor(HEADER_LEN);
+        let participants_span = cursor.take(u64::from(participants), size_of::<Participant>())?;
+        let idle = cursor.take(1, size_of::<IdleLine>())?;
+        let ring_headers = cursor.take(PRIORITIES as u64, size_of::<RingHeader>())?;
+        // Twice as many cells as descriptors: a cancelled or helped job leaves its cell behind until a worker passes it.
+        let mut ring_cells = [Span { offset: 0, count: 0 }; PRIORITIES];
+        for span in &mut ring_cells {
+            *span = cursor.take(jobs.checked_mul(2)?, 8)?;
+        }
+        let descriptors_span = cursor.take(jobs, size_of::<Descriptor>())?;
+        let arguments = cursor.take(jobs, size_of::<Arguments>())?;
+        let failures = cursor.take(jobs, size_of::<FailureText>())?;
+        let ports = cursor.take(PORTS as u64, size_of::<Port>())?;
+        let port_bits = cursor.take(PORTS as u64 * (jobs / 64), 8)?;
+        let redelivery_bits = cursor.take(jobs / 64, 8)?;
+        Some(Self {
+            descriptor_count: descriptors,
+            participant_count: participants,
+            participants: participants_span,
+            idle,
+            ring_headers,
+            ring_cells,
+            descriptors: descriptors_span,
+            arguments,
+            failures,
+            ports,
+            port_bits,
+            redelivery_bits,
+            total_len: cursor.0.checked_next_multiple_of(4096)?,
+        })
+    }
+
+    /// The header that describes this geometry.
+    pub(crate) fn header(&self, creator_pid: u32) -> Header {
+        Header {
+            magic: MAGIC,
+            endian_tag: ENDIAN_TAG,
+            layout_version: LAYOUT_VERSION,
+            layout_hash: LAYOUT_HASH,
+            total_len: self.total_len,
+            descriptors: self.descriptor_count,
+            participants: self.participant_count,
+            creator_pid,
+            zero: 0,
+        }
+    }
+
+    /// The geometry of a segment whose header was copied to private memory, or what is wrong with it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming the first field that does not fit, with its offset, what it had to be and what it is.
+    pub(crate) fn check(header: &Header, mapped_len: u64) -> Result<Self> {
+        let expect = |what, offset, expected: u64, found: u64| {
+            if expected == found { Ok(()) } else { Err(Error::Corrupt { what, offset, expected, found }) }
+        };
+        expect("magic", 0, MAGIC, header.magic)?;
+        expect("byte order tag", 8, u64::from(ENDIAN_TAG), u64::from(header.endian_tag))?;
+        expect("layout version", 12, u64::from(LAYOUT_VERSION), u64::from(header.layout_version))?;
+        expect("layout hash", 16, LAYOUT_HASH, header.layout_hash)?;
+        let geometry = Self::plan(header.descriptors, header.participants).map_err(|_| Error::Corrupt {
+            what: "limits",
+            offset: 32,
+            expected: u64::from(MIN_DESCRIPTORS),
+            found: u64::from(header.descriptors) | (u64::from(header.participants) << 32),
+        })?;
+        expect("segment length", 24, geometry.total_len, header.total_len)?;
+        if mapped_len < geometry.total_len {
+            return Err(Error::Corrupt {
+                what: "mapped length",
+                offset: 24,
+                expected: geometry.total_len,
+                found: mapped_len,
+            });
+        }
+        Ok(geometry)
+    }
+}
+
+/// Folds every size and offset that two builds must agree on into one number (FNV-1a over the values).
+pub(crate) const LAYOUT_HASH: u64 = {
+    use core::mem::offset_of;
+    let facts = [
+        size_of::<Header>(),
+        size_of::<Participant>(),
+        offset_of!(Participant, park),
+        size_of::<IdleLine>(),
+        size_of::<RingHeader>(),
+        offset_of!(RingHeader, tail),
+        size_of::<Descriptor>(),
+        offset_of!(Descriptor, wait),
+        offset_of!(Descriptor, param),
+        offset_of!(Descriptor, origin),
+        offset_of!(Descriptor, fan_out),
+        offset_of!(Descriptor, batches),
+        size_of::<Arguments>(),
+        size_of::<FailureText>(),
+        size_of::<Port>(),
+        PRIORITIES,
+        PORTS,
+    ];
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut at = 0;
+    while at < facts.len() {
+        hash = (hash ^ facts[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn spans(geometry: &Geometry) -> Vec<(u64, u64)> {
+        let jobs = u64::from(geometry.descriptor_count);
+        let mut all = vec![
+            (0, HEADER_LEN),
+            (geometry.participants.offset, geometry.participants.count * 128),
+            (geometry.idle.offset, 64),
+            (geometry.ring_headers.offset, PRIORITIES as u64 * 256),
+            (geometry.descriptors.offset, jobs * 128),
+            (geometry.arguments.offset, jobs * 192),
+            (geometry.failures.offset, jobs * 512),
+            (geometry.ports.offset, PORTS as u64 * 64),
+            (geometry.port_bits.offset, geometry.port_bits.count * 8),
+            (geometry.redelivery_bits.offset, geometry.redelivery_bits.count * 8),
+        ];
+        all.extend(geometry.ring_cells.iter().map(|span| (span.offset, span.count * 8)));
+        all.sort_unstable();
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn tables_never_overlap_and_fit(exponent in 6u32..=20, participants in 1u32..=256) {
+            let geometry = Geometry::plan(1 << exponent, participants).unwrap();
+            let all = spans(&geometry);
+            for pair in all.windows(2) {
+                prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0);
+            }
+            let last = all[all.len() - 1];
+            prop_assert!(last.0 + last.1 <= geometry.total_len);
+            let header = geometry.header(1);
+            prop_assert_eq!(Geometry::check(&header, geometry.total_len).unwrap(), geometry);
+            prop_assert!(Geometry::check(&header, geometry.total_len - 1).is_err());
+        }
+
+        #[test]
+        fn a_header_with_any_byte_changed_is_an_error_or_means_the_same(
+            at in 0usize..48, change in 1u8..=255, exponent in 6u32..=12,
+        ) {
+            let geometry = Geometry::plan(1 << exponent, 3).unwrap();
+            let mut header = geometry.header(1);
+            bytemuck::bytes_of_mut(&mut header)[at] ^= change;
+            match Geometry::check(&header, geometry.total_len) {
+                // The creator's pid and the spare word say nothing about the geometry.
+                Ok(same) => { prop_assert!(at >= 40); prop_assert_eq!(same, geometry); }
+                Err(error) => { let is_corrupt = matches!(error, Error::Corrupt { .. }); prop_assert!(is_corrupt); }
+            }
+        }
+    }
+
+    #[test]
+    fn limits_out_of_range_are_refused() {
+        for (descriptors, participants) in [(0, 1), (63, 1), (65, 1), (1 << 21, 1), (64, 0), (64, 257)] {
+            assert!(matches!(Geometry::plan(descriptors, participants), Err(Error::InvalidArgument { .. })));
+        }
+    }
+}

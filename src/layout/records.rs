@@ -1,0 +1,238 @@
+//! The records of the control segment: fixed-width atomics only, `repr(C)`, with size and offset asserted.
+//!
+//! All fields are atomics because any participant may read them at any time; a field that is not a protocol word is accessed
+//! with `Relaxed` and published by the descriptor word that follows it. Nothing here is trusted by a reader before it is checked.
+
+use crate::sync::{AtomicU32, AtomicU64};
+
+/// Bytes of parameters a descriptor carries itself.
+pub(crate) const INLINE_PARAM_LEN: usize = 32;
+/// Batches a descriptor carries itself; further ones lie in [`Arguments`].
+pub(crate) const INLINE_BATCHES: usize = 2;
+/// The most batches one job can name: 8 inputs and 4 outputs.
+pub(crate) const MAX_BATCHES: usize = 12;
+/// Bytes of text one failure record can hold.
+pub(crate) const FAILURE_TEXT_LEN: usize = 480;
+
+/// Where a batch lies: two words.
+#[repr(C)]
+pub(crate) struct BatchReference {
+    /// `segment:16 | offset:48`, in bytes.
+    pub(crate) handle: AtomicU64,
+    /// Length in bytes.
+    pub(crate) len_bytes: AtomicU64,
+}
+
+/// A job. Line 0 is all that a job without batches touches.
+///
+/// | offset | field | written by |
+/// |---|---|---|
+/// | 0 | word | protocol, compare-and-swap |
+/// | 8 | wait | the sleeping waiter and the finisher |
+/// | 12 | kernel | submitter |
+/// | 16 | shape: `kind:8, inputs:8, outputs:8, zero:8` | submitter |
+/// | 20 | port | holder of the job |
+/// | 24 | deadline_ns, 0 for none | submitter |
+/// | 32 | param, 32 bytes inline, or a handle in its first word | submitter |
+/// | 64 | origin `slot:12, incarnation:12, sequence:40` | submitter |
+/// | 72 | status | finisher |
+/// | 76 | param_len | submitter |
+/// | 80 | fan_out, handle of a fan-out block, 0 for none | submitter |
+/// | 88 | share, which range of the fan-out is the claimer's | submitter |
+/// | 92 | zero | - |
+/// | 96 | batches 0 and 1 | submitter |
+#[repr(C, align(128))]
+pub(crate) struct Descriptor {
+    pub(crate) word: AtomicU64,
+    pub(crate) wait: AtomicU32,
+    pub(crate) kernel: AtomicU32,
+    pub(crate) shape: AtomicU32,
+    pub(crate) port: AtomicU32,
+    pub(crate) deadline_ns: AtomicU64,
+    pub(crate) param: [AtomicU64; INLINE_PARAM_LEN / 8],
+    pub(crate) origin: AtomicU64,
+    pub(crate) status: AtomicU32,
+    pub(crate) param_len: AtomicU32,
+    pub(crate) fan_out: AtomicU64,
+    pub(crate) share: AtomicU32,
+    pub(crate) zero: AtomicU32,
+    pub(crate) batches: [BatchReference; INLINE_BATCHES],
+}
+
+/// Batches 2 to 11 of a job; the two last words keep the record a multiple of a cache line.
+#[repr(C, align(64))]
+pub(crate) struct Arguments {
+    pub(crate) batches: [BatchReference; MAX_BATCHES - INLINE_BATCHES],
+    pub(crate) zero: [AtomicU64; 4],
+}
+
+/// What a failed job says: UTF-8 in 8-byte words, read as bytes and repaired.
+#[repr(C, align(64))]
+pub(crate) struct FailureText {
+    /// Bytes of message.
+    pub(crate) message_len: AtomicU32,
+    /// Bytes of source location that follow the message.
+    pub(crate) location_len: AtomicU32,
+    pub(crate) zero: [AtomicU64; 3],
+    pub(crate) text: [AtomicU64; FAILURE_TEXT_LEN / 8],
+}
+
+/// The positions of a ring, each on lines of its own so that submitters and workers do not share them.
+#[repr(C, align(128))]
+pub(crate) struct RingHeader {
+    /// Next position to take.
+    pub(crate) head: AtomicU64,
+    pub(crate) head_zero: [AtomicU64; 15],
+    /// Next position to fill.
+    pub(crate) tail: AtomicU64,
+    pub(crate) tail_zero: [AtomicU64; 15],
+}
+
+/// Words of each of the two bitmaps in [`IdleLine`].
+pub(crate) const PARTICIPANT_WORDS: usize = 4;
+/// Rows in the participant table at most.
+pub(crate) const MAX_PARTICIPANTS: usize = PARTICIPANT_WORDS * 64;
+
+/// Which workers sleep and which look for work; hints that the park words overrule.
+#[repr(C, align(64))]
+pub(crate) struct IdleLine {
+    /// Bit set: the worker sleeps or is about to.
+    pub(crate) idle: [AtomicU64; PARTICIPANT_WORDS],
+    /// Bit set: the worker is awake without a job and will look at the rings again before it sleeps.
+    pub(crate) searching: [AtomicU64; PARTICIPANT_WORDS],
+}
+
+/// One participant: a worker, or the process that built the engine.
+#[repr(C, align(128))]
+pub(crate) struct Participant {
+    /// `incarnation:32, state:32`.
+    pub(crate) word: AtomicU64,
+    pub(crate) pid: AtomicU32,
+    pub(crate) kind: AtomicU32,
+    /// Jobs it finished, for people who look.
+    pub(crate) finished: AtomicU64,
+    pub(crate) zero: [AtomicU64; 5],
+    /// See [`super::words::park`]; on a line of its own.
+    pub(crate) park: AtomicU32,
+    pub(crate) park_zero: [AtomicU32; 15],
+}
+
+/// A place where finished jobs are reported, with one bit per descriptor beside it.
+#[repr(C, align(64))]
+pub(crate) struct Port {
+    /// Park word of the thread that collects.
+    pub(crate) park: AtomicU32,
+    pub(crate) zero: [AtomicU32; 15],
+}
+
+/// The head of a fan-out block, which lies in the arena: many participants run the chunks of one call together.
+///
+/// It is followed by one [`RangeLine`] per share.
+#[repr(C, align(64))]
+pub(crate) struct FanOutHeader {
+    /// Number of chunks.
+    pub(crate) chunks: AtomicU32,
+    /// Number of shares, each with a range line.
+    pub(crate) shares: AtomicU32,
+    /// Elements in a chunk; the last one may be shorter.
+    pub(crate) chunk_len: AtomicU64,
+    /// Elements in the whole call.
+    pub(crate) total_len: AtomicU64,
+    /// Elements before and after its chunk that a kernel sees of its inputs.
+    pub(crate) halo: AtomicU32,
+    /// Not zero: start no further chunk. 1 for a cancel, 2 for a failure, 3 for a deadline.
+    pub(crate) stop: AtomicU32,
+    /// Handle of the parameters when there is a row of them per element, 0 else.
+    pub(crate) param_rows: AtomicU64,
+    /// Handle of one byte per row for its failure, 0 when rows are not jobs of their own.
+    pub(crate) row_status: AtomicU64,
+    /// Rows that failed.
+    pub(crate) failed_rows: AtomicU64,
+    pub(crate) zero: AtomicU64,
+}
+
+/// One share of a fan-out, on a line of its own.
+#[repr(C, align(64))]
+pub(crate) struct RangeLine {
+    /// See [`super::words::RangeWord`].
+    pub(crate) range: AtomicU64,
+    /// Chunks that this share finished.
+    pub(crate) done: AtomicU64,
+    /// The chunk, plus one, in which this share failed; 0 when it did not.
+    pub(crate) failed: AtomicU64,
+    pub(crate) zero: [AtomicU64; 5],
+}
+
+/// What the engine may leave behind in [`Descriptor::status`] when the word has the outcome flag.
+pub(crate) mod status {
+    /// The kernel returned an error; its text is in the failure record.
+    pub(crate) const KERNEL_FAILED: u32 = 1;
+    /// The kernel panicked; message and location are in the failure record.
+    pub(crate) const KERNEL_PANICKED: u32 = 2;
+    /// The deadline passed before the job was finished.
+    pub(crate) const DEADLINE: u32 = 3;
+    /// The descriptor held what no submitter writes; the kernel was not run.
+    pub(crate) const CORRUPT: u32 = 4;
+    /// The job was stopped by a cancel it saw while it ran.
+    pub(crate) const CANCELLED: u32 = 5;
+    /// The job needed more memory than the arena had.
+    pub(crate) const OUT_OF_MEMORY: u32 = 6;
+}
+
+/// Kinds of job, the first byte of [`Descriptor::shape`].
+pub(crate) mod kind {
+    /// One kernel call over whole batches.
+    pub(crate) const WHOLE: u32 = 1;
+    /// One share of a fan-out: run chunks until none is left.
+    pub(crate) const SHARE: u32 = 2;
+    /// Many rows, each a job of its own; the claimer fans them out.
+    pub(crate) const ROWS: u32 = 3;
+    /// A closure in private memory of the origin process.
+    pub(crate) const CLOSURE: u32 = 4;
+}
+
+#[cfg(not(workring_loom))]
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<Descriptor>() == 128);
+    assert!(offset_of!(Descriptor, wait) == 8);
+    assert!(offset_of!(Descriptor, param) == 32);
+    assert!(offset_of!(Descriptor, origin) == 64);
+    assert!(offset_of!(Descriptor, fan_out) == 80);
+    assert!(offset_of!(Descriptor, batches) == 96);
+    assert!(size_of::<Arguments>() == 192);
+    assert!(size_of::<FailureText>() == 512);
+    assert!(size_of::<RingHeader>() == 256);
+    assert!(offset_of!(RingHeader, tail) == 128);
+    assert!(size_of::<IdleLine>() == 64);
+    assert!(size_of::<Participant>() == 128);
+    assert!(offset_of!(Participant, park) == 64);
+    assert!(size_of::<Port>() == 64);
+    assert!(size_of::<FanOutHeader>() == 64);
+    assert!(offset_of!(FanOutHeader, param_rows) == 32);
+    assert!(size_of::<RangeLine>() == 64);
+};
+
+#[cfg(any(test, workring_loom))]
+impl RingHeader {
+    /// A ring header outside any mapping, for tests and models.
+    pub(crate) fn new() -> Self {
+        Self {
+            head: AtomicU64::new(0),
+            head_zero: core::array::from_fn(|_| AtomicU64::new(0)),
+            tail: AtomicU64::new(0),
+            tail_zero: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
+
+#[cfg(any(test, workring_loom))]
+impl IdleLine {
+    /// An idle line outside any mapping, for tests and models.
+    pub(crate) fn new() -> Self {
+        Self {
+            idle: core::array::from_fn(|_| AtomicU64::new(0)),
+            searching: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The only place where bytes of the control segment become references.
+//!
+//! Laws of this file:
+//! 1. A reference is made only to a record type of `records.rs`: those consist of atomics alone, so that any bit pattern is a
+//!    value and concurrent writes by anybody are not data races.
+//! 2. Offsets come from a private [`Geometry`] that was planned or checked against the mapped length, never from the mapping.
+//! 3. A reference never outlives the [`Control`] that owns the mapping.
+//! 4. The header is written before the segment is shared and read as a copy.
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use super::geometry::{Geometry, HEADER_LEN, Header, PORTS, PRIORITIES, Span};
+use super::records::{Arguments, Descriptor, FailureText, IdleLine, Participant, Port, RingHeader};
+use crate::error::{Error, Result};
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::os::map::Mapping;
+use crate::sync::AtomicU64;
+
+/// A table of records inside the mapping.
+struct Table<T> {
+    base: NonNull<T>,
+    len: usize,
+}
+
+impl<T> Table<T> {
+    /// Points at `span` of `mapping`.
+    ///
+    /// # Safety
+    /// `span` must be one of the spans of a geometry whose total length is at most the mapping's, and hold records of type `T`.
+    unsafe fn new(mapping: &Mapping, span: Span) -> Self {
+        // SAFETY: the span lies inside the mapping by the caller's promise, so the offset stays in the same object.
+        let base = unsafe { mapping.base().add(span.offset as usize) }.cast::<T>();
+        debug_assert!(base.is_aligned());
+        Self { base, len: span.count as usize }
+    }
+}
+
+/// The control segment, mapped and cut up.
+pub(crate) struct Control {
+    geometry: Geometry,
+    participants: Table<Participant>,
+    idle: Table<IdleLine>,
+    ring_headers: Table<RingHeader>,
+    ring_cells: [Table<AtomicU64>; PRIORITIES],
+    descriptors: Table<Descriptor>,
+    arguments: Table<Arguments>,
+    failures: Table<FailureText>,
+    ports: Table<Port>,
+    port_bits: Table<AtomicU64>,
+    redelivery_bits: Table<AtomicU64>,
+    mapping: Mapping,
+}
+
+// SAFETY: the tables point into the mapping, which `Control` owns and which may be used from any thread; everything reached
+// through them is atomic (law 1).
+unsafe impl Send for Control {}
+// SAFETY: as above; shared references only ever reach atomics.
+unsafe impl Sync for Control {}
+
+impl Control {
+    /// Makes a new control segment: all words zero, which is every record's initial value, and the header written.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for limits out of range, [`Error::Io`] when the system gives no memory.
+    pub(crate) fn create(descriptors: u32, participants: u32) -> Result<Self> {
+        let geometry = Geometry::plan(descriptors, participants)?;
+        let len =
+            usize::try_from(geometry.total_len).map_err(|_| Error::invalid("the control segment is too large"))?;
+        let mapping = Mapping::shared_memory("workring-control", len)?;
+        let header = geometry.header(std::process::id());
+        // SAFETY: the mapping is at least a header long, page-aligned, writable and not yet shared with anybody (law 4).
+        unsafe { mapping.base().cast::<Header>().write(header) };
+        Self::over(mapping)
+    }
+
+    /// Takes a mapping whose header is already there, checking it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the header does not describe a segment of this layout.
+    fn over(mapping: Mapping) -> Result<Self> {
+        if (mapping.len() as u64) < HEADER_LEN {
+            return Err(Error::Corrupt {
+                what: "mapped length",
+                offset: 0,
+                expected: HEADER_LEN,
+                found: mapping.len() as u64,
+            });
+        }
+        // SAFETY: at least a header is mapped and aligned to a page; the copy is made once and only the copy is used (law 4).
+        let header = unsafe { mapping.base().cast::<Header>().read_volatile() };
+        let geometry = Geometry::check(&header, mapping.len() as u64)?;
+        // SAFETY: for all tables: the spans come from the geometry checked against this mapping's length, and each is given
+        // the record type it was planned for (law 2).
+        unsafe {
+            Ok(Self {
+                participants: Table::new(&mapping, geometry.participants),
+                idle: Table::new(&mapping, geometry.idle),
+                ring_headers: Table::new(&mapping, geometry.ring_headers),
+                ring_cells: geometry.ring_cells.map(|span| Table::new(&mapping, span)),
+                descriptors: Table::new(&mapping, geometry.descriptors),
+                arguments: Table::new(&mapping, geometry.arguments),
+                failures: Table::new(&mapping, geometry.failures),
+                ports: Table::new(&mapping, geometry.ports),
+                port_bits: Table::new(&mapping, geometry.port_bits),
+                redelivery_bits: Table::new(&mapping, geometry.redelivery_bits),
+                geometry,
+                mapping,
+            })
+        }
+    }
+
+    fn all<'a, T>(&'a self, table: &'a Table<T>) -> &'a [T] {
+        // SAFETY: the table lies inside the mapping (law 2), its records are atomics valid for any bit pattern (law 1), and
+        // the mapping lives as long as `self` (law 3).
+        unsafe { core::slice::from_raw_parts(table.base.as_ptr(), table.len) }
+    }
+
+    /// The checked geometry.
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Bytes of the mapping.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.mapping.len() as u64
+    }
+
+    /// All descriptors.
+    #[inline]
+    pub(crate) fn descriptors(&self) -> &[Descriptor] {
+        self.all(&self.descriptors)
+    }
+
+    /// One descriptor, or `None` outside the table.
+    #[inline]
+    pub(crate) fn descriptor(&self, index: DescriptorIndex) -> Option<&Descriptor> {
+        self.descriptors().get(index.get() as usize)
+    }
+
+    /// The further batches of one descriptor.
+    pub(crate) fn arguments(&self, index: DescriptorIndex) -> Option<&Arguments> {
+        self.all(&self.arguments).get(index.get() as usize)
+    }
+
+    /// The failure record of one descriptor.
+    pub(crate) fn failure(&self, index: DescriptorIndex) -> Option<&FailureText> {
+        self.all(&self.failures).get(index.get() as usize)
+    }
+
+    /// All participants.
+    #[inline]
+    pub(crate) fn participants(&self) -> &[Participant] {
+        self.all(&self.participants)
+    }
+
+    /// One participant; `None` outside the table.
+    #[inline]
+    pub(crate) fn participant(&self, slot: ParticipantSlot) -> Option<&Participant> {
+        self.participants().get(usize::from(slot.get()))
+    }
+
+    /// The bitmaps of sleeping and searching workers.
+    #[inline]
+    pub(crate) fn idle_line(&self) -> &IdleLine {
+        &self.all(&self.idle)[0]
+    }
+
+    /// Positions and cells of the ring of `priority`, `0..PRIORITIES`.
+    #[inline]
+    pub(crate) fn ring(&self, priority: usize) -> (&RingHeader, &[AtomicU64]) {
+        (&self.all(&self.ring_headers)[priority], self.all(&self.ring_cells[priority]))
+    }
+
+    /// A completion port and its bitmap; `None` outside the table.
+    pub(crate) fn port(&self, port: u32) -> Option<(&Port, &[AtomicU64])> {
+        let at = port as usize;
+        let words = self.geometry.descriptor_count as usize / 64;
+        let bits = self.all(&self.port_bits).get(at.checked_mul(words)?..at.checked_add(1)?.checked_mul(words)?)?;
+        (at < PORTS).then(|| (&self.all(&self.ports)[at], bits))
+    }
+
+    /// One bit per job that must be looked at apart from the rings.
+    #[expect(dead_code, reason = "only recovery sets bits here; its place is part of the layout from version 1 on")]
+    pub(crate) fn redelivery_bits(&self) -> &[AtomicU64] {
+        self.all(&self.redelivery_bits)
+    }
+}

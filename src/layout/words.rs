@@ -1,0 +1,275 @@
+//! The packed words of the protocol: bit tables, constants and copyable views. Pure functions, no memory access.
+
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+
+/// State of a descriptor; the low four bits of its word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// Nobody's. Left by a submitter's reservation.
+    Free = 0,
+    /// One submitter fills it. Left by its owner: to Queued, or back to Free.
+    Reserved = 1,
+    /// Complete and waiting. Left by whoever claims it, or by a cancel.
+    Queued = 2,
+    /// The owner named in the word runs it. Left by that owner.
+    Running = 3,
+    /// Finished, its outcome can be read. Left by the holder of the job.
+    Done = 4,
+}
+
+/// One reading of a descriptor word.
+///
+/// | bits | field | meaning |
+/// |---|---|---|
+/// | 0..4 | state | [`State`] |
+/// | 4..10 | flags | the constants below |
+/// | 10..16 | attempt | how often the job was started before |
+/// | 16..28 | owner slot | participant that reserved or runs it |
+/// | 28..40 | owner incarnation | which life of that slot |
+/// | 40..64 | generation | increased by every reservation |
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DescriptorWord(u64);
+
+/// The job was asked to stop. Set on Queued it ends the job at once, on Running the kernel can see it.
+pub(crate) const FLAG_CANCEL: u64 = 1 << 4;
+/// A thread sleeps, or is about to, on the descriptor's wait word; whoever finishes the job wakes it.
+pub(crate) const FLAG_WAITER: u64 = 1 << 5;
+/// The finisher reports to the completion port named in the descriptor.
+pub(crate) const FLAG_PORT: u64 = 1 << 6;
+/// Nobody holds the job any more; whoever finishes it frees what it held.
+pub(crate) const FLAG_DETACHED: u64 = 1 << 7;
+/// The outcome is not plain success: the status field says what it is.
+pub(crate) const FLAG_OUTCOME: u64 = 1 << 8;
+/// An asynchronous task waits; its waker lies in private memory of the origin process.
+pub(crate) const FLAG_WAKER: u64 = 1 << 9;
+
+const STATE_MASK: u64 = 0xF;
+const FLAGS_MASK: u64 = 0x3F << 4;
+const OWNER_SHIFT: u32 = 16;
+const OWNER_MASK: u64 = 0xFFF << OWNER_SHIFT;
+const INCARNATION_SHIFT: u32 = 28;
+const INCARNATION_MASK: u64 = 0xFFF << INCARNATION_SHIFT;
+const GENERATION_SHIFT: u32 = 40;
+const GENERATION_MASK: u64 = 0xFF_FFFF << GENERATION_SHIFT;
+
+impl DescriptorWord {
+    /// A word as it was read; any bit pattern is a value.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The word to store.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The state, or `None` for a pattern no participant writes.
+    pub(crate) const fn state(self) -> Option<State> {
+        match self.0 & STATE_MASK {
+            0 => Some(State::Free),
+            1 => Some(State::Reserved),
+            2 => Some(State::Queued),
+            3 => Some(State::Running),
+            4 => Some(State::Done),
+            _ => None,
+        }
+    }
+
+    /// Whether the word is in `state`.
+    pub(crate) fn is(self, state: State) -> bool {
+        self.state() == Some(state)
+    }
+
+    /// Whether `flag`, one of the `FLAG_` constants, is set.
+    pub(crate) const fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// The generation, 24 bits.
+    pub(crate) const fn generation(self) -> u32 {
+        (self.0 >> GENERATION_SHIFT) as u32
+    }
+
+    /// The participant that reserved or runs the job.
+    #[cfg_attr(not(test), expect(dead_code, reason = "recovery reads the owner; thread engines have none to recover"))]
+    pub(crate) const fn owner(self) -> ParticipantSlot {
+        ParticipantSlot::new(((self.0 & OWNER_MASK) >> OWNER_SHIFT) as u16)
+    }
+
+    /// The same word with `flag` set.
+    pub(crate) const fn with_flag(self, flag: u64) -> Self {
+        Self(self.0 | flag)
+    }
+
+    /// The same word in another state, its flags kept.
+    pub(crate) const fn with_state(self, state: State) -> Self {
+        Self((self.0 & !STATE_MASK) | state as u64)
+    }
+
+    /// The same word owned by `owner` in its life `incarnation`.
+    pub(crate) const fn with_owner(self, owner: ParticipantSlot, incarnation: u16) -> Self {
+        let cleared = self.0 & !(OWNER_MASK | INCARNATION_MASK);
+        Self(
+            cleared
+                | ((owner.get() as u64) << OWNER_SHIFT)
+                | (((incarnation as u64) << INCARNATION_SHIFT) & INCARNATION_MASK),
+        )
+    }
+
+    /// The word of the next reservation: generation one higher (it wraps at 24 bits), no flags, no attempts.
+    pub(crate) const fn next_reservation(self, owner: ParticipantSlot, incarnation: u16) -> Self {
+        let generation = (self.0 & GENERATION_MASK).wrapping_add(1 << GENERATION_SHIFT) & GENERATION_MASK;
+        Self(generation | State::Reserved as u64).with_owner(owner, incarnation)
+    }
+
+    /// The word of a free descriptor of the same generation.
+    pub(crate) const fn freed(self) -> Self {
+        Self(self.0 & GENERATION_MASK)
+    }
+}
+
+impl core::fmt::Debug for DescriptorWord {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{{generation {}, ", self.generation())?;
+        match self.state() {
+            Some(state) => write!(f, "{state:?}, ")?,
+            None => write!(f, "invalid state {}, ", self.0 & STATE_MASK)?,
+        }
+        write!(f, "flags {:#x}}}", (self.0 & FLAGS_MASK) >> 4)
+    }
+}
+
+/// One reading of a ring cell.
+///
+/// | bits | field | meaning |
+/// |---|---|---|
+/// | 0..32 | index | the descriptor's index plus one; zero marks an empty cell, as in fresh memory |
+/// | 32..64 | turn | which lap of the ring the cell is in, wrapping |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CellWord(u64);
+
+impl CellWord {
+    /// A cell as it was read.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// An empty cell of lap `turn`.
+    pub(crate) const fn empty(turn: u32) -> Self {
+        Self((turn as u64) << 32)
+    }
+
+    /// A cell of lap `turn` that holds `index`.
+    pub(crate) const fn full(turn: u32, index: DescriptorIndex) -> Self {
+        Self(((turn as u64) << 32) | (index.get() as u64 + 1))
+    }
+
+    /// The word to store.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Which lap the cell is in.
+    pub(crate) const fn turn(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The descriptor it holds, unless it is empty.
+    pub(crate) const fn index(self) -> Option<DescriptorIndex> {
+        match (self.0 as u32).checked_sub(1) {
+            Some(index) => Some(DescriptorIndex::new(index)),
+            None => None,
+        }
+    }
+}
+
+/// One reading of a worker's range of chunks: those from `next` up to, not including, `end` are still to be run.
+///
+/// | bits | field |
+/// |---|---|
+/// | 0..32 | next |
+/// | 32..64 | end |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RangeWord(u64);
+
+impl RangeWord {
+    /// A range as it was read.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The chunks `next..end`.
+    pub(crate) const fn new(next: u32, end: u32) -> Self {
+        Self(((end as u64) << 32) | next as u64)
+    }
+
+    /// The word to store.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The first chunk not taken yet.
+    pub(crate) const fn next(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The end of the range, exclusive.
+    pub(crate) const fn end(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// How many chunks are left; zero for an inverted range, which no participant writes.
+    pub(crate) const fn remaining(self) -> u32 {
+        self.end().saturating_sub(self.next())
+    }
+}
+
+/// Values of a park word, one per worker. Changed from Parked by exactly one waker, which then makes the system call.
+pub(crate) mod park {
+    /// Awake.
+    pub(crate) const RUNNING: u32 = 0;
+    /// Asleep, or about to be.
+    pub(crate) const PARKED: u32 = 1;
+    /// A waker took it and owes the system call; others who need the worker make the call again.
+    pub(crate) const PENDING: u32 = 2;
+    /// The call was made.
+    pub(crate) const NOTIFIED: u32 = 3;
+}
+
+#[cfg(all(test, not(workring_loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn fields_of_a_descriptor_word_do_not_touch_each_other(
+            generation in 0u64..1 << 24, slot in 0u16..1 << 12, incarnation in 0u16..1 << 12, flags in 0u64..1 << 6,
+        ) {
+            let word = DescriptorWord::from_bits((generation << 40) | (flags << 4))
+                .with_owner(ParticipantSlot::new(slot), incarnation)
+                .with_state(State::Running);
+            prop_assert_eq!(u64::from(word.generation()), generation);
+            prop_assert_eq!(word.owner().get(), slot);
+            prop_assert_eq!((word.bits() >> 28) & 0xFFF, u64::from(incarnation));
+            prop_assert_eq!((word.bits() >> 4) & 0x3F, flags);
+            prop_assert!(word.is(State::Running));
+            let next = word.freed().next_reservation(ParticipantSlot::ORIGIN, 0);
+            prop_assert_eq!(u64::from(next.generation()), (generation + 1) % (1 << 24));
+            prop_assert!(next.is(State::Reserved));
+            prop_assert_eq!(next.bits() & FLAGS_MASK, 0);
+        }
+
+        #[test]
+        fn cells_and_ranges_give_back_what_was_packed(turn: u32, index in 0u32..1 << 20, next: u32, end: u32) {
+            let cell = CellWord::full(turn, DescriptorIndex::new(index));
+            prop_assert_eq!(cell.turn(), turn);
+            prop_assert_eq!(cell.index(), Some(DescriptorIndex::new(index)));
+            prop_assert_eq!(CellWord::empty(turn).index(), None);
+            let range = RangeWord::new(next, end);
+            prop_assert_eq!((range.next(), range.end()), (next, end));
+            prop_assert_eq!(range.remaining(), if end > next { end - next } else { 0 });
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The life of a descriptor, one compare-and-swap at a time (`docs/protocol.md`, "Job states").
+//!
+//! ```text
+//!            reserve            publish           claim             finish            retire
+//!   Free ------------> Reserved ------> Queued ---------> Running ---------> Done ------------> Free
+//!                          |                | cancel                           ^
+//!                          +--> Free        +----------------------------------+
+//!                           (abandon)
+//! ```
+//!
+//! Who may change the word: in Reserved its owner; in Queued any claimer, the holder's cancel, and anybody setting a flag; in
+//! Running its owner and anybody setting a flag; in Done the holder of the job, or the finisher when the job was detached.
+//! Where exactly one party may write, it stores; everywhere else the word changes by compare-and-swap only.
+
+use crate::ids::ParticipantSlot;
+use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, State, park};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+use super::futex;
+
+/// What came of an attempt to claim a queued job.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Claim {
+    /// The claimer owns it now.
+    Claimed(DescriptorWord),
+    /// Somebody else had it, or it was cancelled: a ring cell may point at such a descriptor.
+    NotQueued,
+}
+
+/// What came of a cancel.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cancel {
+    /// The job was queued and is done now without having run; the canceller owes the finisher's duties for this word.
+    Ended(DescriptorWord),
+    /// The job runs; its kernel can see the request.
+    Requested,
+    /// The job is finished, or the descriptor holds another job.
+    TooLate,
+}
+
+/// What came of setting a flag.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FlagSet {
+    /// The finisher will see it.
+    Set,
+    /// The job is done; the finisher did not see it.
+    AlreadyDone,
+}
+
+/// The word holds what no participant writes there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BadState(pub(crate) DescriptorWord);
+
+fn load(word: &AtomicU64, ordering: Ordering) -> DescriptorWord {
+    DescriptorWord::from_bits(word.load(ordering))
+}
+
+/// Free to Reserved: the caller may fill the descriptor now.
+pub(crate) fn reserve(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16) -> Result<DescriptorWord, BadState> {
+    let current = load(word, Ordering::Relaxed);
+    if !current.is(State::Free) {
+        return Err(BadState(current));
+    }
+    let reserved = current.next_reservation(owner, incarnation);
+    // Acquire (A5): pairs with R5, so that what this reservation writes comes after the last holder's reads. If another
+    // participant reserved it first, the exchange fails and nothing was touched.
+    match word.compare_exchange(current.bits(), reserved.bits(), Ordering::Acquire, Ordering::Relaxed) {
+        Ok(_) => Ok(reserved),
+        Err(found) => Err(BadState(DescriptorWord::from_bits(found))),
+    }
+}
+
+/// Reserved to Queued: any worker may claim the job from here on.
+///
+/// Only the owner of the reservation writes in this state, so a store suffices.
+pub(crate) fn publish(word: &AtomicU64, reserved: DescriptorWord) -> DescriptorWord {
+    let queued = reserved.with_state(State::Queued);
+    // Release (R1): everything filled in becomes visible to whoever claims (A1).
+    word.store(queued.bits(), Ordering::Release);
+    queued
+}
+
+/// Reserved to Free: the job was not submitted after all.
+pub(crate) fn abandon(word: &AtomicU64, reserved: DescriptorWord) {
+    // Release (R5): the next reservation's writes come after ours.
+    word.store(reserved.freed().bits(), Ordering::Release);
+}
+
+/// Queued to Running, owned by the claimer.
+pub(crate) fn claim(word: &AtomicU64, claimer: ParticipantSlot, incarnation: u16) -> Claim {
+    let mut current = load(word, Ordering::Relaxed);
+    // Bounded: an exchange fails only when a flag was set, of which there are six, or the state left Queued.
+    loop {
+        if !current.is(State::Queued) {
+            return Claim::NotQueued;
+        }
+        let running = current.with_state(State::Running).with_owner(claimer, incarnation);
+        // Acquire (A1): pairs with R1; a claimer sees the whole job. A loser of the race sees a state other than Queued.
+        match word.compare_exchange_weak(current.bits(), running.bits(), Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => return Claim::Claimed(running),
+            Err(found) => current = DescriptorWord::from_bits(found),
+        }
+    }
+}
+
+/// Queued to Running for one job only: as [`claim`], but a descriptor of another generation is left alone.
+pub(crate) fn claim_generation(word: &AtomicU64, generation: u32, claimer: ParticipantSlot, incarnation: u16) -> Claim {
+    if load(word, Ordering::Relaxed).generation() == generation {
+        // The holder of the job asks, and only the holder can free it: the generation cannot change before the exchange.
+        claim(word, claimer, incarnation)
+    } else {
+        Claim::NotQueued
+    }
+}
+
+/// Running to Done. Returns the word as it became, with every flag that was set in time: the finisher serves those.
+pub(crate) fn finish(word: &AtomicU64, has_outcome: bool) -> Result<DescriptorWord, BadState> {
+    let mut current = load(word, Ordering::Relaxed);
+    // Bounded: an exchange fails only when one of the six flags was set meanwhile.
+    loop {
+        if !current.is(State::Running) {
+            return Err(BadState(current));
+        }
+        let mut done = current.with_state(State::Done);
+        if has_outcome {
+            done = done.with_flag(FLAG_OUTCOME);
+        }
+        // AcqRel: release (R3) makes outputs and status visible to whoever sees Done (A3); acquire (A4) pairs with R4, so
+        // that for every flag seen here what was stored before it is visible. A flag set after this exchange finds Done and
+        // is refused: its setter knows that nobody will serve it.
+        match word.compare_exchange_weak(current.bits(), done.bits(), Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return Ok(done),
+            Err(found) => current = DescriptorWord::from_bits(found),
+        }
+    }
+}
+
+/// Asks for the end of one job, whoever asks; `generation` says which.
+pub(crate) fn request_cancel(word: &AtomicU64, generation: u32) -> Cancel {
+    let mut current = load(word, Ordering::Relaxed);
+    loop {
+        if current.generation() != generation {
+            return Cancel::TooLate;
+        }
+        let (next, answer) = match current.state() {
+            Some(State::Queued) => {
+                // The submitter wrote "cancelled" as the outcome in advance.
+                let ended = current.with_state(State::Done).with_flag(FLAG_CANCEL | FLAG_OUTCOME);
+                (ended, Cancel::Ended(ended))
+            }
+            Some(State::Running) if current.has(FLAG_CANCEL) => return Cancel::Requested,
+            Some(State::Running) => (current.with_flag(FLAG_CANCEL), Cancel::Requested),
+            _ => return Cancel::TooLate,
+        };
+        // AcqRel: on Queued this is a finish (R3, A4, see `finish`); on Running only the flag travels and less would do.
+        match word.compare_exchange_weak(current.bits(), next.bits(), Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return answer,
+            Err(found) => current = DescriptorWord::from_bits(found),
+        }
+    }
+}
+
+/// Sets `flag` on a job that is not done yet. Only the holder of the job may ask.
+pub(crate) fn set_flag(word: &AtomicU64, flag: u64) -> FlagSet {
+    // Acquire (A3): if the job is done the holder reads its outcome next.
+    let mut current = load(word, Ordering::Acquire);
+    loop {
+        if current.is(State::Done) {
+            return FlagSet::AlreadyDone;
+        }
+        if current.has(flag) {
+            return FlagSet::Set;
+        }
+        // Release (R4): what the flag stands for (a waker, a port) was stored before and is visible to the finisher (A4). If
+        // the finisher's exchange comes first, ours fails and finds Done; acquire (A3) then covers the outcome.
+        let flagged = current.with_flag(flag).bits();
+        match word.compare_exchange_weak(current.bits(), flagged, Ordering::Release, Ordering::Acquire) {
+            Ok(_) => return FlagSet::Set,
+            Err(found) => current = DescriptorWord::from_bits(found),
+        }
+    }
+}
+
+/// Whether the job is finished; if so its outcome may be read.
+#[inline]
+pub(crate) fn is_done(word: &AtomicU64) -> bool {
+    // Acquire (A3): pairs with R3. If the finish comes later, the answer is no and nothing is read.
+    load(word, Ordering::Acquire).is(State::Done)
+}
+
+/// The word, for a holder that needs the flags of a finished job, and for onlookers.
+#[inline]
+pub(crate) fn snapshot(word: &AtomicU64) -> DescriptorWord {
+    // Acquire (A3), as in `is_done`.
+    load(word, Ordering::Acquire)
+}
+
+/// Whether the job was asked to stop, for the kernel that runs it.
+#[inline]
+pub(crate) fn is_cancel_requested(word: &AtomicU64) -> bool {
+    // Relaxed: the flag carries no data; a request seen a little later is a request made a little later.
+    load(word, Ordering::Relaxed).has(FLAG_CANCEL)
+}
+
+/// Done to Free: the holder has read everything. Only the holder writes in this state, so a store suffices.
+#[inline]
+pub(crate) fn retire(word: &AtomicU64, done: DescriptorWord) {
+    // Release (R5): our reads of the outcome come before the next reservation's writes (A5).
+    word.store(done.freed().bits(), Ordering::Release);
+}
+
+/// Sleeps until the job is done. Only the holder may call it, one thread at a time. `wait_on` is the descriptor's wait word;
+/// `sleep` sleeps while that word is [`park::PARKED`] and says whether the caller should go on waiting.
+///
+/// Returns whether the job is done.
+pub(crate) fn sleep_until_done(
+    word: &AtomicU64,
+    wait_on: &AtomicU32,
+    mut sleep: impl FnMut(&AtomicU32) -> bool,
+) -> bool {
+    loop {
+        // AcqRel (A8): the word may hold a late notification. If it came from the finisher of this very job, that finisher's
+        // release (R8) is acquired here and the check below finds Done; if from the finisher of an earlier job of this
+        // descriptor, overwriting it loses nothing. A notification that comes after this swap changes the word, and the
+        // sleep below ends at once.
+        wait_on.swap(park::PARKED, Ordering::AcqRel);
+        if set_flag(word, FLAG_WAITER) == FlagSet::AlreadyDone {
+            return true;
+        }
+        let go_on = sleep(wait_on);
+        if is_done(word) {
+            return true;
+        }
+        if !go_on {
+            return false;
+        }
+    }
+}
+
+/// Wakes the holder that set [`FLAG_WAITER`]; the finisher calls it after Done.
+///
+/// The descriptor may already serve another job: its waiter then wakes, finds that job unfinished and sleeps again.
+pub(crate) fn notify_waiter(wait_on: &AtomicU32) {
+    // Release (R8), and acquire to stay in order with other notifications: see `sleep_until_done`. A word that is not Parked
+    // needs no call: the waiter has yet to swap it, and will see Done when it does.
+    if wait_on.swap(park::NOTIFIED, Ordering::AcqRel) == park::PARKED {
+        futex::wake_all(wait_on);
+    }
+}

@@ -1,0 +1,55 @@
+//! Floor 3, the lock-free protocols: safe code over the records of floor 2, checked by loom (`loom_models.rs`).
+//!
+//! Nothing here knows a mapping, a process or a kernel: the functions take references to records, which the engine finds in
+//! the control segment and the models put on the heap.
+//!
+//! Pairs of release and acquire, named where they stand:
+//!
+//! | release | acquire | what becomes visible |
+//! |---|---|---|
+//! | R1 publish a descriptor as queued (`job::publish`) | A1 claim it (`job::claim`) | kernel, parameters, batches |
+//! | R2 fill a ring cell (`ring::push`) | A2 read it (`ring::take`) | that the descriptor is queued |
+//! | R3 finish a job (`job::finish`) | A3 see it done (`job::is_done`, `job::set_flag`) | outputs, status, failure text |
+//! | R4 set a flag (`job::set_flag`) | A4 finish a job (`job::finish`) | the port, the waker, what a detached job held |
+//! | R5 free a descriptor (`job::retire`) | A5 reserve it (`job::reserve`) | that the last holder has read everything |
+//! | R6 return an index (`free_list::push`) | A6 take it (`free_list::pop`) | the link to the next free index |
+//! | R7 report to a port (`port::report`) | A7 collect (`port::collect`) | that the job is done |
+//! | R8 notify a waiter (`job::notify_waiter`) | A8 announce a sleep (`job::sleep_until_done`) | that the job is done |
+//!
+//! Two handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
+//! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]).
+
+pub(crate) mod free_list;
+pub(crate) mod job;
+pub(crate) mod port;
+pub(crate) mod range;
+pub(crate) mod ring;
+pub(crate) mod sleep;
+
+#[cfg(workring_loom)]
+pub(crate) mod loom_futex;
+#[cfg(all(test, workring_loom))]
+mod loom_models;
+
+/// Waiting on a word: the system's futex, or the model's.
+pub(crate) mod futex {
+    #[cfg(workring_loom)]
+    pub(crate) use super::loom_futex::{wait, wake_all};
+    #[cfg(not(workring_loom))]
+    use crate::{
+        os::futex::{self, Scope},
+        sync::AtomicU32,
+    };
+
+    /// Sleeps while `word` holds `expected`; may return for no reason.
+    #[cfg(not(workring_loom))]
+    pub(crate) fn wait(word: &AtomicU32, expected: u32) {
+        futex::wait(word, expected, Scope::Private);
+    }
+
+    /// Wakes every sleeper of this process.
+    #[cfg(not(workring_loom))]
+    pub(crate) fn wake_all(word: &AtomicU32) {
+        futex::wake_all(word, Scope::Private);
+    }
+}

@@ -1,0 +1,306 @@
+//! A bounded many-to-many ring of descriptor indices whose cells are single words.
+//!
+//! Filling a cell is one compare-and-swap, so there is no moment at which a position is claimed but not yet published: a
+//! participant that dies or sleeps between any two steps leaves a ring that everybody else can go on with. Head and tail are
+//! only hints about where to look first; whoever finds one behind moves it on.
+//!
+//! A cell holds `{turn, index}`. In lap `t` of the ring it goes from `empty(t)` to `full(t, index)` to `empty(t + 1)`.
+//! A cell may outlive its job (cancelled, or run by a helping waiter): `take` asks the claim, and passes such a cell by.
+//!
+//! The entries are hints as well: the truth about a job is its descriptor word.
+
+use crate::ids::DescriptorIndex;
+use crate::layout::records::RingHeader;
+use crate::layout::words::CellWord;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The ring has no free cell: jobs, or cells of jobs that are gone, fill it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Full;
+
+/// A cell holds what no participant writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BadCell {
+    /// Its position in the ring's array.
+    pub(crate) cell: usize,
+    /// What it holds.
+    pub(crate) found: u64,
+}
+
+/// What `take` found.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// The claim accepted this descriptor.
+    Claimed(DescriptorIndex),
+    /// No entry is left.
+    Empty,
+    /// The ring was scribbled on.
+    Bad(BadCell),
+}
+
+/// The ring: positions and cells. The number of cells is a power of two, fixed by the geometry.
+#[derive(Clone, Copy)]
+pub(crate) struct Ring<'a> {
+    header: &'a RingHeader,
+    cells: &'a [AtomicU64],
+}
+
+impl<'a> Ring<'a> {
+    /// A view of a ring.
+    ///
+    /// # Panics
+    /// When the number of cells is not a power of two; the geometry rules that out.
+    pub(crate) fn new(header: &'a RingHeader, cells: &'a [AtomicU64]) -> Self {
+        assert!(cells.len().is_power_of_two());
+        Self { header, cells }
+    }
+
+    /// Index of the cell of a position, and the lap it is in there.
+    #[inline]
+    fn place(&self, position: u64) -> (usize, u32) {
+        let cell = position & (self.cells.len() as u64 - 1);
+        // Laps wrap at 32 bits; they are only compared for equality and for being one apart.
+        (cell as usize, (position >> self.cells.len().trailing_zeros()) as u32)
+    }
+
+    #[inline]
+    fn advance(position: &AtomicU64, from: u64) {
+        // Relaxed: the position is a hint. If another participant moved it on first, the exchange fails, which is as good.
+        let _ = position.compare_exchange(from, from.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Appends a descriptor that is already queued. Lock-free, no system call.
+    ///
+    /// # Errors
+    /// [`Full`] when every cell is taken.
+    pub(crate) fn push(&self, index: DescriptorIndex) -> Result<(), Full> {
+        let mut tail = self.header.tail.load(Ordering::Relaxed);
+        // Each turn of the loop ends the call or finds that another participant made progress; after as many turns as there
+        // are cells the ring is treated as full, so that no scribbled word can hold the caller.
+        for _ in 0..self.cells.len().saturating_mul(2) {
+            let (at, turn) = self.place(tail);
+            let Some(cell) = self.cells.get(at) else { return Err(Full) };
+            let empty = CellWord::empty(turn);
+            // Release (R2): the descriptor's Queued state, stored before, is visible to whoever reads this cell (A2). If
+            // another submitter fills the cell first the exchange fails and the next position is tried.
+            match cell.compare_exchange(
+                empty.bits(),
+                CellWord::full(turn, index).bits(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => {
+                    Self::advance(&self.header.tail, tail);
+                    return Ok(());
+                }
+                Err(found) => {
+                    let found = CellWord::from_bits(found);
+                    if found.turn() == turn.wrapping_sub(1) {
+                        // The entry of the last lap is still there. The tail may have been read long ago: look again.
+                        let fresh = self.header.tail.load(Ordering::Relaxed);
+                        if fresh == tail {
+                            return Err(Full);
+                        }
+                        tail = fresh;
+                    } else {
+                        Self::advance(&self.header.tail, tail);
+                        tail = self.header.tail.load(Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        Err(Full)
+    }
+
+    /// Takes the first entry that `claim` accepts. Entries it refuses are removed: their jobs are gone.
+    pub(crate) fn take(&self, mut claim: impl FnMut(DescriptorIndex) -> bool) -> Taken {
+        let mut head = self.header.head.load(Ordering::Relaxed);
+        loop {
+            let (at, turn) = self.place(head);
+            let Some(cell) = self.cells.get(at) else { return Taken::Empty };
+            // Acquire (A2): pairs with R2; an entry that is seen has a descriptor that was queued. An entry not seen yet is
+            // seen by the next call, or by the check that precedes a sleep.
+            let found = CellWord::from_bits(cell.load(Ordering::Acquire));
+            let ahead = found.turn().wrapping_sub(turn);
+            if ahead == 0 {
+                let Some(index) = found.index() else { return Taken::Empty };
+                let claimed = claim(index);
+                // Relaxed: the word itself is all that changes hands, and the claim was made on the descriptor before. A
+                // failed exchange means that another participant cleared the cell.
+                let _ = cell.compare_exchange(
+                    found.bits(),
+                    CellWord::empty(turn.wrapping_add(1)).bits(),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+                Self::advance(&self.header.head, head);
+                if claimed {
+                    return Taken::Claimed(index);
+                }
+            } else if ahead == 1 {
+                Self::advance(&self.header.head, head);
+            }
+            // A cell two laps ahead, or behind, belongs to a head read long ago: a fresh reading tells, or the ring is bad.
+            let next = self.header.head.load(Ordering::Relaxed);
+            if next == head {
+                // The head stands still although its cell is in another lap: no participant leaves that behind.
+                return Taken::Bad(BadCell { cell: at, found: found.bits() });
+            }
+            head = next;
+        }
+    }
+
+    /// Removes entries at the head whose descriptors `is_stale` says are gone, at most `limit` of them.
+    pub(crate) fn drop_stale(&self, limit: usize, is_stale: impl Fn(DescriptorIndex) -> bool) {
+        for _ in 0..limit {
+            let head = self.header.head.load(Ordering::Relaxed);
+            let (at, turn) = self.place(head);
+            let Some(cell) = self.cells.get(at) else { return };
+            // Acquire (A2), as in `take`.
+            let found = CellWord::from_bits(cell.load(Ordering::Acquire));
+            let Some(index) = found.index() else { return };
+            if found.turn() != turn || !is_stale(index) {
+                return;
+            }
+            // Relaxed, as in `take`. Were the descriptor queued again between the two steps, its new job has an entry of its
+            // own further back.
+            let empty = CellWord::empty(turn.wrapping_add(1)).bits();
+            let _ = cell.compare_exchange(found.bits(), empty, Ordering::Relaxed, Ordering::Relaxed);
+            Self::advance(&self.header.head, head);
+        }
+    }
+
+    /// Whether an entry waits. After `fence(SeqCst)` it sees every push made before the submitter's own fence.
+    pub(crate) fn has_entries(&self) -> bool {
+        let (at, turn) = self.place(self.header.head.load(Ordering::Relaxed));
+        self.cells.get(at).is_some_and(|cell| {
+            // Relaxed: the answer is a hint, ordered by the caller's fence where that matters.
+            let found = CellWord::from_bits(cell.load(Ordering::Relaxed));
+            found.turn() != turn || found.index().is_some()
+        })
+    }
+
+    /// How many positions lie between head and tail: entries, among them those of jobs that are gone. A hint.
+    pub(crate) fn len_hint(&self) -> u64 {
+        let tail = self.header.tail.load(Ordering::Relaxed);
+        tail.saturating_sub(self.header.head.load(Ordering::Relaxed)).min(self.cells.len() as u64)
+    }
+}
+
+#[cfg(all(test, not(workring_loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(u32),
+        Take,
+        TakeOnly(u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => (0u32..1000).prop_map(Step::Push),
+            2 => Just(Step::Take),
+            1 => (0u32..1000).prop_map(Step::TakeOnly),
+        ];
+        proptest::collection::vec(step, 0..400)
+    }
+
+    proptest! {
+        /// The ring against a queue that does the same in the obvious way, over many laps, starting near the wrap of laps.
+        #[test]
+        fn behaves_like_a_bounded_queue(steps in steps(), exponent in 0u32..5, near_wrap: bool) {
+            let len = 1usize << exponent;
+            let start = if near_wrap { (u64::from(u32::MAX) - 2) << exponent } else { 0 };
+            let header = RingHeader::new();
+            header.head.store(start, Ordering::Relaxed);
+            header.tail.store(start, Ordering::Relaxed);
+            let first_turn = (start >> exponent) as u32;
+            let cells: Vec<AtomicU64> = (0..len).map(|_| AtomicU64::new(CellWord::empty(first_turn).bits())).collect();
+            let ring = Ring::new(&header, &cells);
+            let mut naive = VecDeque::new();
+            for step in steps {
+                prop_assert_eq!(ring.has_entries(), !naive.is_empty());
+                prop_assert_eq!(ring.len_hint(), naive.len() as u64);
+                match step {
+                    Step::Push(index) => {
+                        let pushed = ring.push(DescriptorIndex::new(index));
+                        prop_assert_eq!(pushed.is_ok(), naive.len() < len);
+                        if pushed.is_ok() { naive.push_back(index); }
+                    }
+                    Step::Take => {
+                        let expected = naive.pop_front();
+                        match ring.take(|_| true) {
+                            Taken::Claimed(index) => prop_assert_eq!(Some(index.get()), expected),
+                            Taken::Empty => prop_assert_eq!(None, expected),
+                            Taken::Bad(bad) => prop_assert!(false, "{bad:?}"),
+                        }
+                    }
+                    Step::TakeOnly(wanted) => {
+                        let expected = loop {
+                            match naive.pop_front() { None => break None, Some(index) if index == wanted => break Some(index), _ => {} }
+                        };
+                        match ring.take(|index| index.get() == wanted) {
+                            Taken::Claimed(index) => prop_assert_eq!(Some(index.get()), expected),
+                            Taken::Empty => prop_assert_eq!(None, expected),
+                            Taken::Bad(bad) => prop_assert!(false, "{bad:?}"),
+                        }
+                    }
+                }
+            }
+        }
+
+        /// Any bytes in the ring: every call returns, none panics.
+        #[test]
+        fn scribbled_rings_are_survived(head: u64, tail: u64, words in proptest::collection::vec(any::<u64>(), 8), index in 0u32..100) {
+            let header = RingHeader::new();
+            header.head.store(head, Ordering::Relaxed);
+            header.tail.store(tail, Ordering::Relaxed);
+            let cells: Vec<AtomicU64> = words.into_iter().map(AtomicU64::new).collect();
+            let ring = Ring::new(&header, &cells);
+            let _ = ring.push(DescriptorIndex::new(index));
+            let _ = ring.take(|_| false);
+            let _ = ring.has_entries();
+            let _ = ring.len_hint();
+        }
+    }
+
+    /// Every index pushed by two threads is taken exactly once by two others, over many laps of a small ring.
+    #[test]
+    fn each_entry_is_taken_once_across_threads() {
+        const EACH: u32 = 20_000;
+        let header = RingHeader::new();
+        let cells: Vec<AtomicU64> = (0..16).map(|_| AtomicU64::new(CellWord::empty(0).bits())).collect();
+        let ring = Ring::new(&header, &cells);
+        let seen: Vec<AtomicU64> = (0..2 * EACH).map(|_| AtomicU64::new(0)).collect();
+        let left = AtomicU64::new(u64::from(2 * EACH));
+        std::thread::scope(|scope| {
+            for part in 0..2 {
+                scope.spawn(move || {
+                    for index in part * EACH..(part + 1) * EACH {
+                        while ring.push(DescriptorIndex::new(index)).is_err() {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+                scope.spawn(|| {
+                    while left.load(Ordering::Relaxed) > 0 {
+                        // The claim decides who has the entry, as a descriptor word would.
+                        match ring.take(|index| seen[index.get() as usize].fetch_add(1, Ordering::Relaxed) == 0) {
+                            Taken::Claimed(_) => {
+                                left.fetch_sub(1, Ordering::Relaxed);
+                            }
+                            Taken::Empty => std::thread::yield_now(),
+                            Taken::Bad(bad) => panic!("{bad:?}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) >= 1));
+    }
+}

@@ -1,0 +1,177 @@
+//! Sleeping and waking of workers (`docs/protocol.md`, "Wake protocol").
+//!
+//! Vocabulary. A worker is *running* a job; *searching*: awake, without a job, and certain to look at the rings once more
+//! before it sleeps; *parked*: asleep or about to be; *notified*: a waker took it from parked, it will search next.
+//!
+//! The rule: **wake only when nobody is searching or notified**, because whoever is will find the job; and a worker that
+//! stops searching because it found a job looks whether more is left, and wakes another one then (`found_job`).
+//!
+//! The race is a submitter that sees a searcher against a searcher that gives up, or finds something else:
+//!
+//! ```text
+//! submitter                         worker
+//!   push to a ring                    clear its searching bit (and, to sleep, set park word and idle bit)
+//!   fence(SeqCst)          F1         fence(SeqCst)          F2
+//!   read searching, idle, park        read the rings
+//! ```
+//!
+//! The fences are totally ordered. If F1 comes first, the worker sees the push and takes it, or wakes somebody. If F2 comes
+//! first, the submitter sees no searcher there, and the worker as parked: it wakes it. Without either fence both may read the
+//! old state and the job would wait for the next submit.
+
+use crate::ids::ParticipantSlot;
+use crate::layout::records::{IdleLine, PARTICIPANT_WORDS};
+use crate::layout::words::park;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::futex;
+
+/// The sleeping arrangements of one engine. `park_word` finds the park word of a worker.
+#[derive(Clone, Copy)]
+pub(crate) struct Sleepers<'a, P> {
+    line: &'a IdleLine,
+    park_word: P,
+}
+
+fn bit_of(slot: ParticipantSlot) -> (usize, u64) {
+    (usize::from(slot.get() / 64) % PARTICIPANT_WORDS, 1 << (slot.get() % 64))
+}
+
+fn count(bits: &[AtomicU64; PARTICIPANT_WORDS]) -> u32 {
+    bits.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum()
+}
+
+impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
+    /// A view of the sleeping arrangements.
+    pub(crate) fn new(line: &'a IdleLine, park_word: P) -> Self {
+        Self { line, park_word }
+    }
+
+    /// Running to searching. Returns how many others search already.
+    pub(crate) fn start_searching(&self, me: ParticipantSlot) -> u32 {
+        let (word, bit) = bit_of(me);
+        // Relaxed: a submitter that sees the bit relies only on what this worker does after clearing it (F2).
+        self.line.searching[word].fetch_or(bit, Ordering::Relaxed);
+        count(&self.line.searching).saturating_sub(1)
+    }
+
+    /// Searching to running: the worker has a job. The caller then looks at the rings and, if an entry is left, calls
+    /// [`Sleepers::notify`]: that keeps the promise its searching bit made.
+    pub(crate) fn found_job(&self, me: ParticipantSlot) {
+        let (word, bit) = bit_of(me);
+        self.line.searching[word].fetch_and(!bit, Ordering::Relaxed);
+        // SeqCst fence F2, see the head of this file.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Searching to parked, not asleep yet. The caller looks at the rings and at the engine's state once more and then either
+    /// calls [`Sleepers::sleep`] or [`Sleepers::resume`].
+    pub(crate) fn prepare_to_park(&self, me: ParticipantSlot) {
+        let (word, bit) = bit_of(me);
+        if let Some(park_word) = (self.park_word)(me) {
+            // Relaxed, all three: the fence orders them before the check of the rings.
+            park_word.store(park::PARKED, Ordering::Relaxed);
+        }
+        self.line.idle[word].fetch_or(bit, Ordering::Relaxed);
+        self.line.searching[word].fetch_and(!bit, Ordering::Relaxed);
+        // SeqCst fence F2, see the head of this file.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Sleeps until notified; may return for no reason.
+    pub(crate) fn sleep(&self, me: ParticipantSlot) {
+        if let Some(park_word) = (self.park_word)(me) {
+            futex::wait(park_word, park::PARKED);
+        }
+    }
+
+    /// Parked or notified to searching.
+    pub(crate) fn resume(&self, me: ParticipantSlot) {
+        let (word, bit) = bit_of(me);
+        // The searching bit is set before the others are cleared: at no moment does a submitter find the worker neither
+        // notified nor searching. Release: whoever sees the cleared idle bit or park word sees the searching bit.
+        self.line.searching[word].fetch_or(bit, Ordering::Relaxed);
+        if let Some(park_word) = (self.park_word)(me) {
+            park_word.store(park::RUNNING, Ordering::Release);
+        }
+        self.line.idle[word].fetch_and(!bit, Ordering::Release);
+    }
+
+    /// Searching to gone: the worker ends.
+    pub(crate) fn retire(&self, me: ParticipantSlot) {
+        self.found_job(me);
+    }
+
+    /// Whether a worker is awake and looking, so that work given up now is found without a system call. A hint.
+    pub(crate) fn anyone_searching(&self) -> bool {
+        count(&self.line.searching) > 0
+    }
+
+    /// Sees to it that `wanted` workers will look at the rings, waking as many as are missing. Makes no system call when
+    /// enough are awake. Returns the number of system calls made.
+    ///
+    /// Call it after the push that the workers are to find.
+    pub(crate) fn notify(&self, wanted: u32) -> u32 {
+        // SeqCst fence F1, see the head of this file.
+        fence(Ordering::SeqCst);
+        let mut looking = count(&self.line.searching);
+        let mut calls = 0;
+        for (word_at, word) in self.line.idle.iter().enumerate() {
+            if looking >= wanted {
+                break;
+            }
+            let mut bits = word.load(Ordering::Relaxed);
+            while bits != 0 && looking < wanted {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                let slot = ParticipantSlot::new((word_at as u16) * 64 + bit as u16);
+                let Some(park_word) = (self.park_word)(slot) else { continue };
+                calls += self.wake(park_word, &mut looking);
+            }
+        }
+        calls
+    }
+
+    fn wake(&self, park_word: &AtomicU32, looking: &mut u32) -> u32 {
+        // Acquire: a worker seen as running has its searching bit set before; the count may miss it, which costs a wake-up
+        // of another one at most.
+        match park_word.load(Ordering::Acquire) {
+            park::PARKED => {
+                // Relaxed: exactly one waker wins; the job it wakes for was pushed before F1, and the woken worker's own
+                // fence or the kernel's wake orders the rest.
+                let taken =
+                    park_word.compare_exchange(park::PARKED, park::PENDING, Ordering::Relaxed, Ordering::Relaxed);
+                if taken.is_err() {
+                    return 0;
+                }
+                futex::wake_all(park_word);
+                // Only after the call may others rely on it. If the worker is already running this fails, which is fine.
+                let _ = park_word.compare_exchange(park::PENDING, park::NOTIFIED, Ordering::Relaxed, Ordering::Relaxed);
+                *looking += 1;
+                1
+            }
+            park::PENDING => {
+                // The waker that set it may be stopped before its call: make it again.
+                futex::wake_all(park_word);
+                *looking += 1;
+                1
+            }
+            park::NOTIFIED => {
+                *looking += 1;
+                0
+            }
+            _ => 0,
+        }
+    }
+
+    /// Wakes everybody, for shutdown: whoever sleeps or is about to looks at the engine's state again.
+    pub(crate) fn wake_everybody(&self, slots: impl Iterator<Item = ParticipantSlot>) {
+        fence(Ordering::SeqCst);
+        for slot in slots {
+            if let Some(park_word) = (self.park_word)(slot) {
+                let _ = park_word.compare_exchange(park::PARKED, park::PENDING, Ordering::Relaxed, Ordering::Relaxed);
+                futex::wake_all(park_word);
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Sleeping on a 32-bit word until another thread or process wakes the sleepers (futex(2)).
+//!
+//! The protocol is always the same: a waiter reads the word, decides from its value to sleep, and calls a wait with
+//! that value; a waker first changes the word and then calls a wake. The system compares and goes to sleep in one step,
+//! so a wake that follows the change is never lost. A wake without a change is no message: the waiter may not have been
+//! asleep yet.
+//!
+//! Every wait may return spuriously, so callers re-read the word and come back. None of these calls orders memory: what
+//! a waker published is visible to a waiter only through the word itself, stored with `Release` and read again with
+//! `Acquire`.
+//!
+//! | system | `Scope::Private` | `Scope::Shared` | deadline |
+//! | --- | --- | --- | --- |
+//! | Linux | futex | futex without `FUTEX_PRIVATE_FLAG` | kernel timer |
+//! | others | the system's wait on an address, through atomic-wait | does not exist | polling, at most 1 ms apart |
+
+use core::sync::atomic::AtomicU32;
+
+use crate::os::host::Deadline;
+
+/// Who can wake whom: a wake reaches only the waiters of its own scope on the same word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Scope {
+    /// The threads of this process, by address. Cheaper, and blind to every other process.
+    Private,
+    /// Every process that maps the memory of the word, at whatever address it does.
+    #[cfg(target_os = "linux")]
+    Shared,
+}
+
+/// Why [`wait_until`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use]
+pub(crate) enum Waited {
+    /// Woken, or returned without a reason, as after a signal.
+    Woken,
+    /// The word did not hold the expected value.
+    Changed,
+    /// The deadline passed first.
+    TimedOut,
+}
+
+/// Sleeps while `word` holds `expected`, until a wake of the same scope.
+///
+/// Blocks without limit; returns at once if the word holds another value. May return spuriously. A private wait hears
+/// no wake of another process.
+#[inline]
+pub(crate) fn wait(word: &AtomicU32, expected: u32, scope: Scope) {
+    match scope {
+        Scope::Private => atomic_wait::wait(word, expected),
+        #[cfg(target_os = "linux")]
+        Scope::Shared => {
+            // Why it returned does not matter: the caller looks at the word.
+            let _ = linux::wait(word, expected, None, scope);
+        }
+    }
+}
+
+/// Sleeps while `word` holds `expected`, until a wake of the same scope or the deadline.
+///
+/// Blocks until the deadline at most, plus what the system's timers and scheduler add; a deadline that has passed does
+/// not block. May return [`Waited::Woken`] spuriously. A private wait hears no wake of another process. Where the
+/// system has no timed wait this polls the word, and a wake that changes nothing is not noticed before the deadline.
+#[inline]
+pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline: Deadline, scope: Scope) -> Waited {
+    #[cfg(target_os = "linux")]
+    {
+        linux::wait(word, expected, Some(deadline), scope)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let Scope::Private = scope;
+        poll_until(word, expected, deadline)
+    }
+}
+
+/// Wakes one thread that sleeps on `word` in this scope, if there is one.
+///
+/// Does not block. Which one is not specified; a waiter that already returned spuriously is not counted as woken.
+#[inline]
+pub(crate) fn wake_one(word: &AtomicU32, scope: Scope) {
+    match scope {
+        Scope::Private => atomic_wait::wake_one(word),
+        #[cfg(target_os = "linux")]
+        Scope::Shared => linux::wake_shared(word, 1),
+    }
+}
+
+/// Wakes every thread that sleeps on `word` in this scope.
+///
+/// Does not block.
+#[inline]
+pub(crate) fn wake_all(word: &AtomicU32, scope: Scope) {
+    match scope {
+        Scope::Private => atomic_wait::wake_all(word),
+        #[cfg(target_os = "linux")]
+        Scope::Shared => linux::wake_shared(word, i32::MAX as u32),
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use core::num::NonZeroU32;
+    use core::sync::atomic::AtomicU32;
+    use core::time::Duration;
+
+    use rustix::io::Errno;
+    use rustix::thread::futex::{self, Flags, Timespec};
+
+    use super::{Deadline, Scope, Waited};
+
+    /// `FUTEX_BITSET_MATCH_ANY`: the waiter answers to every wake.
+    const ANY: NonZeroU32 = NonZeroU32::MAX;
+
+    /// `FUTEX_WAIT_BITSET` without `FUTEX_CLOCK_REALTIME`: its timeout is a point in time on `CLOCK_MONOTONIC`, so that
+    /// coming back after a spurious return does not move the deadline.
+    pub(super) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, scope: Scope) -> Waited {
+        // The kernel counts time in signed 64-bit nanoseconds; a later deadline is never reached.
+        let timeout = deadline
+            .map(|deadline| deadline.nanoseconds())
+            .filter(|&nanoseconds| i64::try_from(nanoseconds).is_ok())
+            .and_then(|nanoseconds| Timespec::try_from(Duration::from_nanos(nanoseconds)).ok());
+        match futex::wait_bitset(word, flags(scope), expected, timeout.as_ref(), ANY) {
+            Err(Errno::AGAIN) => Waited::Changed,
+            Err(Errno::TIMEDOUT) => Waited::TimedOut,
+            // EINTR is a signal. Nothing else is left: the word is aligned and mapped, the flags and the time are
+            // valid. Should a sandbox refuse the call, a spurious return keeps the caller looking at the word instead
+            // of hanging.
+            Ok(()) | Err(_) => Waited::Woken,
+        }
+    }
+
+    pub(super) fn wake_shared(word: &AtomicU32, count: u32) {
+        // Fails only for a word that is not aligned or not mapped, and a reference is both.
+        let _ = futex::wake(word, flags(Scope::Shared), count);
+    }
+
+    fn flags(scope: Scope) -> Flags {
+        match scope {
+            Scope::Private => Flags::PRIVATE,
+            Scope::Shared => Flags::empty(),
+        }
+    }
+}
+
+/// [`wait_until`] without help from the system: looks at the word at growing intervals of at most 1 ms.
+#[cfg(any(test, not(target_os = "linux")))]
+fn poll_until(word: &AtomicU32, expected: u32, deadline: Deadline) -> Waited {
+    use core::sync::atomic::Ordering;
+    use core::time::Duration;
+
+    const INTERVAL_MIN: Duration = Duration::from_micros(20);
+    const INTERVAL_MAX: Duration = Duration::from_millis(1);
+
+    let mut interval = INTERVAL_MIN;
+    loop {
+        // Relaxed: pairs with nothing. Seeing the change late costs another interval; having seen it, the caller reads
+        // the word again with the ordering it needs.
+        if word.load(Ordering::Relaxed) != expected {
+            return Waited::Changed;
+        }
+        let Some(remaining) = deadline.remaining() else { return Waited::TimedOut };
+        std::thread::sleep(interval.min(remaining));
+        interval = (interval * 2).min(INTERVAL_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::Ordering;
+    use core::time::Duration;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    const SCOPES: [Scope; 2] = [Scope::Private, Scope::Shared];
+    #[cfg(not(target_os = "linux"))]
+    const SCOPES: [Scope; 1] = [Scope::Private];
+
+    /// Far beyond what any test needs: only a broken test waits so long.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn another_value_returns_at_once() {
+        let word = AtomicU32::new(7);
+        for scope in SCOPES {
+            wait(&word, 6, scope);
+            assert_eq!(wait_until(&word, 6, Deadline::after(PATIENCE), scope), Waited::Changed);
+            assert_eq!(wait_until(&word, u32::MAX, Deadline::from_nanoseconds(u64::MAX), scope), Waited::Changed);
+        }
+        assert_eq!(poll_until(&word, 6, Deadline::after(PATIENCE)), Waited::Changed);
+    }
+
+    #[test]
+    fn a_deadline_is_not_cut_short() {
+        let word = AtomicU32::new(7);
+        for milliseconds in [0, 1, 30] {
+            for scope in SCOPES {
+                let deadline = Deadline::after(Duration::from_millis(milliseconds));
+                while wait_until(&word, 7, deadline, scope) != Waited::TimedOut {}
+                assert!(deadline.is_past());
+            }
+            let deadline = Deadline::after(Duration::from_millis(milliseconds));
+            assert_eq!(poll_until(&word, 7, deadline), Waited::TimedOut);
+            assert!(deadline.is_past());
+        }
+    }
+
+    #[test]
+    fn a_deadline_long_past_times_out() {
+        let word = AtomicU32::new(7);
+        for scope in SCOPES {
+            assert_eq!(wait_until(&word, 7, Deadline::from_nanoseconds(0), scope), Waited::TimedOut);
+        }
+        assert_eq!(poll_until(&word, 7, Deadline::from_nanoseconds(0)), Waited::TimedOut);
+    }
+
+    /// Sleeps by `sleep` until the word changes, changes it, and wakes once.
+    fn change_and_wake(sleep: impl Fn(&AtomicU32) + Send + 'static, wake: impl Fn(&AtomicU32)) {
+        let word = std::sync::Arc::new(AtomicU32::new(0));
+        let (sender, receiver) = mpsc::channel();
+        let sleeper = std::thread::spawn({
+            let word = word.clone();
+            move || {
+                // Acquire: pairs with the Release below; 0 means not yet, and the sleep looks again.
+                while word.load(Ordering::Acquire) == 0 {
+                    sleep(&word);
+                }
+                sender.send(()).unwrap();
+            }
+        });
+        assert_eq!(receiver.recv_timeout(Duration::from_millis(50)), Err(mpsc::RecvTimeoutError::Timeout), "it sleeps");
+        // Release: pairs with the Acquire above.
+        word.store(1, Ordering::Release);
+        wake(&word);
+        receiver.recv_timeout(PATIENCE).expect("the wake reaches the sleeper");
+        sleeper.join().unwrap();
+    }
+
+    #[test]
+    fn a_wake_ends_every_kind_of_sleep() {
+        let never = Deadline::from_nanoseconds(u64::MAX);
+        for scope in SCOPES {
+            change_and_wake(move |word| wait(word, 0, scope), |word| wake_one(word, scope));
+            change_and_wake(move |word| wait(word, 0, scope), |word| wake_all(word, scope));
+            change_and_wake(
+                move |word| {
+                    let _ = wait_until(word, 0, never, scope);
+                },
+                |word| wake_one(word, scope),
+            );
+            change_and_wake(
+                move |word| {
+                    let _ = wait_until(word, 0, never, scope);
+                },
+                |word| wake_all(word, scope),
+            );
+        }
+        change_and_wake(
+            move |word| {
+                let _ = poll_until(word, 0, never);
+            },
+            |_| {},
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    mod counted {
+        use core::sync::atomic::AtomicUsize;
+
+        use super::*;
+
+        /// Whether a thread of this process sleeps in the kernel (field 3 of /proc/pid/task/tid/stat).
+        fn sleeps(thread: u32) -> bool {
+            let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+            text.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('S'))
+        }
+
+        /// Puts `COUNT` threads to sleep on a word that stays as it is, wakes once, and returns how many of them woke
+        /// before `expected` had. The others are released at the end.
+        fn woken_by(wake: impl Fn(&AtomicU32), expected: usize, scope: Scope) -> usize {
+            const COUNT: usize = 4;
+            let (word, woken) = (AtomicU32::new(0), AtomicUsize::new(0));
+            let threads: [AtomicU32; COUNT] = Default::default();
+            let give_up = Deadline::after(PATIENCE);
+            std::thread::scope(|scoped| {
+                for thread in &threads {
+                    let (word, woken) = (&word, &woken);
+                    scoped.spawn(move || {
+                        thread.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Ordering::Relaxed);
+                        if wait_until(word, 0, give_up, scope) == Waited::Woken {
+                            woken.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                }
+                let asleep = |thread: &AtomicU32| sleeps(thread.load(Ordering::Relaxed));
+                while !threads.iter().all(asleep) && !give_up.is_past() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                wake(&word);
+                while woken.load(Ordering::Relaxed) < expected && !give_up.is_past() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // Time for a wake too many to show: without one nothing happens, so a slow machine makes no false
+                // alarm.
+                std::thread::sleep(Duration::from_millis(50));
+                let count = woken.load(Ordering::Relaxed);
+                word.store(1, Ordering::Relaxed);
+                wake_all(&word, scope);
+                count
+            })
+        }
+
+        #[test]
+        fn one_or_all_are_woken() {
+            for scope in SCOPES {
+                assert_eq!(woken_by(|word| wake_one(word, scope), 1, scope), 1);
+                assert_eq!(woken_by(|word| wake_all(word, scope), 4, scope), 4);
+            }
+        }
+    }
+}

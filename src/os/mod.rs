@@ -1,0 +1,23 @@
+//! The operating-system floor: memory mappings, futexes, what the host has, and fork detection.
+//!
+//! This floor knows no layout and no policy. It says what the system can do, does exactly what it is told, and turns
+//! the system's answers into [`crate::error::Error`]. It imports only the error type, `std` and the crates that wrap
+//! system calls. Linux is the full platform; on other systems every item exists unless its page says otherwise, and
+//! what cannot be done there is an [`Error::Unsupported`](crate::error::Error::Unsupported) or a `None`, never a silent
+//! difference.
+//!
+//! | module | promises | does not promise |
+//! | --- | --- | --- |
+//! | [`map`], over `region` (unsafe) | a [`Mapping`](map::Mapping) owns its address range until it is dropped; new memory reads as zero; sealed shared memory never changes length | never hands out a reference to mapped bytes; no protection against other writers of the same memory; no protection against a file that is cut while it is mapped |
+//! | [`futex`] | a wait returns when the word is woken, no longer holds the expected value, or the deadline passed | no memory ordering; no one-to-one match of wakes and returns: every wait may return spuriously |
+//! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
+//! | [`fork`] (unsafe) | [`ForkGuard`](fork::ForkGuard) tells a forked child from the process that built it, without a system call | does not make anything else work after a fork |
+//!
+//! Blocking: only [`futex::wait`] and [`futex::wait_until`] sleep. Creating, populating and giving back mappings may
+//! take long, as the system needs to clear or free pages, but wait for nobody.
+
+pub(crate) mod fork;
+pub(crate) mod futex;
+pub(crate) mod host;
+pub(crate) mod map;
+mod region;
