@@ -96,7 +96,7 @@ fn bytes_of<T>(len: usize) -> Result<u64> {
 
 /// Elements in the arena that belong to one owner: `&mut [T]` that can be handed to a job without copying.
 ///
-/// It derefs to `[T]`. Its elements start at a multiple of 64 bytes unless it is a part made by [`Batch::split_at`]. Dropping
+/// It derefs to `[T]`. Its elements start at a multiple of 64 bytes unless it is a part made by [`Batch::divide_at`]. Dropping
 /// it gives the memory back to the arena; it may outlive its engine. It is `Send` and `Sync`.
 ///
 /// # Examples
@@ -108,7 +108,7 @@ fn bytes_of<T>(len: usize) -> Result<u64> {
 /// let mut batch = engine.batch::<u32>(4)?;
 /// batch[2] = 7;
 /// assert_eq!(*batch, [0, 0, 7, 0]);
-/// let (left, right) = batch.split_at(3);
+/// let (left, right) = batch.divide_at(3);
 /// assert_eq!((left.len(), right.len()), (3, 1));
 /// # Ok(())
 /// # }
@@ -152,13 +152,13 @@ impl<T: Pod> Batch<T> {
         SharedBatch { start: self.start, len: self.len, whole: self.region.into_shared(), elements: PhantomData }
     }
 
-    /// Cuts the batch in two at element `mid`, without copying. The memory is given back when both parts are gone.
+    /// Cuts the batch in two owned parts at element `mid`, without copying. (`split_at` is the slice's: it borrows.) The memory is given back when both parts are gone.
     ///
     /// The second part is aligned to 64 bytes only if `mid` elements are a multiple of that.
     ///
     /// # Panics
     /// When `mid` is beyond the end.
-    pub fn split_at(self, mid: usize) -> (Self, Self) {
+    pub fn divide_at(self, mid: usize) -> (Self, Self) {
         assert!(mid <= self.len, "cannot split a batch of {} elements at {mid}", self.len);
         let Self { start, len, region, .. } = self;
         let whole = region.into_shared();
@@ -172,12 +172,12 @@ impl<T: Pod> Batch<T> {
     ///
     /// # Panics
     /// When `part_len` is zero.
-    pub fn split_every(self, part_len: usize) -> Vec<Self> {
+    pub fn divide_every(self, part_len: usize) -> Vec<Self> {
         assert!(part_len > 0, "the parts of a batch must not be empty");
         let mut parts = Vec::with_capacity(self.len.div_ceil(part_len));
         let mut rest = self;
         while rest.len > part_len {
-            let (part, tail) = rest.split_at(part_len);
+            let (part, tail) = rest.divide_at(part_len);
             parts.push(part);
             rest = tail;
         }
