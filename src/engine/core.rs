@@ -273,7 +273,8 @@ impl Core {
                 return self.take_back(reference, Error::QueueFull { capacity: self.config.queue_capacity });
             }
         }
-        // SeqCst: orders the push before the reading of the lifecycle. If this reads "open", the fence of a worker that saw
+        // SeqCst: orders the push before the reading of the lifecycle, and before the look at the sleeping workers (F1 of the
+        // wake protocol). If this reads "open", the fence of a worker that saw
         // "closing" and then looks at the rings one last time comes after this one and sees the push.
         fence(Ordering::SeqCst);
         if !self.is_open() && panics::depth() == 0 {
@@ -302,7 +303,13 @@ impl Core {
 
     /// Sees to it that up to `jobs` workers look at the rings; no system call when enough are awake.
     pub(crate) fn notify(&self, jobs: u32) {
-        let calls = self.sleepers().notify(jobs.min(self.config.threads as u32));
+        fence(Ordering::SeqCst);
+        self.notify_published(jobs);
+    }
+
+    /// As [`Core::notify`], right after a successful [`Core::publish`], whose fence serves both.
+    pub(crate) fn notify_published(&self, jobs: u32) {
+        let calls = self.sleepers().notify_fenced(jobs.min(self.config.threads as u32));
         if calls > 0 {
             self.wake_calls.fetch_add(calls, Ordering::Relaxed);
         }

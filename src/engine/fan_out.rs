@@ -215,7 +215,7 @@ impl Spread<'_> {
         }
         let mut own_failure = None;
         if children.count > 0 {
-            self.core.notify(children.count as u32);
+            self.core.notify_published(children.count as u32);
         }
         if caller_runs || children.count == 0 {
             // Without any share in the queue the caller runs share 0 even where it should not help, and steals the rest.

@@ -169,7 +169,7 @@ impl<'e> Call<'e> {
     fn hand_over<P: Payload>(&self, draft: Draft<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
         match self.core.publish(draft, self.options.priority) {
             Ok(reference) => {
-                self.core.notify(1);
+                self.core.notify_published(1);
                 Ok(Job::new(Arc::clone(self.core), reference, payload))
             }
             Err(error) => Err(Failed::new(error, payload)),
@@ -205,7 +205,7 @@ impl<'e> Call<'e> {
         let index = draft.index;
         match self.core.publish_keeping(draft, self.options.priority) {
             Ok(reference) => {
-                self.core.notify(1);
+                self.core.notify_published(1);
                 Ok(Job::new(Arc::clone(self.core), reference, Returns { ticket }))
             }
             Err((error, done)) => {

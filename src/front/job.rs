@@ -147,7 +147,8 @@ impl<P: Payload> Job<P> {
         let done = self.word();
         let error = if done.has(FLAG_OUTCOME) { execute::outcome_of(&self.core, self.reference.index) } else { None };
         let result = payload.finish(Finished { core: &self.core, reference: self.reference, error });
-        self.core.dispose(self.reference.index, done);
+        // The payload has emptied the private slot, so nothing is left but to free the descriptor.
+        self.core.release(self.reference.index, done);
         Some(result)
     }
 

@@ -114,6 +114,11 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     pub(crate) fn notify(&self, wanted: u32) -> u32 {
         // SeqCst fence F1, see the head of this file.
         fence(Ordering::SeqCst);
+        self.notify_fenced(wanted)
+    }
+
+    /// As [`Sleepers::notify`], for a caller that made a SeqCst fence (F1) after its last push already.
+    pub(crate) fn notify_fenced(&self, wanted: u32) -> u32 {
         let mut looking = count(&self.line.searching);
         let mut calls = 0;
         for (word_at, word) in self.line.idle.iter().enumerate() {
