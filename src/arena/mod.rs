@@ -45,6 +45,10 @@ pub enum Backing {
     Anonymous,
 }
 
+/// What the arena holds beyond its capacity, for the engine's own small blocks: a call on batches that fill the capacity to
+/// the last byte still finds room for its bookkeeping.
+const BOOKKEEPING_LEN: u64 = 2 << 20;
+
 /// How an arena is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ArenaConfig {
@@ -64,6 +68,7 @@ struct SegmentSlot {
 /// The arena. Batches, jobs and the engine share it.
 pub(crate) struct Arena {
     mapping: Mapping,
+    /// What the user asked for, rounded to pages; the mapping is longer by the bookkeeping.
     capacity: u64,
     allocator: Mutex<Allocator>,
     segments: Box<[SegmentSlot]>,
@@ -122,7 +127,7 @@ impl Arena {
             mapping.populate(0, len)?;
         }
         Ok(Arc::new(Self {
-            allocator: Mutex::new(Allocator::new(capacity, config.retain, page)),
+            allocator: Mutex::new(Allocator::new(mapped, config.retain, page)),
             capacity,
             mapping,
             segments: (0..MAX_SEGMENTS)
@@ -139,7 +144,7 @@ impl Arena {
     pub(crate) fn allocate(&self, len_bytes: u64) -> Result<Allocation> {
         lock(&self.allocator).allocate(len_bytes).map_err(|exhausted| Error::OutOfMemory {
             requested: exhausted.requested,
-            free: exhausted.free,
+            free: exhausted.free.min(self.capacity),
             capacity: self.capacity,
         })
     }
@@ -186,7 +191,7 @@ impl Arena {
 
     /// The address of a block's first byte.
     pub(crate) fn address(&self, block: Block) -> NonNull<u8> {
-        assert!(block.offset.checked_add(block.len).is_some_and(|end| end <= self.capacity));
+        assert!(block.offset.checked_add(block.len).is_some_and(|end| end <= self.mapping.len() as u64));
         // SAFETY: the block lies inside the mapping, just checked (law 1).
         unsafe { self.mapping.base().add(block.offset as usize) }
     }
@@ -195,7 +200,7 @@ impl Arena {
     pub(crate) fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
         let offset = (address.as_ptr() as usize).checked_sub(self.mapping.base().as_ptr() as usize)?;
         // One past the end is an address of the arena too: an empty batch may start there.
-        (offset as u64 <= self.capacity).then_some(offset as u64)
+        (offset <= self.mapping.len()).then_some(offset as u64)
     }
 
     /// The address of `len_bytes` bytes at `handle`.
@@ -207,7 +212,7 @@ impl Arena {
     pub(crate) fn resolve(&self, handle: u64, len_bytes: u64) -> Result<NonNull<u8>> {
         let (segment, offset) = ((handle >> OFFSET_BITS) as usize, handle & ((1 << OFFSET_BITS) - 1));
         let (base, len) = if segment == 0 {
-            (Some(self.mapping.base()), self.capacity)
+            (Some(self.mapping.base()), self.mapping.len() as u64)
         } else {
             match self.segments.get(segment - 1) {
                 // Relaxed: the segment was registered before the job that names it was published (R1), and is removed only

@@ -59,7 +59,8 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
     }
 }
 
-fn deadline_of(descriptor: &Descriptor) -> Option<Deadline> {
+/// The deadline of a job, if it has one.
+pub(crate) fn deadline_of(descriptor: &Descriptor) -> Option<Deadline> {
     match descriptor.deadline_ns.load(Ordering::Relaxed) {
         0 => None,
         nanoseconds => Some(Deadline::from_nanoseconds(nanoseconds)),
@@ -245,6 +246,7 @@ fn rows_job(
     match end.stop {
         stop::CANCELLED => Err(Trouble::Cancelled),
         stop::DEADLINE => Err(Trouble::Deadline),
+        stop::CORRUPT => Err(Trouble::Corrupt),
         _ => Ok(()),
     }
 }
@@ -292,6 +294,10 @@ pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
         status::KERNEL_PANICKED => {
             let text = text()?;
             Error::KernelPanicked { kernel: kernel_name(descriptor), message: text.message, location: text.location }
+        }
+        // A job that a waiting thread took back at its deadline.
+        status::CANCELLED if deadline_of(descriptor).is_some_and(|deadline| deadline.is_past()) => {
+            Error::DeadlineExceeded
         }
         status::CANCELLED => Error::Cancelled,
         status::DEADLINE => Error::DeadlineExceeded,

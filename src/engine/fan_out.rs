@@ -35,6 +35,8 @@ pub(crate) mod stop {
     pub(crate) const CANCELLED: u32 = 1;
     pub(crate) const FAILED: u32 = 2;
     pub(crate) const DEADLINE: u32 = 3;
+    /// A range named a chunk that the call does not have.
+    pub(crate) const CORRUPT: u32 = 4;
 }
 
 /// How a call is cut into chunks; a function of its length and of what the caller fixed, never of the workers.
@@ -120,7 +122,11 @@ pub(crate) fn run_share(
     loop {
         while let Some(chunk) = range::take_front(&own.range) {
             // Relaxed: the word carries no data; a stop seen late costs a chunk.
-            if header.stop.load(Ordering::Relaxed) != 0 || chunk >= chunks {
+            if header.stop.load(Ordering::Relaxed) != 0 {
+                return None;
+            }
+            if chunk >= chunks {
+                header.stop.store(stop::CORRUPT, Ordering::Relaxed);
                 return None;
             }
             match body(chunk) {
@@ -291,6 +297,8 @@ impl Children<'_> {
                 let chunk = (chunk as u32).saturating_sub(1);
                 if failure.as_ref().is_none_or(|(first, _)| chunk < *first)
                     && let Some(error) = super::execute::outcome_of(self.core, reference.index)
+                    // A share that a closing engine took back is no failure: the others run its chunks.
+                    && !matches!(error, Error::Cancelled)
                 {
                     failure = Some((chunk, error));
                 }

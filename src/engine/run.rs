@@ -283,7 +283,11 @@ pub(crate) fn closure_over_chunks(
     if let Some((_, panicked)) = first_panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(super::execute::error_of("closure", Trouble::Panicked(panicked)));
     }
-    if end.stop == stop::DEADLINE { Err(Error::DeadlineExceeded) } else { Ok(()) }
+    match end.stop {
+        stop::DEADLINE => Err(Error::DeadlineExceeded),
+        stop::CORRUPT => Err(Error::Corrupt { what: "range of chunks", offset: 0, expected: 0, found: 0 }),
+        _ => Ok(()),
+    }
 }
 
 /// An output slice that the participants of one call cut into disjoint parts.

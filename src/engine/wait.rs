@@ -1,7 +1,7 @@
 //! Waiting for a job: run it oneself, spin a little, run something else, sleep.
 
 use super::core::{Core, JobReference};
-use super::execute::execute;
+use super::execute::{deadline_of, execute};
 use super::options::{Help, Idle};
 use super::panics;
 use crate::ids::ParticipantSlot;
@@ -46,7 +46,25 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
             }
         }
     }
-    sleep(descriptor, deadline)
+    sleep_to_the_end(core, reference, descriptor, deadline)
+}
+
+/// Sleeps until the job is done or `limit` is past. At the job's own deadline it is told to stop, or taken back if no worker
+/// has come to it.
+fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descriptor, limit: Option<Deadline>) -> bool {
+    let due = deadline_of(descriptor).filter(|due| !due.is_past());
+    let first = match (due, limit) {
+        (Some(due), Some(limit)) => Some(due.min(limit)),
+        (due, limit) => due.or(limit),
+    };
+    if sleep(descriptor, first) {
+        return true;
+    }
+    if limit.is_some_and(|limit| limit.is_past()) {
+        return job::is_done(&descriptor.word);
+    }
+    let _ = core.cancel(reference);
+    sleep(descriptor, limit)
 }
 
 /// Waits until a share of the caller's fan-out is over. It helps with nothing: what is left of the call is already being run.

@@ -176,6 +176,7 @@ impl Call<'_> {
         let first = [own, end.failure].into_iter().flatten().min_by_key(|(chunk, _)| *chunk);
         match (first, end.stop) {
             (_, stop::DEADLINE) => Err(Error::DeadlineExceeded),
+            (_, stop::CORRUPT) => Err(Error::Corrupt { what: "range of chunks", offset: 0, expected: 0, found: 0 }),
             (Some((_, error)), _) => Err(error),
             (None, stop::CANCELLED) => Err(Error::Cancelled),
             (None, _) => Ok(()),
