@@ -113,8 +113,9 @@ impl Arena {
             )));
         }
         let capacity = config.capacity.next_multiple_of(page);
+        let mapped = capacity + BOOKKEEPING_LEN;
         let len =
-            usize::try_from(capacity).map_err(|_| Error::invalid("the arena's capacity exceeds the address space"))?;
+            usize::try_from(mapped).map_err(|_| Error::invalid("the arena's capacity exceeds the address space"))?;
         let mapping = match config.backing {
             Backing::SharedMemory => Mapping::shared_memory("workring-arena", len)?,
             Backing::Automatic | Backing::Anonymous => Mapping::anonymous(len)?,
