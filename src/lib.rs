@@ -16,6 +16,8 @@ mod formats;
 #[cfg(not(workring_loom))]
 mod front;
 #[cfg(not(workring_loom))]
+pub mod numeric;
+#[cfg(not(workring_loom))]
 mod os;
 
 #[cfg(not(workring_loom))]
@@ -33,8 +35,10 @@ pub use crate::{
     front::closure::{Returns, Unstarted},
     front::engine::{Engine, EngineStatistics},
     front::files::{Element, NpyInfo, OutputBatch, inspect_npy},
+    front::host::HostInfo,
     front::job::{CancelHandle, Cancelled, Held, Job, Payload},
     front::job_set::{Finish, JobSet},
+    front::kernels,
     front::rows::{Many, RowFailure, RowParams, Rows},
 };
 pub use error::{Error, Failed, Result};

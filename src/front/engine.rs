@@ -56,7 +56,7 @@ use crate::sync::Ordering;
 /// let mut y = engine.batch::<f64>(x.len())?;
 /// engine.map(line, &x, &mut y, &Line { a: 2.0, b: 1.0 })?;
 /// assert_eq!(y[10], 21.0);
-/// assert_eq!(engine.reduce(kernels::sum, &y)?, 1_000_000.0 * 1_000_000.0);
+/// assert_eq!(engine.reduce(kernels::f64::sum, &y)?.value(), 1e12);
 /// # Ok(())
 /// # }
 /// ```

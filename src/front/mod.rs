@@ -7,6 +7,8 @@ pub(crate) mod call;
 pub(crate) mod closure;
 pub(crate) mod engine;
 pub(crate) mod files;
+pub(crate) mod host;
 pub(crate) mod job;
 pub(crate) mod job_set;
+pub mod kernels;
 pub(crate) mod rows;

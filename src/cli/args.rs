@@ -1,0 +1,577 @@
+//! The command line: what can be asked for, and the help that says so.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValue;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
+
+use super::distributions::{Distribution, ParameterError};
+use super::units::{parse_count, parse_size};
+
+/// The most workers that can be asked for.
+pub(crate) const THREADS_MAX: u16 = workring::MAX_THREADS as u16;
+
+const EXAMPLES: &str = "\
+Examples:
+  workring stats prices.npy                           count, extrema, mean and deviation
+  workring stats --json *.npy | jq '.files[].mean'    the same for other programs
+  workring reduce dot weights.npy prices.npy          one number from two files
+  workring map affine in.npy -o out.npy --a 2 --b 1   out[i] = 2 * in[i] + 1
+  workring gen normal -n 1e8 -o noise.npy --seed 7    a hundred million random numbers
+  workring --threads 2 reduce sum noise.npy           the same bits with any number of threads
+
+Files are numpy's .npy. Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+/// Parallel computation over large numeric arrays.
+///
+/// Reads and writes numpy's .npy files without copying them and spreads the work over all processors. Results do not
+/// depend on the number of threads.
+#[derive(Clone, Debug, PartialEq, Parser)]
+#[command(name = "workring", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Options every command takes.
+    #[command(flatten)]
+    pub(crate) global: GlobalOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options every command takes, before or after its name.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalOptions {
+    /// Number of worker threads [default: one for each processor]
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
+    pub(crate) threads: Option<u16>,
+    /// Memory for batches, e.g. 512MiB or 8GiB [default: as much as the command needs]
+    #[arg(long, global = true, value_name = "BYTES", value_parser = parse_size)]
+    pub(crate) capacity: Option<u64>,
+    /// Print one JSON object on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print no progress and no remarks, only results and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub(crate) enum Command {
+    /// Describe the contents of files: count, missing values, extrema, mean, deviation, sum
+    ///
+    /// NaN counts as missing and is left out of everything but the length. The deviation is that of a sample (n - 1).
+    #[command(after_help = "\
+Examples:
+  workring stats prices.npy
+  workring stats --json prices.npy volumes.npy
+
+With --json, one file gives one object with the keys file, dtype, len, nan, min, max, mean, std,
+sum and sum_bits; several give {\"files\": [...]}. What JSON cannot express (NaN, infinities) is null.")]
+    Stats(StatsArguments),
+    /// Fold a file, or two, to one number
+    ///
+    /// NaN anywhere makes the result NaN, as in numpy. Sums of integers are exact, whatever their size.
+    #[command(subcommand_value_name = "OPERATION", subcommand_help_heading = "Operations")]
+    #[command(after_help = "\
+Examples:
+  workring reduce max prices.npy
+  workring reduce dot weights.npy prices.npy --json")]
+    #[command(subcommand)]
+    Reduce(Reduction),
+    /// Compute a new file element by element
+    #[command(subcommand_value_name = "FUNCTION", subcommand_help_heading = "Functions")]
+    #[command(after_help = "\
+Examples:
+  workring map sqrt variances.npy -o deviations.npy
+  workring map affine celsius.npy -o fahrenheit.npy --a 1.8 --b 32
+  workring map clamp raw.npy -o limited.npy --lower 0
+
+Works on float32 and float64 and keeps the type. The output appears whole or not at all.")]
+    #[command(subcommand)]
+    Map(Function),
+    /// Generate a file of random or regular numbers
+    ///
+    /// Each number depends on the seed and its index alone: the same command gives the same file with any number of
+    /// threads. In integer files, uniform numbers are rounded down and all others to the nearest; what the type cannot
+    /// hold becomes the closest it can.
+    #[command(name = "gen", subcommand_value_name = "DISTRIBUTION", subcommand_help_heading = "Distributions")]
+    #[command(after_help = "\
+Examples:
+  workring gen uniform -n 1_000_000 -o u.npy --low -1 --high 1
+  workring gen normal -n 1e8 -o noise.npy --std 0.5 --seed 7 --dtype float32
+  workring gen sequence -n 100 -o index.npy --dtype int64")]
+    #[command(subcommand)]
+    Generate(Generator),
+    /// Show what the engine sees of this machine
+    Info,
+}
+
+/// Arguments of `stats`.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub(crate) struct StatsArguments {
+    /// The files to describe
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// The file of a `reduce` operation on one file.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub(crate) struct OneFile {
+    /// The file to read
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Operations of `reduce`.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub(crate) enum Reduction {
+    /// The sum: exact for integers, compensated for floating point
+    Sum(OneFile),
+    /// The smallest element
+    Min(OneFile),
+    /// The largest element
+    Max(OneFile),
+    /// The arithmetic mean
+    Mean(OneFile),
+    /// The sum of the products of the elements of two files of the same type and length
+    Dot {
+        /// The first file
+        #[arg(value_name = "FILE")]
+        left: PathBuf,
+        /// The second file
+        #[arg(value_name = "FILE2")]
+        right: PathBuf,
+    },
+}
+
+impl Reduction {
+    /// The name of the operation, as typed.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Sum(_) => "sum",
+            Self::Min(_) => "min",
+            Self::Max(_) => "max",
+            Self::Mean(_) => "mean",
+            Self::Dot { .. } => "dot",
+        }
+    }
+}
+
+/// The files of `map`.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub(crate) struct MapFiles {
+    /// The file to read
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+    /// The file to write; replaced if it exists
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+}
+
+/// Functions of `map`.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub(crate) enum Function {
+    /// A * x + B
+    Affine {
+        #[command(flatten)]
+        files: MapFiles,
+        /// The factor
+        #[arg(long, value_name = "A", default_value_t = 1.0)]
+        #[arg(allow_negative_numbers = true, value_parser = parse_finite)]
+        a: f64,
+        /// The addend
+        #[arg(long, value_name = "B", default_value_t = 0.0)]
+        #[arg(allow_negative_numbers = true, value_parser = parse_finite)]
+        b: f64,
+    },
+    /// The square root; NaN below zero
+    Sqrt(MapFiles),
+    /// e to the power of x
+    Exp(MapFiles),
+    /// The natural logarithm; NaN below zero
+    Ln(MapFiles),
+    /// The absolute value
+    Abs(MapFiles),
+    /// x * x
+    Square(MapFiles),
+    /// -x
+    Negate(MapFiles),
+    /// 1 / x
+    Reciprocal(MapFiles),
+    /// x, or the bound it lies beyond; NaN stays NaN
+    #[command(group(clap::ArgGroup::new("bounds").required(true).multiple(true).args(["lower", "upper"])))]
+    Clamp {
+        #[command(flatten)]
+        files: MapFiles,
+        /// The smallest value to keep
+        #[arg(long, value_name = "LOWER", allow_hyphen_values = true, value_parser = parse_number)]
+        lower: Option<f64>,
+        /// The largest value to keep
+        #[arg(long, value_name = "UPPER", allow_hyphen_values = true, value_parser = parse_number)]
+        upper: Option<f64>,
+    },
+}
+
+impl Function {
+    /// The name of the function, as typed.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Affine { .. } => "affine",
+            Self::Sqrt(_) => "sqrt",
+            Self::Exp(_) => "exp",
+            Self::Ln(_) => "ln",
+            Self::Abs(_) => "abs",
+            Self::Square(_) => "square",
+            Self::Negate(_) => "negate",
+            Self::Reciprocal(_) => "reciprocal",
+            Self::Clamp { .. } => "clamp",
+        }
+    }
+
+    /// What to read and write.
+    pub(crate) fn files(&self) -> &MapFiles {
+        match self {
+            Self::Affine { files, .. } | Self::Clamp { files, .. } => files,
+            Self::Sqrt(files)
+            | Self::Exp(files)
+            | Self::Ln(files)
+            | Self::Abs(files)
+            | Self::Square(files)
+            | Self::Negate(files)
+            | Self::Reciprocal(files) => files,
+        }
+    }
+}
+
+/// What every distribution of `gen` takes.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub(crate) struct GeneratedFile {
+    /// Number of elements, e.g. 1_000_000 or 1e8
+    #[arg(long, short = 'n', value_name = "LEN", value_parser = parse_count)]
+    pub(crate) len: u64,
+    /// The file to write; replaced if it exists
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Seed of the random numbers; regular sequences do not need one
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Element type: float32, float64, int8 to int64 or uint8 to uint64
+    #[arg(long, value_name = "DTYPE", value_enum, default_value_t = ElementName::Float64, hide_possible_values = true)]
+    pub(crate) dtype: ElementName,
+}
+
+/// Distributions of `gen`.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub(crate) enum Generator {
+    /// Evenly distributed from --low up to, but not including, --high
+    Uniform {
+        #[command(flatten)]
+        file: GeneratedFile,
+        /// The smallest value
+        #[arg(long, value_name = "LOW", default_value_t = 0.0, allow_negative_numbers = true)]
+        low: f64,
+        /// The bound all values lie below
+        #[arg(long, value_name = "HIGH", default_value_t = 1.0, allow_negative_numbers = true)]
+        high: f64,
+    },
+    /// Normally distributed
+    Normal {
+        #[command(flatten)]
+        file: GeneratedFile,
+        /// The mean
+        #[arg(long, value_name = "MEAN", default_value_t = 0.0, allow_negative_numbers = true)]
+        mean: f64,
+        /// The standard deviation
+        #[arg(long = "std", value_name = "STD", default_value_t = 1.0, allow_negative_numbers = true)]
+        standard_deviation: f64,
+    },
+    /// Exponentially distributed
+    Exponential {
+        #[command(flatten)]
+        file: GeneratedFile,
+        /// The rate: one divided by the mean
+        #[arg(long, value_name = "RATE", default_value_t = 1.0, allow_negative_numbers = true)]
+        rate: f64,
+    },
+    /// START, START + STEP, START + 2 * STEP, ...
+    #[command(visible_alias = "arange")]
+    Sequence {
+        #[command(flatten)]
+        file: GeneratedFile,
+        /// The first element
+        #[arg(long, value_name = "START", default_value_t = 0.0, allow_negative_numbers = true)]
+        start: f64,
+        /// The distance from one element to the next
+        #[arg(long, value_name = "STEP", default_value_t = 1.0, allow_negative_numbers = true)]
+        step: f64,
+    },
+    /// The same value everywhere
+    Constant {
+        #[command(flatten)]
+        file: GeneratedFile,
+        /// The value
+        #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+        value: f64,
+    },
+}
+
+impl Generator {
+    /// The name of the distribution, as typed without its alias.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Uniform { .. } => "uniform",
+            Self::Normal { .. } => "normal",
+            Self::Exponential { .. } => "exponential",
+            Self::Sequence { .. } => "sequence",
+            Self::Constant { .. } => "constant",
+        }
+    }
+
+    /// What to write.
+    pub(crate) fn file(&self) -> &GeneratedFile {
+        match self {
+            Self::Uniform { file, .. }
+            | Self::Normal { file, .. }
+            | Self::Exponential { file, .. }
+            | Self::Sequence { file, .. }
+            | Self::Constant { file, .. } => file,
+        }
+    }
+
+    /// The distribution with its parameters.
+    ///
+    /// # Errors
+    /// If a parameter is outside its range; never for arguments that came from [`Arguments::try_parse_checked`].
+    pub(crate) fn distribution(&self) -> Result<Distribution, ParameterError> {
+        match *self {
+            Self::Uniform { low, high, .. } => Distribution::uniform(low, high),
+            Self::Normal { mean, standard_deviation, .. } => Distribution::normal(mean, standard_deviation),
+            Self::Exponential { rate, .. } => Distribution::exponential(rate),
+            Self::Sequence { start, step, .. } => Distribution::sequence(start, step),
+            Self::Constant { value, .. } => Ok(Distribution::constant(value)),
+        }
+    }
+}
+
+/// Element types by their numpy names; the short names of Rust are understood too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ElementName {
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Float32,
+    Float64,
+}
+
+impl ValueEnum for ElementName {
+    fn value_variants<'a>() -> &'a [Self] {
+        use ElementName::*;
+        &[Float64, Float32, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, alias) = match self {
+            Self::Int8 => ("int8", "i8"),
+            Self::Int16 => ("int16", "i16"),
+            Self::Int32 => ("int32", "i32"),
+            Self::Int64 => ("int64", "i64"),
+            Self::Uint8 => ("uint8", "u8"),
+            Self::Uint16 => ("uint16", "u16"),
+            Self::Uint32 => ("uint32", "u32"),
+            Self::Uint64 => ("uint64", "u64"),
+            Self::Float32 => ("float32", "f32"),
+            Self::Float64 => ("float64", "f64"),
+        };
+        Some(PossibleValue::new(name).alias(alias))
+    }
+}
+
+impl Arguments {
+    /// Reads the arguments of this process. Prints help or a usage error and exits, with status 0 or 2, where they ask
+    /// for it.
+    pub(crate) fn parse_checked() -> Self {
+        Self::try_parse_checked(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads arguments, the program's name first, and checks what clap cannot: parameters that must fit together.
+    ///
+    /// # Errors
+    /// A usage error, or the help that was asked for; `exit` on it does the right thing.
+    pub(crate) fn try_parse_checked<I>(arguments: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<std::ffi::OsString> + Clone,
+    {
+        let parsed = Self::try_parse_from(arguments)?;
+        parsed.check().map_err(|message| Self::command().error(ErrorKind::ValueValidation, message))?;
+        Ok(parsed)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match &self.command {
+            Command::Map(Function::Clamp { lower: Some(lower), upper: Some(upper), .. }) if lower > upper => {
+                Err(format!("--lower must not lie above --upper, got {lower} and {upper}"))
+            }
+            Command::Generate(generator) => generator.distribution().map(drop).map_err(|error| error.to_string()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn parse_number(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if !number.is_nan() => Ok(number),
+        _ => Err("expected a number".to_owned()),
+    }
+}
+
+fn parse_finite(text: &str) -> Result<f64, String> {
+    match parse_number(text) {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err("expected a finite number".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_checked(core::iter::once("workring").chain(line.split_whitespace()))
+    }
+
+    #[track_caller]
+    fn assert_usage_error(line: &str, message: &str) {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert!(error.use_stderr(), "{line}");
+        let text = error.to_string();
+        assert!(text.contains(message), "{line}: {text}");
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_read() {
+        let arguments = parse("stats a.npy b.npy --json --threads 3").unwrap();
+        assert!(arguments.global.json && !arguments.global.quiet);
+        assert_eq!((arguments.global.threads, arguments.global.capacity), (Some(3), None));
+        let files = vec![PathBuf::from("a.npy"), PathBuf::from("b.npy")];
+        assert_eq!(arguments.command, Command::Stats(StatsArguments { files }));
+
+        let arguments = parse("--capacity 2GiB -q reduce dot x.npy y.npy").unwrap();
+        assert_eq!((arguments.global.capacity, arguments.global.quiet), (Some(2 << 30), true));
+        let Command::Reduce(reduction) = arguments.command else { panic!("not reduce") };
+        assert_eq!(reduction.name(), "dot");
+        assert_eq!(reduction, Reduction::Dot { left: "x.npy".into(), right: "y.npy".into() });
+
+        let Command::Map(function) = parse("map affine in.npy -o out.npy --a -2.5 --b 1e-3").unwrap().command else {
+            panic!("not map")
+        };
+        assert_eq!(function.files().output, Path::new("out.npy"));
+        assert!(matches!(function, Function::Affine { a: -2.5, b: 0.001, .. }));
+        assert_eq!(parse("info").unwrap().command, Command::Info);
+    }
+
+    #[test]
+    fn every_operation_is_known_by_its_name() {
+        for name in ["sum", "min", "max", "mean"] {
+            let Command::Reduce(reduction) = parse(&format!("reduce {name} x")).unwrap().command else {
+                panic!("{name}")
+            };
+            assert_eq!(reduction.name(), name);
+        }
+        for name in ["affine", "sqrt", "exp", "ln", "abs", "square", "negate", "reciprocal", "clamp"] {
+            let bounds = if name == "clamp" { "--upper -inf" } else { "" };
+            let line = format!("map {name} x -o y {bounds}");
+            let Command::Map(function) = parse(&line).unwrap().command else { panic!("{name}") };
+            assert_eq!(function.name(), name);
+            assert_eq!(function.files(), &MapFiles { input: "x".into(), output: "y".into() });
+        }
+        for name in ["uniform", "normal", "exponential", "sequence", "constant"] {
+            let value = if name == "constant" { "--value nan" } else { "" };
+            let line = format!("gen {name} -n 2e3 -o y --seed 9 {value}");
+            let Command::Generate(generator) = parse(&line).unwrap().command else { panic!("{name}") };
+            assert_eq!(generator.name(), name);
+            let GeneratedFile { len, output, seed, dtype } = generator.file();
+            assert_eq!((*len, &**output, *seed, *dtype), (2000, Path::new("y"), 9, ElementName::Float64));
+        }
+    }
+
+    #[test]
+    fn distributions_take_their_parameters() {
+        let distribution = |line: &str| match parse(line).unwrap().command {
+            Command::Generate(generator) => generator.distribution().unwrap(),
+            _ => panic!("{line}"),
+        };
+        let uniform = distribution("gen uniform -n 1 -o y --low -2 --high -1");
+        assert_eq!(uniform, Distribution::uniform(-2.0, -1.0).unwrap());
+        let normal = distribution("gen normal -n 1 -o y --mean 3 --std 0.5");
+        assert_eq!(normal, Distribution::normal(3.0, 0.5).unwrap());
+        assert_eq!(distribution("gen exponential -n 1 -o y --rate 2"), Distribution::exponential(2.0).unwrap());
+        let sequence = distribution("gen arange -n 1 -o y --start 1 --step -1");
+        assert_eq!(sequence, Distribution::sequence(1.0, -1.0).unwrap());
+        assert_eq!(distribution("gen constant -n 1 -o y --value -7"), Distribution::constant(-7.0));
+    }
+
+    #[test]
+    fn element_types_have_two_names() {
+        for (long, short) in
+            [("float32", "f32"), ("float64", "f64"), ("int8", "i8"), ("uint16", "u16"), ("int64", "i64")]
+        {
+            let read = |name: &str| match parse(&format!("gen normal -n 1 -o y --dtype {name}")).unwrap().command {
+                Command::Generate(generator) => generator.file().dtype,
+                _ => panic!("{name}"),
+            };
+            assert_eq!(read(long), read(short));
+            assert_eq!(read(long).to_possible_value().unwrap().get_name(), long);
+        }
+    }
+
+    #[test]
+    fn wrong_usage_says_what_is_wrong() {
+        assert_usage_error("", "Usage");
+        assert_usage_error("nothing", "unrecognized subcommand");
+        assert_usage_error("stats", "<FILE>...");
+        assert_usage_error("stats x --threads 0", "1..=1024");
+        assert_usage_error("stats x --threads 1025", "1..=1024");
+        assert_usage_error("stats x --capacity 1G", "KiB, MiB, GiB");
+        assert_usage_error("reduce dot x", "<FILE2>");
+        assert_usage_error("reduce sum x y", "unexpected argument 'y'");
+        assert_usage_error("map sqrt x", "--output <OUT>");
+        assert_usage_error("map sqrt x -o y --a 1", "unexpected argument '--a'");
+        assert_usage_error("map affine x -o y --a nan", "finite number");
+        assert_usage_error("map affine x -o y --b inf", "finite number");
+        assert_usage_error("map clamp x -o y", "--lower <LOWER>");
+        assert_usage_error("map clamp x -o y --lower nan", "expected a number");
+        assert_usage_error("map clamp x -o y --lower 2 --upper 1", "--lower must not lie above --upper, got 2 and 1");
+        assert_usage_error("gen uniform -o y", "--len <LEN>");
+        assert_usage_error("gen uniform -n 1.5 -o y", "whole number");
+        assert_usage_error("gen uniform -n 1 -o y --low 1", "--low must lie below --high, got 1 and 1");
+        assert_usage_error("gen normal -n 1 -o y --std -1", "--std must be finite and not negative");
+        assert_usage_error("gen exponential -n 1 -o y --rate 0", "--rate must be positive");
+        assert_usage_error("gen normal -n 1 -o y --dtype float16", "float32");
+        assert_usage_error("gen normal -n 1 -o y --seed -1", "unexpected argument '-1'");
+    }
+
+    #[test]
+    fn help_and_version_are_not_errors() {
+        for line in ["--help", "-h", "--version", "stats --help", "gen uniform --help", "help map"] {
+            let shown = parse(line).unwrap_err();
+            assert_eq!(shown.exit_code(), 0, "{line}");
+            assert!(!shown.use_stderr(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Floor 7, the private parts of the `workring` command. It uses the public API of the library alone.
+
+pub(crate) mod args;
+pub(crate) mod commands;
+pub(crate) mod distributions;
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod units;

@@ -1,0 +1,78 @@
+//! Progress of long work, and its interruption.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Work shorter than this shows no bar.
+const SILENT: Duration = Duration::from_millis(500);
+/// Time between two looks at the counter.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Set by Ctrl-C. Chunks that start later do nothing.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes Ctrl-C, SIGTERM and SIGHUP ask for an orderly end. A second one ends the process at once.
+pub(crate) fn catch_interrupts() -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+    })
+}
+
+/// Whether the user asked for the end.
+pub(crate) fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Counts the bytes that are done, from any thread.
+pub(crate) struct Progress {
+    done: AtomicU64,
+}
+
+impl Progress {
+    /// Begins a chunk of `bytes` bytes; `false` when it should not be run because the user asked for the end.
+    pub(crate) fn begin(&self, bytes: usize) -> bool {
+        self.done.fetch_add(bytes as u64, Ordering::Relaxed);
+        !is_interrupted()
+    }
+}
+
+/// Runs `work` over `total` bytes, with a bar on stderr when that is a terminal, it takes long and `quiet` is not asked for.
+pub(crate) fn with_progress<R>(label: &str, total: u64, quiet: bool, work: impl FnOnce(&Progress) -> R) -> R {
+    let progress = Progress { done: AtomicU64::new(0) };
+    if quiet || !stderr().is_terminal() {
+        return work(&progress);
+    }
+    thread::scope(|scope| {
+        // The worker side is dropped when the work is over, also when it unwinds: that ends the bar's thread.
+        let (finished, end) = channel::<()>();
+        let counter = &progress;
+        scope.spawn(move || {
+            if !matches!(end.recv_timeout(SILENT), Err(RecvTimeoutError::Timeout)) {
+                return;
+            }
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let template = "{msg} [{bar:32}] {percent:>3}% {binary_bytes_per_sec} {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_message(label.to_owned());
+            loop {
+                bar.set_position(counter.done.load(Ordering::Relaxed).min(total));
+                if !matches!(end.recv_timeout(STEP), Err(RecvTimeoutError::Timeout)) {
+                    break;
+                }
+            }
+            bar.finish_and_clear();
+        });
+        let result = work(&progress);
+        drop(finished);
+        result
+    })
+}

@@ -1,0 +1,125 @@
+//! Ready-made kernels for [`Engine::map`](crate::Engine::map), [`Engine::reduce`](crate::Engine::reduce) and the other calls:
+//! one module per element type.
+//!
+//! They run the functions of [`numeric`](crate::numeric) chunk by chunk, and promise what is promised there. Reducers give
+//! the same bits for any number of workers.
+//!
+//! # Examples
+//! ```
+//! use workring::{Engine, kernels};
+//!
+//! # fn main() -> workring::Result<()> {
+//! let engine = Engine::builder().threads(2).build()?;
+//! let x = engine.batch_from_slice(&[1.0, 4.0, 9.0])?;
+//! let mut y = engine.batch::<f64>(3)?;
+//! engine.map(kernels::f64::sqrt, &x, &mut y, &())?;
+//! assert_eq!(*y, [1.0, 2.0, 3.0]);
+//! assert_eq!(engine.reduce(kernels::f64::sum, &y)?.value(), 6.0);
+//! assert_eq!(engine.reduce(kernels::f64::dot, (&x, &y))?.value(), 36.0);
+//! assert_eq!(engine.reduce(kernels::f64::stats, &x)?.max(), 9.0);
+//! # Ok(())
+//! # }
+//! ```
+
+macro_rules! folds {
+    ($($ty:ident $name:literal)*) => {
+        $(
+            #[doc = concat!("Kernels over `", $name, "`.")]
+            pub mod $ty {
+                folds!(@items $ty $name);
+            }
+        )*
+    };
+    (@items $ty:ident $name:literal) => {
+        use crate::numeric::{self, Accumulator as _, Element, Stats};
+
+        crate::reducer! {
+            /// The sum: see [`numeric::sum`].
+            pub fn sum(x: &[$ty]) -> <$ty as Element>::Sum { numeric::sum(x) }
+            combine(left, right) { left.combine(right) }
+
+            /// The sum of products: see [`numeric::dot`].
+            pub fn dot(x: &[$ty], y: &[$ty]) -> <$ty as Element>::Sum { <$ty as Element>::fold_dot(x, y) }
+            combine(left, right) { left.combine(right) }
+
+            /// The smallest element: see [`numeric::min`].
+            pub fn min(x: &[$ty]) -> $ty { numeric::min(x) }
+            combine(left, right) { Element::smaller(left, right) }
+
+            /// The largest element: see [`numeric::max`].
+            pub fn max(x: &[$ty]) -> $ty { numeric::max(x) }
+            combine(left, right) { Element::larger(left, right) }
+
+            /// Count, missing values, extrema, sum, mean and spread: see [`numeric::stats`].
+            pub fn stats(x: &[$ty]) -> Stats { numeric::stats(x) }
+            combine(left, right) { left.combine(right) }
+        }
+    };
+}
+
+macro_rules! floats {
+    ($($ty:ident $name:literal)*) => {
+        $(
+            #[doc = concat!("Kernels over `", $name, "`.")]
+            pub mod $ty {
+                folds!(@items $ty $name);
+
+                use crate::error::Error;
+
+                /// The parameter of [`affine`].
+                #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+                #[repr(C)]
+                pub struct Affine {
+                    /// Factor.
+                    pub a: $ty,
+                    /// Summand.
+                    pub b: $ty,
+                }
+
+                /// The parameter of [`clamp`].
+                #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+                #[repr(C)]
+                pub struct Bounds {
+                    /// Smaller elements become this.
+                    pub lower: $ty,
+                    /// Larger elements become this.
+                    pub upper: $ty,
+                }
+
+                crate::kernel! {
+                    /// `y[i] = a * x[i] + b`: see [`numeric::affine`].
+                    pub fn affine(x: &[$ty], y: &mut [$ty], p: &Affine) -> Result<(), Error> { numeric::affine(x, y, p.a, p.b) }
+
+                    /// `y[i] = sqrt(x[i])`: see [`numeric::sqrt`].
+                    pub fn sqrt(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::sqrt(x, y) }
+
+                    /// `y[i] = exp(x[i])`: see [`numeric::exp`].
+                    pub fn exp(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::exp(x, y) }
+
+                    /// `y[i] = ln(x[i])`: see [`numeric::ln`].
+                    pub fn ln(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::ln(x, y) }
+
+                    /// `y[i] = |x[i]|`: see [`numeric::abs`].
+                    pub fn abs(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::abs(x, y) }
+
+                    /// `y[i] = x[i] * x[i]`: see [`numeric::square`].
+                    pub fn square(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::square(x, y) }
+
+                    /// `y[i] = -x[i]`: see [`numeric::negate`].
+                    pub fn negate(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::negate(x, y) }
+
+                    /// `y[i] = 1 / x[i]`: see [`numeric::reciprocal`].
+                    pub fn reciprocal(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::reciprocal(x, y) }
+
+                    /// `y[i]` is `x[i]` within the bounds: see [`numeric::clamp`].
+                    pub fn clamp(x: &[$ty], y: &mut [$ty], p: &Bounds) -> Result<(), Error> {
+                        numeric::clamp(x, y, p.lower, p.upper)
+                    }
+                }
+            }
+        )*
+    };
+}
+
+folds! { i8 "i8" i16 "i16" i32 "i32" i64 "i64" u8 "u8" u16 "u16" u32 "u32" u64 "u64" }
+floats! { f32 "f32" f64 "f64" }

@@ -1,0 +1,357 @@
+//! Accumulators of sums: [`FloatSum`] carries the rounding errors along, [`IntegerSum`] has none.
+
+use core::fmt;
+
+use bytemuck::{Pod, Zeroable};
+
+/// A partial result of a fold that can be stored as bytes and combined with its neighbour.
+///
+/// The all-zero value is not always the identity; [`Accumulator::identity`] is.
+pub trait Accumulator: Pod + Send + Sync + fmt::Debug {
+    /// The result of folding no element: combining it with anything changes nothing.
+    fn identity() -> Self;
+
+    /// The result for the elements of `self` followed by those of `later`.
+    ///
+    /// Never panics, whatever the bytes: a partial result may come out of shared memory.
+    #[must_use]
+    fn combine(self, later: Self) -> Self;
+}
+
+/// The rounded sum of two numbers and what rounding left out, so that `a + b == sum + error` exactly.
+///
+/// Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B: it needs no order of magnitudes and no
+/// branch. Exact unless the rounded sum overflows (Boldo, Graillat and Muller, "On the robustness of the 2Sum and
+/// Fast2Sum algorithms", 2017); then `error` is not a number and must not be used.
+#[inline(always)]
+pub(super) fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let b_rounded = sum - a;
+    let a_rounded = sum - b_rounded;
+    (sum, (a - a_rounded) + (b - b_rounded))
+}
+
+/// The compensated sum of floating point numbers, and how many there were.
+///
+/// The value is an unevaluated pair of doubles: the running sum and the sum of its rounding errors (Ogita, Rump and
+/// Oishi, "Accurate Sum and Dot Product", 2005). Folding a chunk adds blocks of a fixed size plainly and only their
+/// totals with compensation: the error does not grow with the length. The pairs of a [`combine`](Accumulator::combine)
+/// tree are compensated likewise. NaN and infinities spread as in plain addition; so does overflow, even where a
+/// different order would have avoided it. An empty sum is `0.0`; a sum of negative zeros is `-0.0`, as in numpy.
+///
+/// What is not promised: that different chunk boundaries give the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FloatSum {
+    /// The running sum, rounded at each step.
+    high: f64,
+    /// The sum of the rounding errors of `high`; not finite once `high` is not.
+    low: f64,
+    /// Number of elements folded in.
+    len: u64,
+}
+
+impl FloatSum {
+    /// A plain sum of `len` elements.
+    pub(super) fn new(sum: f64, len: usize) -> Self {
+        Self::with_errors(sum, 0.0, len)
+    }
+
+    /// A sum of `len` elements with the sum of its rounding errors.
+    pub(super) fn with_errors(high: f64, low: f64, len: usize) -> Self {
+        Self { high, low, len: len as u64 }
+    }
+
+    /// The sum, rounded once to the nearest `f64`. A NaN has the bits of `f64::NAN`.
+    #[must_use]
+    pub fn value(self) -> f64 {
+        canonical(self.pair().0)
+    }
+
+    /// The sum before its rounding, divided by the number of elements; NaN where there were none.
+    #[must_use]
+    pub fn mean(self) -> f64 {
+        canonical(self.mean_pair().0)
+    }
+
+    /// How many elements were summed.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        self.len
+    }
+
+    /// The sum as a rounded value and the rest; the rest is zero where the sum is not finite.
+    fn pair(self) -> (f64, f64) {
+        if self.low == 0.0 {
+            // Adding the zero would take the sign off a negative one.
+            return (self.high, 0.0);
+        }
+        let (value, rest) = two_sum(self.high, self.low);
+        // Once the running sum left the finite numbers, it says what plain addition says, and the errors mean nothing.
+        if value.is_finite() && rest.is_finite() { (value, rest) } else { (self.high, 0.0) }
+    }
+
+    /// The mean as a rounded value and the rest, to about twice the precision of `f64`: differences of means keep their
+    /// digits where the means themselves agree in most of theirs.
+    pub(super) fn mean_pair(self) -> (f64, f64) {
+        let (sum, rest) = self.pair();
+        let len = self.len as f64;
+        let mean = sum / len;
+        if !mean.is_finite() {
+            return (mean, 0.0);
+        }
+        // The remainder of a rounded division is exact in a fused operation, barring underflow.
+        two_sum(mean, (mean.mul_add(-len, sum) + rest) / len)
+    }
+}
+
+/// One bit pattern for all NaN: which one arithmetic gives differs between processors.
+fn canonical(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value }
+}
+
+impl Accumulator for FloatSum {
+    fn identity() -> Self {
+        Self::default()
+    }
+
+    #[inline]
+    fn combine(self, later: Self) -> Self {
+        // Adding the zero of an empty side would turn a sum of negative zeros positive.
+        if self.len == 0 {
+            return later;
+        }
+        if later.len == 0 {
+            return self;
+        }
+        let (high, error) = two_sum(self.high, later.high);
+        Self { high, low: self.low + later.low + error, len: self.len.wrapping_add(later.len) }
+    }
+}
+
+/// The exact sum of integers, and how many there were.
+///
+/// 192 bits in two's complement: the sum of the products of any two batches of 64-bit integers fits as long as they
+/// have fewer than 2^62 elements, and no machine can hold that many. Nothing is ever rounded, wrapped or saturated,
+/// and the value does not depend on the order of the elements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct IntegerSum {
+    /// The value, least significant limb first; the sign is the highest bit of the last limb.
+    limbs: [u64; 3],
+    /// Number of elements folded in.
+    len: u64,
+}
+
+impl IntegerSum {
+    /// `high * 2^64 + low`, the sum of `len` elements.
+    pub(super) fn from_halves(high: i128, low: u128, len: usize) -> Self {
+        let (middle, carry) = (high as u64).overflowing_add((low >> 64) as u64);
+        let top = ((high >> 64) as u64).wrapping_add(u64::from(carry));
+        Self { limbs: [low as u64, middle, top], len: len as u64 }
+    }
+
+    /// The sum of `len` elements.
+    pub(super) fn new(sum: i128, len: usize) -> Self {
+        Self { limbs: [sum as u64, (sum >> 64) as u64, (sum >> 127) as u64], len: len as u64 }
+    }
+
+    /// The sum, or `None` where an `i128` cannot hold it: only sums of products of 64-bit integers can be that large.
+    #[must_use]
+    pub fn value(self) -> Option<i128> {
+        let [low, middle, high] = self.limbs;
+        let value = (u128::from(middle) << 64 | u128::from(low)) as i128;
+        ((value >> 127) as u64 == high).then_some(value)
+    }
+
+    /// The sum as the nearest `f64`, ties to even.
+    #[must_use]
+    pub fn to_f64(self) -> f64 {
+        let (negative, [low, middle, high]) = self.magnitude();
+        let magnitude = if high == 0 {
+            (u128::from(middle) << 64 | u128::from(low)) as f64
+        } else {
+            // The dropped limb can only decide a tie, and one bit below the last place that counts says enough for
+            // that: `high` is not zero, so at least 64 of the 128 bits lie below the 53 of the result.
+            let rounded = (u128::from(high) << 64 | u128::from(middle) | u128::from(low != 0)) as f64;
+            rounded * TWO_POWER_64
+        };
+        if negative { -magnitude } else { magnitude }
+    }
+
+    /// The sum divided by the number of elements, each rounded once to `f64`; NaN where there were none.
+    #[must_use]
+    pub fn mean(self) -> f64 {
+        if self.len == 0 { f64::NAN } else { self.to_f64() / self.len as f64 }
+    }
+
+    /// How many elements were summed.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        self.len
+    }
+
+    /// Whether the value is negative, and its absolute value as unsigned limbs.
+    fn magnitude(self) -> (bool, [u64; 3]) {
+        if self.limbs[2] >> 63 == 0 {
+            return (false, self.limbs);
+        }
+        (true, add_limbs(self.limbs.map(|limb| !limb), [1, 0, 0]))
+    }
+}
+
+const TWO_POWER_64: f64 = 18_446_744_073_709_551_616.0;
+
+/// Sum modulo 2^192.
+fn add_limbs(a: [u64; 3], b: [u64; 3]) -> [u64; 3] {
+    let low = u128::from(a[0]) + u128::from(b[0]);
+    let middle = u128::from(a[1]) + u128::from(b[1]) + (low >> 64);
+    [low as u64, middle as u64, a[2].wrapping_add(b[2]).wrapping_add((middle >> 64) as u64)]
+}
+
+impl Accumulator for IntegerSum {
+    fn identity() -> Self {
+        Self::default()
+    }
+
+    #[inline]
+    fn combine(self, later: Self) -> Self {
+        Self { limbs: add_limbs(self.limbs, later.limbs), len: self.len.wrapping_add(later.len) }
+    }
+}
+
+/// Every digit of the value, in decimal.
+impl fmt::Display for IntegerSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const GROUP: u64 = 10_000_000_000_000_000_000; // 19 digits, the most a limb holds.
+        let (negative, mut limbs) = self.magnitude();
+        // 192 bits are at most 58 digits: four groups.
+        let mut groups = [0_u64; 4];
+        for group in &mut groups {
+            let mut remainder = 0_u64;
+            for limb in limbs.iter_mut().rev() {
+                let dividend = u128::from(remainder) << 64 | u128::from(*limb);
+                *limb = (dividend / u128::from(GROUP)) as u64;
+                remainder = (dividend % u128::from(GROUP)) as u64;
+            }
+            *group = remainder;
+        }
+        let leading = groups.iter().rposition(|&group| group != 0).unwrap_or(0);
+        let mut digits = groups[leading].to_string();
+        for group in groups[..leading].iter().rev() {
+            digits.push_str(&format!("{group:019}"));
+        }
+        f.pad_integral(!negative, "", &digits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn integer(high: i128, low: u128) -> IntegerSum {
+        IntegerSum::from_halves(high, low, 1)
+    }
+
+    #[test]
+    fn accumulators_have_the_size_of_their_words() {
+        assert_eq!(size_of::<FloatSum>(), 24);
+        assert_eq!(size_of::<IntegerSum>(), 32);
+    }
+
+    #[test]
+    fn wide_values_print_and_round() {
+        // 2^191 - 1, the largest, and -2^191, the smallest; digits from Python's integers.
+        let largest = integer(i128::MAX, u128::from(u64::MAX));
+        assert_eq!(largest.to_string(), "3138550867693340381917894711603833208051177722232017256447");
+        assert_eq!(largest.value(), None);
+        assert_eq!(largest.to_f64(), 2_f64.powi(191));
+        let smallest = integer(i128::MIN, 0);
+        assert_eq!(smallest.to_string(), "-3138550867693340381917894711603833208051177722232017256448");
+        assert_eq!(smallest.to_f64(), -(2_f64.powi(191)));
+        // Groups of zeros keep their zeros.
+        assert_eq!(IntegerSum::new(10_i128.pow(38), 1).to_string(), "100000000000000000000000000000000000000");
+        assert_eq!(IntegerSum::identity().to_string(), "0");
+        assert_eq!(format!("{:>6}", IntegerSum::new(-42, 1)), "   -42");
+        // Half of a unit in the last place: down to even, but up as soon as the lowest limb holds anything.
+        let tie = integer((1 << 116) + (1 << 63), 0);
+        assert_eq!(tie.to_f64(), 2_f64.powi(180));
+        let above_tie = integer((1 << 116) + (1 << 63), 1);
+        assert_eq!(above_tie.to_f64(), 2_f64.powi(180) + 2_f64.powi(128));
+    }
+
+    #[test]
+    fn empty_and_zero_sums() {
+        assert_eq!(FloatSum::identity().value().to_bits(), 0.0_f64.to_bits());
+        assert!(FloatSum::identity().mean().is_nan());
+        assert!(IntegerSum::identity().mean().is_nan());
+        let negative = FloatSum::new(-0.0, 1);
+        assert_eq!(negative.value().to_bits(), (-0.0_f64).to_bits());
+        assert_eq!(negative.combine(negative).value().to_bits(), (-0.0_f64).to_bits());
+        assert_eq!(FloatSum::identity().combine(negative).value().to_bits(), (-0.0_f64).to_bits());
+        assert_eq!(negative.combine(FloatSum::identity()).value().to_bits(), (-0.0_f64).to_bits());
+        assert_eq!(negative.combine(FloatSum::new(0.0, 1)).value().to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn errors_are_carried_and_forgotten_beyond_the_finite() {
+        let parts = [1e16, 1.0, -1e16].map(|value| FloatSum::new(value, 1));
+        let total = parts[0].combine(parts[1]).combine(parts[2]);
+        assert_eq!(total.value(), 1.0);
+        assert_eq!(total.mean(), 1.0 / 3.0);
+
+        let infinite = FloatSum::new(f64::INFINITY, 1);
+        assert_eq!(total.combine(infinite).combine(total).value(), f64::INFINITY);
+        let undefined = infinite.combine(FloatSum::new(f64::NEG_INFINITY, 1));
+        assert_eq!(undefined.value().to_bits(), f64::NAN.to_bits());
+        let overflowed = FloatSum::new(f64::MAX, 1).combine(FloatSum::new(f64::MAX, 1));
+        assert_eq!(overflowed.value(), f64::INFINITY);
+        // Any NaN comes out as the same one.
+        assert_eq!(FloatSum::new(-f64::NAN, 1).value().to_bits(), f64::NAN.to_bits());
+    }
+
+    proptest! {
+        #[test]
+        fn two_sum_is_exact(a in -1e15..1e15_f64, b in -1e15..1e15_f64) {
+            // Multiples of 2^-40 below 2^50: integers of at most 90 bits.
+            let (a, b): (f64, f64) = (a.round(), b.round() / 2_f64.powi(40));
+            let fixed = |value: f64| (value * 2_f64.powi(40)) as i128;
+            let (sum, error) = two_sum(a, b);
+            prop_assert_eq!(fixed(a) + fixed(b), fixed(sum) + fixed(error));
+        }
+
+        #[test]
+        fn integers_combine_exactly_in_any_order(a: i128, b: i128, c: i128) {
+            // Arbitrary bits as 2^64 multiples, so that the third limb takes part.
+            let [a, b, c] = [a / 4, b / 4, c / 4];
+            let parts = [integer(a, 3), integer(b, u128::MAX), integer(c, 1 << 64)];
+            let left = parts[0].combine(parts[1]).combine(parts[2]);
+            let right = parts[0].combine(parts[1].combine(parts[2]));
+            prop_assert_eq!(left, right);
+            prop_assert_eq!(left, parts[2].combine(parts[0]).combine(parts[1]));
+            prop_assert_eq!(left.count(), 3);
+            // 3 + (2^128 - 1) + 2^64 = 2^64 * (2^64 + 1) + 2
+            prop_assert_eq!(left.limbs, IntegerSum::from_halves(a + b + c + (1 << 64) + 1, 2, 3).limbs);
+        }
+
+        #[test]
+        fn narrow_values_agree_with_i128(value: i128, shift in 0_u32..127) {
+            let value = value >> shift;
+            let sum = IntegerSum::new(value, 1);
+            prop_assert_eq!(sum.value(), Some(value));
+            prop_assert_eq!(sum.to_f64(), value as f64);
+            prop_assert_eq!(sum.to_string(), value.to_string());
+            prop_assert_eq!(sum, IntegerSum::identity().combine(sum));
+        }
+
+        #[test]
+        fn any_bytes_combine_without_panic(a: [u8; 24], b: [u8; 24], c: [u8; 32], d: [u8; 32]) {
+            let sum = bytemuck::cast::<_, FloatSum>(a).combine(bytemuck::cast(b));
+            let _ = (sum.value(), sum.mean());
+            let sum = bytemuck::cast::<_, IntegerSum>(c).combine(bytemuck::cast(d));
+            let _ = (sum.value(), sum.mean(), sum.to_string());
+        }
+    }
+}
