@@ -12,7 +12,7 @@ kernel! {
             return Err("0 never reaches 1".into());
         }
         while number != 1 {
-            number = if number % 2 == 0 { number / 2 } else { 3 * number + 1 };
+            number = if number.is_multiple_of(2) { number / 2 } else { 3 * number + 1 };
             steps[0] += 1;
         }
         Ok(())

@@ -12,7 +12,7 @@ mod arena;
 #[cfg(not(workring_loom))]
 mod engine;
 #[cfg(not(workring_loom))]
-mod formats;
+pub mod formats;
 #[cfg(not(workring_loom))]
 mod front;
 #[cfg(not(workring_loom))]
@@ -39,7 +39,7 @@ pub use crate::{
     front::job::{CancelHandle, Cancelled, Held, Job, Payload},
     front::job_set::{Finish, JobSet},
     front::kernels,
-    front::rows::{Many, RowFailure, RowParams, Rows},
+    front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
 };
 pub use error::{Error, Failed, Result};
 

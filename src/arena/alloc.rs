@@ -353,6 +353,7 @@ impl Allocator {
         Statistics { live_blocks: self.live.count as u64, free_resident, ..self.figures }
     }
 
+    #[cfg(test)]
     /// Checks that live blocks, bins and free extents cover the capacity exactly once, and that every count and index
     /// agrees with what it counts. Sorts a list of all blocks.
     ///

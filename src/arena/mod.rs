@@ -185,11 +185,6 @@ impl Arena {
         }
     }
 
-    /// Whether the pages can be mapped by other processes.
-    pub(crate) fn is_shareable(&self) -> bool {
-        self.mapping.kind() == crate::os::map::Kind::SharedMemory
-    }
-
     /// The address of a block's first byte.
     pub(crate) fn address(&self, block: Block) -> NonNull<u8> {
         assert!(block.offset.checked_add(block.len).is_some_and(|end| end <= self.mapping.len() as u64));
@@ -260,7 +255,7 @@ impl Arena {
         let ranges_len = u64::from(shares) * size_of::<RangeLine>() as u64;
         let header_len = size_of::<FanOutHeader>() as u64;
         let base = self.resolve(handle, header_len + ranges_len)?;
-        if handle >> OFFSET_BITS != 0 || handle % ALIGNMENT as u64 != 0 {
+        if handle >> OFFSET_BITS != 0 || !handle.is_multiple_of(ALIGNMENT as u64) {
             return Err(Error::Corrupt { what: "fan-out handle", offset: handle, expected: 0, found: handle });
         }
         // SAFETY: the bytes lie inside the arena's own mapping, are aligned to 64 bytes, and both types consist of atomics
@@ -280,7 +275,7 @@ impl Arena {
     /// [`Error::Corrupt`] when it does not lie there.
     pub(crate) fn failure_text(&self, handle: u64) -> Result<&FailureText> {
         let base = self.resolve(handle, size_of::<FailureText>() as u64)?;
-        if handle >> OFFSET_BITS != 0 || handle % ALIGNMENT as u64 != 0 {
+        if handle >> OFFSET_BITS != 0 || !handle.is_multiple_of(ALIGNMENT as u64) {
             return Err(Error::Corrupt { what: "failure text handle", offset: handle, expected: 0, found: handle });
         }
         // SAFETY: inside the arena's own mapping, aligned to 64 bytes, atomics only (laws 1 and 2).

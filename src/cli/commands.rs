@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
-use workring::numeric::{self, Accumulator, Element as _, Float, IntegerSum, Stats};
+use workring::numeric::{self, Accumulator, Float, IntegerSum, Stats};
 use workring::{Chunking, Element, ElementType, Engine, Error, HostInfo, inspect_npy};
 
 use super::args::{Arguments, Command, ElementName, Function, Generator, GlobalOptions, Reduction};

@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn integers_keep_every_digit() {
-        let sum = kernels::dot(&[u64::MAX; 9], &[u64::MAX; 9]).unwrap();
+        let sum = numeric::dot(&[u64::MAX; 9], &[u64::MAX; 9]).unwrap();
         let report = reduce_pair_report("dot", [Path::new("x"), Path::new("y")], "uint64", 9, sum);
         assert_eq!(
             render(&[report], OutputFormat::Json),

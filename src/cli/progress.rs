@@ -4,8 +4,9 @@ use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::units::{format_duration, format_rate, format_size};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Work shorter than this shows no bar.
@@ -43,7 +44,8 @@ impl Progress {
     }
 }
 
-/// Runs `work` over `total` bytes, with a bar on stderr when that is a terminal, it takes long and `quiet` is not asked for.
+/// Runs `work` over `total` bytes, with a bar on stderr when it takes long and a line about its speed at the end. Where
+/// stderr is no terminal, or `quiet` is asked for, there is neither.
 pub(crate) fn with_progress<R>(label: &str, total: u64, quiet: bool, work: impl FnOnce(&Progress) -> R) -> R {
     let progress = Progress { done: AtomicU64::new(0) };
     if quiet || !stderr().is_terminal() {
@@ -71,8 +73,14 @@ pub(crate) fn with_progress<R>(label: &str, total: u64, quiet: bool, work: impl 
             }
             bar.finish_and_clear();
         });
+        let begun = Instant::now();
         let result = work(&progress);
         drop(finished);
+        if !is_interrupted() {
+            let elapsed = begun.elapsed();
+            let (size, time, rate) = (format_size(total), format_duration(elapsed), format_rate(total, elapsed));
+            eprintln!("{label}: {size} in {time} ({rate})");
+        }
         result
     })
 }

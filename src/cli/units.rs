@@ -120,19 +120,6 @@ pub(crate) fn format_duration(elapsed: Duration) -> String {
     format!("{} h {:02} min", minutes / 60, minutes % 60)
 }
 
-/// A count with its digits in groups of three: `336,776`.
-pub(crate) fn format_count(count: u64) -> String {
-    let digits = count.to_string();
-    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 fn three_digits(value: f64) -> String {
     // The bounds lie half a last digit below the powers of ten, where rounding gains a digit.
     if value < 9.995 {
@@ -235,17 +222,7 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn counts_are_written_in_groups(count: u64, shift in 0..64_u32) {
-            let count = count >> shift;
-            let text = format_count(count);
-            prop_assert_eq!(text.replace(',', "").parse(), Ok(count));
-            let groups: Vec<&str> = text.split(',').collect();
-            prop_assert!((1..=3).contains(&groups[0].len()));
-            prop_assert!(groups[1..].iter().all(|group| group.len() == 3));
-        }
-
-        #[test]
+            #[test]
         fn no_text_panics(text in "\\PC*", digits in "[0-9_eEkKmMgGiIbB ]*") {
             let _ = (parse_size(&text), parse_count(&text), parse_size(&digits), parse_count(&digits));
         }

@@ -13,11 +13,6 @@ use crate::ids::DescriptorIndex;
 use crate::layout::records::{BatchReference, Descriptor, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES};
 use crate::sync::Ordering;
 
-/// Inputs a kernel can have.
-pub(crate) const MAX_INPUTS: usize = 8;
-/// Outputs a kernel can have.
-pub(crate) const MAX_OUTPUTS: usize = 4;
-
 /// Handles and lengths in bytes of a call's batches: inputs first, then outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct References {

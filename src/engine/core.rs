@@ -309,7 +309,7 @@ impl Core {
 
     /// As [`Core::notify`], right after a successful [`Core::publish`], whose fence serves both.
     pub(crate) fn notify_published(&self, jobs: u32) {
-        let calls = self.sleepers().notify_fenced(jobs.min(self.config.threads as u32));
+        let calls = self.sleepers().notify(jobs.min(self.config.threads as u32));
         if calls > 0 {
             self.wake_calls.fetch_add(calls, Ordering::Relaxed);
         }

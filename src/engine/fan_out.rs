@@ -173,8 +173,6 @@ pub(crate) struct FanOutEnd {
     pub(crate) failure: Option<(u32, Error)>,
     /// The chunk in which the caller's own share failed.
     pub(crate) own_failure: Option<u32>,
-    /// Rows that failed, where rows are jobs of their own.
-    pub(crate) failed_rows: u64,
 }
 
 /// What a fan-out needs besides its plan.
@@ -228,12 +226,7 @@ impl Spread<'_> {
             own_failure = body(header, ranges);
         }
         let failure = children.finish(caller_runs || children.count == 0, header, ranges);
-        Ok(FanOutEnd {
-            stop: header.stop.load(Ordering::Relaxed),
-            failure,
-            own_failure,
-            failed_rows: header.failed_rows.load(Ordering::Relaxed),
-        })
+        Ok(FanOutEnd { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
     }
 
     fn prepare(&self, header: &FanOutHeader, ranges: &[RangeLine]) {

@@ -175,13 +175,13 @@ impl<'a> Frame<'a> {
 }
 
 fn typed<T: Pod>(slice: RawSlice) -> Result<(NonNull<T>, usize), KernelError> {
-    if size_of::<T>() == 0 || slice.len_bytes % size_of::<T>() != 0 {
+    if size_of::<T>() == 0 || !slice.len_bytes.is_multiple_of(size_of::<T>()) {
         return Err(KernelError::mismatch());
     }
     if slice.len_bytes == 0 {
         return Ok((NonNull::dangling(), 0));
     }
-    if slice.start.as_ptr() as usize % align_of::<T>() != 0 {
+    if !(slice.start.as_ptr() as usize).is_multiple_of(align_of::<T>()) {
         return Err(KernelError::mismatch());
     }
     Ok((slice.start.cast(), slice.len_bytes / size_of::<T>()))

@@ -59,16 +59,19 @@ unsafe impl Sync for LocalSlot {}
 // SAFETY: as above.
 unsafe impl Send for LocalSlot {}
 
+/// A closure that came back without having run.
+type Unstarted<R> = Box<dyn FnOnce() -> R + Send>;
+
 /// The claim on a closure's result; made when the closure is put into its slot, redeemed when its job is done.
 pub(crate) struct Ticket<R> {
-    take_closure: fn(&LocalSlot) -> Option<Box<dyn FnOnce() -> R + Send>>,
+    take_closure: fn(&LocalSlot) -> Option<Unstarted<R>>,
 }
 
 impl<R: Send + 'static> Ticket<R> {
     /// The result, or the closure itself when it never ran, or nothing when it panicked.
     ///
     /// `slot` must be the one the ticket was made for, and the caller the holder of its job, which is done.
-    pub(crate) fn redeem(self, slot: &LocalSlot) -> Result<R, Option<Box<dyn FnOnce() -> R + Send>>> {
+    pub(crate) fn redeem(self, slot: &LocalSlot) -> Result<R, Option<Unstarted<R>>> {
         // SAFETY: the holder of a done job owns the slot (law 1), and a ticket is made only by `keep`, which stored a closure
         // returning `R` there.
         match unsafe { slot.take_result::<R>() } {
@@ -97,10 +100,7 @@ where
 }
 
 /// Takes a closure out of the slot of a draft that will not be published.
-pub(crate) fn take_unpublished<R: Send + 'static>(
-    ticket: Ticket<R>,
-    slot: &LocalSlot,
-) -> Option<Box<dyn FnOnce() -> R + Send>> {
+pub(crate) fn take_unpublished<R: Send + 'static>(ticket: Ticket<R>, slot: &LocalSlot) -> Option<Unstarted<R>> {
     ticket.redeem(slot).err().flatten()
 }
 

@@ -87,4 +87,5 @@ pub(crate) struct EngineConfig {
     pub(crate) idle: Idle,
     pub(crate) help: Help,
     pub(crate) cores: usize,
+    pub(crate) pin: bool,
 }

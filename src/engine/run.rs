@@ -137,7 +137,8 @@ pub(crate) fn check_lengths(call: &Call, plan: &Plan) -> Result<()> {
     let inputs = call.info.inputs().len();
     for at in 0..call.count() {
         let len = call.slices[at].len_bytes() / call.element_size(at);
-        let fits = len == plan.total_len || (at >= inputs && plan.chunks > 0 && len % plan.chunks as usize == 0);
+        let fits =
+            len == plan.total_len || (at >= inputs && plan.chunks > 0 && len.is_multiple_of(plan.chunks as usize));
         if !fits {
             let what = if at < inputs { format!("input {at}") } else { format!("output {}", at - inputs) };
             return Err(Error::LengthMismatch { what, found: len as u64, expected: plan.total_len as u64 });
@@ -236,6 +237,9 @@ impl<'a> RowRunner<'a> {
     }
 }
 
+/// Runs one share of a fan-out over closures.
+type ShareRunner<'a> = dyn Fn(&FanOutHeader, &[RangeLine], u32) -> Option<u32> + Sync + 'a;
+
 /// Runs a closure over the chunks of a plan on the workers and, where it may help, on this thread.
 ///
 /// # Errors
@@ -265,7 +269,7 @@ pub(crate) fn closure_over_chunks(
             }
         })
     };
-    let shared: &(dyn Fn(&FanOutHeader, &[RangeLine], u32) -> Option<u32> + Sync) = &share;
+    let shared: &ShareRunner<'_> = &share;
     let caller = ParticipantSlot::ORIGIN;
     let spread = Spread { core, plan, priority, caller, param_rows: 0, row_status: 0 };
     let end = spread.run(
@@ -303,10 +307,6 @@ unsafe impl<T: Send> Sync for DisjointParts<'_, T> {}
 impl<'a, T> DisjointParts<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), elements: PhantomData }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
     }
 
     /// The elements of `range`, clipped to the slice.

@@ -10,7 +10,7 @@ use super::options::Idle;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::lockfree::futex;
-use crate::os::host::Deadline;
+use crate::os::host::{self, Deadline};
 use crate::sync::{Ordering, spin_hint};
 
 /// Looks at the rings between two looks at the clock.
@@ -80,7 +80,18 @@ fn ended(core: &Core) {
     futex::wake_all(&core.workers_alive);
 }
 
+/// Ties the calling worker to its core. Where the system refuses it runs anywhere, which is only slower.
+fn pin(me: ParticipantSlot) {
+    let cores = host::allowed_cores();
+    if let Some(&core) = cores.get((usize::from(me.get()) - 1) % cores.len().max(1)) {
+        let _ = host::pin_current_thread(core);
+    }
+}
+
 fn work(core: &Arc<Core>, me: ParticipantSlot) {
+    if core.config.pin {
+        pin(me);
+    }
     let mut budget = SpinBudget::new(core);
     loop {
         while let Some((index, _)) = core.take(me) {
@@ -144,9 +155,7 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>) -> Option<D
             {
                 return Some(index);
             }
-            if until.is_none() {
-                return None;
-            }
+            until?;
             spin_hint();
         }
         if until.is_none_or(|until| until.is_past()) || !core.is_open() {

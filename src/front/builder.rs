@@ -50,6 +50,7 @@ pub struct Builder {
     large_pages: bool,
     prefault: bool,
     retain: u64,
+    pin: bool,
 }
 
 impl Builder {
@@ -65,6 +66,7 @@ impl Builder {
             large_pages: true,
             prefault: false,
             retain: DEFAULT_RETAIN,
+            pin: false,
         }
     }
 
@@ -134,6 +136,14 @@ impl Builder {
         self
     }
 
+    /// Whether each worker shall stay on one core: worker `n` on the `n`th the process may use, starting again after the
+    /// last. No unless said; worth it where nothing else runs on the machine, harmful where something does. Without effect
+    /// on systems other than Linux.
+    pub fn pin(mut self, wanted: bool) -> Self {
+        self.pin = wanted;
+        self
+    }
+
     /// Makes the engine and starts its workers.
     ///
     /// # Errors
@@ -151,8 +161,8 @@ impl Builder {
             .map(|jobs| jobs.max(crate::layout::geometry::MIN_DESCRIPTORS))
             .ok_or_else(|| Error::invalid(format!("a queue holds 1 to 2^20 jobs, not {}", self.queue_capacity)))?;
         let arena = self.arena()?;
-        let Self { on_full, idle, help, .. } = self;
-        let config = EngineConfig { threads, queue_capacity, on_full, idle, help, cores };
+        let Self { on_full, idle, help, pin, .. } = self;
+        let config = EngineConfig { threads, queue_capacity, on_full, idle, help, cores, pin };
         let core = Arc::new(Core::new(config, arena)?);
         worker::start(&core)?;
         Ok(Engine::new_from(core))

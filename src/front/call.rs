@@ -11,7 +11,7 @@ use bytemuck::Pod;
 use super::arguments::{Batches, Collector};
 use super::closure::{Returns, Unstarted};
 use super::job::{Held, Job, Payload};
-use super::rows::{RowParams, Rows};
+use super::rows::{ManyJob, RowParams, Rows};
 use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
 use crate::engine::call::{self, Call as KernelCall, Param, References};
@@ -223,7 +223,7 @@ impl<'e> Call<'e> {
     ///
     /// # Errors
     /// As there.
-    pub fn submit_many<K, B, Q>(self, kernel: K, batches: B, params: Q) -> Result<Job<Rows<B, Q>>, Failed<(B, Q)>>
+    pub fn submit_many<K, B, Q>(self, kernel: K, batches: B, params: Q) -> Result<ManyJob<B, Q>, Failed<(B, Q)>>
     where
         K: Kernel,
         B: Batches<K::Inputs, K::Outputs>,
@@ -283,7 +283,7 @@ fn check_rows(call: &KernelCall, rows: usize) -> Result<()> {
     let inputs = call.info.inputs().len();
     for at in 0..call.count() {
         let len = call.slices[at].len_bytes() / call.element_size(at);
-        let fits = if rows == 0 { len == 0 } else { len % rows == 0 };
+        let fits = if rows == 0 { len == 0 } else { len.is_multiple_of(rows) };
         if !fits {
             let what = if at < inputs { format!("input {at}") } else { format!("output {}", at - inputs) };
             let expected = if rows == 0 { 0 } else { len.next_multiple_of(rows) as u64 };

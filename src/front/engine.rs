@@ -13,7 +13,7 @@ use super::call::{Call, SubmitAsync};
 use super::closure::{Returns, Unstarted};
 use super::job::{Held, Job};
 use super::job_set::JobSet;
-use super::rows::{RowParams, Rows};
+use super::rows::{ManyJob, RowParams};
 use crate::arena::ArenaStatistics;
 use crate::arena::batch::{Batch, UninitBatch};
 use crate::engine::core::Core;
@@ -366,7 +366,7 @@ impl Engine {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn submit_many<K, B, Q>(&self, kernel: K, batches: B, params: Q) -> Result<Job<Rows<B, Q>>, Failed<(B, Q)>>
+    pub fn submit_many<K, B, Q>(&self, kernel: K, batches: B, params: Q) -> Result<ManyJob<B, Q>, Failed<(B, Q)>>
     where
         K: Kernel,
         B: Batches<K::Inputs, K::Outputs>,
@@ -432,7 +432,7 @@ impl Engine {
                 None => futex::wait(&self.core.workers_alive, alive),
                 Some(deadline) if deadline.is_past() => return Err(Error::TimedOut { waited: limit }),
                 Some(deadline) => {
-                    wait_until(&self.core.workers_alive, alive, deadline, crate::os::futex::Scope::Private);
+                    let _ = wait_until(&self.core.workers_alive, alive, deadline, crate::os::futex::Scope::Private);
                 }
             }
         }

@@ -144,6 +144,8 @@ impl Engine {
         let (offset, len) =
             (usize::try_from(offset).map_err(|_| too_long())?, usize::try_from(len).map_err(|_| too_long())?);
         let mapping = Mapping::file_read_only(&file, path)?;
+        // Workers read chunk after chunk: the system may read ahead. A refusal costs nothing but speed.
+        let _ = mapping.advise_sequential();
         let segment = FileSegment::new(&self.core().arena, mapping)?;
         if aligned {
             SharedBatch::over_file(segment, offset, len)

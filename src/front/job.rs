@@ -182,7 +182,6 @@ impl<P: Payload> Job<P> {
     ///
     /// # Errors
     /// As [`Job::wait`], inside `Ok`; `Err(job)` when the time is over.
-    #[expect(clippy::type_complexity, reason = "the result of a wait, or the job itself: naming it would hide that")]
     pub fn wait_timeout(mut self, limit: Duration) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
         if self.core.check_process().is_err() {
             return Err(self);
@@ -200,7 +199,6 @@ impl<P: Payload> Job<P> {
     ///
     /// # Errors
     /// As [`Job::wait`], inside `Ok`; `Err(job)` when it is not done.
-    #[expect(clippy::type_complexity, reason = "as in `wait_timeout`")]
     pub fn try_take(mut self) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
         if !self.is_finished() {
             return Err(self);

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use core::fmt;
 
 use super::arguments::{Collector, HeldBatches};
-use super::job::{Finished, Payload};
+use super::job::{Finished, Job, Payload};
 use crate::arena::Arena;
 use crate::arena::batch::Batch;
 use crate::engine::execute::{ROW_FAILED, ROW_PANICKED, ROW_TEXTS, error_of};
@@ -64,6 +64,9 @@ pub struct Rows<B, Q> {
     pub(crate) rows: usize,
     pub(crate) kernel: &'static str,
 }
+
+/// A job of many rows.
+pub type ManyJob<B, Q> = Job<Rows<B, Q>>;
 
 /// The end of many jobs: what was handed over, and which of them failed.
 #[derive(Debug)]

@@ -226,7 +226,7 @@ impl RingHeader {
     }
 }
 
-#[cfg(any(test, workring_loom))]
+#[cfg(workring_loom)]
 impl IdleLine {
     /// An idle line outside any mapping, for tests and models.
     pub(crate) fn new() -> Self {

@@ -49,7 +49,8 @@ pub(crate) struct Control {
     ports: Table<Port>,
     port_bits: Table<AtomicU64>,
     redelivery_bits: Table<AtomicU64>,
-    mapping: Mapping,
+    /// Kept for as long as the tables point into it (law 3).
+    _mapping: Mapping,
 }
 
 // SAFETY: the tables point into the mapping, which `Control` owns and which may be used from any thread; everything reached
@@ -105,7 +106,7 @@ impl Control {
                 port_bits: Table::new(&mapping, geometry.port_bits),
                 redelivery_bits: Table::new(&mapping, geometry.redelivery_bits),
                 geometry,
-                mapping,
+                _mapping: mapping,
             })
         }
     }
@@ -114,16 +115,6 @@ impl Control {
         // SAFETY: the table lies inside the mapping (law 2), its records are atomics valid for any bit pattern (law 1), and
         // the mapping lives as long as `self` (law 3).
         unsafe { core::slice::from_raw_parts(table.base.as_ptr(), table.len) }
-    }
-
-    /// The checked geometry.
-    pub(crate) fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
-    /// Bytes of the mapping.
-    pub(crate) fn len_bytes(&self) -> u64 {
-        self.mapping.len() as u64
     }
 
     /// All descriptors.

@@ -269,7 +269,7 @@ mod tests {
             prop_assert_eq!(CellWord::empty(turn).index(), None);
             let range = RangeWord::new(next, end);
             prop_assert_eq!((range.next(), range.end()), (next, end));
-            prop_assert_eq!(range.remaining(), if end > next { end - next } else { 0 });
+            prop_assert_eq!(range.remaining(), (u64::from(end).max(u64::from(next)) - u64::from(next)) as u32);
         }
     }
 }

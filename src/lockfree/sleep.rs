@@ -56,7 +56,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     }
 
     /// Searching to running: the worker has a job. The caller then looks at the rings and, if an entry is left, calls
-    /// [`Sleepers::notify`]: that keeps the promise its searching bit made.
+    /// [`Sleepers::notify`] (its own fence serves as F1): that keeps the promise its searching bit made.
     pub(crate) fn found_job(&self, me: ParticipantSlot) {
         let (word, bit) = bit_of(me);
         self.line.searching[word].fetch_and(!bit, Ordering::Relaxed);
@@ -102,23 +102,11 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         self.found_job(me);
     }
 
-    /// Whether a worker is awake and looking, so that work given up now is found without a system call. A hint.
-    pub(crate) fn anyone_searching(&self) -> bool {
-        count(&self.line.searching) > 0
-    }
-
     /// Sees to it that `wanted` workers will look at the rings, waking as many as are missing. Makes no system call when
     /// enough are awake. Returns the number of system calls made.
     ///
-    /// Call it after the push that the workers are to find.
+    /// Call it after the push that the workers are to find, with a SeqCst fence (F1) in between.
     pub(crate) fn notify(&self, wanted: u32) -> u32 {
-        // SeqCst fence F1, see the head of this file.
-        fence(Ordering::SeqCst);
-        self.notify_fenced(wanted)
-    }
-
-    /// As [`Sleepers::notify`], for a caller that made a SeqCst fence (F1) after its last push already.
-    pub(crate) fn notify_fenced(&self, wanted: u32) -> u32 {
         let mut looking = count(&self.line.searching);
         let mut calls = 0;
         for (word_at, word) in self.line.idle.iter().enumerate() {

@@ -210,6 +210,7 @@ impl Mapping {
     }
 
     /// What stands behind the bytes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests check it; engines know what they asked for"))]
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
         self.kind
@@ -217,6 +218,7 @@ impl Mapping {
 
     /// The memfd behind shared memory, for handing to another process; `None` for every other kind.
     #[cfg(target_os = "linux")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "engines of processes hand it over"))]
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.memory_file.as_ref().map(AsFd::as_fd)
     }
