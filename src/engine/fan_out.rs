@@ -120,37 +120,42 @@ pub(crate) fn run_share(
 ) -> Option<u32> {
     let own = ranges.get(share as usize)?;
     loop {
-        while let Some(chunk) = range::take_front(&own.range) {
-            // Relaxed: the word carries no data; a stop seen late costs a chunk.
-            if header.stop.load(Ordering::Relaxed) != 0 {
-                return None;
+        let chunk = next_chunk(ranges, share)?;
+        // Relaxed: the word carries no data; a stop seen late costs a chunk.
+        if header.stop.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        if chunk >= chunks {
+            header.stop.store(stop::CORRUPT, Ordering::Relaxed);
+            return None;
+        }
+        match body(chunk) {
+            ChunkEnd::Done => {
+                // Relaxed: a mark for recovery and for people; only this share writes it.
+                own.done.store(own.done.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             }
-            if chunk >= chunks {
-                header.stop.store(stop::CORRUPT, Ordering::Relaxed);
+            ChunkEnd::Stop(reason) => {
+                // The first reason stands.
+                let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
+                if reason == stop::FAILED {
+                    own.failed.store(u64::from(chunk) + 1, Ordering::Relaxed);
+                    return Some(chunk);
+                }
                 return None;
-            }
-            match body(chunk) {
-                ChunkEnd::Done => {
-                    // Relaxed: a mark for recovery and for people; only this share writes it.
-                    own.done.store(own.done.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-                }
-                ChunkEnd::Stop(reason) => {
-                    // The first reason stands.
-                    let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
-                    if reason == stop::FAILED {
-                        own.failed.store(u64::from(chunk) + 1, Ordering::Relaxed);
-                        return Some(chunk);
-                    }
-                    return None;
-                }
             }
         }
-        let stolen = (1..ranges.len()).find_map(|step| {
-            let victim = &ranges[(share as usize + step) % ranges.len()];
-            range::steal_back(&victim.range)
-        })?;
-        range::refill(&own.range, stolen);
     }
+}
+
+/// The next chunk of the share's own range, or the first one stolen from another's; `None` when all ranges are empty.
+fn next_chunk(ranges: &[RangeLine], share: u32) -> Option<u32> {
+    let own = ranges.get(share as usize)?;
+    range::take_front(&own.range).or_else(|| {
+        (1..ranges.len()).find_map(|step| {
+            let victim = &ranges[(share as usize + step) % ranges.len()];
+            range::steal(&own.range, &victim.range)
+        })
+    })
 }
 
 /// A fan-out block in the arena, given back when dropped.

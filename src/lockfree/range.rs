@@ -3,6 +3,10 @@
 //! Whatever a word holds is exactly the work nobody has started, so a thief's exchange may succeed on a word that changed and
 //! changed back: the work it names is there. Chunks are handed out at most once because every one of them lies in at most one
 //! word, and every change of a word that removes chunks is a compare-and-swap.
+//!
+//! A thief keeps the first chunk it stole and runs it next; only the others go into its own word. Every successful exchange
+//! thus leads to a chunk that is run: were a stolen chunk put back into a word first, another thief could steal it before its
+//! owner came to it, and so on round the circle without anybody ever running it.
 
 use crate::layout::words::RangeWord;
 use crate::sync::{AtomicU64, Ordering};
@@ -24,8 +28,14 @@ pub(crate) fn take_front(word: &AtomicU64) -> Option<u32> {
     }
 }
 
-/// Cuts the back half (rounded up) off another share's range.
-pub(crate) fn steal_back(word: &AtomicU64) -> Option<RangeWord> {
+/// Moves the back half (rounded up) of another share's range into the caller's own, which is empty, and takes its first chunk.
+pub(crate) fn steal(own: &AtomicU64, victim: &AtomicU64) -> Option<u32> {
+    let stolen = steal_back(victim)?;
+    refill(own, RangeWord::new(stolen.next() + 1, stolen.end()));
+    Some(stolen.next())
+}
+
+fn steal_back(word: &AtomicU64) -> Option<RangeWord> {
     let mut current = RangeWord::from_bits(word.load(Ordering::Relaxed));
     loop {
         let remaining = current.remaining();
@@ -42,8 +52,7 @@ pub(crate) fn steal_back(word: &AtomicU64) -> Option<RangeWord> {
     }
 }
 
-/// Gives the caller's own, empty range new work, so that others can steal from it in turn.
-pub(crate) fn refill(word: &AtomicU64, range: RangeWord) {
+fn refill(word: &AtomicU64, range: RangeWord) {
     // Relaxed: a thief needs nothing but the word. Only the owner refills, and only when the range is empty, so no exchange
     // of a thief can be lost to this store.
     word.store(range.bits(), Ordering::Relaxed);
@@ -82,16 +91,16 @@ mod tests {
                 if let Some(chunk) = take_front(&words[owner]) {
                     handed[chunk as usize] += 1;
                 } else if owner != victim
-                    && let Some(range) = steal_back(&words[victim])
+                    && let Some(chunk) = steal(&words[owner], &words[victim])
                 {
-                    refill(&words[owner], range);
+                    handed[chunk as usize] += 1;
                 }
             };
             for (owner, victim) in moves {
                 step(owner % shares as usize, victim % shares as usize);
             }
-            // A round in which nothing is handed out moves work to an owner that takes it in the next one.
-            for _ in 0..4 * chunks { for owner in 0..shares as usize { step(owner, (owner + 1) % shares as usize); } }
+            // Every round in which work is left hands out a chunk: no chunk is stolen round and round without being run.
+            for _ in 0..chunks { for owner in 0..shares as usize { step(owner, (owner + 1) % shares as usize); } }
             prop_assert!(handed.iter().all(|&times| times == 1));
         }
     }
