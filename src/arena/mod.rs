@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::alloc::{Allocation, Allocator, Block};
 use crate::error::{Error, Result};
 use crate::layout::records::{FailureText, FanOutHeader, RangeLine};
+use crate::os::fork::ForkGuard;
 use crate::os::host;
 use crate::os::map::Mapping;
 
@@ -73,6 +74,8 @@ pub(crate) struct Arena {
     allocator: Mutex<Allocator>,
     segments: Box<[SegmentSlot]>,
     free_segments: Mutex<Vec<u16>>,
+    /// Knows a forked child: there the locks may be held by threads that do not exist, and the memory is the parent's.
+    fork: ForkGuard,
 }
 
 /// What an arena holds at one moment. All sizes in bytes.
@@ -134,6 +137,7 @@ impl Arena {
             segments: (0..MAX_SEGMENTS)
                 .map(|_| SegmentSlot { base: AtomicPtr::new(core::ptr::null_mut()), len: AtomicU64::new(0) })
                 .collect(),
+            fork: ForkGuard::new()?,
             free_segments: Mutex::new((1..=MAX_SEGMENTS as u16).rev().collect()),
         }))
     }
@@ -141,8 +145,9 @@ impl Arena {
     /// Takes a block of at least `len_bytes`.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] with the numbers.
+    /// [`Error::OutOfMemory`] with the numbers, [`Error::Forked`] in a forked child.
     pub(crate) fn allocate(&self, len_bytes: u64) -> Result<Allocation> {
+        self.check_process()?;
         lock(&self.allocator).allocate(len_bytes).map_err(|exhausted| Error::OutOfMemory {
             requested: exhausted.requested,
             free: exhausted.free.min(self.capacity),
@@ -151,7 +156,12 @@ impl Arena {
     }
 
     /// Gives a block back, and its pages to the system when the allocator says so.
+    ///
+    /// A forked child gives nothing back: what it has is a copy, or the parent's.
     pub(crate) fn free(&self, block: Block) {
+        if self.check_process().is_err() {
+            return;
+        }
         let mut allocator = lock(&self.allocator);
         match allocator.free(block) {
             Ok(None) => {}
@@ -165,6 +175,7 @@ impl Arena {
 
     /// Gives every free page back to the system.
     pub(crate) fn trim(&self) -> Result<()> {
+        self.check_process()?;
         let mut allocator = lock(&self.allocator);
         for release in allocator.trim() {
             self.mapping.give_back(release.offset as usize, release.len as usize)?;
@@ -183,6 +194,11 @@ impl Arena {
             high_water: statistics.high_water,
             allocations: statistics.allocations,
         }
+    }
+
+    /// Whether this process made the arena, and not one it was forked from.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.fork.is_forked_child() { Err(Error::Forked) } else { Ok(()) }
     }
 
     /// The address of a block's first byte.
@@ -231,6 +247,7 @@ impl Arena {
     /// # Errors
     /// [`Error::Unsupported`] when too many files are mapped at once.
     fn register(&self, mapping: &Mapping) -> Result<u16> {
+        self.check_process()?;
         let segment = lock(&self.free_segments).pop().ok_or_else(|| Error::Unsupported {
             what: format!("more than {MAX_SEGMENTS} files mapped by one engine at the same time"),
         })?;
@@ -241,6 +258,9 @@ impl Arena {
     }
 
     fn unregister(&self, segment: u16) {
+        if self.check_process().is_err() {
+            return;
+        }
         let slot = &self.segments[usize::from(segment) - 1];
         slot.base.store(core::ptr::null_mut(), Ordering::Relaxed);
         slot.len.store(0, Ordering::Relaxed);

@@ -24,7 +24,6 @@ use crate::lockfree::job::{self, Cancel, Claim};
 use crate::lockfree::ring::{Ring, Taken};
 use crate::lockfree::sleep::Sleepers;
 use crate::lockfree::{futex, port};
-use crate::os::fork::ForkGuard;
 use crate::os::futex::{Scope, Waited, wait_until};
 use crate::os::host::Deadline;
 use crate::sync::{Ordering, fence};
@@ -96,7 +95,6 @@ pub(crate) struct Core {
     lifecycle: AtomicU32,
     /// Workers that have not ended; a futex word.
     pub(crate) workers_alive: AtomicU32,
-    fork: ForkGuard,
     /// System calls made to wake workers, for people and tests that count them.
     wake_calls: AtomicU32,
     /// Which completion ports are taken.
@@ -117,7 +115,6 @@ impl Core {
             space: Space { sequence: AtomicU32::new(0), wakers: Mutex::new(Vec::new()) },
             lifecycle: AtomicU32::new(lifecycle::OPEN),
             workers_alive: AtomicU32::new(0),
-            fork: ForkGuard::new()?,
             wake_calls: AtomicU32::new(0),
             ports: Mutex::new(0),
         })
@@ -131,7 +128,7 @@ impl Core {
 
     /// Whether this process built the engine: a forked child has the memory but none of the threads.
     pub(crate) fn check_process(&self) -> Result<()> {
-        if self.fork.is_forked_child() { Err(Error::Forked) } else { Ok(()) }
+        self.arena.check_process()
     }
 
     pub(crate) fn is_open(&self) -> bool {

@@ -231,6 +231,9 @@ fn rows_job(
     let (param_rows, row_status) = (params.load(Ordering::Relaxed), statuses.load(Ordering::Relaxed));
     let chunk_len = rows.div_ceil(ROW_CHUNKS_AIMED_AT).clamp(1, ROWS_PER_CHUNK_MAX);
     let plan = Plan::new(rows, Some(chunk_len), 0).map_err(|_| Trouble::Corrupt)?;
+    if plan.chunks == 0 {
+        return Ok(());
+    }
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
     let spread = Spread { core, plan, priority: Priority::Normal, caller: who, param_rows, row_status };

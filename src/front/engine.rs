@@ -105,7 +105,7 @@ impl Engine {
         self.core.config.threads
     }
 
-    /// Counts of the moment. Does not block workers.
+    /// Counts of the moment. Takes the arena's lock for a moment; workers are not held up.
     pub fn statistics(&self) -> EngineStatistics {
         let participants = self.core.control.participants();
         EngineStatistics {

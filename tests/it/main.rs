@@ -1,2 +1,4 @@
 //! One binary for all integration tests; a module per promise.
+#[cfg(feature = "cli")]
+mod cli;
 mod smoke;
