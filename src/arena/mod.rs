@@ -79,7 +79,7 @@ pub(crate) struct Arena {
 }
 
 /// What an arena holds at one moment. All sizes in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct ArenaStatistics {
     /// What the arena was built with.
@@ -183,8 +183,11 @@ impl Arena {
         Ok(())
     }
 
-    /// What the arena holds.
+    /// What the arena holds; in a forked child only its capacity is known.
     pub(crate) fn statistics(&self) -> ArenaStatistics {
+        if self.check_process().is_err() {
+            return ArenaStatistics { capacity: self.capacity, ..ArenaStatistics::default() };
+        }
         let statistics = lock(&self.allocator).statistics();
         ArenaStatistics {
             capacity: self.capacity,

@@ -175,6 +175,9 @@ impl<P: Payload, K> Drop for JobSet<P, K> {
     fn drop(&mut self) {
         // The jobs detach first. A finisher that still reports to this port leaves a bit that its next owner ignores.
         self.jobs.clear();
+        if self.core.check_process().is_err() {
+            return;
+        }
         let mut taken = self.core.ports.lock().unwrap_or_else(PoisonError::into_inner);
         *taken &= !(1 << self.port);
     }
