@@ -188,17 +188,13 @@ impl Core {
             // Acquire: pairs with the release in `wake_space`.
             let sequence = self.space.sequence.load(Ordering::Acquire);
             if self.free.announce_waiter() {
-                // When nothing but unread results fills the table only their readers can make room: they get a while.
-                let patience = self.only_unread_results().then(|| Deadline::after(UNREAD_PATIENCE));
-                match deadline.or(patience) {
-                    None => futex::wait(&self.space.sequence, sequence),
-                    Some(until) => {
-                        let timed_out =
-                            wait_until(&self.space.sequence, sequence, until, Scope::Private) == Waited::TimedOut;
-                        if timed_out && (deadline.is_some() || self.only_unread_results()) {
-                            return Err(full());
-                        }
-                    }
+                // When nothing but unread results fills the table only their readers can make room: they get a while. The end
+                // of a job that nobody reads wakes nobody here, so the look is repeated however things stand now.
+                let only_unread = self.only_unread_results();
+                let until = deadline.unwrap_or_else(|| Deadline::after(UNREAD_PATIENCE));
+                let timed_out = wait_until(&self.space.sequence, sequence, until, Scope::Private) == Waited::TimedOut;
+                if timed_out && (deadline.is_some() || (only_unread && self.only_unread_results())) {
+                    return Err(full());
                 }
             }
             self.check_open()?;

@@ -113,6 +113,8 @@ impl<'a> ShareCall<'a> {
                 return ChunkEnd::Stop(reason);
             }
             match runner.run(chunk) {
+                // The kernel may have returned early, so the chunk does not count; it may have been the last one.
+                Ok(()) if runner.saw_stop() => ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED)),
                 Ok(()) => ChunkEnd::Done,
                 Err(error) => {
                     trouble = Some(error);
@@ -148,6 +150,10 @@ impl<'a> ShareCall<'a> {
                 return ChunkEnd::Stop(reason);
             }
             runner.run(self.plan.range(chunk), |row, trouble| rows.record(self.core, header, row, &trouble));
+            // As in `run`.
+            if runner.saw_stop() {
+                return ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED));
+            }
             ChunkEnd::Done
         });
         Ok(())

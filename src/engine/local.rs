@@ -40,9 +40,9 @@ struct Cell {
     drop_result: unsafe fn(*mut Storage),
 }
 
-unsafe fn nothing(_: *mut Storage) {}
+fn nothing(_: *mut Storage) {}
 
-unsafe fn nothing_to_run(_: *mut Storage) -> Result<(), Panicked> {
+fn nothing_to_run(_: *mut Storage) -> Result<(), Panicked> {
     Ok(())
 }
 

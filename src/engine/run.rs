@@ -120,6 +120,11 @@ impl<'a> ChunkRunner<'a> {
         let frame = &mut self.frame;
         flatten(catch(|| info.run(frame)))
     }
+
+    /// Whether the kernel was told to stop: it may have returned early.
+    pub(crate) fn saw_stop(&mut self) -> bool {
+        self.frame.context().saw_stop()
+    }
 }
 
 /// Which elements of an output a chunk writes: its own ones, or the chunk's part of an output with so many per chunk.
@@ -234,6 +239,11 @@ impl<'a> RowRunner<'a> {
             }
             from = row.get() + 1;
         }
+    }
+
+    /// Whether the kernel was told to stop: it may have returned early.
+    pub(crate) fn saw_stop(&mut self) -> bool {
+        self.frame.context().saw_stop()
     }
 }
 

@@ -131,7 +131,9 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
         // saw the engine open is found by that look (see `Core::publish`).
         let closing = !core.is_open();
         sleepers.prepare_to_park(me);
-        if core.has_work() {
+        // The lifecycle is read again after the fence: an engine that began to close before it could see this worker as parked
+        // has not woken it (see `Core::start_closing`, whose fence comes first then).
+        if core.has_work() || core.is_open() == closing {
             sleepers.resume(me);
             continue;
         }

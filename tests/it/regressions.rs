@@ -1,0 +1,82 @@
+//! Bugs that were found once, each with its story, so that they stay found.
+
+use std::sync::mpsc;
+use std::time::Duration;
+use workring::{Cancelled, Chunking, Context, Engine, Error, Idle, kernel};
+
+fn within<R: Send + 'static>(limit: Duration, body: impl FnOnce() -> R + Send + 'static) -> R {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(body());
+    });
+    receiver.recv_timeout(limit).expect("the body hangs")
+}
+
+/// A submit that began to wait while a job was still running slept for ever when that job's result, the last one missing,
+/// was left unread as well: only the return of a descriptor wakes it, and it had looked for unread results once.
+#[test]
+fn a_submit_that_waits_while_jobs_become_unread_ends() {
+    let error = within(Duration::from_secs(10), || {
+        let engine = Engine::builder().threads(1).queue_capacity(64).build().unwrap();
+        let jobs: Vec<_> =
+            (0..64).map(|_| engine.run(|| std::thread::sleep(Duration::from_millis(5))).unwrap()).collect();
+        let error = engine.run(|| ()).unwrap_err().error;
+        drop(jobs);
+        error
+    });
+    assert!(matches!(error, Error::QueueFull { .. }), "{error}");
+}
+
+kernel! {
+    pub fn until_told(y: &mut [u64], ctx: &mut Context) {
+        if ctx.chunk_index() == 0 { while !ctx.is_cancelled() {} return; }
+        y.fill(1);
+    }
+}
+
+/// A kernel that saw the deadline and returned early in the very last chunk made the call a success with outputs unwritten:
+/// the stop was looked for before each chunk only.
+#[test]
+fn a_chunk_that_returned_early_for_the_deadline_is_not_success() {
+    let engine = Engine::builder().threads(1).build().unwrap();
+    let mut y = engine.batch::<u64>(2).unwrap();
+    let result =
+        engine.job().deadline(Duration::from_millis(50)).map_chunks(until_told, (), &mut y, &(), Chunking::of(1));
+    assert!(matches!(result, Err(Error::DeadlineExceeded)), "{:?} {result:?}", &*y);
+}
+
+kernel! {
+    pub fn row_until_told(y: &mut [u64], row: &u64, ctx: &mut Context) {
+        if *row == 0 { while !ctx.is_cancelled() {} return; }
+        y[0] = 1;
+    }
+}
+
+/// The same for the rows of a `submit_many` and a cancel.
+#[test]
+fn rows_that_returned_early_for_a_cancel_are_not_success() {
+    let engine = Engine::builder().threads(1).build().unwrap();
+    let params = engine.batch_from_slice(&[0_u64]).unwrap();
+    let job = engine.submit_many(row_until_told, engine.batch::<u64>(1).unwrap(), params).unwrap();
+    while engine.statistics().queued > 0 {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(job.cancel(), Cancelled::WhileRunning);
+    let result = job.wait();
+    assert!(matches!(result, Err(ref failed) if matches!(failed.error, Error::Cancelled)), "{result:?}");
+}
+
+/// A worker that read "open", was overtaken by `close`, and then announced its sleep was woken by nobody: the close came
+/// before it could be seen as parked, and it did not look at the lifecycle again.
+#[test]
+fn every_close_ends_the_workers() {
+    for round in 0..300_u32 {
+        let engine =
+            Engine::builder().threads(1).capacity(1 << 16).queue_capacity(64).idle(Idle::Park).build().unwrap();
+        for _ in 0..(round * 7) % 3000 {
+            std::hint::spin_loop();
+        }
+        engine.close(Duration::from_secs(3)).unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
+}
