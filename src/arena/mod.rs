@@ -200,6 +200,7 @@ impl Arena {
     }
 
     /// Whether this process made the arena, and not one it was forked from.
+    #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         if self.fork.is_forked_child() { Err(Error::Forked) } else { Ok(()) }
     }
@@ -212,6 +213,7 @@ impl Arena {
     }
 
     /// The handle of bytes inside the arena, or `None` for an address elsewhere.
+    #[inline]
     pub(crate) fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
         let offset = (address.as_ptr() as usize).checked_sub(self.mapping.base().as_ptr() as usize)?;
         // One past the end is an address of the arena too: an empty batch may start there.
@@ -224,6 +226,7 @@ impl Arena {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the handle does not name that many bytes.
+    #[inline]
     pub(crate) fn resolve(&self, handle: u64, len_bytes: u64) -> Result<NonNull<u8>> {
         let (segment, offset) = ((handle >> OFFSET_BITS) as usize, handle & ((1 << OFFSET_BITS) - 1));
         let (base, len) = if segment == 0 {
@@ -236,11 +239,9 @@ impl Arena {
                 None => (None, 0),
             }
         };
-        let corrupt = Error::Corrupt { what: "batch handle", offset: handle, expected: len, found: len_bytes };
-        let Some(base) = base else { return Err(corrupt) };
-        if offset.checked_add(len_bytes).is_none_or(|end| end > len) {
-            return Err(corrupt);
-        }
+        let (Some(base), true) = (base, offset.checked_add(len_bytes).is_some_and(|end| end <= len)) else {
+            return Err(Error::Corrupt { what: "batch handle", offset: handle, expected: len, found: len_bytes });
+        };
         // SAFETY: `offset` was checked against the segment's length (law 1).
         Ok(unsafe { base.add(offset as usize) })
     }

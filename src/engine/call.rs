@@ -39,9 +39,9 @@ impl References {
     }
 }
 
-/// The parameter's bytes, aligned for any `Pod` type up to 64 bytes.
+/// The parameter's bytes, aligned for any `Pod` type that fits: no type is aligned beyond its size.
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
+#[repr(C, align(32))]
 pub(crate) struct ParamBytes([u8; INLINE_PARAM_LEN]);
 
 impl ParamBytes {
@@ -76,11 +76,13 @@ impl Param {
 /// A call whose batches were found in memory.
 pub(crate) struct Call {
     pub(crate) info: &'static KernelInfo,
-    pub(crate) slices: [RawSlice; MAX_BATCHES],
+    slices: [RawSlice; MAX_BATCHES],
+    count: usize,
     param: Param,
     param_block: RawSlice,
 }
 
+#[cold]
 fn corrupt(what: &'static str, expected: u64, found: u64) -> Error {
     Error::Corrupt { what, offset: 0, expected, found }
 }
@@ -96,33 +98,49 @@ impl Call {
         references: &[(u64, u64)],
         param: Param,
     ) -> Result<Self> {
-        let layouts = info.inputs().iter().chain(info.outputs());
+        Self::resolve_with(arena, info, references.len(), |at| references[at], param)
+    }
+
+    // Inlined: a call is a few hundred bytes, and this way it is built where it is used.
+    #[inline(always)]
+    fn resolve_with(
+        arena: &Arena,
+        info: &'static KernelInfo,
+        count: usize,
+        reference: impl Fn(usize) -> (u64, u64),
+        param: Param,
+    ) -> Result<Self> {
         let wanted = info.inputs().len() + info.outputs().len();
-        if references.len() != wanted || wanted > MAX_BATCHES {
-            return Err(corrupt("number of batches", wanted as u64, references.len() as u64));
+        if count != wanted || wanted > MAX_BATCHES {
+            return Err(corrupt("number of batches", wanted as u64, count as u64));
         }
         let mut slices = [RawSlice::EMPTY; MAX_BATCHES];
-        for ((slice, &(handle, len)), layout) in slices.iter_mut().zip(references).zip(layouts) {
+        for (at, (slice, layout)) in slices.iter_mut().zip(info.inputs().iter().chain(info.outputs())).enumerate() {
+            let (handle, len) = reference(at);
             let size = layout.size_bytes().max(1) as u64;
-            if len % size != 0 {
+            if !len.is_multiple_of(size) {
                 return Err(corrupt("length of a batch", size, len));
             }
             *slice = RawSlice::new(arena.resolve(handle, len)?, len as usize);
         }
-        let param_len = match param {
-            Param::Inline(_, len) | Param::Block { len, .. } => len,
+        let (param_len, param_block) = match param {
+            Param::Inline(_, len) => (len, RawSlice::EMPTY),
+            Param::Block { handle, len } => (len, RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize)),
         };
         if param_len as usize != info.param().size_bytes() {
             return Err(corrupt("length of the parameter", info.param().size_bytes() as u64, u64::from(param_len)));
         }
-        let param_block = match param {
-            Param::Inline(..) => RawSlice::EMPTY,
-            Param::Block { handle, len } => RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize),
-        };
-        Ok(Self { info, slices, param, param_block })
+        Ok(Self { info, slices, count, param, param_block })
+    }
+
+    /// The batches: inputs, then outputs.
+    #[inline]
+    pub(crate) fn slices(&self) -> &[RawSlice] {
+        &self.slices[..self.count]
     }
 
     /// Where the parameter lies; inside `self` when it travelled in the descriptor.
+    #[inline]
     pub(crate) fn param(&self) -> RawSlice {
         match &self.param {
             Param::Inline(bytes, len) => RawSlice::new(NonNull::from(&bytes.0).cast(), *len as usize),
@@ -131,18 +149,15 @@ impl Call {
     }
 
     /// Element size of batch `at`, in bytes.
+    #[inline]
     pub(crate) fn element_size(&self, at: usize) -> usize {
         let inputs = self.info.inputs();
         let layout = inputs.get(at).or_else(|| self.info.outputs().get(at.wrapping_sub(inputs.len())));
         layout.map_or(1, |layout| layout.size_bytes().max(1))
     }
-
-    /// Number of batches.
-    pub(crate) fn count(&self) -> usize {
-        self.info.inputs().len() + self.info.outputs().len()
-    }
 }
 
+#[inline]
 fn place<'a>(
     core: &'a Core,
     index: DescriptorIndex,
@@ -156,6 +171,7 @@ fn place<'a>(
 }
 
 /// Writes a call into a reserved descriptor.
+#[inline]
 pub(crate) fn write(core: &Core, draft: &Draft<'_>, kind: u32, kernel: u32, references: &[(u64, u64)], param: &Param) {
     let descriptor = draft.descriptor;
     // Relaxed, all of them: the publication (R1) makes them visible.
@@ -198,6 +214,7 @@ pub(crate) fn references(core: &Core, index: DescriptorIndex, descriptor: &Descr
 }
 
 /// The parameter of a descriptor.
+#[inline]
 pub(crate) fn param_of(descriptor: &Descriptor) -> Param {
     let len = descriptor.param_len.load(Ordering::Relaxed);
     if len as usize > INLINE_PARAM_LEN {
@@ -214,8 +231,14 @@ pub(crate) fn param_of(descriptor: &Descriptor) -> Param {
 ///
 /// # Errors
 /// [`Error::Corrupt`] for whatever no submitter writes.
+#[inline(always)]
 pub(crate) fn read(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Call> {
-    let (kernel, references) = references(core, index, descriptor);
+    let kernel = descriptor.kernel.load(Ordering::Relaxed);
     let info = registered(kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(kernel)))?;
-    Call::resolve(&core.arena, info, references.as_slice(), param_of(descriptor))
+    let count = (descriptor.shape.load(Ordering::Relaxed) >> 8 & 0xFF) as usize;
+    let reference = |at| match place(core, index, descriptor, at) {
+        Some(place) => (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed)),
+        None => (0, 0),
+    };
+    Call::resolve_with(&core.arena, info, count, reference, param_of(descriptor))
 }

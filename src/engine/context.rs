@@ -32,6 +32,7 @@ pub(crate) struct StopSignals<'a> {
 
 impl StopSignals<'_> {
     /// Whether any of them says stop.
+    #[inline]
     pub(crate) fn is_set(&self) -> bool {
         self.word.is_some_and(job::is_cancel_requested)
             // Relaxed: the word carries no data.
@@ -75,20 +76,14 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
+    #[inline]
     pub(crate) fn new(worker: u32, stop: StopSignals<'a>) -> Self {
-        let scratch = SCRATCH.with(|scratch| scratch.try_borrow_mut().map(|mut kept| core::mem::take(&mut *kept)));
-        Self {
-            worker,
-            chunk: 0,
-            range: 0..0,
-            halo_before: 0,
-            stop,
-            saw_stop: Cell::new(false),
-            scratch: scratch.unwrap_or_default(),
-        }
+        let saw_stop = Cell::new(false);
+        Self { worker, chunk: 0, range: 0..0, halo_before: 0, stop, saw_stop, scratch: Vec::new() }
     }
 
     /// Says which part of the call comes next.
+    #[inline]
     pub(crate) fn place(&mut self, chunk: usize, range: Range<usize>, halo_before: usize) {
         self.chunk = chunk;
         self.range = range;
@@ -126,6 +121,7 @@ impl<'a> Context<'a> {
     }
 
     /// Whether [`Context::is_cancelled`] ever said yes.
+    #[inline]
     pub(crate) fn saw_stop(&self) -> bool {
         self.saw_stop.get()
     }
@@ -139,6 +135,10 @@ impl<'a> Context<'a> {
         assert!(align_of::<T>() <= 64, "scratch memory is aligned to 64 bytes");
         let bytes = len.checked_mul(size_of::<T>()).expect("the scratch memory exceeds the address space");
         let lines = bytes.div_ceil(64);
+        if self.scratch.is_empty() {
+            let kept = SCRATCH.with(|scratch| scratch.try_borrow_mut().map(|mut kept| core::mem::take(&mut *kept)));
+            self.scratch = kept.unwrap_or_default();
+        }
         if self.scratch.len() < lines {
             self.scratch.resize(lines, Line::zeroed());
         }
@@ -149,7 +149,11 @@ impl<'a> Context<'a> {
 }
 
 impl Drop for Context<'_> {
+    #[inline]
     fn drop(&mut self) {
+        if self.scratch.is_empty() {
+            return;
+        }
         let kept = core::mem::take(&mut self.scratch);
         // A nested call on the same thread may have left its own memory here: the larger one is kept.
         let _ = SCRATCH.try_with(|scratch| {

@@ -121,27 +121,32 @@ impl Core {
     }
 
     /// Whether the engine may be used by this process and takes jobs.
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         self.check_process()?;
         if self.is_open() { Ok(()) } else { Err(Error::Closed) }
     }
 
     /// Whether this process built the engine: a forked child has the memory but none of the threads.
+    #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         self.arena.check_process()
     }
 
+    #[inline]
     pub(crate) fn is_open(&self) -> bool {
         // Relaxed: ordered by fences where it matters, see `publish` and `worker_may_end`.
         self.lifecycle.load(Ordering::Relaxed) == lifecycle::OPEN
     }
 
+    #[inline]
     pub(crate) fn sleepers<'s>(&'s self) -> Sleepers<'s, impl Fn(ParticipantSlot) -> Option<&'s AtomicU32> + use<'s>> {
         Sleepers::new(self.control.idle_line(), |slot| {
             self.control.participant(slot).map(|participant| &participant.park)
         })
     }
 
+    #[inline]
     fn ring(&self, priority: usize) -> Ring<'_> {
         let (header, cells) = self.control.ring(priority);
         Ring::new(header, cells)
@@ -152,11 +157,13 @@ impl Core {
         (0..PRIORITIES).map(|priority| self.ring(priority).len_hint()).sum()
     }
 
+    #[inline]
     pub(crate) fn has_work(&self) -> bool {
         (0..PRIORITIES).any(|priority| self.ring(priority).has_entries())
     }
 
     /// Takes a free descriptor, or `None` when all are in use.
+    #[inline]
     pub(crate) fn try_reserve(&self) -> Option<Draft<'_>> {
         // Bounded: each turn takes an index off the list.
         while let Some(index) = self.free.pop() {
@@ -225,6 +232,7 @@ impl Core {
         }
     }
 
+    #[inline]
     fn return_index(&self, index: DescriptorIndex) {
         if self.free.push(index) == Returned::WakeWaiters {
             self.wake_space();
@@ -236,6 +244,7 @@ impl Core {
     /// # Errors
     /// [`Error::QueueFull`] when the ring is full of entries of jobs that are gone, [`Error::Closed`] when the engine closed
     /// meanwhile. The descriptor is free again then.
+    #[inline]
     pub(crate) fn publish(&self, draft: Draft<'_>, priority: Priority) -> Result<JobReference> {
         let index = draft.index;
         self.publish_keeping(draft, priority).map_err(|(error, done)| {
@@ -246,6 +255,7 @@ impl Core {
 
     /// As [`Core::publish`], but on an error the descriptor is left done, for the caller to take its closure out and release
     /// it.
+    #[inline]
     pub(crate) fn publish_keeping(
         &self,
         mut draft: Draft<'_>,
@@ -290,17 +300,20 @@ impl Core {
         }
     }
 
+    #[inline]
     fn is_stale(&self, index: DescriptorIndex) -> bool {
         !self.control.descriptor(index).is_some_and(|descriptor| job::snapshot(&descriptor.word).is(State::Queued))
     }
 
     /// Sees to it that up to `jobs` workers look at the rings; no system call when enough are awake.
+    #[inline]
     pub(crate) fn notify(&self, jobs: u32) {
         fence(Ordering::SeqCst);
         self.notify_published(jobs);
     }
 
     /// As [`Core::notify`], right after a successful [`Core::publish`], whose fence serves both.
+    #[inline]
     pub(crate) fn notify_published(&self, jobs: u32) {
         let calls = self.sleepers().notify(jobs.min(self.config.threads as u32));
         if calls > 0 {
@@ -314,6 +327,7 @@ impl Core {
     }
 
     /// Takes the first queued job, highest priority first.
+    #[inline]
     pub(crate) fn take(&self, claimer: ParticipantSlot) -> Option<(DescriptorIndex, DescriptorWord)> {
         for priority in 0..PRIORITIES {
             let mut word = None;
@@ -337,6 +351,7 @@ impl Core {
     }
 
     /// Claims one particular job for the thread that waits for it.
+    #[inline]
     pub(crate) fn claim_own(&self, reference: JobReference, claimer: ParticipantSlot) -> Option<DescriptorWord> {
         let descriptor = self.control.descriptor(reference.index)?;
         match job::claim_generation(&descriptor.word, reference.generation, claimer, 0) {
@@ -352,6 +367,7 @@ impl Core {
     }
 
     /// What is owed after a job became done: wake, report, and free it when nobody holds it.
+    #[inline]
     pub(crate) fn serve(&self, index: DescriptorIndex, done: DescriptorWord) {
         const ANY: u64 = FLAG_WAITER | FLAG_PORT | FLAG_WAKER | FLAG_DETACHED;
         if !done.has(ANY) {

@@ -60,6 +60,7 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
 }
 
 /// The deadline of a job, if it has one.
+#[inline]
 pub(crate) fn deadline_of(descriptor: &Descriptor) -> Option<Deadline> {
     match descriptor.deadline_ns.load(Ordering::Relaxed) {
         0 => None,

@@ -83,7 +83,7 @@ pub struct KernelInfo {
     inputs: &'static [ElementLayout],
     outputs: &'static [ElementLayout],
     param: ElementLayout,
-    run: fn(&mut Frame<'_>) -> Result<(), KernelError>,
+    run: fn(&mut Frame<'_, '_>) -> Result<(), KernelError>,
     /// Index in the process's registry plus one; 0 before the first use.
     registered: AtomicU32,
 }
@@ -97,7 +97,7 @@ impl KernelInfo {
         inputs: &'static [ElementLayout],
         outputs: &'static [ElementLayout],
         param: ElementLayout,
-        run: fn(&mut Frame<'_>) -> Result<(), KernelError>,
+        run: fn(&mut Frame<'_, '_>) -> Result<(), KernelError>,
     ) -> Self {
         let mut hash = hash_bytes(0xcbf2_9ce4_8422_2325, signature.as_bytes());
         hash = hash_layouts(hash, inputs);
@@ -133,7 +133,7 @@ impl KernelInfo {
         self.param
     }
 
-    pub(crate) fn run(&self, frame: &mut Frame<'_>) -> Result<(), KernelError> {
+    pub(crate) fn run(&self, frame: &mut Frame<'_, '_>) -> Result<(), KernelError> {
         (self.run)(frame)
     }
 
@@ -406,7 +406,7 @@ macro_rules! __kernel_item {
             type Param = $pt;
 
             fn info(self) -> &'static $crate::KernelInfo {
-                fn run(frame: &mut $crate::__private::Frame<'_>) -> ::core::result::Result<(), $crate::KernelError> {
+                fn run(frame: &mut $crate::__private::Frame<'_, '_>) -> ::core::result::Result<(), $crate::KernelError> {
                     $(let $i = frame.input::<$it>()?;)*
                     $(let $o = frame.output::<$ot>()?;)*
                     #[allow(unused_variables)]
@@ -447,7 +447,7 @@ macro_rules! __kernel_item {
             type Param = $pt;
 
             fn info(self) -> &'static $crate::KernelInfo {
-                fn run(frame: &mut $crate::__private::Frame<'_>) -> ::core::result::Result<(), $crate::KernelError> {
+                fn run(frame: &mut $crate::__private::Frame<'_, '_>) -> ::core::result::Result<(), $crate::KernelError> {
                     $(let $i = frame.input::<$it>()?;)*
                     let accumulator = frame.output::<$ret>()?;
                     #[allow(unused_variables)]

@@ -44,6 +44,7 @@ pub(crate) fn install_hook() {
 }
 
 /// How deep this thread is inside kernels: above 0, a wait must not run foreign jobs.
+#[inline]
 pub(crate) fn depth() -> u32 {
     DEPTH.with(Cell::get)
 }
@@ -52,6 +53,7 @@ pub(crate) fn depth() -> u32 {
 ///
 /// # Errors
 /// [`Panicked`] when it panics. The caller treats whatever `body` was writing as unfinished.
+#[inline]
 pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Panicked> {
     struct Leave;
     impl Drop for Leave {

@@ -59,23 +59,27 @@ fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, P
 /// Runs a kernel once over whole batches.
 pub(crate) fn whole(call: &Call, worker: u32, signals: StopSignals<'_>) -> Result<(), Trouble> {
     let info = call.info;
-    let first_output = info.inputs().len();
-    let place = if info.outputs().is_empty() { 0 } else { first_output };
-    let len = call.slices[place].len_bytes() / call.element_size(place);
+    let (inputs, outputs) = call.slices().split_at(info.inputs().len());
+    let (first, size) = match outputs.first() {
+        Some(output) => (Some(output), call.element_size(inputs.len())),
+        None => (inputs.first(), call.element_size(0)),
+    };
     let mut context = Context::new(worker, signals);
-    context.place(0, 0..len, 0);
+    context.place(0, 0..first.map_or(0, |slice| slice.len_bytes() / size), 0);
     // SAFETY: the slices were resolved against the mapping and belong to this call alone (law 1); `call`, and with it an
     // inline parameter, outlives the frame.
-    let mut frame = unsafe { Frame::new(call.slices, first_output, info.outputs().len(), call.param(), context) };
+    let mut frame = unsafe { Frame::new(inputs, outputs, call.param(), &mut context) };
     let result = flatten(catch(|| info.run(&mut frame)));
-    if result.is_ok() && frame.context().saw_stop() { Err(Trouble::Cancelled) } else { result }
+    if result.is_ok() && context.saw_stop() { Err(Trouble::Cancelled) } else { result }
 }
 
 /// Runs a kernel over the chunks of a plan.
 pub(crate) struct ChunkRunner<'a> {
     call: &'a Call,
     plan: Plan,
-    frame: Frame<'a>,
+    /// The parts of the batches that belong to the chunk at hand.
+    parts: [RawSlice; MAX_BATCHES],
+    context: Context<'a>,
 }
 
 impl<'a> ChunkRunner<'a> {
@@ -90,40 +94,35 @@ impl<'a> ChunkRunner<'a> {
             expected: 0,
             found: 0,
         })?;
-        let context = Context::new(worker, signals);
-        let (inputs, outputs) = (call.info.inputs().len(), call.info.outputs().len());
-        // SAFETY: no slice of the frame is used before `run` has set it to a part of the call's slices.
-        let frame = unsafe { Frame::new([RawSlice::EMPTY; MAX_BATCHES], inputs, outputs, call.param(), context) };
-        Ok(Self { call, plan, frame })
+        Ok(Self { call, plan, parts: [RawSlice::EMPTY; MAX_BATCHES], context: Context::new(worker, signals) })
     }
 
     /// Runs one chunk.
     pub(crate) fn run(&mut self, chunk: u32) -> Result<(), Trouble> {
         let (range, input_range) = (self.plan.range(chunk), self.plan.input_range(chunk));
-        let inputs = self.call.info.inputs().len();
-        for at in 0..self.call.count() {
+        let info = self.call.info;
+        let inputs = info.inputs().len();
+        for (at, slice) in self.call.slices().iter().enumerate() {
             let size = self.call.element_size(at);
-            let slice = self.call.slices[at];
             let elements = if at < inputs {
                 input_range.clone()
             } else {
                 output_range(slice.len_bytes() / size, &self.plan, chunk)
             };
-            let part = slice.part(elements.start.saturating_mul(size), elements.end.saturating_mul(size));
-            // SAFETY: the part lies inside a slice of the call; this participant alone runs the chunk and no other chunk has
-            // an output element in common with it (law 2).
-            unsafe { self.frame.set(at, part) };
+            self.parts[at] = slice.part(elements.start.saturating_mul(size), elements.end.saturating_mul(size));
         }
         let halo_before = range.start - input_range.start;
-        self.frame.context().place(chunk as usize, range, halo_before);
-        let info = self.call.info;
-        let frame = &mut self.frame;
-        flatten(catch(|| info.run(frame)))
+        self.context.place(chunk as usize, range, halo_before);
+        let (inputs, outputs) = self.parts[..self.call.slices().len()].split_at(inputs);
+        // SAFETY: the parts lie inside slices of the call; this participant alone runs the chunk and no other chunk has an
+        // output element in common with it (law 2).
+        let mut frame = unsafe { Frame::new(inputs, outputs, self.call.param(), &mut self.context) };
+        flatten(catch(|| info.run(&mut frame)))
     }
 
     /// Whether the kernel was told to stop: it may have returned early.
-    pub(crate) fn saw_stop(&mut self) -> bool {
-        self.frame.context().saw_stop()
+    pub(crate) fn saw_stop(&self) -> bool {
+        self.context.saw_stop()
     }
 }
 
@@ -140,8 +139,8 @@ fn output_range(output_len: usize, plan: &Plan, chunk: u32) -> Range<usize> {
 /// Checks that every input has the plan's length, and every output that length or a fixed number of elements per chunk.
 pub(crate) fn check_lengths(call: &Call, plan: &Plan) -> Result<()> {
     let inputs = call.info.inputs().len();
-    for at in 0..call.count() {
-        let len = call.slices[at].len_bytes() / call.element_size(at);
+    for (at, slice) in call.slices().iter().enumerate() {
+        let len = slice.len_bytes() / call.element_size(at);
         let fits =
             len == plan.total_len || (at >= inputs && plan.chunks > 0 && len.is_multiple_of(plan.chunks as usize));
         if !fits {
@@ -159,7 +158,7 @@ pub(crate) struct RowRunner<'a> {
     params: RawSlice,
     strides: [usize; MAX_BATCHES],
     param_stride: usize,
-    frame: Frame<'a>,
+    context: Context<'a>,
 }
 
 impl<'a> RowRunner<'a> {
@@ -181,57 +180,58 @@ impl<'a> RowRunner<'a> {
             found: found as u64,
         };
         let mut strides = [0; MAX_BATCHES];
-        for (at, stride) in strides.iter_mut().enumerate().take(call.count()) {
-            let (len, size) = (call.slices[at].len_bytes(), call.element_size(at));
-            if rows == 0 || (len / size) % rows != 0 {
+        for (at, slice) in call.slices().iter().enumerate() {
+            let (len, size) = (slice.len_bytes(), call.element_size(at));
+            if rows == 0 || !(len / size).is_multiple_of(rows) {
                 return Err(corrupt(len));
             }
-            *stride = len / rows;
+            strides[at] = len / rows;
         }
         let param_stride = call.info.param().size_bytes();
         if params.len_bytes() != param_stride * rows {
             return Err(corrupt(params.len_bytes()));
         }
-        let context = Context::new(worker, signals);
-        let (inputs, outputs) = (call.info.inputs().len(), call.info.outputs().len());
-        // SAFETY: no slice of the frame is used before `run` has set it to a row.
-        let frame = unsafe { Frame::new([RawSlice::EMPTY; MAX_BATCHES], inputs, outputs, RawSlice::EMPTY, context) };
-        Ok(Self { call, rows, params, strides, param_stride, frame })
+        Ok(Self { call, rows, params, strides, param_stride, context: Context::new(worker, signals) })
     }
 
-    fn aim(&mut self, row: usize) {
-        for at in 0..self.call.count() {
-            let stride = self.strides[at];
-            let slice = self.call.slices[at].part(row * stride, (row + 1) * stride);
-            // SAFETY: the row lies inside a slice of the call, and only this participant runs it (law 2).
-            unsafe { self.frame.set(at, slice) };
+    /// The slices of one row.
+    fn row(&self, row: usize) -> [RawSlice; MAX_BATCHES] {
+        let mut parts = [RawSlice::EMPTY; MAX_BATCHES];
+        for ((part, slice), stride) in parts.iter_mut().zip(self.call.slices()).zip(self.strides) {
+            *part = slice.part(row * stride, (row + 1) * stride);
         }
-        let param = self.params.part(row * self.param_stride, (row + 1) * self.param_stride);
-        // SAFETY: one parameter inside the batch of parameters, which is read only.
-        unsafe { self.frame.set_param(param) };
+        parts
     }
 
     /// Runs the rows of `range`; `failed` is told of each that fails or panics. The others run all the same.
     pub(crate) fn run(&mut self, range: Range<usize>, mut failed: impl FnMut(usize, Trouble)) {
         let end = range.end.min(self.rows);
+        let (info, count) = (self.call.info, self.call.slices().len());
+        let inputs = info.inputs().len();
         let mut from = range.start;
         while from < end {
-            self.aim(from);
+            let mut parts = self.row(from);
+            let mut param = self.params.part(from * self.param_stride, (from + 1) * self.param_stride);
             let row = Cell::new(from);
-            let (info, strides, param_stride) = (self.call.info, &self.strides, self.param_stride);
-            let frame = &mut self.frame;
+            let context = &mut self.context;
             let result = catch(|| {
                 loop {
                     let at = row.get();
-                    frame.context().place(at, at..at + 1, 0);
-                    info.run(frame)?;
+                    context.place(at, at..at + 1, 0);
+                    let (inputs, outputs) = parts[..count].split_at(inputs);
+                    // SAFETY: the row lies inside the slices of the call and only this participant runs it (law 2); the
+                    // parameter is one of a batch that is read only.
+                    info.run(&mut unsafe { Frame::new(inputs, outputs, param, context) })?;
                     row.set(at + 1);
                     if at + 1 == end {
                         return Ok(());
                     }
-                    // SAFETY: row `at + 1` lies before `end`, so inside the batches, and is this participant's (law 2); the
-                    // kernel has returned (law 3).
-                    unsafe { frame.next_row(strides, param_stride) };
+                    for (part, stride) in parts[..count].iter_mut().zip(&self.strides) {
+                        // SAFETY: row `at + 1` lies before `end`, so inside the batch.
+                        unsafe { part.step(*stride) };
+                    }
+                    // SAFETY: as above, for the batch of parameters.
+                    unsafe { param.step(self.param_stride) };
                 }
             });
             if let Err(trouble) = flatten(result) {
@@ -242,8 +242,8 @@ impl<'a> RowRunner<'a> {
     }
 
     /// Whether the kernel was told to stop: it may have returned early.
-    pub(crate) fn saw_stop(&mut self) -> bool {
-        self.frame.context().saw_stop()
+    pub(crate) fn saw_stop(&self) -> bool {
+        self.context.saw_stop()
     }
 }
 

@@ -270,8 +270,8 @@ impl Call<'_> {
 
 fn check_equal_lengths(kernel: &KernelCall, total_len: usize) -> Result<()> {
     let inputs = kernel.info.inputs().len();
-    for at in inputs..kernel.count() {
-        let len = kernel.slices[at].len_bytes() / kernel.element_size(at);
+    for (at, slice) in kernel.slices().iter().enumerate().skip(inputs) {
+        let len = slice.len_bytes() / kernel.element_size(at);
         if len != total_len {
             let what = format!("output {}", at - inputs);
             return Err(Error::LengthMismatch { what, found: len as u64, expected: total_len as u64 });

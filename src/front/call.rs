@@ -281,8 +281,8 @@ pub(crate) fn collect(
 /// Every batch must have the same number of elements for each of the jobs.
 fn check_rows(call: &KernelCall, rows: usize) -> Result<()> {
     let inputs = call.info.inputs().len();
-    for at in 0..call.count() {
-        let len = call.slices[at].len_bytes() / call.element_size(at);
+    for (at, slice) in call.slices().iter().enumerate() {
+        let len = slice.len_bytes() / call.element_size(at);
         let fits = if rows == 0 { len == 0 } else { len.is_multiple_of(rows) };
         if !fits {
             let what = if at < inputs { format!("input {at}") } else { format!("output {}", at - inputs) };

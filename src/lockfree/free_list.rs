@@ -38,6 +38,7 @@ impl FreeList {
     }
 
     /// Takes a free index, the one returned last. `None` when there is none.
+    #[inline]
     pub(crate) fn pop(&self) -> Option<DescriptorIndex> {
         // Acquire (A6): the link of the index on top was written before it was pushed (R6).
         let mut head = self.head.load(Ordering::Acquire);
@@ -55,6 +56,7 @@ impl FreeList {
     }
 
     /// Returns an index.
+    #[inline]
     pub(crate) fn push(&self, index: DescriptorIndex) -> Returned {
         let Some(link) = self.next.get(index.get() as usize) else { return Returned::Quietly };
         let mut head = self.head.load(Ordering::Relaxed);

@@ -54,11 +54,13 @@ pub(crate) enum FlagSet {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BadState(pub(crate) DescriptorWord);
 
+#[inline]
 fn load(word: &AtomicU64, ordering: Ordering) -> DescriptorWord {
     DescriptorWord::from_bits(word.load(ordering))
 }
 
 /// Free to Reserved: the caller may fill the descriptor now.
+#[inline]
 pub(crate) fn reserve(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16) -> Result<DescriptorWord, BadState> {
     let current = load(word, Ordering::Relaxed);
     if !current.is(State::Free) {
@@ -76,6 +78,7 @@ pub(crate) fn reserve(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16
 /// Reserved to Queued: any worker may claim the job from here on.
 ///
 /// Only the owner of the reservation writes in this state, so a store suffices.
+#[inline]
 pub(crate) fn publish(word: &AtomicU64, reserved: DescriptorWord) -> DescriptorWord {
     let queued = reserved.with_state(State::Queued);
     // Release (R1): everything filled in becomes visible to whoever claims (A1).
@@ -90,6 +93,7 @@ pub(crate) fn abandon(word: &AtomicU64, reserved: DescriptorWord) {
 }
 
 /// Queued to Running, owned by the claimer.
+#[inline]
 pub(crate) fn claim(word: &AtomicU64, claimer: ParticipantSlot, incarnation: u16) -> Claim {
     let mut current = load(word, Ordering::Relaxed);
     // Bounded: an exchange fails only when a flag was set, of which there are six, or the state left Queued.
@@ -107,6 +111,7 @@ pub(crate) fn claim(word: &AtomicU64, claimer: ParticipantSlot, incarnation: u16
 }
 
 /// Queued to Running for one job only: as [`claim`], but a descriptor of another generation is left alone.
+#[inline]
 pub(crate) fn claim_generation(word: &AtomicU64, generation: u32, claimer: ParticipantSlot, incarnation: u16) -> Claim {
     if load(word, Ordering::Relaxed).generation() == generation {
         // The holder of the job asks, and only the holder can free it: the generation cannot change before the exchange.
@@ -117,6 +122,7 @@ pub(crate) fn claim_generation(word: &AtomicU64, generation: u32, claimer: Parti
 }
 
 /// Running to Done. Returns the word as it became, with every flag that was set in time: the finisher serves those.
+#[inline]
 pub(crate) fn finish(word: &AtomicU64, has_outcome: bool) -> Result<DescriptorWord, BadState> {
     let mut current = load(word, Ordering::Relaxed);
     // Bounded: an exchange fails only when one of the six flags was set meanwhile.
@@ -164,6 +170,7 @@ pub(crate) fn request_cancel(word: &AtomicU64, generation: u32) -> Cancel {
 }
 
 /// Sets `flag` on a job that is not done yet. Only the holder of the job may ask.
+#[inline]
 pub(crate) fn set_flag(word: &AtomicU64, flag: u64) -> FlagSet {
     // Acquire (A3): if the job is done the holder reads its outcome next.
     let mut current = load(word, Ordering::Acquire);

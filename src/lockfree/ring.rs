@@ -51,6 +51,7 @@ impl<'a> Ring<'a> {
     ///
     /// # Panics
     /// When the number of cells is not a power of two; the geometry rules that out.
+    #[inline]
     pub(crate) fn new(header: &'a RingHeader, cells: &'a [AtomicU64]) -> Self {
         assert!(cells.len().is_power_of_two());
         Self { header, cells }
@@ -74,6 +75,7 @@ impl<'a> Ring<'a> {
     ///
     /// # Errors
     /// [`Full`] when every cell is taken.
+    #[inline]
     pub(crate) fn push(&self, index: DescriptorIndex) -> Result<(), Full> {
         let mut tail = self.header.tail.load(Ordering::Relaxed);
         // Each turn of the loop ends the call or finds that another participant made progress; after as many turns as there
@@ -114,6 +116,7 @@ impl<'a> Ring<'a> {
     }
 
     /// Takes the first entry that `claim` accepts. Entries it refuses are removed: their jobs are gone.
+    #[inline]
     pub(crate) fn take(&self, mut claim: impl FnMut(DescriptorIndex) -> bool) -> Taken {
         let mut head = self.header.head.load(Ordering::Relaxed);
         loop {
@@ -152,6 +155,7 @@ impl<'a> Ring<'a> {
     }
 
     /// Removes entries at the head whose descriptors `is_stale` says are gone, at most `limit` of them.
+    #[inline]
     pub(crate) fn drop_stale(&self, limit: usize, is_stale: impl Fn(DescriptorIndex) -> bool) {
         for _ in 0..limit {
             let head = self.header.head.load(Ordering::Relaxed);
@@ -172,6 +176,7 @@ impl<'a> Ring<'a> {
     }
 
     /// Whether an entry waits. After `fence(SeqCst)` it sees every push made before the submitter's own fence.
+    #[inline]
     pub(crate) fn has_entries(&self) -> bool {
         let (at, turn) = self.place(self.header.head.load(Ordering::Relaxed));
         self.cells.get(at).is_some_and(|cell| {

@@ -33,6 +33,7 @@ pub(crate) struct Sleepers<'a, P> {
     park_word: P,
 }
 
+#[inline]
 fn bit_of(slot: ParticipantSlot) -> (usize, u64) {
     (usize::from(slot.get() / 64) % PARTICIPANT_WORDS, 1 << (slot.get() % 64))
 }
@@ -43,11 +44,13 @@ fn count(bits: &[AtomicU64; PARTICIPANT_WORDS]) -> u32 {
 
 impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     /// A view of the sleeping arrangements.
+    #[inline]
     pub(crate) fn new(line: &'a IdleLine, park_word: P) -> Self {
         Self { line, park_word }
     }
 
     /// Running to searching. Returns how many others search already.
+    #[inline]
     pub(crate) fn start_searching(&self, me: ParticipantSlot) -> u32 {
         let (word, bit) = bit_of(me);
         // Relaxed: a submitter that sees the bit relies only on what this worker does after clearing it (F2).
@@ -57,6 +60,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
 
     /// Searching to running: the worker has a job. The caller then looks at the rings and, if an entry is left, calls
     /// [`Sleepers::notify`] (its own fence serves as F1): that keeps the promise its searching bit made.
+    #[inline]
     pub(crate) fn found_job(&self, me: ParticipantSlot) {
         let (word, bit) = bit_of(me);
         self.line.searching[word].fetch_and(!bit, Ordering::Relaxed);
@@ -106,7 +110,20 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     /// enough are awake. Returns the number of system calls made.
     ///
     /// Call it after the push that the workers are to find, with a SeqCst fence (F1) in between.
+    #[inline]
     pub(crate) fn notify(&self, wanted: u32) -> u32 {
+        // The usual cases first: somebody is awake, or nobody sleeps.
+        if wanted <= 1 && self.line.searching.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
+            return 0;
+        }
+        if self.line.idle.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+            return 0;
+        }
+        self.wake_some(wanted)
+    }
+
+    #[cold]
+    fn wake_some(&self, wanted: u32) -> u32 {
         let mut looking = count(&self.line.searching);
         let mut calls = 0;
         for (word_at, word) in self.line.idle.iter().enumerate() {
