@@ -1,4 +1,87 @@
-//! TODO
+//! Numeric work over large arrays, on all cores, without copying them: io_uring for compute.
+//!
+//! An [`Engine`] has workers, a bounded queue and an arena. Arrays live in the arena as [`Batch`]es from the moment they are
+//! made. Work is handed over as a *job*: a descriptor of 128 bytes in shared memory that names a kernel and batches. Handing
+//! over 8 bytes or 8 GiB costs the same. Workers are threads; the memory is laid out so that processes can follow.
+//!
+//! # Example
+//! ```
+//! use workring::{Engine, kernel, kernels};
+//!
+//! kernel! {
+//!     /// y[i] = a * x[i] + b, with a and b in `p`.
+//!     pub fn line(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+//!         for (y, x) in y.iter_mut().zip(x) {
+//!             *y = p[0] * x + p[1];
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> workring::Result<()> {
+//! let engine = Engine::builder().threads(2).build()?;
+//! let x = engine.batch_from_fn(1_000_000, |index| index as f64)?;
+//! let mut y = engine.batch::<f64>(x.len())?;
+//!
+//! engine.map(line, &x, &mut y, &[2.0, 1.0])?; // all workers, chunk by chunk
+//! let total = engine.reduce(kernels::f64::sum, &y)?; // the same bits for any number of workers
+//! assert_eq!(total.value(), 1e12);
+//!
+//! let job = engine.submit(line, (x, y), [0.5, 0.0])?; // whole batches, one worker, no copy
+//! let (_x, y) = job.wait()?; // or `job.await`, `job.cancel()`, a deadline, a `JobSet`
+//! assert_eq!(y[3], 1.5);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to start
+//!
+//! | you have | you call |
+//! |---|---|
+//! | equally long arrays, one function of their elements | [`Engine::map`] with a [`kernel!`], or [`Engine::map_with`] with a closure |
+//! | the same, but the function needs its neighbours or gives something per chunk | [`Engine::map_chunks`], [`Engine::for_each_chunk`] |
+//! | one number from an array | [`Engine::reduce`] with a [`reducer!`], or [`Engine::reduce_with`] |
+//! | a few large pieces of work that should not block you | [`Engine::submit`], [`Engine::run`]: a [`Job`] each |
+//! | thousands of tiny pieces of work | [`Engine::submit_many`] |
+//! | files | [`Engine::map_file`], [`Engine::create_file`] |
+//! | a wish about priority, deadline, chunk length or a full queue | [`Engine::job`], then any of these calls |
+//!
+//! Ready-made kernels are in [`kernels`], their serial forms in [`numeric`].
+//!
+//! # Guaranteed
+//!
+//! - Every error of a job or a submit hands back what was given ([`Failed`]).
+//! - Chunks depend on the length alone and partial results are combined in a fixed tree: a reduction has the same bits for any
+//!   number of workers.
+//! - A kernel that fails or panics fails its own job only, with message and location.
+//! - Queue and arena have fixed limits; beyond them there is an error with the numbers, or a wait if you asked for one.
+//! - An idle engine makes no system call; a submit makes none while a worker is awake, and in steady state a job makes no
+//!   heap allocation.
+//! - A thread that waits for a job inside a kernel runs that job itself if need be: nesting does not deadlock.
+//!
+//! # Not guaranteed
+//!
+//! - The order in which jobs finish; the worker that runs one.
+//! - That a running kernel ends: it is told ([`Context::is_cancelled`]), not forced.
+//! - Anything about a mapped file that another program writes to or shortens while it is mapped.
+//! - Catching panics under `panic = "abort"`. Anything but [`Error::Forked`] in a forked child.
+//!
+//! # Trade-offs
+//!
+//! - Batches hold plain data ([`bytemuck::Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html)) only. For irregular
+//!   or recursive parallelism over borrowed structures rayon is better, for waiting on sockets an async runtime.
+//! - A finished job keeps its place in the queue until it is read or dropped: results cannot get lost, but who hoards handles
+//!   fills the queue.
+//! - An awake worker takes a job in well under a microsecond, a sleeping one in some sixty. By default one worker stays awake
+//!   for a moment after the last job; [`Idle`] says otherwise.
+//! - Waiting threads help ([`Help`]): that saves a core and can delay the return of a wait by one foreign job.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `cli` | yes | the `workring` command; libraries say `default-features = false` |
+//!
+//! The pages `docs/architecture.md`, `docs/protocol.md` and `docs/layout.md` of the repository say how it works and why.
 #![deny(unsafe_code)]
 
 mod error;
@@ -41,6 +124,8 @@ pub use crate::{
     front::kernels,
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
 };
+/// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
+pub use bytemuck;
 pub use error::{Error, Failed, Result};
 
 /// What the macros expand to; not for use by hand.
@@ -50,3 +135,8 @@ pub mod __private {
     pub use crate::engine::frame::Frame;
     pub use crate::engine::kernel::KernelOutcome;
 }
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

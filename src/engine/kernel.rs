@@ -301,7 +301,7 @@ macro_rules! kernel {
 /// reducer! {
 ///     /// The largest absolute value.
 ///     pub fn largest(x: &[f64]) -> f64 {
-///         x.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()))
+///         x.iter().fold(0.0, |so_far: f64, value| so_far.max(value.abs()))
 ///     }
 ///     combine(left, right) { left.max(right) }
 /// }

@@ -34,12 +34,9 @@ use crate::sync::Ordering;
 /// ```
 /// use workring::{Engine, kernel, kernels};
 ///
-/// #[derive(Clone, Copy)]
+/// #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 /// #[repr(C)]
-/// struct Line { a: f64, b: f64 }
-/// # // A struct derives `Pod` with `#[derive(bytemuck::Pod, bytemuck::Zeroable)]`.
-/// # unsafe impl bytemuck::Zeroable for Line {}
-/// # unsafe impl bytemuck::Pod for Line {}
+/// pub struct Line { pub a: f64, pub b: f64 }
 ///
 /// kernel! {
 ///     /// y[i] = a * x[i] + b

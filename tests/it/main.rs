@@ -3,3 +3,4 @@
 mod cli;
 mod regressions;
 mod smoke;
+mod tidy;
