@@ -545,8 +545,8 @@ mod tests {
         assert_usage_error("", "Usage");
         assert_usage_error("nothing", "unrecognized subcommand");
         assert_usage_error("stats", "<FILE>...");
-        assert_usage_error("stats x --threads 0", "1..=1024");
-        assert_usage_error("stats x --threads 1025", "1..=1024");
+        assert_usage_error("stats x --threads 0", "1..=255");
+        assert_usage_error("stats x --threads 256", "1..=255");
         assert_usage_error("stats x --capacity 1G", "KiB, MiB, GiB");
         assert_usage_error("reduce dot x", "<FILE2>");
         assert_usage_error("reduce sum x y", "unexpected argument 'y'");

@@ -218,7 +218,12 @@ impl Core {
 
     /// Registers a task that wants a free descriptor. `false` when there is one already.
     pub(crate) fn register_for_space(&self, waker: &Waker) -> bool {
-        self.space.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(waker.clone());
+        let mut wakers = self.space.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A task that is polled again while it waits is in the list already.
+        if !wakers.iter().any(|kept| kept.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        drop(wakers);
         self.free.announce_waiter()
     }
 
@@ -294,9 +299,9 @@ impl Core {
     /// Undoes a publication if no worker has claimed the job yet; else the job stands.
     fn take_back(&self, reference: JobReference, error: Error) -> Result<JobReference, (Error, DescriptorWord)> {
         let Some(descriptor) = self.control.descriptor(reference.index) else { return Ok(reference) };
-        match job::request_cancel(&descriptor.word, reference.generation) {
-            Cancel::Ended(done) => Err((error, done)),
-            Cancel::Requested | Cancel::TooLate => Ok(reference),
+        match job::take_back(&descriptor.word, reference.generation) {
+            Some(done) => Err((error, done)),
+            None => Ok(reference),
         }
     }
 

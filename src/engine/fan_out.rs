@@ -231,7 +231,13 @@ impl Spread<'_> {
             own_failure = body(header, ranges);
         }
         let failure = children.finish(caller_runs || children.count == 0, header, ranges);
-        Ok(FanOutEnd { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
+        // A closing engine may have taken all shares back: what is left of the chunks then will never be run.
+        let is_left = ranges.iter().any(|line| range::remaining(&line.range) > 0);
+        let stop = match header.stop.load(Ordering::Relaxed) {
+            0 if is_left => stop::CANCELLED,
+            reason => reason,
+        };
+        Ok(FanOutEnd { stop, failure, own_failure })
     }
 
     fn prepare(&self, header: &FanOutHeader, ranges: &[RangeLine]) {
@@ -283,12 +289,13 @@ impl Children<'_> {
             let Some((reference, share)) = self.jobs[at].take() else { continue };
             // A share that nobody started is taken back once there is nothing left in it.
             let emptied = work_is_done || header.stop.load(Ordering::Relaxed) != 0;
-            if emptied && let Cancel::Ended(done) = self.core.cancel(reference) {
+            let Some(descriptor) = self.core.control.descriptor(reference.index) else { continue };
+            // Not a cancel: a share that runs its last chunk must not be told to stop.
+            if emptied && let Some(done) = job::take_back(&descriptor.word, reference.generation) {
                 self.core.dispose(reference.index, done);
                 continue;
             }
             wait::wait_for_share(self.core, reference);
-            let Some(descriptor) = self.core.control.descriptor(reference.index) else { continue };
             let done = job::snapshot(&descriptor.word);
             if done.has(FLAG_OUTCOME) {
                 let chunk = ranges.get(share as usize).map_or(0, |line| line.failed.load(Ordering::Relaxed));

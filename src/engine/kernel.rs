@@ -238,7 +238,8 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 /// `Result<(), E>` where `E: Display`.
 ///
 /// Each becomes a unit struct of that name, which is the value to pass to [`Engine::map`](crate::Engine::map) and the other
-/// calls, with an associated function `call` that runs the body directly. `version = N;` at the start gives all kernels of
+/// calls, with an associated function `call` that runs the body directly. As with any unit struct, a local variable cannot
+/// have the same name where the kernel is in scope. `version = N;` at the start gives all kernels of
 /// the block that version (1 otherwise): increase it when the meaning of a kernel changes but its arguments do not.
 ///
 /// # Examples

@@ -299,6 +299,7 @@ pub(crate) fn closure_over_chunks(
     }
     match end.stop {
         stop::DEADLINE => Err(Error::DeadlineExceeded),
+        stop::CANCELLED => Err(Error::Cancelled),
         stop::CORRUPT => Err(Error::Corrupt { what: "range of chunks", offset: 0, expected: 0, found: 0 }),
         _ => Ok(()),
     }

@@ -32,7 +32,7 @@ pub(crate) struct Header {
     pub(crate) magic: u64,
     pub(crate) endian_tag: u32,
     pub(crate) layout_version: u32,
-    /// Fingerprint of every record size and offset.
+    /// Fingerprint of every record size and offset and of the two limits below: see [`stamp`].
     pub(crate) layout_hash: u64,
     /// Bytes of the whole segment.
     pub(crate) total_len: u64,
@@ -144,7 +144,7 @@ impl Geometry {
             magic: MAGIC,
             endian_tag: ENDIAN_TAG,
             layout_version: LAYOUT_VERSION,
-            layout_hash: LAYOUT_HASH,
+            layout_hash: stamp(self.descriptor_count, self.participant_count),
             total_len: self.total_len,
             descriptors: self.descriptor_count,
             participants: self.participant_count,
@@ -164,7 +164,8 @@ impl Geometry {
         expect("magic", 0, MAGIC, header.magic)?;
         expect("byte order tag", 8, u64::from(ENDIAN_TAG), u64::from(header.endian_tag))?;
         expect("layout version", 12, u64::from(LAYOUT_VERSION), u64::from(header.layout_version))?;
-        expect("layout hash", 16, LAYOUT_HASH, header.layout_hash)?;
+        // The limits are part of the stamp because the length of the segment is rounded: it does not tell them all apart.
+        expect("layout hash", 16, stamp(header.descriptors, header.participants), header.layout_hash)?;
         let geometry = Self::plan(header.descriptors, header.participants).map_err(|_| Error::Corrupt {
             what: "limits",
             offset: 32,
@@ -209,11 +210,21 @@ pub(crate) const LAYOUT_HASH: u64 = {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut at = 0;
     while at < facts.len() {
-        hash = (hash ^ facts[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        hash = fold(hash, facts[at] as u64);
         at += 1;
     }
     hash
 };
+
+/// One step of FNV-1a over whole values. For a given hash it maps different values to different hashes.
+const fn fold(hash: u64, value: u64) -> u64 {
+    (hash ^ value).wrapping_mul(0x0100_0000_01b3)
+}
+
+/// The layout hash of a segment with these limits.
+const fn stamp(descriptors: u32, participants: u32) -> u64 {
+    fold(fold(LAYOUT_HASH, descriptors as u64), participants as u64)
+}
 
 #[cfg(test)]
 mod tests {
@@ -267,6 +278,15 @@ mod tests {
                 Err(error) => { let is_corrupt = matches!(error, Error::Corrupt { .. }); prop_assert!(is_corrupt); }
             }
         }
+    }
+
+    /// A number of participants that rounds to the same segment length was not noticed.
+    #[test]
+    fn a_changed_limit_is_noticed_even_if_the_length_stays_the_same() {
+        let geometry = Geometry::plan(64, 3).unwrap();
+        let header = Header { participants: 7, ..geometry.header(1) };
+        assert_eq!(Geometry::plan(64, 7).unwrap().total_len, geometry.total_len);
+        assert!(matches!(Geometry::check(&header, geometry.total_len), Err(Error::Corrupt { .. })));
     }
 
     #[test]

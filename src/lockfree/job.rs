@@ -169,6 +169,22 @@ pub(crate) fn request_cancel(word: &AtomicU64, generation: u32) -> Cancel {
     }
 }
 
+/// Queued to Done without having run, for one job only; a running job is left alone and not even told. `None` when it is not
+/// queued.
+pub(crate) fn take_back(word: &AtomicU64, generation: u32) -> Option<DescriptorWord> {
+    let mut current = load(word, Ordering::Relaxed);
+    // Bounded: an exchange fails only when a flag was set, of which there are six, or the state left Queued.
+    while current.generation() == generation && current.is(State::Queued) {
+        let ended = current.with_state(State::Done).with_flag(FLAG_CANCEL | FLAG_OUTCOME);
+        // AcqRel: a finish (R3, A4), as in `request_cancel`. If a claim comes first the exchange fails and finds Running.
+        match word.compare_exchange_weak(current.bits(), ended.bits(), Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return Some(ended),
+            Err(found) => current = DescriptorWord::from_bits(found),
+        }
+    }
+    None
+}
+
 /// Sets `flag` on a job that is not done yet. Only the holder of the job may ask.
 #[inline]
 pub(crate) fn set_flag(word: &AtomicU64, flag: u64) -> FlagSet {

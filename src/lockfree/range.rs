@@ -58,6 +58,11 @@ fn refill(word: &AtomicU64, range: RangeWord) {
     word.store(range.bits(), Ordering::Relaxed);
 }
 
+/// How many chunks a range holds; exact once everybody who takes from it is done.
+pub(crate) fn remaining(word: &AtomicU64) -> u32 {
+    RangeWord::from_bits(word.load(Ordering::Relaxed)).remaining()
+}
+
 /// The part of `chunks` that share `share` of `shares` starts with: equal parts, the first ones longer by one.
 pub(crate) fn initial(chunks: u32, share: u32, shares: u32) -> RangeWord {
     let (each, extra) = (chunks / shares, chunks % shares);

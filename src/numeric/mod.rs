@@ -1,6 +1,6 @@
 //! Serial numeric kernels over slices: the inner loops an engine runs chunk by chunk on its workers.
 //!
-//! Folds ([`sum`], [`dot`], [`min`], [`max`], [`stats`]) turn a chunk into an accumulator; accumulators of neighbouring
+//! Folds ([`sum`], [`dot`], [`min`], [`max`], [`stats()`]) turn a chunk into an accumulator; accumulators of neighbouring
 //! chunks are joined with [`Accumulator::combine`] or, for extrema, [`Element::smaller`] and [`Element::larger`].
 //! Element-wise kernels ([`affine`], [`sqrt`], ...) write one output element per input element.
 //!
@@ -13,7 +13,7 @@
 //!   build. Their byte layout may change between versions.
 //! - Nothing here allocates (error messages aside), blocks, or panics on any value of any element.
 //!
-//! NaN: [`sum`], [`dot`], [`min`] and [`max`] give NaN if there is one, as numpy does; [`stats`] counts and skips it,
+//! NaN: [`sum`], [`dot`], [`min`] and [`max`] give NaN if there is one, as numpy does; [`stats()`] counts and skips it,
 //! as pandas does.
 //!
 //! # Examples

@@ -1,6 +1,11 @@
 //! One binary for all integration tests; a module per promise.
+mod batches;
 #[cfg(feature = "cli")]
 mod cli;
+mod errors;
+mod jobs;
+mod lifecycle;
 mod regressions;
-mod smoke;
+mod results;
+mod support;
 mod tidy;

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 use std::time::Duration;
-use workring::{Cancelled, Chunking, Context, Engine, Error, Idle, kernel};
+use workring::{Cancelled, Chunking, Context, Engine, Error, Help, Idle, kernel};
 
 fn within<R: Send + 'static>(limit: Duration, body: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = mpsc::channel();
@@ -79,4 +79,51 @@ fn every_close_ends_the_workers() {
         }
         engine.close(Duration::from_secs(3)).unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
+}
+
+kernel! {
+    /// Takes its time on a worker, and would stop if it were told to.
+    pub fn slow_on_workers(y: &mut [u64], ctx: &mut Context) {
+        std::thread::sleep(Duration::from_millis(if ctx.worker_id() == 0 { 2 } else { 60 }));
+        y.fill(if ctx.is_cancelled() { 0 } else { 1 });
+    }
+
+    pub fn nothing(y: &mut [u64]) { y.fill(1); }
+}
+
+/// The caller of a `map` that had finished its own share took the other shares back with a cancel, which a running kernel
+/// could see: it returned early although nobody had cancelled anything.
+#[test]
+fn a_caller_that_is_done_first_does_not_cancel_the_others() {
+    let engine = Engine::builder().threads(1).build().unwrap();
+    for _ in 0..5 {
+        let mut y = engine.batch::<u64>(8).unwrap();
+        engine.map_chunks(slow_on_workers, (), &mut y, &(), Chunking::of(1)).unwrap();
+        assert_eq!(*y, [1; 8]);
+    }
+}
+
+/// Shares that a closing engine took back from a call whose caller does not help left their chunks to nobody, and the call
+/// was a success.
+#[test]
+fn a_call_whose_shares_were_all_taken_back_is_cancelled() {
+    let engine = Engine::builder().threads(1).help(Help::Never).build().unwrap();
+    let busy = engine.run(|| std::thread::sleep(Duration::from_millis(200))).unwrap();
+    while engine.statistics().queued > 0 {
+        std::thread::yield_now();
+    }
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| {
+            let mut y = engine.batch::<u64>(100_000).unwrap();
+            let result = engine.map(nothing, (), &mut y, &());
+            (result, y.iter().all(|value| *value == 1))
+        });
+        while engine.statistics().queued == 0 {
+            std::thread::yield_now();
+        }
+        let _ = engine.close_now(Duration::from_secs(5));
+        let (result, complete) = call.join().unwrap();
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}, complete: {complete}");
+    });
+    busy.wait().unwrap();
 }

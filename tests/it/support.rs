@@ -1,0 +1,217 @@
+//! What the tests share: engines whose arena is checked when they go, a watchdog, gates that hold workers, lone processes.
+
+use std::ops::Deref;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proptest::test_runner::Config;
+use workring::{Builder, Engine, Help, Idle, Job, Returns};
+
+/// How long anything in the suite may take. A test that needs longer hangs.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// How long a step inside a test may take: shorter than [`LIMIT`], so that the message names the step.
+pub(crate) const STEP: Duration = Duration::from_secs(30);
+
+/// Runs `body` on a thread of its own and fails when it is not over in a minute: a hang is a failure, not a wait.
+#[track_caller]
+pub(crate) fn watched<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let result = panic::catch_unwind(AssertUnwindSafe(body));
+        // The receiver is gone only when the minute was over.
+        let _ = sender.send(result);
+    });
+    match receiver.recv_timeout(LIMIT) {
+        Ok(Ok(result)) => result,
+        Ok(Err(payload)) => panic::resume_unwind(payload),
+        Err(RecvTimeoutError::Timeout) => panic!("the test hangs: it is not over after {LIMIT:?}"),
+        Err(RecvTimeoutError::Disconnected) => panic!("the thread of the test ended without a result"),
+    }
+}
+
+/// Waits until `condition` holds, looking every millisecond; fails after [`STEP`].
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < STEP, "{what}: not so after {STEP:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// An engine that is closed at the end of its test, and whose arena must be empty then.
+///
+/// Declare it before the batches and jobs of the test: they are dropped before it.
+#[derive(Debug)]
+pub(crate) struct Checked(Engine);
+
+impl Checked {
+    /// An engine as `say` describes it, in at most 1 GiB unless it says otherwise.
+    pub(crate) fn new(say: impl FnOnce(Builder) -> Builder) -> Self {
+        let builder = say(Engine::builder().threads(2).capacity(1 << 30));
+        Self(builder.build().expect("an engine can be built"))
+    }
+
+    /// An engine with this many workers and the usual settings.
+    pub(crate) fn threads(threads: usize) -> Self {
+        Self::new(|builder| builder.threads(threads))
+    }
+
+    /// An engine whose waiting threads only wait, so that only its workers run jobs.
+    pub(crate) fn unhelped(threads: usize) -> Self {
+        Self::new(|builder| builder.threads(threads).help(Help::Never))
+    }
+}
+
+impl Deref for Checked {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for Checked {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        self.0.close(STEP).expect("an engine without stuck jobs closes in time");
+        let arena = self.0.statistics().arena;
+        assert_eq!((arena.in_use, arena.blocks), (0, 0), "something leaks in the arena: {arena:?}");
+    }
+}
+
+/// Holds whoever waits at it until it is opened.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Default, Debug)]
+struct GateState {
+    open: bool,
+    waiting: usize,
+}
+
+impl Gate {
+    /// Waits for the gate to open; fails after [`LIMIT`], so that a failing test does not leave workers behind for ever.
+    pub(crate) fn pass(&self) {
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting += 1;
+        changed.notify_all();
+        let (state, _) = changed.wait_timeout_while(state, LIMIT, |state| !state.open).unwrap();
+        assert!(state.open, "nobody opened the gate");
+    }
+
+    /// Opens the gate for everybody, now and later.
+    pub(crate) fn open(&self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).open = true;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until `count` threads have come to the gate.
+    #[track_caller]
+    pub(crate) fn await_arrivals(&self, count: usize) {
+        let (state, changed) = &*self.0;
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, _) = changed.wait_timeout_while(state, STEP, |state| state.waiting < count).unwrap();
+        assert!(state.waiting >= count, "{} of {count} came to the gate", state.waiting);
+    }
+}
+
+/// Keeps workers busy until it is released or dropped.
+#[derive(Debug)]
+pub(crate) struct Blocker {
+    gate: Gate,
+    jobs: Vec<Job<Returns<()>>>,
+}
+
+impl Blocker {
+    /// Occupies all workers of `engine` and returns when they all are.
+    #[track_caller]
+    pub(crate) fn all(engine: &Engine) -> Self {
+        let gate = Gate::default();
+        let jobs = (0..engine.threads())
+            .map(|_| {
+                let gate = gate.clone();
+                engine.run(move || gate.pass()).expect("there is room in the queue")
+            })
+            .collect();
+        gate.await_arrivals(engine.threads());
+        Self { gate, jobs }
+    }
+
+    /// Lets the workers go on and waits until they do.
+    pub(crate) fn release(mut self) {
+        self.gate.open();
+        for job in self.jobs.drain(..) {
+            job.wait().expect("a gate that was opened lets pass");
+        }
+    }
+}
+
+impl Drop for Blocker {
+    fn drop(&mut self) {
+        self.gate.open();
+    }
+}
+
+/// How many cases a property test tries: `PROPTEST_CASES` if that is set, for long runs by hand.
+pub(crate) fn cases(count: u32) -> Config {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    Config { cases: asked.unwrap_or(count), failure_persistence: None, ..Config::default() }
+}
+
+/// The engines that results must not depend on: few and many workers, every way to idle, every way to help.
+pub(crate) fn various_engines() -> Vec<Checked> {
+    let spin = Idle::Spin(Duration::from_micros(50));
+    [
+        (1, Idle::Adaptive, Help::AnyJob),
+        (1, Idle::Park, Help::Never),
+        (2, Idle::Adaptive, Help::AnyJob),
+        (2, spin, Help::OwnJob),
+        (3, Idle::Park, Help::AnyJob),
+        (4, Idle::Adaptive, Help::Never),
+        (7, Idle::Park, Help::OwnJob),
+        (16, Idle::Adaptive, Help::AnyJob),
+    ]
+    .map(|(threads, idle, help)| Checked::new(|builder| builder.threads(threads).idle(idle).help(help)))
+    .into()
+}
+
+const ALONE: &str = "WORKRING_TEST_ALONE";
+
+/// Runs `body` in a process where no other test runs: for what is counted for a whole process, and for fork(2).
+///
+/// The process is this test binary once more, told to run the test `name` only; there, `body` is run.
+#[track_caller]
+pub(crate) fn alone(name: &str, body: impl FnOnce()) {
+    if std::env::var(ALONE).is_ok_and(|wanted| wanted == name) {
+        return body();
+    }
+    let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
+    command.args(["--exact", name, "--test-threads", "1", "--nocapture"]).env(ALONE, name);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the test binary can be run");
+    let start = Instant::now();
+    let in_time = loop {
+        if child.try_wait().expect("a child can be waited for").is_some() {
+            break true;
+        }
+        if start.elapsed() > LIMIT {
+            child.kill().expect("an own child can be killed");
+            break false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let output = child.wait_with_output().expect("a child's output can be read");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(in_time, "{name} alone hangs: not over after {LIMIT:?}\n{out}\n{err}");
+    assert!(output.status.success(), "{name} alone failed: {}\n{out}\n{err}", output.status);
+    // A name that is spelt wrong runs no test, which succeeds.
+    assert!(out.contains("1 passed"), "{name} is not the name of a test\n{out}");
+}
