@@ -11,6 +11,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,26 @@ kernel! {
         }
         clock[1] = now_ns();
     }
+
+    /// As `double`, and streams through memory of the worker's own besides: a control that leaves the caches and the
+    /// translations as cold as a large batch does, while only a small one is handed over.
+    pub fn double_and_stream(y: &mut [f64], clock: &mut [u64], p: &u64) {
+        clock[0] = now_ns();
+        for value in y {
+            *value *= 2.0;
+        }
+        OWN.with_borrow_mut(|own| {
+            own.resize(*p as usize, f64::MIN_POSITIVE);
+            own.iter_mut().for_each(|value| *value *= 2.0);
+            std::hint::black_box(own);
+        });
+        clock[1] = now_ns();
+    }
+}
+
+thread_local! {
+    /// What [`double_and_stream`] streams through.
+    static OWN: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
 }
 
 fn size_name(bytes: usize) -> String {
@@ -78,13 +99,17 @@ impl Traveller {
     }
 
     /// One round trip, in nanoseconds: from before `submit` to the kernel's start, and all that is outside the kernel.
-    fn doubled(&mut self, engine: &Engine) -> Doubled {
+    fn doubled(&mut self, engine: &Engine, streamed: usize) -> Doubled {
         let (mut batch, clock) =
             (self.batch.take().expect("the batch came back"), self.clock.take().expect("so did this"));
         let last = batch.len() - 1;
         batch[last] = 3.0;
         let start = now_ns();
-        let job = engine.submit(double, (batch, clock), ()).expect("room for one job");
+        let job = match streamed {
+            0 => engine.submit(double, (batch, clock), ()),
+            bytes => engine.submit(double_and_stream, (batch, clock), (bytes / size_of::<f64>()) as u64),
+        }
+        .expect("room for one job");
         poll_until_finished(&job);
         let (batch, clock) = job.wait().expect("the kernel cannot fail");
         let end = now_ns();
@@ -126,14 +151,19 @@ fn main() {
     ];
     for (title, part) in parts {
         let mut table = Table::new(title, "ns", mode.pick(11, 1));
-        for bytes in sizes {
+        let control = format!("{smallest}, kernel streams {} of its own", size_name(sizes[3]));
+        let of = |bytes: usize, streamed: usize| {
             let mut traveller = Traveller::new(engine, bytes);
-            table.case(size_name(bytes), move || {
-                let turns = (0..TURNS).map(|_| part(&traveller.doubled(engine)));
+            move || {
+                let turns = (0..TURNS).map(|_| part(&traveller.doubled(engine, streamed)));
                 turns.fold(f64::INFINITY, f64::min)
-            });
-            table.against(smallest.clone()).target(Target::RatioAtMost(1.2));
+            }
+        };
+        for bytes in sizes {
+            table.case(size_name(bytes), of(bytes, 0)).against(smallest.clone()).target(Target::RatioAtMost(1.2));
         }
+        table.case(control.clone(), of(sizes[0], sizes[3])).against(smallest.clone());
+        table.case(format!("{} again", size_name(sizes[3])), of(sizes[3], 0)).against(control);
         table.run(&mode);
     }
     cores::pin(&everywhere);

@@ -135,18 +135,21 @@ fn main() {
         let turns = mode.pick((20_000_000 / len).clamp(1, 2000), 2);
         let chunk = (len / 64).clamp(4096, 65_536);
         let body = |y: &mut [f64]| y.iter_mut().for_each(|y| *y = *y * 0.5 + 1.0);
+        // From zero, each pass halves the distance to two: the value counts the passes, up to where rounding ends it.
+        let sample = move |pass: &mut dyn FnMut(&mut [f64])| {
+            let mut y = y.borrow_mut();
+            y[..len].fill(0.0);
+            let rate = gigabytes(bytes(len, 2), turns, || pass(&mut y[..len]));
+            let expected = (0..turns).fold(0.0, |value, _| value * 0.5 + 1.0);
+            assert!(y[..len].iter().all(|&value| value == expected), "every element saw every pass");
+            rate
+        };
         let alone = format!("alone, {}", short(len));
-        table.case(alone.clone(), move || gigabytes(bytes(len, 2), turns, || body(&mut y.borrow_mut()[..len])));
-        let scope = format!("scope, {}", short(len));
-        table.case(scope, move || {
-            gigabytes(bytes(len, 2), turns, || by_hand(&x[..len], &mut y.borrow_mut()[..len], |_, y| body(y)))
-        });
+        table.case(alone.clone(), move || sample(&mut |y| body(y)));
+        table.case(format!("scope, {}", short(len)), move || sample(&mut |y| by_hand(&x[..len], y, |_, y| body(y))));
         table.against(alone.clone());
         table.case(format!("for_each_chunk, {}", short(len)), move || {
-            gigabytes(bytes(len, 2), turns, || {
-                let mut y = y.borrow_mut();
-                engine.for_each_chunk(&mut y[..len], Chunking::of(chunk), |_, y| body(y)).expect("no halo");
-            })
+            sample(&mut |y| engine.for_each_chunk(y, Chunking::of(chunk), |_, y| body(y)).expect("no halo"))
         });
         table.against(alone);
     }

@@ -66,12 +66,18 @@ struct SegmentSlot {
     len: AtomicU64,
 }
 
+/// The allocator, and how much of what it gave out is the engine's own.
+struct Books {
+    allocator: Allocator,
+    bookkeeping: u64,
+}
+
 /// The arena. Batches, jobs and the engine share it.
 pub(crate) struct Arena {
     mapping: Mapping,
     /// What the user asked for, rounded to pages; the mapping is longer by the bookkeeping.
     capacity: u64,
-    allocator: Mutex<Allocator>,
+    books: Mutex<Books>,
     segments: Box<[SegmentSlot]>,
     free_segments: Mutex<Vec<u16>>,
     /// Knows a forked child: there the locks may be held by threads that do not exist, and the memory is the parent's.
@@ -131,7 +137,7 @@ impl Arena {
             mapping.populate(0, len)?;
         }
         Ok(Arc::new(Self {
-            allocator: Mutex::new(Allocator::new(mapped, config.retain, page)),
+            books: Mutex::new(Books { allocator: Allocator::new(mapped, config.retain, page), bookkeeping: 0 }),
             capacity,
             mapping,
             segments: (0..MAX_SEGMENTS)
@@ -142,17 +148,44 @@ impl Arena {
         }))
     }
 
-    /// Takes a block of at least `len_bytes`.
+    /// Takes a block of at least `len_bytes` for a batch.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] with the numbers, [`Error::Forked`] in a forked child.
     pub(crate) fn allocate(&self, len_bytes: u64) -> Result<Allocation> {
         self.check_process()?;
-        lock(&self.allocator).allocate(len_bytes).map_err(|exhausted| Error::OutOfMemory {
+        let mut books = lock(&self.books);
+        let free = self.capacity.saturating_sub(books.allocator.statistics().in_use - books.bookkeeping);
+        let requested = len_bytes.max(1).checked_next_multiple_of(ALIGNMENT as u64).unwrap_or(u64::MAX);
+        let exhausted = Error::OutOfMemory { requested, free, capacity: self.capacity };
+        if requested > free {
+            return Err(exhausted);
+        }
+        books.allocator.allocate(len_bytes).map_err(|_| exhausted)
+    }
+
+    /// Takes a block for the engine's own use, beyond the capacity if need be.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when that room is used up as well, [`Error::Forked`] in a forked child.
+    pub(crate) fn allocate_bookkeeping(&self, len_bytes: u64) -> Result<Block> {
+        self.check_process()?;
+        let mut books = lock(&self.books);
+        let allocation = books.allocator.allocate(len_bytes).map_err(|exhausted| Error::OutOfMemory {
             requested: exhausted.requested,
             free: exhausted.free.min(self.capacity),
             capacity: self.capacity,
-        })
+        })?;
+        books.bookkeeping += allocation.block.len;
+        Ok(allocation.block)
+    }
+
+    /// Gives a block of the engine's own back.
+    pub(crate) fn free_bookkeeping(&self, block: Block) {
+        if self.check_process().is_ok() {
+            lock(&self.books).bookkeeping -= block.len;
+            self.free(block);
+        }
     }
 
     /// Gives a block back, and its pages to the system when the allocator says so.
@@ -162,8 +195,8 @@ impl Arena {
         if self.check_process().is_err() {
             return;
         }
-        let mut allocator = lock(&self.allocator);
-        match allocator.free(block) {
+        let mut books = lock(&self.books);
+        match books.allocator.free(block) {
             Ok(None) => {}
             Ok(Some(release)) => {
                 // Under the lock: the range must not be handed out again before its pages are gone.
@@ -176,8 +209,8 @@ impl Arena {
     /// Gives every free page back to the system.
     pub(crate) fn trim(&self) -> Result<()> {
         self.check_process()?;
-        let mut allocator = lock(&self.allocator);
-        for release in allocator.trim() {
+        let mut books = lock(&self.books);
+        for release in books.allocator.trim() {
             self.mapping.give_back(release.offset as usize, release.len as usize)?;
         }
         Ok(())
@@ -188,7 +221,7 @@ impl Arena {
         if self.check_process().is_err() {
             return ArenaStatistics { capacity: self.capacity, ..ArenaStatistics::default() };
         }
-        let statistics = lock(&self.allocator).statistics();
+        let statistics = lock(&self.books).allocator.statistics();
         ArenaStatistics {
             capacity: self.capacity,
             in_use: statistics.in_use,

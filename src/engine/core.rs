@@ -233,7 +233,8 @@ impl Core {
         futex::wake_all(&self.space.sequence);
         let wakers = core::mem::take(&mut *self.space.wakers.lock().unwrap_or_else(PoisonError::into_inner));
         for waker in wakers {
-            waker.wake();
+            // Foreign code, as in `serve`.
+            let _ = panics::catch(move || waker.wake());
         }
     }
 
@@ -422,7 +423,10 @@ impl Core {
 
     /// Asks for the end of a job, serving what is owed when that ends it at once.
     pub(crate) fn cancel(&self, reference: JobReference) -> Cancel {
-        let Some(descriptor) = self.control.descriptor(reference.index) else { return Cancel::TooLate };
+        // The segment may be shared with the parent of a forked child, which has no say in it.
+        let (Some(descriptor), Ok(())) = (self.control.descriptor(reference.index), self.check_process()) else {
+            return Cancel::TooLate;
+        };
         let cancel = job::request_cancel(&descriptor.word, reference.generation);
         if let Cancel::Ended(done) = cancel {
             self.serve(reference.index, done);
@@ -433,16 +437,31 @@ impl Core {
     /// Stops taking jobs and lets the workers end when the queue is empty.
     pub(crate) fn start_closing(&self) {
         self.lifecycle.store(lifecycle::CLOSING, Ordering::Relaxed);
+        self.wake_for_closing();
+    }
+
+    /// Stops taking jobs, cancels every queued one, asks every running one to stop, and lets the workers end.
+    pub(crate) fn start_closing_now(&self) {
+        self.lifecycle.store(lifecycle::CLOSING, Ordering::Relaxed);
+        // SeqCst: pairs with the fence in `publish`. A job that is published after its submitter read "open" is seen by the
+        // walk below; any other is taken back by its submitter.
+        fence(Ordering::SeqCst);
+        // The queued ones first: a worker whose job is told to stop would take the next one.
+        self.cancel_all_in(State::Queued);
+        self.cancel_all_in(State::Running);
+        self.wake_for_closing();
+    }
+
+    fn wake_for_closing(&self) {
         // The fence in `wake_everybody` pairs with the one in `publish`.
         self.sleepers().wake_everybody(self.worker_slots());
         self.wake_space();
     }
 
-    /// Cancels every queued job and asks every running one to stop.
-    pub(crate) fn cancel_everything(&self) {
+    fn cancel_all_in(&self, state: State) {
         for (at, descriptor) in self.control.descriptors().iter().enumerate() {
             let word = job::snapshot(&descriptor.word);
-            if word.is(State::Queued) || word.is(State::Running) {
+            if word.is(state) {
                 let index = DescriptorIndex::new(at as u32);
                 let _ = self.cancel(JobReference { index, generation: word.generation() });
             }

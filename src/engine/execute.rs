@@ -4,14 +4,14 @@ use super::call::{self, Call};
 use super::context::StopSignals;
 use super::core::{Core, Draft};
 use super::failure;
-use super::fan_out::{ChunkEnd, Plan, Spread, run_share, stop};
+use super::fan_out::{ChunkEnd, Plan, RowHandles, Spread, run_share, stop};
 use super::frame::RawSlice;
 use super::kernel::registered;
 use super::options::Priority;
 use super::run::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
-use crate::layout::records::{Descriptor, FailureText, FanOutHeader, RangeLine, kind, status};
+use crate::layout::records::{Descriptor, FailureText, FanOutHeader, RangeLine, fan_out_mode, kind, status};
 use crate::lockfree::job;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
@@ -104,7 +104,7 @@ impl<'a> ShareCall<'a> {
     /// Runs chunks until none is left; the trouble of the chunk that failed, if one did.
     pub(crate) fn run(&self, header: &'a FanOutHeader, ranges: &[RangeLine], share: u32) -> Result<(), Trouble> {
         let signals = StopSignals { fan_out: Some(&header.stop), ..self.signals };
-        if header.row_status.load(Ordering::Relaxed) != 0 {
+        if header.mode.load(Ordering::Relaxed) == fan_out_mode::ROWS {
             return self.run_rows(header, ranges, share, signals);
         }
         let mut runner = ChunkRunner::new(self.call, self.plan, self.worker, signals).map_err(|_| Trouble::Corrupt)?;
@@ -235,7 +235,7 @@ fn rows_job(
     let rows = usize::try_from(descriptor.fan_out.load(Ordering::Relaxed)).map_err(|_| Trouble::Corrupt)?;
     // A job of rows carries the handles of its parameters and statuses where others carry parameters.
     let [params, statuses, ..] = &descriptor.param;
-    let (param_rows, row_status) = (params.load(Ordering::Relaxed), statuses.load(Ordering::Relaxed));
+    let rows_at = RowHandles { params: params.load(Ordering::Relaxed), statuses: statuses.load(Ordering::Relaxed) };
     let chunk_len = rows.div_ceil(ROW_CHUNKS_AIMED_AT).clamp(1, ROWS_PER_CHUNK_MAX);
     let plan = Plan::new(rows, Some(chunk_len), 0).map_err(|_| Trouble::Corrupt)?;
     if plan.chunks == 0 {
@@ -243,7 +243,7 @@ fn rows_job(
     }
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
-    let spread = Spread { core, plan, priority: Priority::Normal, caller: who, param_rows, row_status };
+    let spread = Spread { core, plan, priority: Priority::Normal, caller: who, rows: Some(rows_at) };
     let end = spread
         .run(
             |draft, _, _, _| copy_call(core, draft, index, descriptor),

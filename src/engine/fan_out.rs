@@ -13,7 +13,7 @@ use super::{panics, wait};
 use crate::arena::alloc::Block;
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
-use crate::layout::records::{FanOutHeader, RangeLine};
+use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
 use crate::layout::words::{FLAG_OUTCOME, RangeWord};
 use crate::lockfree::job::{self, Cancel};
 use crate::lockfree::range;
@@ -99,6 +99,8 @@ impl Plan {
         });
         let plan = plan.ok_or_else(|| corrupt(1, chunk_len))?;
         let chunks = header.chunks.load(Ordering::Relaxed);
+        // A reduction of nothing has one chunk without elements.
+        let plan = if total_len == 0 { Self { chunks: 1, ..plan } } else { plan };
         if plan.chunks == chunks { Ok(plan) } else { Err(corrupt(u64::from(plan.chunks), u64::from(chunks))) }
     }
 }
@@ -166,7 +168,7 @@ struct FanOutBlock<'a> {
 
 impl Drop for FanOutBlock<'_> {
     fn drop(&mut self) {
-        self.core.arena.free(self.block);
+        self.core.arena.free_bookkeeping(self.block);
     }
 }
 
@@ -186,8 +188,15 @@ pub(crate) struct Spread<'a> {
     pub(crate) plan: Plan,
     pub(crate) priority: Priority,
     pub(crate) caller: ParticipantSlot,
-    pub(crate) param_rows: u64,
-    pub(crate) row_status: u64,
+    /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
+    pub(crate) rows: Option<RowHandles>,
+}
+
+/// Handles of a job of rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowHandles {
+    pub(crate) params: u64,
+    pub(crate) statuses: u64,
 }
 
 impl Spread<'_> {
@@ -212,7 +221,7 @@ impl Spread<'_> {
     ) -> Result<FanOutEnd> {
         let (shares, caller_runs) = self.shares();
         let len = size_of::<FanOutHeader>() + shares as usize * size_of::<RangeLine>();
-        let block = FanOutBlock { core: self.core, block: self.core.arena.allocate(len as u64)?.block };
+        let block = FanOutBlock { core: self.core, block: self.core.arena.allocate_bookkeeping(len as u64)? };
         let (header, ranges) = self.core.arena.fan_out(block.block.offset, shares)?;
         self.prepare(header, ranges);
         let first = u32::from(caller_runs);
@@ -249,8 +258,12 @@ impl Spread<'_> {
         header.total_len.store(self.plan.total_len as u64, Ordering::Relaxed);
         header.halo.store(self.plan.halo as u32, Ordering::Relaxed);
         header.stop.store(0, Ordering::Relaxed);
-        header.param_rows.store(self.param_rows, Ordering::Relaxed);
-        header.row_status.store(self.row_status, Ordering::Relaxed);
+        header
+            .mode
+            .store(if self.rows.is_some() { fan_out_mode::ROWS } else { fan_out_mode::CHUNKS }, Ordering::Relaxed);
+        let rows = self.rows.unwrap_or(RowHandles { params: 0, statuses: 0 });
+        header.param_rows.store(rows.params, Ordering::Relaxed);
+        header.row_status.store(rows.statuses, Ordering::Relaxed);
         header.failed_rows.store(0, Ordering::Relaxed);
         for (share, line) in ranges.iter().enumerate() {
             let part: RangeWord = range::initial(self.plan.chunks, share as u32, shares);

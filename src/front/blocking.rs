@@ -158,7 +158,7 @@ impl Call<'_> {
         let signals = StopSignals { word: None, fan_out: None, deadline };
         let share = ShareCall { core, call: kernel, plan, worker: 0, signals };
         let (priority, caller) = (self.options.priority, ParticipantSlot::ORIGIN);
-        let spread = Spread { core, plan, priority, caller, param_rows: 0, row_status: 0 };
+        let spread = Spread { core, plan, priority, caller, rows: None };
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {

@@ -412,8 +412,7 @@ impl Engine {
         if crate::engine::panics::depth() > 0 {
             return Err(Error::invalid("a kernel cannot close the engine that runs it"));
         }
-        self.core.start_closing();
-        self.core.cancel_everything();
+        self.core.start_closing_now();
         self.wait_for_workers(limit)
     }
 
@@ -443,8 +442,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.core.check_process().is_ok() {
-            self.core.start_closing();
-            self.core.cancel_everything();
+            self.core.start_closing_now();
         }
     }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::arguments::HeldBatches;
 use crate::arena::batch::Batch;
 use crate::engine::core::{Core, JobReference};
-use crate::engine::{execute, wait};
+use crate::engine::{execute, panics, wait};
 use crate::error::{Error, Failed, Result};
+use crate::ids::ParticipantSlot;
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_OUTCOME, FLAG_WAKER, State};
 use crate::lockfree::job::{self, Cancel, FlagSet};
 use crate::os::host::Deadline;
@@ -247,6 +248,20 @@ where
     fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let core = Arc::clone(&self.core);
         let index = self.reference.index;
+        if let Err(error) = core.check_process() {
+            return match self.payload.take() {
+                Some(payload) => {
+                    let finished = Finished { core: &core, reference: self.reference, error: Some(error) };
+                    Poll::Ready(payload.finish(finished))
+                }
+                None => panic!("a job was polled after it gave its result"),
+            };
+        }
+        if panics::depth() > 0 && core.claim_own(self.reference, ParticipantSlot::ORIGIN).is_some() {
+            // Inside a kernel this thread may be the only one that could run the job: an executor that blocks it until the
+            // job is done would wait for ever.
+            execute::execute(&core, ParticipantSlot::ORIGIN, index);
+        }
         let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
             return Poll::Pending;
         };

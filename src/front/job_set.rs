@@ -93,6 +93,11 @@ impl<P: Payload, K> JobSet<P, K> {
 
     /// The next result if a job is finished. Does not block.
     pub fn try_next(&mut self) -> Option<Finish<K, P>> {
+        if self.core.check_process().is_err() {
+            // In a forked child no job ends any more, and the bits are the parent's: every job says so itself.
+            let index = *self.jobs.keys().next()?;
+            return self.jobs.remove(&index).map(|(key, job)| (key, job.wait()));
+        }
         if self.ready.is_empty() {
             self.collect();
         }

@@ -88,7 +88,11 @@ pub(crate) struct RingHeader {
     pub(crate) tail_zero: [AtomicU64; 15],
 }
 
+/// Words of each of the two bitmaps in [`IdleLine`]: one in models, which have a handful of participants.
+#[cfg(workring_loom)]
+pub(crate) const PARTICIPANT_WORDS: usize = 1;
 /// Words of each of the two bitmaps in [`IdleLine`].
+#[cfg(not(workring_loom))]
 pub(crate) const PARTICIPANT_WORDS: usize = 4;
 /// Rows in the participant table at most.
 pub(crate) const MAX_PARTICIPANTS: usize = PARTICIPANT_WORDS * 64;
@@ -142,13 +146,14 @@ pub(crate) struct FanOutHeader {
     pub(crate) halo: AtomicU32,
     /// Not zero: start no further chunk. 1 for a cancel, 2 for a failure, 3 for a deadline.
     pub(crate) stop: AtomicU32,
-    /// Handle of the parameters when there is a row of them per element, 0 else.
+    /// Handle of the parameters where rows are jobs of their own: one for each.
     pub(crate) param_rows: AtomicU64,
-    /// Handle of one byte per row for its failure, 0 when rows are not jobs of their own.
+    /// Handle of one byte per row for its failure, where rows are jobs of their own.
     pub(crate) row_status: AtomicU64,
     /// Rows that failed.
     pub(crate) failed_rows: AtomicU64,
-    pub(crate) zero: AtomicU64,
+    /// What an element is: see [`fan_out_mode`].
+    pub(crate) mode: AtomicU64,
 }
 
 /// One share of a fan-out, on a line of its own.
@@ -177,6 +182,14 @@ pub(crate) mod status {
     pub(crate) const CANCELLED: u32 = 5;
     /// The job needed more memory than the arena had.
     pub(crate) const OUT_OF_MEMORY: u32 = 6;
+}
+
+/// Values of [`FanOutHeader::mode`].
+pub(crate) mod fan_out_mode {
+    /// A chunk is one kernel call.
+    pub(crate) const CHUNKS: u64 = 0;
+    /// A row is one kernel call; chunks are runs of rows.
+    pub(crate) const ROWS: u64 = 1;
 }
 
 /// Kinds of job, the first byte of [`Descriptor::shape`].

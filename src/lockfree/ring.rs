@@ -65,10 +65,17 @@ impl<'a> Ring<'a> {
         (cell as usize, (position >> self.cells.len().trailing_zeros()) as u32)
     }
 
+    /// Moves a position on by one, unless another participant did. Returns where it is now.
     #[inline]
-    fn advance(position: &AtomicU64, from: u64) {
-        // Relaxed: the position is a hint. If another participant moved it on first, the exchange fails, which is as good.
-        let _ = position.compare_exchange(from, from.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    fn advance(position: &AtomicU64, from: u64) -> u64 {
+        let next = from.wrapping_add(1);
+        // AcqRel, Acquire: the cell left behind was seen in a later lap before this exchange, and whoever reads the position
+        // with acquire sees it there too. Were it relaxed, a taker could find the new head and, at a full lap's distance, the
+        // old cell. If another participant moved the position on first, the exchange fails, which is as good.
+        match position.compare_exchange(from, next, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => next,
+            Err(found) => found,
+        }
     }
 
     /// Appends a descriptor that is already queued. Lock-free, no system call.
@@ -118,7 +125,8 @@ impl<'a> Ring<'a> {
     /// Takes the first entry that `claim` accepts. Entries it refuses are removed: their jobs are gone.
     #[inline]
     pub(crate) fn take(&self, mut claim: impl FnMut(DescriptorIndex) -> bool) -> Taken {
-        let mut head = self.header.head.load(Ordering::Relaxed);
+        // Acquire: pairs with the release in `advance`, so that no cell is seen in an earlier lap than the head.
+        let mut head = self.header.head.load(Ordering::Acquire);
         loop {
             let (at, turn) = self.place(head);
             let Some(cell) = self.cells.get(at) else { return Taken::Empty };
@@ -137,20 +145,21 @@ impl<'a> Ring<'a> {
                     Ordering::Relaxed,
                     Ordering::Relaxed,
                 );
-                Self::advance(&self.header.head, head);
+                let next = Self::advance(&self.header.head, head);
                 if claimed {
                     return Taken::Claimed(index);
                 }
+                head = next;
             } else if ahead == 1 {
-                Self::advance(&self.header.head, head);
+                head = Self::advance(&self.header.head, head);
+            } else {
+                // The cell is laps ahead of a head read long ago, or the ring is bad. An exchange that changes nothing tells:
+                // unlike a load it reads the newest head. Relaxed: when it succeeds nothing but the verdict depends on it.
+                match self.header.head.compare_exchange(head, head, Ordering::Relaxed, Ordering::Acquire) {
+                    Ok(_) => return Taken::Bad(BadCell { cell: at, found: found.bits() }),
+                    Err(newest) => head = newest,
+                }
             }
-            // A cell two laps ahead, or behind, belongs to a head read long ago: a fresh reading tells, or the ring is bad.
-            let next = self.header.head.load(Ordering::Relaxed);
-            if next == head {
-                // The head stands still although its cell is in another lap: no participant leaves that behind.
-                return Taken::Bad(BadCell { cell: at, found: found.bits() });
-            }
-            head = next;
         }
     }
 

@@ -397,7 +397,6 @@ fn the_block_goes_with_its_last_part_in_any_order() {
 }
 
 #[test]
-#[ignore = "known bug: free bytes are wrong and batches may exceed the capacity"]
 fn out_of_memory_has_the_right_numbers_and_leaves_everything_usable() {
     const CAPACITY: u64 = 8 << 20;
     let engine = Checked::new(|builder| builder.threads(1).capacity(CAPACITY));

@@ -140,7 +140,6 @@ fn a_kernel_cannot_close_its_engine() {
 }
 
 #[test]
-#[ignore = "known bug: a queued job may start while the engine is dropped"]
 fn engines_may_be_dropped_while_jobs_run() {
     watched(|| {
         for round in 0..30 {
@@ -173,7 +172,6 @@ fn engines_may_be_dropped_while_jobs_run() {
 }
 
 #[test]
-#[ignore = "known bug: a call whose shares were taken back is a success"]
 fn close_now_ends_blocking_calls_without_lying() {
     watched(|| {
         for help in [Help::AnyJob, Help::Never] {
@@ -311,7 +309,6 @@ fn a_full_queue_inside_a_kernel_is_an_error() {
 }
 
 #[test]
-#[ignore = "known bug: a future that blocks the only worker is a deadlock"]
 fn waiting_asynchronously_inside_a_job_ends() {
     watched(|| {
         let engine = Arc::new(Checked::threads(1));
@@ -538,7 +535,6 @@ fn a_forked_child_that_maps_and_drops_the_engine() {
 }
 
 #[test]
-#[ignore = "known bug: a forked child can cancel jobs of its parent"]
 fn a_forked_child_cannot_disturb_its_parent() {
     alone("lifecycle::a_forked_child_cannot_disturb_its_parent", || {
         // Memory that both processes map: what a child gives back would be gone in the parent.
@@ -576,7 +572,6 @@ fn a_forked_child_cannot_disturb_its_parent() {
 }
 
 #[test]
-#[ignore = "known bug: a forked child hangs in a set or a future"]
 fn a_forked_child_that_waits_for_a_set_or_a_future_ends() {
     alone("lifecycle::a_forked_child_that_waits_for_a_set_or_a_future_ends", || {
         let engine = Checked::unhelped(1);

@@ -7,5 +7,6 @@ mod jobs;
 mod lifecycle;
 mod regressions;
 mod results;
+mod stress;
 mod support;
 mod tidy;

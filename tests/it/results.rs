@@ -378,7 +378,6 @@ kernel! {
 }
 
 #[test]
-#[ignore = "known bug: a share is told to stop by its own caller"]
 fn chunks_see_their_halo_and_know_where_they_are() {
     watched(|| {
         let engines = various_engines();
@@ -493,7 +492,6 @@ fn tree<T, A: Copy>(x: &[T], chunk_len: usize, fold: impl Fn(&[T]) -> A, combine
 }
 
 #[test]
-#[ignore = "known bug: reducing nothing without help is an error"]
 fn reductions_fold_chunks_and_combine_neighbours() {
     watched(|| {
         let engines = various_engines();
@@ -553,7 +551,6 @@ fn a_reduction_has_the_same_bits_for_any_number_of_workers() {
 }
 
 #[test]
-#[ignore = "known bug: reducing nothing without help is an error"]
 fn no_elements_are_folded_once_whoever_folds_them() {
     for engine in various_engines() {
         let nothing = engine.batch::<u64>(0).unwrap();
@@ -625,7 +622,6 @@ kernel! {
 }
 
 #[test]
-#[ignore = "known bug: a status block at offset zero makes rows chunks"]
 fn rows_are_jobs_of_their_own() {
     watched(|| {
         let engines = various_engines();
@@ -670,7 +666,6 @@ static NOTED: AtomicU64 = AtomicU64::new(0);
 
 /// What a job of rows keeps for itself is then the first block of the arena, whose handle is zero.
 #[test]
-#[ignore = "known bug: a status block at offset zero makes rows chunks"]
 fn rows_need_no_batches() {
     let engine = Checked::threads(2);
     let many = engine.submit_many(note, (), 5000).unwrap().wait().unwrap();
@@ -679,7 +674,6 @@ fn rows_need_no_batches() {
 }
 
 #[test]
-#[ignore = "known bug: the last chunks of a call are told to stop"]
 fn chunks_are_not_told_to_stop_because_others_are_done() {
     watched(|| {
         for engine in various_engines() {
