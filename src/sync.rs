@@ -6,7 +6,9 @@
 #[cfg(not(workring_loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(workring_loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use loom::sync::atomic::{Ordering, fence};
+#[cfg(workring_loom)]
+pub(crate) use modelled::{AtomicU32, AtomicU64};
 
 /// Tells the processor (or the model checker's scheduler) that the caller is waiting for another participant.
 #[inline]
@@ -15,4 +17,86 @@ pub(crate) fn spin_hint() {
     core::hint::spin_loop();
     #[cfg(workring_loom)]
     loom::thread::yield_now();
+}
+
+/// Loom's atomics, with a turnstile that every load passes first.
+///
+/// Loom 0.7 remembers only the last access of an atomic when it looks for schedules that could differ. A thread that loads a
+/// word before it writes it, as every compare-and-swap loop does, thereby hides the loads of others, and schedules in which
+/// its write precedes those loads are never run (tokio-rs/loom issues 166 and 392). Passing the turnstile is a write that
+/// depends on every other pass, so all orders of loads are tried, and with them those of the writes that follow. It is
+/// relaxed and orders no memory.
+///
+/// What is not modelled: two threads that each store to two words and see the other's first store last, and a store that
+/// ends the release sequence of another thread's store. No protocol here stores to a word that others store to as well,
+/// except for park words, whose handshakes use fences.
+#[cfg(workring_loom)]
+mod modelled {
+    use loom::sync::atomic::{self, Ordering};
+
+    macro_rules! modelled {
+        ($name:ident, $value:ty) => {
+            /// As the atomic of this name in `core`.
+            pub(crate) struct $name {
+                turnstile: atomic::AtomicU32,
+                word: atomic::$name,
+            }
+
+            impl $name {
+                pub(crate) fn new(value: $value) -> Self {
+                    Self { turnstile: atomic::AtomicU32::new(0), word: atomic::$name::new(value) }
+                }
+
+                pub(crate) fn load(&self, ordering: Ordering) -> $value {
+                    self.turnstile.fetch_add(1, Ordering::Relaxed);
+                    self.word.load(ordering)
+                }
+
+                pub(crate) fn store(&self, value: $value, ordering: Ordering) {
+                    // Loom lets a store come between the two halves of another thread's read-modify-write, which no memory
+                    // model allows; among read-modify-writes it keeps the order.
+                    self.word.swap(value, ordering);
+                }
+
+                pub(crate) fn swap(&self, value: $value, ordering: Ordering) -> $value {
+                    self.word.swap(value, ordering)
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.word.compare_exchange(current, new, success, failure)
+                }
+
+                pub(crate) fn compare_exchange_weak(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.word.compare_exchange_weak(current, new, success, failure)
+                }
+
+                pub(crate) fn fetch_add(&self, value: $value, ordering: Ordering) -> $value {
+                    self.word.fetch_add(value, ordering)
+                }
+
+                pub(crate) fn fetch_and(&self, value: $value, ordering: Ordering) -> $value {
+                    self.word.fetch_and(value, ordering)
+                }
+
+                pub(crate) fn fetch_or(&self, value: $value, ordering: Ordering) -> $value {
+                    self.word.fetch_or(value, ordering)
+                }
+            }
+        };
+    }
+
+    modelled!(AtomicU32, u32);
+    modelled!(AtomicU64, u64);
 }

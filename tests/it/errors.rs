@@ -40,11 +40,12 @@ kernel! {
         Ok(())
     }
 
-    /// Says a lot when it fails.
-    fn verbose(y: &mut [u32], panics: &u32) -> Result<(), String> {
+    /// Says a lot when it fails, after so many bytes of a start.
+    fn verbose(y: &mut [u32], how: &[u32; 2]) -> Result<(), String> {
+        let [panics, start] = *how;
         y[0] += 1;
-        let text = format!("start {}", "\u{4e16}".repeat(4000));
-        if *panics == 1 { panic!("{text}") }
+        let text = format!("{}{}", "s".repeat(start as usize), "\u{4e16}".repeat(4000));
+        if panics == 1 { panic!("{text}") }
         Err(text)
     }
 }
@@ -433,15 +434,18 @@ fn a_row_that_fails_fails_alone() {
 #[test]
 fn long_messages_are_cut_at_a_character() {
     let engine = Checked::threads(1);
-    for panics in [0, 1] {
-        let job = engine.submit(verbose, engine.batch::<u32>(1).unwrap(), panics).unwrap();
-        let (Error::KernelFailed { message, .. } | Error::KernelPanicked { message, .. }) =
-            job.wait().unwrap_err().error
-        else {
-            panic!("it fails")
+    // Starts of all lengths modulo the three bytes of a character: the room ends everywhere in one.
+    for how in (0..12).map(|round| [round % 2, round / 2]) {
+        let job = engine.submit(verbose, engine.batch::<u32>(1).unwrap(), how).unwrap();
+        let (message, location) = match job.wait().unwrap_err().error {
+            Error::KernelFailed { message, .. } => (message, String::new()),
+            Error::KernelPanicked { message, location, .. } => (message, location),
+            error => panic!("{error:?}"),
         };
-        assert!((200..=480).contains(&message.len()), "{}", message.len());
-        let rest = message.strip_prefix("start ").expect("the start is kept");
+        let used = message.len() + location.len();
+        assert!((478..=480).contains(&used), "{used} bytes are used of 480: no more than a character is given away");
+        let rest = message.trim_start_matches('s');
+        assert_eq!(message.len() - rest.len(), how[1] as usize);
         assert!(rest.chars().all(|character| character == '\u{4e16}'), "{rest}");
     }
     goes_on(&engine);
