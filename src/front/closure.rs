@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::job::{Finished, Payload};
 use crate::engine::local::Ticket;
+use crate::engine::panics;
 use crate::error::{Failed, Result};
 
 /// A closure that was handed to an engine and came back without having run.
@@ -27,8 +28,11 @@ impl<R: Send + 'static> Payload for Returns<R> {
         };
         match (finished.error, redeemed) {
             (None, Ok(result)) => Ok(result),
-            // A result that came too late for the deadline is dropped.
-            (Some(error), Ok(_)) => Err(Failed::new(error, None)),
+            // A result that came too late for the deadline is dropped. If that panics the job must still give up its place.
+            (Some(error), Ok(late)) => {
+                let _ = panics::catch(move || drop(late));
+                Err(Failed::new(error, None))
+            }
             (error, Err(closure)) => Err(Failed::new(error.unwrap_or(crate::error::Error::Cancelled), closure)),
         }
     }

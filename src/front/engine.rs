@@ -188,7 +188,8 @@ impl Engine {
     }
 
     /// As [`Engine::map`], but the caller says how long chunks are, whether kernels see a halo around them, and outputs may
-    /// instead have a fixed number of elements for each chunk: one result per chunk, a histogram per chunk.
+    /// instead have a fixed number of elements for each chunk: one result per chunk, a histogram per chunk. An output exactly as
+    /// long as the inputs always goes element by element.
     ///
     /// # Errors
     /// As [`Engine::map`].

@@ -201,7 +201,8 @@ impl<P: Payload> Job<P> {
     /// # Errors
     /// As [`Job::wait`], inside `Ok`; `Err(job)` when it is not done.
     pub fn try_take(mut self) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
-        if !self.is_finished() {
+        // In a forked child the descriptor is the parent's to free.
+        if self.core.check_process().is_err() || !self.is_finished() {
             return Err(self);
         }
         match self.read() {

@@ -551,6 +551,31 @@ fn panics_in_drops_of_results_end_no_worker() {
     });
 }
 
+#[test]
+fn panics_in_drops_of_results_that_came_too_late_keep_no_place() {
+    watched(|| {
+        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(workring::Help::Never));
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let gate = Gate::default();
+        for round in 1..=70 {
+            let (carried, inside) = (Arc::clone(&dropped), gate.clone());
+            let late = move || {
+                inside.pass();
+                std::thread::sleep(Duration::from_millis(2));
+                bomb(&carried)
+            };
+            let call = engine.job().deadline(Duration::from_millis(1)).on_full(OnFull::Reject);
+            let job = call.run(late).expect("the places of the jobs before are free");
+            gate.open();
+            // One that never started comes back; the result of one that did is dropped, whoever waits.
+            let failed = job.wait().map(|_| ()).expect_err("it is late");
+            assert!(matches!(failed.error, Error::DeadlineExceeded), "round {round}: {failed}");
+        }
+        assert!(dropped.load(Ordering::Relaxed) > 0, "some started in time to be late");
+        goes_on(&engine);
+    });
+}
+
 /// Wakers that panic.
 struct Alarm(AtomicUsize);
 

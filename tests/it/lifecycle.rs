@@ -544,6 +544,11 @@ fn a_forked_child_cannot_disturb_its_parent() {
         let blocker = Blocker::all(&engine);
         let mut set = engine.job_set().unwrap();
         (0..5).for_each(|number| set.insert(number, engine.run(move || number).unwrap()));
+        // Finished before the fork, unread: its place is the parent's to free.
+        let finished = Checked::unhelped(1);
+        let done = finished.run(|| 4).unwrap();
+        eventually("it is done", || done.is_finished());
+        let done = std::cell::RefCell::new(Some(done));
         let single = engine.run(|| 9).unwrap();
         let handle = single.cancel_handle();
         let set = std::cell::RefCell::new(Some((set, single)));
@@ -557,12 +562,16 @@ fn a_forked_child_cannot_disturb_its_parent() {
             // Whatever it says, it neither hangs nor runs or takes the parent's jobs.
             let _ = set.try_next();
             drop((set, single));
-            0
+            let took = done.take().expect("the child's own copy").try_take().is_ok();
+            i32::from(took)
         });
         assert_eq!(code, 0);
         let (mut set, single) = set.take().expect("the parent's are untouched");
         assert!(kept.take().expect("the parent's is untouched").iter().all(|&y| y == 7), "a child gave memory back");
         assert!(!single.is_finished(), "a child cancelled a job");
+        let done = done.take().expect("the parent's is untouched");
+        assert!(done.is_finished(), "a child freed a job of its parent");
+        assert_eq!(done.wait().unwrap(), 4);
         blocker.release();
         assert_eq!(single.wait().unwrap(), 9);
         let mut numbers: Vec<_> = (&mut set).map(|(number, result)| (number, result.unwrap())).collect();
