@@ -6,9 +6,11 @@
 //! - Nobody waits with a timeout, so a lost wake-up is a deadlock, which loom reports.
 //! - What a model merely counts is [`Tally`], in plain memory that adds no schedules. A [`Seen`] holds a model to reaching
 //!   the outcomes it is about: one that no schedule reaches fails the test.
-//! - A model with a bound explores all schedules with at most so many preemptions. The usual run stops at two; `LOOM_FULL=1`
-//!   goes as far as each model says, `LOOM_MAX_PREEMPTIONS` sets another bound for every model.
+//! - A model with a bound explores all schedules with at most so many preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound
+//!   for every model. The bounds are such that all of it takes a minute or two on two cores. The models that take longer are
+//!   ignored; `-- --ignored` runs them.
 //! - Tests that must fail (`should_panic`) leave one step of a protocol out: they show that the model would notice.
+#![allow(clippy::arc_with_non_send_sync, reason = "loom runs all threads of a model on one thread of the system")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32 as PlainU32, Ordering::Relaxed as Counted};
@@ -29,17 +31,8 @@ fn worker(number: u16) -> ParticipantSlot {
     ParticipantSlot::new(number)
 }
 
-/// Explores `model` with at most `bound` preemptions, or all schedules without one.
-///
-/// The usual run stops at two preemptions, which find nearly everything in a hundredth of the time; `LOOM_FULL=1` goes as far
-/// as each model says, and takes an hour.
+/// Explores `model`; with `bound`, only schedules with at most so many preemptions.
 fn explore(bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
-    const USUAL: usize = 2;
-    let bound = if std::env::var_os("LOOM_FULL").is_some() {
-        bound
-    } else {
-        Some(bound.map_or(USUAL, |bound| bound.min(USUAL)))
-    };
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 10_000;
     builder.preemption_bound = builder.preemption_bound.or(bound);
@@ -318,7 +311,7 @@ mod descriptor {
     fn everything_a_job_uses_is_handed_on_with_its_word() {
         let (ran, read, reused) = (Seen::default(), Seen::default(), Seen::default());
         let seen = (ran.clone(), read.clone(), reused.clone());
-        explore(None, move || {
+        explore(Some(3), move || {
             let desk = Arc::new(Desk::new());
             let runner = thread::spawn({
                 let (desk, ran) = (desk.clone(), seen.0.clone());
@@ -389,7 +382,7 @@ mod descriptor {
     fn a_cancelled_job_ends_once_and_its_holder_wakes() {
         let (ended, requested, late) = (Seen::default(), Seen::default(), Seen::default());
         let seen = (ended.clone(), requested.clone(), late.clone());
-        explore(None, move || {
+        explore(Some(3), move || {
             let desk = Arc::new(Desk::new());
             let generation = desk.submit().generation();
             let runner = thread::spawn({
@@ -407,8 +400,6 @@ mod descriptor {
                     let cancel = job::request_cancel(&desk.word, generation);
                     match cancel {
                         Cancel::Ended(done) => {
-                            // The canceller of a queued job owns what it would have been run with (R1, R5 by way of the word).
-                            desk.output.write();
                             seen.0.mark();
                             serve(&desk, done);
                         }
@@ -429,6 +420,76 @@ mod descriptor {
         ended.expect("a queued job is ended");
         requested.expect("a running job is asked");
         late.expect("the job is done before the cancel");
+    }
+
+    /// A4 of a cancel: a canceller that ends a job nobody holds any more frees what the job works on.
+    #[test]
+    fn a_cancelled_job_that_nobody_holds_is_freed_by_one_side() {
+        let (by_canceller, by_holder) = (Seen::default(), Seen::default());
+        let seen = (by_canceller.clone(), by_holder.clone());
+        explore(None, move || {
+            let desk = Arc::new(Desk::new());
+            let canceller = thread::spawn({
+                let (desk, by_canceller) = (desk.clone(), seen.0.clone());
+                move || {
+                    // The generation of the first job.
+                    if let Cancel::Ended(done) = job::request_cancel(&desk.word, 1) {
+                        if done.has(FLAG_DETACHED) {
+                            desk.input.write();
+                            by_canceller.mark();
+                        }
+                        serve(&desk, done);
+                    }
+                }
+            });
+            assert_eq!(desk.submit().generation(), 1);
+            desk.extra.write();
+            if job::set_flag(&desk.word, FLAG_DETACHED) == FlagSet::AlreadyDone {
+                desk.input.write();
+                desk.extra.write();
+                desk.read_and_retire();
+                seen.1.mark();
+            }
+            canceller.join().unwrap();
+            if desk.claim(HOLDER) {
+                let done = desk.finish();
+                serve(&desk, done);
+            }
+            assert_eq!(desk.freed.get(), 1);
+        });
+        by_canceller.expect("the canceller frees");
+        by_holder.expect("the holder finds the job ended");
+    }
+
+    /// A submitter takes its job back, or a worker runs it and is not even told.
+    #[test]
+    fn a_job_is_taken_back_or_run() {
+        let (back, ran) = (Seen::default(), Seen::default());
+        let seen = (back.clone(), ran.clone());
+        explore(None, move || {
+            let desk = Arc::new(Desk::new());
+            let generation = desk.submit().generation();
+            let runner = thread::spawn({
+                let desk = desk.clone();
+                move || desk.claim(worker(1)).then(|| desk.finish())
+            });
+            let taken_back = job::take_back(&desk.word, generation);
+            if let Some(ended) = taken_back {
+                assert!(ended.is(State::Done) && ended.has(FLAG_CANCEL));
+                desk.input.write();
+                desk.read_and_retire();
+                seen.0.mark();
+            }
+            let finished = runner.join().unwrap();
+            assert_eq!(finished.is_some(), taken_back.is_none());
+            if let Some(done) = finished {
+                assert!(!done.has(FLAG_CANCEL));
+                seen.1.mark();
+            }
+            assert_eq!(job::take_back(&desk.word, generation), None);
+        });
+        back.expect("the job is taken back");
+        ran.expect("the job is run");
     }
 
     /// A cancel that names an earlier job of the descriptor leaves the later one alone.
@@ -577,7 +638,7 @@ mod descriptor {
     /// The finisher of an earlier job may take the waker of the next one: the task is woken once too often, never too seldom.
     #[test]
     fn a_late_finisher_does_not_lose_the_next_jobs_waker() {
-        explore(Some(3), || {
+        explore(Some(4), || {
             let desk = Arc::new(Desk::new());
             let task = Task::new();
             let mut runners = Vec::new();
@@ -621,7 +682,7 @@ mod descriptor {
     /// A notification that belongs to an earlier job of the descriptor costs the next holder a look, not its wake-up.
     #[test]
     fn a_late_notification_does_not_lose_the_next_one() {
-        explore(None, || {
+        explore(Some(3), || {
             let desk = Arc::new(Desk::new());
             let mut runners = Vec::new();
             for number in [1, 2] {
@@ -713,8 +774,10 @@ mod descriptor {
             }
             assert_eq!(desk.claimed.get(), 1);
             desk.read_and_retire();
-            assert_eq!(job::claim_generation(&desk.word, generation, HOLDER, 0), Claim::NotQueued);
             runner.join().unwrap();
+            // The descriptor's next job is not this one.
+            desk.submit();
+            assert_eq!(job::claim_generation(&desk.word, generation, HOLDER, 0), Claim::NotQueued);
         });
         own.expect("the holder runs its job");
         other.expect("a worker runs the job");
@@ -787,10 +850,7 @@ mod entries {
     fn taker(board: &Arc<Board>, number: u16, times: usize, seen: &Seen) -> thread::JoinHandle<()> {
         let (board, seen) = (board.clone(), seen.clone());
         thread::spawn(move || {
-            for time in 0..times {
-                if time > 0 {
-                    thread::yield_now();
-                }
+            for _ in 0..times {
                 if board.take(worker(number)).is_some() {
                     seen.mark();
                 }
@@ -862,7 +922,7 @@ mod entries {
     fn laps_follow_each_other_and_wrap() {
         let (full, late) = (Seen::default(), Seen::default());
         let seen = (full.clone(), late.clone());
-        explore(Some(3), move || {
+        explore(Some(5), move || {
             let board = Board::new(1, 3, u32::MAX);
             let taking = taker(&board, 1, 2, &Seen::default());
             let mut accepted = [false; 3];
@@ -871,7 +931,6 @@ mod entries {
                 if !*accepted {
                     seen.0.mark();
                 }
-                thread::yield_now();
             }
             if accepted == [true; 3] {
                 seen.1.mark();
@@ -1158,7 +1217,7 @@ mod workers {
             let queued = job::publish(&desk.word, *reserved);
             self.ring().push(DescriptorIndex::new(at as u32)).expect("the ring has a cell for every job");
             fence(Ordering::SeqCst);
-            self.is_open() || !matches!(job::request_cancel(&desk.word, queued.generation()), Cancel::Ended(_))
+            self.is_open() || job::take_back(&desk.word, queued.generation()).is_none()
         }
 
         /// `Core::start_closing`.
@@ -1430,6 +1489,37 @@ mod workers {
         explore(Some(2), || close(&[Running], Without::LookAtLifecycle));
     }
 
+    /// `Core::start_closing_now` and a submit: a job that the walk does not see is taken back by its submitter, so that none is
+    /// left in the queue when the workers are gone.
+    #[test]
+    fn a_close_at_once_leaves_no_job_queued() {
+        let (cancelled, refused) = (Seen::default(), Seen::default());
+        let seen = (cancelled.clone(), refused.clone());
+        explore(None, move || {
+            let engine = Engine::new(Queue::Ring, 0, 1, Ends::AtOnce, Without::Nothing);
+            let closing = thread::spawn({
+                let (engine, cancelled) = (engine.clone(), seen.0.clone());
+                move || {
+                    engine.lifecycle.store(CLOSING, Ordering::Relaxed);
+                    fence(Ordering::SeqCst);
+                    let word = &engine.jobs[0].0.word;
+                    let found = job::snapshot(word);
+                    if found.is(State::Queued) {
+                        let _ = job::request_cancel(word, found.generation());
+                        cancelled.mark();
+                    }
+                }
+            });
+            if !engine.publish(0) {
+                seen.1.mark();
+            }
+            closing.join().unwrap();
+            assert!(job::is_done(&engine.jobs[0].0.word));
+        });
+        cancelled.expect("the walk ends the job");
+        refused.expect("the submitter takes the job back");
+    }
+
     /// A job submitted while the engine closes is either refused or run before the last worker ends.
     fn submit_while_closing(begins: &[Begins], seen: &(Seen, Seen)) {
         let engine = Engine::new(Queue::Ring, begins.len() as u16, 1, Ends::AtOnce, Without::Nothing);
@@ -1695,7 +1785,7 @@ mod free_indices {
     fn waiters_hear_of_a_returned_index() {
         let slept = [Seen::default(), Seen::default()];
         let inner = slept.clone();
-        explore(Some(3), move || {
+        explore(Some(2), move || {
             let stock = Stock::new(1);
             let index = stock.pop().unwrap();
             let other = thread::spawn({

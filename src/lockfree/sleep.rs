@@ -20,7 +20,7 @@
 //! old state and the job would wait for the next submit.
 
 use crate::ids::ParticipantSlot;
-use crate::layout::records::{IdleLine, PARTICIPANT_WORDS};
+use crate::layout::records::{IdleLine, MAX_PARTICIPANTS, PARTICIPANT_WORDS};
 use crate::layout::words::park;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -35,7 +35,7 @@ pub(crate) struct Sleepers<'a, P> {
 
 #[inline]
 fn bit_of(slot: ParticipantSlot) -> (usize, u64) {
-    (usize::from(slot.get() / 64) % PARTICIPANT_WORDS, 1 << (slot.get() % 64))
+    (usize::from(slot.get()) % MAX_PARTICIPANTS / 64, 1 << (slot.get() % 64))
 }
 
 fn count(bits: &[AtomicU64; PARTICIPANT_WORDS]) -> u32 {
