@@ -157,6 +157,11 @@ impl Core {
         (0..PRIORITIES).map(|priority| self.ring(priority).len_hint()).sum()
     }
 
+    /// Entries that were taken out of the rings since the engine began; wraps. A hint.
+    pub(crate) fn taken_hint(&self) -> u64 {
+        (0..PRIORITIES).fold(0, |taken, priority| taken.wrapping_add(self.ring(priority).taken_hint()))
+    }
+
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         (0..PRIORITIES).any(|priority| self.ring(priority).has_entries())

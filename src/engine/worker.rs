@@ -17,6 +17,8 @@ use crate::sync::{Ordering, spin_hint};
 const LOOKS_PER_CLOCK: u32 = 16;
 /// How many workers a worker wakes that found more work than it can take: two, so that many wake up quickly.
 const CHAIN: u32 = 2;
+/// How long a worker dozes: about what waking it would take, and long beside the jobs that flow past it meanwhile.
+const DOZE: Duration = Duration::from_micros(100);
 
 /// How long a worker stays awake without work, learnt from how long it took until work came.
 ///
@@ -27,6 +29,42 @@ struct SpinBudget {
     allowed: bool,
     /// Moving average of the time without work, in nanoseconds.
     gap_ns: u64,
+    flow: Flow,
+}
+
+/// How fast the others take jobs, looked at by a worker that finds none.
+///
+/// Jobs that are over before another worker could be awake are best left to the workers that run them: a wake-up costs what
+/// fifty such jobs cost, and the woken worker takes a core from somebody. So a worker that finds nothing while jobs flow past it
+/// dozes instead of parking: it counts as searching, which spares everybody else the wake-ups, and looks again after [`DOZE`].
+#[derive(Clone, Copy)]
+struct Flow {
+    at_ns: u64,
+    taken: u64,
+    brisk: bool,
+}
+
+impl Flow {
+    /// Jobs that take less than this each are brisk.
+    const BRISK_NS: u64 = 1_000;
+    /// A shorter time says nothing about the flow.
+    const SHORTEST_NS: u64 = 5_000;
+
+    fn new(now_ns: u64, taken: u64) -> Self {
+        Self { at_ns: now_ns, taken, brisk: false }
+    }
+
+    /// Whether others have been taking jobs briskly since the last look. `taken` says how many were taken so far; it is asked
+    /// only when enough time has passed.
+    fn is_brisk(&mut self, now_ns: u64, taken: impl FnOnce() -> u64) -> bool {
+        let passed = now_ns.saturating_sub(self.at_ns);
+        if passed >= Self::SHORTEST_NS {
+            let taken = taken();
+            let jobs = taken.wrapping_sub(self.taken);
+            *self = Self { at_ns: now_ns, taken, brisk: jobs.saturating_mul(Self::BRISK_NS) > passed };
+        }
+        self.brisk
+    }
 }
 
 impl SpinBudget {
@@ -35,7 +73,8 @@ impl SpinBudget {
     const HOPELESS: u64 = 1_000_000;
 
     fn new(core: &Core) -> Self {
-        Self { idle: core.config.idle, allowed: core.may_spin(), gap_ns: Self::SHORT * 4 }
+        let flow = Flow::new(Deadline::now().nanoseconds(), core.taken_hint());
+        Self { idle: core.config.idle, allowed: core.may_spin(), gap_ns: Self::SHORT * 4, flow }
     }
 
     /// How long to stay awake now; `searchers` others are awake already.
@@ -119,13 +158,18 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
     let mut others = sleepers.start_searching(me);
     let idle_since = Deadline::now();
     loop {
-        if let Some(index) = search(core, me, budget.limit(others)) {
+        if let Some(index) = search(core, me, budget.limit(others), &mut budget.flow) {
             sleepers.found_job(me);
             if core.has_work() {
                 core.notify(CHAIN);
             }
             budget.learn(Deadline::now().nanoseconds().saturating_sub(idle_since.nanoseconds()));
             return Some(index);
+        }
+        if core.is_open() && budget.flow.is_brisk(Deadline::now().nanoseconds(), || core.taken_hint()) {
+            sleepers.doze(me, Deadline::after(DOZE));
+            others = 0;
+            continue;
         }
         // Read before the fence in `prepare_to_park`, which precedes the last look at the rings: a job whose submitter still
         // saw the engine open is found by that look (see `Core::publish`).
@@ -148,7 +192,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
 }
 
 /// Looks at the rings for as long as `limit` says, at least once.
-fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>) -> Option<DescriptorIndex> {
+fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut Flow) -> Option<DescriptorIndex> {
     let until = limit.map(Deadline::after);
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
@@ -160,8 +204,36 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>) -> Option<D
             until?;
             spin_hint();
         }
-        if until.is_none_or(|until| until.is_past()) || !core.is_open() {
+        let now = Deadline::now();
+        if until.is_none_or(|until| until <= now)
+            || !core.is_open()
+            || flow.is_brisk(now.nanoseconds(), || core.taken_hint())
+        {
             return None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker beside a flow of tiny jobs used to be woken for every few hundred of them and took the submitter's core: two
+    /// workers then ran a third of what one ran.
+    #[test]
+    fn a_worker_dozes_while_tiny_jobs_flow_past_it_and_parks_when_they_stop() {
+        let us = |number: u64| number * 1_000;
+        let mut flow = Flow::new(us(0), u64::MAX - 4);
+        assert!(!flow.is_brisk(us(4), || unreachable!("too early to look")));
+        // Ten jobs in five microseconds, over the wrap of the count.
+        assert!(flow.is_brisk(us(5), || 5));
+        assert!(flow.is_brisk(us(9), || unreachable!("too early to look")));
+        assert!(flow.is_brisk(us(105), || 205));
+        // One job of a hundred microseconds.
+        assert!(!flow.is_brisk(us(205), || 206));
+        assert!(!flow.is_brisk(us(305), || 206));
+        // As many jobs as microseconds are not brisk, one more is.
+        assert!(!flow.is_brisk(us(315), || 216));
+        assert!(flow.is_brisk(us(325), || 227));
     }
 }

@@ -195,6 +195,11 @@ impl<'a> Ring<'a> {
         })
     }
 
+    /// How many entries were taken so far, from where the head started; wraps. A hint.
+    pub(crate) fn taken_hint(&self) -> u64 {
+        self.header.head.load(Ordering::Relaxed)
+    }
+
     /// How many positions lie between head and tail: entries, among them those of jobs that are gone. A hint.
     pub(crate) fn len_hint(&self) -> u64 {
         let tail = self.header.tail.load(Ordering::Relaxed);

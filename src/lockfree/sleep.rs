@@ -25,6 +25,11 @@ use crate::layout::words::park;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::futex;
+#[cfg(not(workring_loom))]
+use crate::os::{
+    futex::{Scope, wait_until},
+    host::Deadline,
+};
 
 /// The sleeping arrangements of one engine. `park_word` finds the park word of a worker.
 #[derive(Clone, Copy)]
@@ -86,6 +91,16 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     pub(crate) fn sleep(&self, me: ParticipantSlot) {
         if let Some(park_word) = (self.park_word)(me) {
             futex::wait(park_word, park::PARKED);
+        }
+    }
+
+    /// A slow step of a search: sleeps until `until` at most, and counts as searching all the while. It is woken early only by
+    /// [`Sleepers::wake_everybody`].
+    #[cfg(not(workring_loom))]
+    pub(crate) fn doze(&self, me: ParticipantSlot, until: Deadline) {
+        if let Some(park_word) = (self.park_word)(me) {
+            // The word says "running": no waker of single workers takes it for a sleeper.
+            let _ = wait_until(park_word, park::RUNNING, until, Scope::Private);
         }
     }
 
