@@ -160,10 +160,13 @@ fn main() {
             }
         };
         for bytes in sizes {
-            table.case(size_name(bytes), of(bytes, 0)).against(smallest.clone()).target(Target::RatioAtMost(1.2));
+            table.case(size_name(bytes), of(bytes, 0)).against(smallest.clone());
         }
+        // A kernel that goes through a gibibyte leaves the caches cold for whatever comes after it. The target is about what is
+        // handed over, so it is held against a kernel that leaves them as cold.
         table.case(control.clone(), of(sizes[0], sizes[3])).against(smallest.clone());
-        table.case(format!("{} again", size_name(sizes[3])), of(sizes[3], 0)).against(control);
+        let largest = format!("{} again", size_name(sizes[3]));
+        table.case(largest, of(sizes[3], 0)).against(control).target(Target::RatioAtMost(1.2));
         table.run(&mode);
     }
     cores::pin(&everywhere);
