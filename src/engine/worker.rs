@@ -9,7 +9,9 @@ use super::execute::execute;
 use super::options::Idle;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::words::park;
 use crate::lockfree::futex;
+use crate::os::futex::{Scope, wait_until};
 use crate::os::host::{self, Deadline};
 use crate::sync::{Ordering, spin_hint};
 
@@ -167,7 +169,11 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             return Some(index);
         }
         if core.is_open() && budget.flow.is_brisk(Deadline::now().nanoseconds(), || core.taken_hint()) {
-            sleepers.doze(me, Deadline::after(DOZE));
+            let until = Deadline::after(DOZE);
+            sleepers.doze(me, |word| {
+                // How it ends does not matter: the worker looks at the rings next.
+                let _ = wait_until(word, park::RUNNING, until, Scope::Private);
+            });
             others = 0;
             continue;
         }

@@ -25,11 +25,6 @@ use crate::layout::words::park;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::futex;
-#[cfg(not(workring_loom))]
-use crate::os::{
-    futex::{Scope, wait_until},
-    host::Deadline,
-};
 
 /// The sleeping arrangements of one engine. `park_word` finds the park word of a worker.
 #[derive(Clone, Copy)]
@@ -94,13 +89,12 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         }
     }
 
-    /// A slow step of a search: sleeps until `until` at most, and counts as searching all the while. It is woken early only by
-    /// [`Sleepers::wake_everybody`].
-    #[cfg(not(workring_loom))]
-    pub(crate) fn doze(&self, me: ParticipantSlot, until: Deadline) {
+    /// A slow step of a search: `sleep` sleeps for a bounded time while the word holds [`park::RUNNING`]. The worker counts as
+    /// searching all the while, and no waker of single workers takes it for a sleeper; only
+    /// [`Sleepers::wake_everybody`] wakes it early.
+    pub(crate) fn doze(&self, me: ParticipantSlot, sleep: impl FnOnce(&AtomicU32)) {
         if let Some(park_word) = (self.park_word)(me) {
-            // The word says "running": no waker of single workers takes it for a sleeper.
-            let _ = wait_until(park_word, park::RUNNING, until, Scope::Private);
+            sleep(park_word);
         }
     }
 
