@@ -82,6 +82,28 @@ pub enum Error {
         /// Which parameter and what it must be.
         what: String,
     },
+    /// The process of the worker that ran the job died, and the job may not be started again: see
+    /// [`Retry`](crate::Retry). Everything that was handed over comes back; outputs hold what was written until then.
+    WorkerDied {
+        /// Process id of the worker.
+        pid: u32,
+        /// How it ended.
+        exit: WorkerExit,
+        /// The kernel it was running.
+        kernel: String,
+        /// How often the job had been started, this time included.
+        attempt: u32,
+    },
+    /// No worker process is left and none can be started.
+    NoWorkers {
+        /// Why the last one could not be started.
+        reason: String,
+    },
+    /// A worker process could not be started, or does not fit this program.
+    WorkerStart {
+        /// What went wrong, and what to do about it.
+        reason: String,
+    },
     /// The process was forked after the engine was built: the child has the memory but none of the worker threads.
     Forked,
     /// This platform or engine cannot do what was asked.
@@ -114,6 +136,45 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+}
+
+/// How a worker process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum WorkerExit {
+    /// It ended by itself with this code.
+    Code(i32),
+    /// A signal of this number ended it.
+    Signal(i32),
+}
+
+impl WorkerExit {
+    /// Both in 32 bits: signals above 2^16.
+    pub(crate) fn to_bits(self) -> u32 {
+        match self {
+            Self::Code(code) => (code as u32) & 0xFFFF,
+            Self::Signal(signal) => 0x1_0000 | ((signal as u32) & 0xFFFF),
+        }
+    }
+
+    /// Back from 32 bits.
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        let number = (bits & 0xFFFF) as i32;
+        if bits & 0x1_0000 == 0 { Self::Code(number) } else { Self::Signal(number) }
+    }
+}
+
+impl fmt::Display for WorkerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(6) => f.write_str("signal 6 (SIGABRT)"),
+            Self::Signal(9) => f.write_str("signal 9 (SIGKILL)"),
+            Self::Signal(11) => f.write_str("signal 11 (SIGSEGV)"),
+            Self::Signal(7) => f.write_str("signal 7 (SIGBUS)"),
+            Self::Signal(15) => f.write_str("signal 15 (SIGTERM)"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
 }
 
 impl Error {
@@ -152,6 +213,12 @@ impl fmt::Display for Error {
             }
             Self::ForeignBatch => f.write_str("a batch belongs to another engine; copy it into this one first"),
             Self::InvalidArgument { what } => f.write_str(what),
+            Self::WorkerDied { pid, exit, kernel, attempt } => write!(
+                f,
+                "worker process {pid} ended with {exit} while it ran kernel {kernel} (attempt {attempt}); allow retries if the kernel writes all of its outputs"
+            ),
+            Self::NoWorkers { reason } => write!(f, "no worker process is left and none can be started: {reason}"),
+            Self::WorkerStart { reason } => write!(f, "could not start a worker process: {reason}"),
             Self::Forked => {
                 f.write_str("the process was forked after the engine was built; build a new engine in the child")
             }

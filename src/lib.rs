@@ -75,6 +75,22 @@
 //!   for a moment after the last job; [`Idle`] says otherwise.
 //! - Waiting threads help ([`Help`]): that saves a core and can delay the return of a wait by one foreign job.
 //!
+//! # Worker processes
+//!
+//! `Engine::builder().processes(2).kernels(kernels![..])` runs the same calls in processes of their own (Linux). They are copies of
+//! this program, turned into workers by [`worker_entry`], the first line of `main`. Batches lie in memory that all of them map, so
+//! nothing is copied, and results have the same bits as with threads.
+//!
+//! - A worker that dies, whatever ends it, is noticed by the kernel's word and replaced. Chunks of a `map` or `reduce` it was at
+//!   are done again ([`Retry`]); any other job fails with [`Error::WorkerDied`] and gives back what was handed over.
+//! - Deadlines and cancels are hard: a kernel that goes on after it was told to stop is ended with its process
+//!   ([`Builder::kill_after`]).
+//! - Inputs are mapped read-only in workers.
+//! - When the program ends, in whatever way, its workers end too, and no shared memory is left.
+//! - Closures cannot go to another process: [`Engine::run`], [`Engine::map_with`] and their like are errors there.
+//! - It protects against accidents, not against attackers: a worker that scribbles over the shared bookkeeping can make jobs
+//!   fail or hang, and one that runs under the same user could do worse without workring.
+//!
 //! # Features
 //!
 //! | feature | default | adds |
@@ -111,7 +127,7 @@ pub use crate::{
     arena::{ALIGNMENT, ArenaStatistics, Backing},
     engine::context::Context,
     engine::kernel::{ElementLayout, Kernel, KernelError, KernelInfo, Reducer},
-    engine::options::{Help, Idle, OnFull, Priority},
+    engine::options::{Help, Idle, OnFull, Priority, Retry},
     formats::ElementType,
     front::arguments::{Batches, HeldBatches, Input, Inputs, Output, Outputs},
     front::blocking::Chunking,
@@ -128,7 +144,14 @@ pub use crate::{
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;
-pub use error::{Error, Failed, Result};
+pub use error::{Error, Failed, Result, WorkerExit};
+#[cfg(all(target_os = "linux", not(workring_loom)))]
+pub use front::processes::{WorkerProgram, worker_entry};
+
+/// Turns this process into a worker if an engine started it as one. On this system engines start no processes, so it does
+/// nothing.
+#[cfg(all(not(target_os = "linux"), not(workring_loom)))]
+pub fn worker_entry(_kernels: &[&'static KernelInfo]) {}
 
 /// What the macros expand to; not for use by hand.
 #[cfg(not(workring_loom))]

@@ -10,6 +10,16 @@ pub(crate) use loom::sync::atomic::{Ordering, fence};
 #[cfg(workring_loom)]
 pub(crate) use modelled::{AtomicU32, AtomicU64};
 
+/// Who can wake whom: a wake reaches only the waiters of its own scope on the same word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Scope {
+    /// The threads of this process, by address. Cheaper, and blind to every other process.
+    Private,
+    /// Every process that maps the memory of the word, at whatever address it does.
+    #[cfg(target_os = "linux")]
+    Shared,
+}
+
 /// Tells the processor (or the model checker's scheduler) that the caller is waiting for another participant.
 #[inline]
 pub(crate) fn spin_hint() {

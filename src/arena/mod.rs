@@ -10,16 +10,20 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod alloc;
+#[cfg(target_os = "linux")]
+pub(crate) mod attached;
 pub(crate) mod batch;
 
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+#[cfg(target_os = "linux")]
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::alloc::{Allocation, Allocator, Block};
 use crate::error::{Error, Result};
-use crate::layout::records::{FailureText, FanOutHeader, RangeLine};
+use crate::layout::records::{FailureText, FanOutHeader, MAX_SEGMENTS, RangeLine, Segment as SegmentRecord};
 use crate::os::fork::ForkGuard;
 use crate::os::host;
 use crate::os::map::Mapping;
@@ -27,8 +31,6 @@ use crate::os::map::Mapping;
 /// Every block starts at, and is padded to, a multiple of this many bytes (the Arrow columnar format's recommendation).
 pub const ALIGNMENT: usize = 64;
 
-/// Files an arena can have mapped at the same time.
-const MAX_SEGMENTS: usize = 1024;
 /// Bits of a handle that hold the offset; the 16 above hold the segment, 0 being the arena itself.
 const OFFSET_BITS: u32 = 48;
 
@@ -50,6 +52,9 @@ pub enum Backing {
 /// the last byte still finds room for its bookkeeping.
 const BOOKKEEPING_LEN: u64 = 2 << 20;
 
+/// Length of the table of mapped files at the end of the mapping.
+const SEGMENT_TABLE_LEN: u64 = (MAX_SEGMENTS * size_of::<SegmentRecord>()) as u64;
+
 /// How an arena is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ArenaConfig {
@@ -58,6 +63,13 @@ pub(crate) struct ArenaConfig {
     pub(crate) backing: Backing,
     pub(crate) large_pages: bool,
     pub(crate) prefault: bool,
+}
+
+/// What is to be done with resolved bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    Read,
+    Write,
 }
 
 /// A mapped file that handles can refer to. Slot `n` serves segment `n + 1`.
@@ -80,8 +92,14 @@ pub(crate) struct Arena {
     books: Mutex<Books>,
     segments: Box<[SegmentSlot]>,
     free_segments: Mutex<Vec<u16>>,
+    /// Descriptors of the mapped files, for worker processes that ask.
+    #[cfg(target_os = "linux")]
+    files: Mutex<BTreeMap<u16, attached::SegmentFile>>,
     /// Knows a forked child: there the locks may be held by threads that do not exist, and the memory is the parent's.
     fork: ForkGuard,
+    /// Set in a worker process, which looks into the arena of the process that built the engine and allocates nothing.
+    #[cfg(target_os = "linux")]
+    attached: Option<attached::Attached>,
 }
 
 /// What an arena holds at one moment. All sizes in bytes.
@@ -123,8 +141,9 @@ impl Arena {
         }
         let capacity = config.capacity.next_multiple_of(page);
         let mapped = capacity + BOOKKEEPING_LEN;
-        let len =
-            usize::try_from(mapped).map_err(|_| Error::invalid("the arena's capacity exceeds the address space"))?;
+        // The table of mapped files lies behind everything the allocator knows of.
+        let len = usize::try_from(mapped + SEGMENT_TABLE_LEN)
+            .map_err(|_| Error::invalid("the arena's capacity exceeds the address space"))?;
         let mapping = match config.backing {
             Backing::SharedMemory => Mapping::shared_memory("workring-arena", len)?,
             Backing::Automatic | Backing::Anonymous => Mapping::anonymous(len)?,
@@ -144,7 +163,32 @@ impl Arena {
                 .map(|_| SegmentSlot { base: AtomicPtr::new(core::ptr::null_mut()), len: AtomicU64::new(0) })
                 .collect(),
             fork: ForkGuard::new()?,
+            #[cfg(target_os = "linux")]
+            attached: None,
+            #[cfg(target_os = "linux")]
+            files: Mutex::new(BTreeMap::new()),
             free_segments: Mutex::new((1..=MAX_SEGMENTS as u16).rev().collect()),
+        }))
+    }
+
+    /// The arena of another process, over two mappings of its memory: one to write, one that can only be read.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the memory is too short, [`Error::Io`] when the system refuses.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn attach(mapping: Mapping, attached: attached::Attached) -> Result<Arc<Self>> {
+        if (mapping.len() as u64) < SEGMENT_TABLE_LEN || !mapping.len().is_multiple_of(8) {
+            return Err(Error::invalid(format!("an arena of {} bytes has no room for its table", mapping.len())));
+        }
+        Ok(Arc::new(Self {
+            books: Mutex::new(Books { allocator: Allocator::new(0, 0, host::page_size() as u64), bookkeeping: 0 }),
+            capacity: 0,
+            mapping,
+            segments: Box::default(),
+            fork: ForkGuard::new()?,
+            attached: Some(attached),
+            files: Mutex::new(BTreeMap::new()),
+            free_segments: Mutex::new(Vec::new()),
         }))
     }
 
@@ -261,8 +305,41 @@ impl Arena {
     /// [`Error::Corrupt`] when the handle does not name that many bytes.
     #[inline]
     pub(crate) fn resolve(&self, handle: u64, len_bytes: u64) -> Result<NonNull<u8>> {
+        self.resolve_for(handle, len_bytes, Access::Write)
+    }
+
+    /// As [`Arena::resolve`], for bytes that are only read: in a worker process they cannot be written by way of the address.
+    #[inline]
+    pub(crate) fn resolve_for(&self, handle: u64, len_bytes: u64, access: Access) -> Result<NonNull<u8>> {
         let (segment, offset) = ((handle >> OFFSET_BITS) as usize, handle & ((1 << OFFSET_BITS) - 1));
-        let (base, len) = if segment == 0 {
+        #[cfg(target_os = "linux")]
+        let (base, len) = match &self.attached {
+            Some(attached) if segment > 0 || access == Access::Read => {
+                let (base, len) = attached.segment(self, segment as u16, offset, len_bytes)?;
+                (Some(base), len)
+            }
+            Some(attached) => {
+                attached.bring_in(&self.mapping, access, offset, len_bytes);
+                (Some(self.mapping.base()), self.mapping.len() as u64)
+            }
+            None => self.own_segment(segment),
+        };
+        #[cfg(not(target_os = "linux"))]
+        let (base, len) = {
+            let _ = access;
+            self.own_segment(segment)
+        };
+        let (Some(base), true) = (base, offset.checked_add(len_bytes).is_some_and(|end| end <= len)) else {
+            return Err(Error::Corrupt { what: "batch handle", offset: handle, expected: len, found: len_bytes });
+        };
+        // SAFETY: `offset` was checked against the segment's length (law 1).
+        Ok(unsafe { base.add(offset as usize) })
+    }
+
+    /// Address and length of a segment in the process that built the engine.
+    #[inline]
+    fn own_segment(&self, segment: usize) -> (Option<NonNull<u8>>, u64) {
+        if segment == 0 {
             (Some(self.mapping.base()), self.mapping.len() as u64)
         } else {
             match self.segments.get(segment - 1) {
@@ -271,12 +348,31 @@ impl Arena {
                 Some(slot) => (NonNull::new(slot.base.load(Ordering::Relaxed)), slot.len.load(Ordering::Relaxed)),
                 None => (None, 0),
             }
-        };
-        let (Some(base), true) = (base, offset.checked_add(len_bytes).is_some_and(|end| end <= len)) else {
-            return Err(Error::Corrupt { what: "batch handle", offset: handle, expected: len, found: len_bytes });
-        };
-        // SAFETY: `offset` was checked against the segment's length (law 1).
-        Ok(unsafe { base.add(offset as usize) })
+        }
+    }
+
+    /// The table of mapped files, which worker processes read.
+    pub(crate) fn segment_records(&self) -> &[SegmentRecord] {
+        let offset = self.mapping.len() - SEGMENT_TABLE_LEN as usize;
+        debug_assert!(offset.is_multiple_of(8));
+        // SAFETY: the table's bytes are the last of the mapping, aligned since the mapping's length is a multiple of 8, and its
+        // records consist of atomics (laws 1 and 2); the mapping lives as long as `self`.
+        unsafe {
+            let table = self.mapping.base().add(offset).cast::<SegmentRecord>();
+            core::slice::from_raw_parts(table.as_ptr(), MAX_SEGMENTS)
+        }
+    }
+
+    /// The arena's mapping, to be handed to another process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// Descriptor, length and generation of a mapped file, and whether it may be written.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn file_of(&self, segment: u16) -> Option<attached::SegmentFile> {
+        lock(&self.files).get(&segment).and_then(attached::SegmentFile::again)
     }
 
     /// Makes a mapped file known under a segment number.
@@ -291,6 +387,16 @@ impl Arena {
         let slot = &self.segments[usize::from(segment) - 1];
         slot.len.store(mapping.len() as u64, Ordering::Relaxed);
         slot.base.store(mapping.base().as_ptr(), Ordering::Relaxed);
+        // Relaxed, both: published with the job that names the segment (R1). The number changes, so that a worker process which
+        // knows an earlier file under it asks for this one.
+        let record = &self.segment_records()[usize::from(segment) - 1];
+        record.len.store(mapping.len() as u64, Ordering::Relaxed);
+        let generation = record.generation.load(Ordering::Relaxed).wrapping_add(1);
+        record.generation.store(generation, Ordering::Relaxed);
+        #[cfg(target_os = "linux")]
+        if let Some(file) = attached::SegmentFile::of(mapping, generation) {
+            lock(&self.files).insert(segment, file);
+        }
         Ok(segment)
     }
 
@@ -301,6 +407,8 @@ impl Arena {
         let slot = &self.segments[usize::from(segment) - 1];
         slot.base.store(core::ptr::null_mut(), Ordering::Relaxed);
         slot.len.store(0, Ordering::Relaxed);
+        #[cfg(target_os = "linux")]
+        lock(&self.files).remove(&segment);
         lock(&self.free_segments).push(segment);
     }
 

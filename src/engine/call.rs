@@ -6,8 +6,8 @@ use bytemuck::Pod;
 
 use super::core::{Core, Draft};
 use super::frame::RawSlice;
-use super::kernel::{KernelInfo, registered};
-use crate::arena::Arena;
+use super::kernel::KernelInfo;
+use crate::arena::{Access, Arena};
 use crate::error::{Error, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{BatchReference, Descriptor, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES};
@@ -121,7 +121,8 @@ impl Call {
             if !len.is_multiple_of(size) {
                 return Err(corrupt("length of a batch", size, len));
             }
-            *slice = RawSlice::new(arena.resolve(handle, len)?, len as usize);
+            let access = if at < info.inputs().len() { Access::Read } else { Access::Write };
+            *slice = RawSlice::new(arena.resolve_for(handle, len, access)?, len as usize);
         }
         let (param_len, param_block) = match param {
             Param::Inline(_, len) => (len, RawSlice::EMPTY),
@@ -234,7 +235,7 @@ pub(crate) fn param_of(descriptor: &Descriptor) -> Param {
 #[inline(always)]
 pub(crate) fn read(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Call> {
     let kernel = descriptor.kernel.load(Ordering::Relaxed);
-    let info = registered(kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(kernel)))?;
+    let info = core.kernel(kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(kernel)))?;
     let count = (descriptor.shape.load(Ordering::Relaxed) >> 8 & 0xFF) as usize;
     let reference = |at| match place(core, index, descriptor, at) {
         Some(place) => (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed)),

@@ -6,7 +6,6 @@ use super::core::{Core, Draft};
 use super::failure;
 use super::fan_out::{ChunkEnd, Plan, RowHandles, Spread, run_share, stop};
 use super::frame::RawSlice;
-use super::kernel::registered;
 use super::options::Priority;
 use super::run::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
 use crate::error::{Error, Result};
@@ -200,7 +199,7 @@ impl RowBlock {
             && let Ok(text) = core.arena.failure_text(self.texts + ticket * size_of::<FailureText>() as u64)
         {
             failure::write(text, message, location);
-            text.zero[0].store(row as u64, Ordering::Relaxed);
+            text.detail[0].store(row as u64, Ordering::Relaxed);
         }
     }
 }
@@ -243,7 +242,7 @@ fn rows_job(
     }
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
-    let spread = Spread { core, plan, priority: Priority::Normal, caller: who, rows: Some(rows_at) };
+    let spread = Spread { core, plan, priority: Priority::Normal, caller: who, retries: 0, rows: Some(rows_at) };
     let end = spread
         .run(
             |draft, _, _, _| copy_call(core, draft, index, descriptor),
@@ -286,11 +285,11 @@ fn write_outcome(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, t
 }
 
 /// Name of the kernel in a descriptor, for messages.
-fn kernel_name(descriptor: &Descriptor) -> String {
+fn kernel_name(core: &Core, descriptor: &Descriptor) -> String {
     if call::kind_of(descriptor) == kind::CLOSURE {
         return "closure".to_owned();
     }
-    registered(descriptor.kernel.load(Ordering::Relaxed))
+    core.kernel(descriptor.kernel.load(Ordering::Relaxed))
         .map_or_else(|| "unknown".to_owned(), |info| info.name().to_owned())
 }
 
@@ -300,17 +299,27 @@ pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
     let code = descriptor.status.load(Ordering::Relaxed);
     let text = || core.control.failure(index).map(failure::read);
     Some(match code {
-        status::KERNEL_FAILED => Error::KernelFailed { kernel: kernel_name(descriptor), message: text()?.message },
+        status::KERNEL_FAILED => {
+            Error::KernelFailed { kernel: kernel_name(core, descriptor), message: text()?.message }
+        }
         status::KERNEL_PANICKED => {
             let text = text()?;
-            Error::KernelPanicked { kernel: kernel_name(descriptor), message: text.message, location: text.location }
+            Error::KernelPanicked {
+                kernel: kernel_name(core, descriptor),
+                message: text.message,
+                location: text.location,
+            }
         }
         // A job that a waiting thread took back at its deadline.
         status::CANCELLED if deadline_of(descriptor).is_some_and(|deadline| deadline.is_past()) => {
             Error::DeadlineExceeded
         }
-        status::CANCELLED => Error::Cancelled,
+        status::CANCELLED => core.no_workers().unwrap_or(Error::Cancelled),
         status::DEADLINE => Error::DeadlineExceeded,
+        status::WORKER_DIED => {
+            let (pid, exit, attempt) = failure::read_death(core.control.failure(index)?);
+            Error::WorkerDied { pid, exit, kernel: kernel_name(core, descriptor), attempt }
+        }
         status::OUT_OF_MEMORY => {
             let statistics = core.arena.statistics();
             let free = statistics.capacity - statistics.in_use;

@@ -4,6 +4,7 @@
 //! are clamped to the record, broken UTF-8 is repaired, control characters are escaped.
 
 use super::panics::Panicked;
+use crate::error::WorkerExit;
 use crate::layout::records::{FAILURE_TEXT_LEN, FailureText};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -36,6 +37,21 @@ fn store(words: &[AtomicU64], bytes: impl Iterator<Item = u8>) {
     if let Some(word) = words.next() {
         word.store(u64::from_le_bytes(packed), Ordering::Relaxed);
     }
+}
+
+/// Notes how the worker of a job died.
+pub(crate) fn write_death(record: &FailureText, pid: u32, exit: WorkerExit, attempt: u32) {
+    write(record, "", "");
+    let [died, attempts, _] = &record.detail;
+    died.store(u64::from(pid) | (u64::from(exit.to_bits()) << 32), Ordering::Relaxed);
+    attempts.store(u64::from(attempt), Ordering::Relaxed);
+}
+
+/// Process id, end and attempt of a worker that died.
+pub(crate) fn read_death(record: &FailureText) -> (u32, WorkerExit, u32) {
+    let [died, attempts, _] = &record.detail;
+    let died = died.load(Ordering::Relaxed);
+    (died as u32, WorkerExit::from_bits((died >> 32) as u32), attempts.load(Ordering::Relaxed) as u32)
 }
 
 /// Writes what a job says about its failure, cut to the record.
@@ -84,7 +100,7 @@ mod tests {
         FailureText {
             message_len: AtomicU32::new(message_len),
             location_len: AtomicU32::new(location_len),
-            zero: core::array::from_fn(|_| AtomicU64::new(0)),
+            detail: core::array::from_fn(|_| AtomicU64::new(0)),
             text: core::array::from_fn(|_| AtomicU64::new(words.next().unwrap_or(0))),
         }
     }

@@ -14,7 +14,7 @@ use crate::arena::alloc::Block;
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
-use crate::layout::words::{FLAG_OUTCOME, RangeWord};
+use crate::layout::words::{FLAG_OUTCOME, ProgressWord, RangeWord};
 use crate::lockfree::job::{self, Cancel};
 use crate::lockfree::range;
 use crate::sync::Ordering;
@@ -27,6 +27,8 @@ const CHUNK_GRAIN: usize = 1024;
 const CHUNK_MIN: usize = 4096;
 /// The longest chunk the engine chooses, in elements: 512 KiB of f64, half a second-level cache.
 const CHUNK_MAX: usize = 65_536;
+/// How often a call begins anew when deaths of workers left chunks behind.
+const MAX_ROUNDS: usize = 8;
 /// The engine aims at this many chunks, enough to even out workers that are held up.
 const CHUNKS_AIMED_AT: usize = 256;
 
@@ -121,8 +123,14 @@ pub(crate) fn run_share(
     mut body: impl FnMut(u32) -> ChunkEnd,
 ) -> Option<u32> {
     let own = ranges.get(share as usize)?;
+    // Relaxed loads: only this share writes the word. Release stores: the outputs of the chunks it counts come before.
+    let progress = || ProgressWord::from_bits(own.progress.load(Ordering::Relaxed));
+    let set_progress = |word: ProgressWord| own.progress.store(word.bits(), Ordering::Release);
     loop {
-        let chunk = next_chunk(ranges, share)?;
+        let Some(chunk) = next_chunk(ranges, share, |chunk| set_progress(progress().at(chunk))) else {
+            set_progress(progress().between_chunks());
+            return None;
+        };
         // Relaxed: the word carries no data; a stop seen late costs a chunk.
         if header.stop.load(Ordering::Relaxed) != 0 {
             return None;
@@ -133,8 +141,7 @@ pub(crate) fn run_share(
         }
         match body(chunk) {
             ChunkEnd::Done => {
-                // Relaxed: a mark for recovery and for people; only this share writes it.
-                own.done.store(own.done.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                set_progress(progress().finished());
             }
             ChunkEnd::Stop(reason) => {
                 // The first reason stands.
@@ -150,14 +157,40 @@ pub(crate) fn run_share(
 }
 
 /// The next chunk of the share's own range, or the first one stolen from another's; `None` when all ranges are empty.
-fn next_chunk(ranges: &[RangeLine], share: u32) -> Option<u32> {
+///
+/// `announce` is told of the chunk: before it is taken from the own range, after it was stolen. A share that dies between a theft
+/// and its announcement loses chunks that nobody can name; [`Spread::run`] notices that some were never finished.
+fn next_chunk(ranges: &[RangeLine], share: u32, announce: impl Fn(u32)) -> Option<u32> {
     let own = ranges.get(share as usize)?;
-    range::take_front(&own.range).or_else(|| {
-        (1..ranges.len()).find_map(|step| {
+    range::take_front(&own.range, &announce).or_else(|| {
+        let stolen = (1..ranges.len()).find_map(|step| {
             let victim = &ranges[(share as usize + step) % ranges.len()];
             range::steal(&own.range, &victim.range)
-        })
+        })?;
+        announce(stolen);
+        Some(stolen)
     })
+}
+
+/// Makes a share that died with its worker ready to be run again: the chunk it was at goes back into its range.
+pub(crate) fn repair_share(line: &RangeLine) {
+    // Acquire: pairs with the release stores in `run_share`.
+    let progress = ProgressWord::from_bits(line.progress.load(Ordering::Acquire));
+    if let Some(chunk) = progress.current() {
+        range::put_back(&line.range, chunk);
+        line.progress.store(progress.between_chunks().bits(), Ordering::Release);
+    }
+}
+
+/// Chunks that were finished.
+fn finished_chunks(ranges: &[RangeLine]) -> u64 {
+    // Acquire: pairs with the release stores in `run_share`.
+    ranges.iter().map(|line| u64::from(ProgressWord::from_bits(line.progress.load(Ordering::Acquire)).done())).sum()
+}
+
+/// Chunks that wait in a range.
+fn waiting_chunks(ranges: &[RangeLine]) -> u64 {
+    ranges.iter().map(|line| u64::from(range::remaining(&line.range))).sum()
 }
 
 /// A fan-out block in the arena, given back when dropped.
@@ -188,6 +221,8 @@ pub(crate) struct Spread<'a> {
     pub(crate) plan: Plan,
     pub(crate) priority: Priority,
     pub(crate) caller: ParticipantSlot,
+    /// How often a share may be started again after the death of its worker.
+    pub(crate) retries: u32,
     /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
     pub(crate) rows: Option<RowHandles>,
 }
@@ -206,7 +241,7 @@ impl Spread<'_> {
         let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::ORIGIN;
         let caller_runs = in_kernel || config.help != Help::Never;
         // The caller takes a worker's place when the cores are all spoken for, so that no share waits for a core.
-        let threads = config.threads as u32;
+        let threads = config.workers() as u32;
         let all = if caller_runs { (threads + 1).min((config.cores as u32).max(threads)) } else { threads };
         (all.clamp(1, MAX_SHARES).min(self.plan.chunks), caller_runs)
     }
@@ -217,17 +252,62 @@ impl Spread<'_> {
     pub(crate) fn run(
         &self,
         child: impl Fn(&Draft<'_>, u32, &FanOutHeader, &[RangeLine]),
-        body: impl FnOnce(&FanOutHeader, &[RangeLine]) -> Option<u32>,
+        mut body: impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
     ) -> Result<FanOutEnd> {
         let (shares, caller_runs) = self.shares();
         let len = size_of::<FanOutHeader>() + shares as usize * size_of::<RangeLine>();
         let block = FanOutBlock { core: self.core, block: self.core.arena.allocate_bookkeeping(len as u64)? };
         let (header, ranges) = self.core.arena.fan_out(block.block.offset, shares)?;
         self.prepare(header, ranges);
+        for _ in 0..=MAX_ROUNDS {
+            let child = |draft: &Draft<'_>, share| child(draft, share, header, ranges);
+            let end = self.round(block.block.offset, header, ranges, caller_runs, child, &mut body)?;
+            let (finished, waiting) = (finished_chunks(ranges), waiting_chunks(ranges));
+            let wanted = u64::from(self.plan.chunks);
+            if end.stop != 0 || end.failure.is_some() || end.own_failure.is_some() || finished == wanted {
+                return Ok(end);
+            }
+            if waiting > 0 && (self.core.config.processes == 0 || !self.core.is_open()) {
+                // A closing engine took all shares back: what is left of the chunks will never be run.
+                return Ok(FanOutEnd { stop: stop::CANCELLED, ..end });
+            }
+            // Workers died. A chunk that is neither finished nor waiting was lost on its way from one range to another, and
+            // nobody can say which it was: all of them are run again.
+            if finished + waiting != wanted {
+                self.prepare(header, ranges);
+            }
+        }
+        Err(Error::Corrupt {
+            what: "count of finished chunks",
+            offset: block.block.offset,
+            expected: u64::from(self.plan.chunks),
+            found: finished_chunks(ranges),
+        })
+    }
+
+    /// Starts the shares, takes part, and waits until none is run any more.
+    ///
+    /// # Errors
+    /// Those of [`Core::reserve`] when not a single share found room and the caller may not run it itself.
+    fn round(
+        &self,
+        block: u64,
+        header: &FanOutHeader,
+        ranges: &[RangeLine],
+        caller_runs: bool,
+        child: impl Fn(&Draft<'_>, u32),
+        body: &mut impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
+    ) -> Result<FanOutEnd> {
         let first = u32::from(caller_runs);
         let mut children = Children { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
-        for share in first..shares {
-            if !children.start(block.block.offset, share, self.priority, |draft| child(draft, share, header, ranges)) {
+        for share in first..ranges.len() as u32 {
+            let draft = match self.core.try_reserve() {
+                Some(draft) => draft,
+                // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
+                None if share == 0 && self.core.config.processes > 0 => self.core.reserve(self.core.config.on_full)?,
+                None => break,
+            };
+            if !children.start(draft, block, share, self, |draft| child(draft, share)) {
                 break;
             }
         }
@@ -240,13 +320,7 @@ impl Spread<'_> {
             own_failure = body(header, ranges);
         }
         let failure = children.finish(caller_runs || children.count == 0, header, ranges);
-        // A closing engine may have taken all shares back: what is left of the chunks then will never be run.
-        let is_left = ranges.iter().any(|line| range::remaining(&line.range) > 0);
-        let stop = match header.stop.load(Ordering::Relaxed) {
-            0 if is_left => stop::CANCELLED,
-            reason => reason,
-        };
-        Ok(FanOutEnd { stop, failure, own_failure })
+        Ok(FanOutEnd { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
     }
 
     fn prepare(&self, header: &FanOutHeader, ranges: &[RangeLine]) {
@@ -268,7 +342,7 @@ impl Spread<'_> {
         for (share, line) in ranges.iter().enumerate() {
             let part: RangeWord = range::initial(self.plan.chunks, share as u32, shares);
             line.range.store(part.bits(), Ordering::Relaxed);
-            line.done.store(0, Ordering::Relaxed);
+            line.progress.store(0, Ordering::Relaxed);
             line.failed.store(0, Ordering::Relaxed);
         }
     }
@@ -283,13 +357,20 @@ struct Children<'a> {
 
 impl Children<'_> {
     /// Queues one share; `false` when there is no room, which costs parallelism only.
-    fn start(&mut self, block: u64, share: u32, priority: Priority, child: impl Fn(&Draft<'_>)) -> bool {
-        let Some(draft) = self.core.try_reserve() else { return false };
+    fn start(
+        &mut self,
+        draft: Draft<'_>,
+        block: u64,
+        share: u32,
+        spread: &Spread<'_>,
+        child: impl Fn(&Draft<'_>),
+    ) -> bool {
         draft.descriptor.fan_out.store(block, Ordering::Relaxed);
         draft.descriptor.share.store(share, Ordering::Relaxed);
         draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
+        draft.descriptor.retries.store(spread.retries, Ordering::Relaxed);
         child(&draft);
-        let Ok(reference) = self.core.publish(draft, priority) else { return false };
+        let Ok(reference) = self.core.publish(draft, spread.priority) else { return false };
         self.jobs[self.count] = Some((reference, share));
         self.count += 1;
         true

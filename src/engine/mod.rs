@@ -17,10 +17,20 @@ pub(crate) mod execute;
 pub(crate) mod failure;
 pub(crate) mod fan_out;
 pub(crate) mod frame;
+#[cfg(target_os = "linux")]
+pub(crate) mod handshake;
 pub(crate) mod kernel;
 pub(crate) mod local;
 pub(crate) mod options;
 pub(crate) mod panics;
+mod queue;
+#[cfg(target_os = "linux")]
+pub(crate) mod recovery;
+#[cfg(target_os = "linux")]
+pub(crate) mod remote;
 pub(crate) mod run;
+mod serve;
+#[cfg(target_os = "linux")]
+pub(crate) mod supervisor;
 pub(crate) mod wait;
 pub(crate) mod worker;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::layout::words::MAX_ATTEMPT;
+use crate::sync::Scope;
+
 /// Which job a worker takes first. Within a priority jobs start in the order they were submitted.
 ///
 /// A worker never takes a job while one of a higher priority waits; low jobs wait as long as high ones keep coming.
@@ -69,6 +72,34 @@ pub enum Help {
     Never,
 }
 
+/// How often a job may be started again when the process of its worker died while it ran.
+///
+/// A job that is started again begins from the start with whatever its outputs then hold. That is right for kernels that write
+/// every element of their outputs and read none of them, and wrong for kernels that change data in place: half of it may have
+/// been changed. A kernel's own error or panic is never retried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retry(u8);
+
+impl Retry {
+    /// Not at all: the job fails with [`Error::WorkerDied`](crate::Error::WorkerDied) and everything that was handed over
+    /// comes back.
+    #[must_use]
+    pub const fn never() -> Self {
+        Self(0)
+    }
+
+    /// Up to `times` times; more than 63 count as 63.
+    #[must_use]
+    pub const fn up_to(times: u8) -> Self {
+        Self(if times > MAX_ATTEMPT { MAX_ATTEMPT } else { times })
+    }
+
+    /// The number.
+    pub(crate) fn limit(self) -> u32 {
+        u32::from(self.0)
+    }
+}
+
 /// What can be said about one job.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct JobOptions {
@@ -76,16 +107,34 @@ pub(crate) struct JobOptions {
     pub(crate) deadline: Option<Duration>,
     pub(crate) on_full: Option<OnFull>,
     pub(crate) chunk_len: Option<usize>,
+    pub(crate) retry: Option<Retry>,
 }
 
 /// How the engine runs, fixed when it is built.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EngineConfig {
     pub(crate) threads: usize,
+    pub(crate) processes: usize,
     pub(crate) queue_capacity: u32,
     pub(crate) on_full: OnFull,
     pub(crate) idle: Idle,
     pub(crate) help: Help,
     pub(crate) cores: usize,
     pub(crate) pin: bool,
+}
+
+impl EngineConfig {
+    /// Workers of both kinds.
+    pub(crate) fn workers(&self) -> usize {
+        self.threads + self.processes
+    }
+
+    /// Whom futex calls have to reach.
+    pub(crate) fn scope(&self) -> Scope {
+        #[cfg(target_os = "linux")]
+        if self.processes > 0 {
+            return Scope::Shared;
+        }
+        Scope::Private
+    }
 }

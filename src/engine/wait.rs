@@ -39,7 +39,7 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
     }
     if deadline.is_none() && !in_kernel && core.config.help == Help::AnyJob {
         // Only at the bottom of the stack: a foreign job run on top of a kernel could wait for that very kernel.
-        while let Some((index, _)) = core.take(ParticipantSlot::ORIGIN) {
+        while let Some(index) = core.take(ParticipantSlot::ORIGIN) {
             execute(core, ParticipantSlot::ORIGIN, index);
             if job::is_done(&descriptor.word) {
                 return true;
@@ -57,14 +57,14 @@ fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descripto
         (Some(due), Some(limit)) => Some(due.min(limit)),
         (due, limit) => due.or(limit),
     };
-    if sleep(descriptor, first) {
+    if sleep(descriptor, core.scope, first) {
         return true;
     }
     if limit.is_some_and(|limit| limit.is_past()) {
         return job::is_done(&descriptor.word);
     }
     let _ = core.cancel(reference);
-    sleep(descriptor, limit)
+    sleep(descriptor, core.scope, limit)
 }
 
 /// Waits until a share of the caller's fan-out is over. It helps with nothing: what is left of the call is already being run.
@@ -72,7 +72,7 @@ pub(crate) fn wait_for_share(core: &Core, reference: JobReference) {
     if let Some(descriptor) = core.control.descriptor(reference.index)
         && !spin(core, descriptor, None)
     {
-        sleep(descriptor, None);
+        sleep(descriptor, core.scope, None);
     }
 }
 
@@ -94,12 +94,12 @@ fn spin(core: &Core, descriptor: &Descriptor, deadline: Option<Deadline>) -> boo
     }
 }
 
-fn sleep(descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
+fn sleep(descriptor: &Descriptor, scope: Scope, deadline: Option<Deadline>) -> bool {
     job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| match deadline {
         None => {
-            futex::wait(wait_on, park::PARKED);
+            futex::wait(wait_on, park::PARKED, scope);
             true
         }
-        Some(deadline) => wait_until(wait_on, park::PARKED, deadline, Scope::Private) != Waited::TimedOut,
+        Some(deadline) => wait_until(wait_on, park::PARKED, deadline, scope) != Waited::TimedOut,
     })
 }

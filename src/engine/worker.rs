@@ -9,6 +9,7 @@ use super::execute::execute;
 use super::options::Idle;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::records::participant_kind;
 use crate::layout::words::park;
 use crate::lockfree::futex;
 use crate::os::futex::{Scope, wait_until};
@@ -101,9 +102,14 @@ impl SpinBudget {
 /// # Errors
 /// [`Error::Io`] when the system gives no thread; those that were started end again.
 pub(crate) fn start(core: &Arc<Core>) -> Result<()> {
-    for slot in core.worker_slots() {
+    for slot in core.thread_slots() {
         let shared = Arc::clone(core);
         core.workers_alive.fetch_add(1, Ordering::Relaxed);
+        if let Some(row) = core.control.participant(slot) {
+            // Relaxed: for people who look.
+            row.pid.store(std::process::id(), Ordering::Relaxed);
+            row.kind.store(participant_kind::THREAD, Ordering::Relaxed);
+        }
         let started =
             thread::Builder::new().name(format!("workring-{}", slot.get())).spawn(move || work(&shared, slot));
         if let Err(error) = started {
@@ -115,10 +121,10 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<()> {
     Ok(())
 }
 
-fn ended(core: &Core) {
+pub(super) fn ended(core: &Core) {
     // Release: pairs with the acquire of whoever waits for the workers' end.
     core.workers_alive.fetch_sub(1, Ordering::Release);
-    futex::wake_all(&core.workers_alive);
+    futex::wake_all(&core.workers_alive, Scope::Private);
 }
 
 /// Ties the calling worker to its core. Where the system refuses it runs anywhere, which is only slower.
@@ -133,9 +139,21 @@ fn work(core: &Arc<Core>, me: ParticipantSlot) {
     if core.config.pin {
         pin(me);
     }
+    run_until_closed(core, me);
+    ended(core);
+}
+
+/// The whole life of a worker process, once it has attached.
+#[cfg(target_os = "linux")]
+pub(crate) fn work_as_process(core: &Arc<Core>, me: ParticipantSlot) {
+    run_until_closed(core, me);
+}
+
+/// Runs jobs until the engine closes and the queue is empty.
+fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
     let mut budget = SpinBudget::new(core);
     loop {
-        while let Some((index, _)) = core.take(me) {
+        while let Some(index) = core.take(me) {
             execute(core, me, index);
         }
         match next_job(core, me, &mut budget) {
@@ -147,11 +165,10 @@ fn work(core: &Arc<Core>, me: ParticipantSlot) {
     // A push that relied on this worker's last search is either seen here or finds it gone.
     if core.has_work() {
         core.notify(CHAIN);
-        while let Some((index, _)) = core.take(me) {
+        while let Some(index) = core.take(me) {
             execute(core, me, index);
         }
     }
-    ended(core);
 }
 
 /// Looks for a job, awake and then asleep; `None` when the engine is closing and nothing is left.
@@ -172,7 +189,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             let until = Deadline::after(DOZE);
             sleepers.doze(me, |word| {
                 // How it ends does not matter: the worker looks at the rings next.
-                let _ = wait_until(word, park::RUNNING, until, Scope::Private);
+                let _ = wait_until(word, park::RUNNING, until, core.scope);
             });
             others = 0;
             continue;
@@ -203,7 +220,7 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut 
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
             if core.has_work()
-                && let Some((index, _)) = core.take(me)
+                && let Some(index) = core.take(me)
             {
                 return Some(index);
             }

@@ -12,7 +12,7 @@ use crate::engine::context::StopSignals;
 use crate::engine::execute::{ShareCall, error_of};
 use crate::engine::fan_out::{Plan, Spread, stop};
 use crate::engine::kernel::{Kernel, KernelInfo, Reducer};
-use crate::engine::options::Help;
+use crate::engine::options::{Help, Retry};
 use crate::engine::panics;
 use crate::engine::run::{ChunkRunner, DisjointParts, check_lengths, closure_over_chunks};
 use crate::error::{Error, Result};
@@ -40,6 +40,9 @@ impl Chunking {
         Self { len: self.len, halo: elements }
     }
 }
+
+/// How often a share of a call is started again after the death of its worker.
+const USUAL_RETRIES: u8 = 3;
 
 /// Whether outputs must be as long as the inputs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -158,7 +161,10 @@ impl Call<'_> {
         let signals = StopSignals { word: None, fan_out: None, deadline };
         let share = ShareCall { core, call: kernel, plan, worker: 0, signals };
         let (priority, caller) = (self.options.priority, ParticipantSlot::ORIGIN);
-        let spread = Spread { core, plan, priority, caller, rows: None };
+        // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
+        let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
+        let retries = self.options.retry.unwrap_or(usual).limit();
+        let spread = Spread { core, plan, priority, caller, retries, rows: None };
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {
@@ -261,6 +267,7 @@ impl Call<'_> {
 
     fn each_chunk(&self, plan: Plan, body: &(dyn Fn(u32) + Sync)) -> Result<()> {
         self.core.check_open()?;
+        self.core.check_closures()?;
         if plan.chunks == 0 {
             return Ok(());
         }

@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use super::engine::Engine;
+#[cfg(target_os = "linux")]
+use super::processes::{WorkerOptions, WorkerProgram};
 use crate::arena::{Arena, ArenaConfig, Backing};
 use crate::engine::core::Core;
+use crate::engine::kernel::KernelInfo;
 use crate::engine::options::{EngineConfig, Help, Idle, OnFull};
+#[cfg(target_os = "linux")]
+use crate::engine::supervisor;
 use crate::engine::worker;
 use crate::error::{Error, Result};
 use crate::os::host;
@@ -41,11 +46,14 @@ const DEFAULT_RETAIN: u64 = 256 << 20;
 #[must_use = "nothing is made until `build` is called"]
 pub struct Builder {
     threads: Option<usize>,
+    processes: usize,
+    #[cfg(target_os = "linux")]
+    workers: WorkerOptions,
     capacity: Option<u64>,
     queue_capacity: u32,
     on_full: OnFull,
     idle: Idle,
-    help: Help,
+    help: Option<Help>,
     backing: Backing,
     large_pages: bool,
     prefault: bool,
@@ -57,11 +65,14 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             threads: None,
+            processes: 0,
+            #[cfg(target_os = "linux")]
+            workers: WorkerOptions::default(),
             capacity: None,
             queue_capacity: DEFAULT_QUEUE,
             on_full: OnFull::default(),
             idle: Idle::default(),
-            help: Help::default(),
+            help: None,
             backing: Backing::default(),
             large_pages: true,
             prefault: false,
@@ -74,6 +85,44 @@ impl Builder {
     /// counted.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
+        self
+    }
+
+    /// Workers in processes of their own; 0 unless stated, and then no worker threads unless stated as well.
+    ///
+    /// A crash, a leak or a kernel that never ends then takes down one worker and not the program: see
+    /// [the chapter on worker processes](crate#worker-processes). The workers are copies of the running program, whose `main`
+    /// must begin with [`worker_entry`](crate::worker_entry); every kernel that is used must be listed there and in
+    /// [`Builder::kernels`]. Linux only: elsewhere `build` fails with [`Error::Unsupported`].
+    pub fn processes(mut self, processes: usize) -> Self {
+        self.processes = processes;
+        self
+    }
+
+    /// The kernels that worker processes must know; more can be added by further calls.
+    ///
+    /// `build` fails, and says what differs, when the worker's program lacks one of them or has it with another version or other
+    /// arguments.
+    pub fn kernels(mut self, kernels: &[&'static KernelInfo]) -> Self {
+        #[cfg(target_os = "linux")]
+        self.workers.kernels.extend_from_slice(kernels);
+        #[cfg(not(target_os = "linux"))]
+        let _ = (&mut self, kernels);
+        self
+    }
+
+    /// What worker processes are started from, and with which environment and limits; this very program unless stated.
+    #[cfg(target_os = "linux")]
+    pub fn worker_program(mut self, program: WorkerProgram) -> Self {
+        self.workers.program = program;
+        self
+    }
+
+    /// How long a kernel in a worker process may go on after its deadline or after it was cancelled, before the process is
+    /// killed and replaced; 20 ms unless stated.
+    #[cfg(target_os = "linux")]
+    pub fn kill_after(mut self, grace: Duration) -> Self {
+        self.workers.kill_after = grace;
         self
     }
 
@@ -105,7 +154,7 @@ impl Builder {
 
     /// Which jobs a waiting thread runs itself.
     pub fn help(mut self, help: Help) -> Self {
-        self.help = help;
+        self.help = Some(help);
         self
     }
 
@@ -150,10 +199,20 @@ impl Builder {
     /// [`Error::InvalidArgument`] for a limit out of range, [`Error::Io`] when the system gives no memory or threads.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let threads = self.threads.unwrap_or(cores).min(if self.threads.is_some() { usize::MAX } else { MAX_THREADS });
-        if threads == 0 || threads > MAX_THREADS {
-            return Err(Error::invalid(format!("an engine has 1 to {MAX_THREADS} threads, not {threads}")));
+        let processes = self.processes;
+        let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS) };
+        let threads = self.threads.unwrap_or(usual);
+        if threads.saturating_add(processes) == 0 || threads.saturating_add(processes) > MAX_THREADS {
+            return Err(Error::invalid(format!(
+                "an engine has 1 to {MAX_THREADS} workers, not {threads} threads and {processes} processes"
+            )));
         }
+        #[cfg(not(target_os = "linux"))]
+        if processes > 0 {
+            return Err(Error::Unsupported { what: "worker processes on this system; use threads".into() });
+        }
+        #[cfg(target_os = "linux")]
+        let group = if processes > 0 { Some(self.workers.group()?) } else { None };
         let queue_capacity = self
             .queue_capacity
             .checked_next_power_of_two()
@@ -161,10 +220,16 @@ impl Builder {
             .map(|jobs| jobs.max(crate::layout::geometry::MIN_DESCRIPTORS))
             .ok_or_else(|| Error::invalid(format!("a queue holds 1 to 2^20 jobs, not {}", self.queue_capacity)))?;
         let arena = self.arena()?;
-        let Self { on_full, idle, help, pin, .. } = self;
-        let config = EngineConfig { threads, queue_capacity, on_full, idle, help, cores, pin };
+        let Self { on_full, idle, pin, .. } = self;
+        // Whoever asks for processes wants kernels kept out of this one.
+        let help = self.help.unwrap_or(if processes > 0 { Help::Never } else { Help::default() });
+        let config = EngineConfig { threads, processes, queue_capacity, on_full, idle, help, cores, pin };
         let core = Arc::new(Core::new(config, arena)?);
         worker::start(&core)?;
+        #[cfg(target_os = "linux")]
+        if let Some(group) = group {
+            supervisor::start(&core, group)?;
+        }
         Ok(Engine::new_from(core))
     }
 
@@ -172,7 +237,15 @@ impl Builder {
         let mut config = ArenaConfig {
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),
             retain: self.retain,
-            backing: self.backing,
+            backing: match self.backing {
+                Backing::Automatic if self.processes > 0 => Backing::SharedMemory,
+                Backing::Anonymous if self.processes > 0 => {
+                    return Err(Error::invalid(
+                        "worker processes need memory that can be shared, not Backing::Anonymous",
+                    ));
+                }
+                backing => backing,
+            },
             large_pages: self.large_pages,
             prefault: self.prefault,
         };

@@ -19,7 +19,7 @@ use crate::engine::core::{Core, Draft};
 use crate::engine::execute::row_block_len;
 use crate::engine::kernel::Kernel;
 use crate::engine::local;
-use crate::engine::options::{JobOptions, OnFull, Priority};
+use crate::engine::options::{JobOptions, OnFull, Priority, Retry};
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;
 use crate::os::host::Deadline;
@@ -85,6 +85,15 @@ impl<'e> Call<'e> {
         self
     }
 
+    /// How often the job, or a chunk of the call, may be started again when its worker's process dies.
+    ///
+    /// Unless said: `map`, `map_chunks` and `reduce` up to three times for each of their shares if the kernel has inputs, else not
+    /// at all; `submit` and `submit_many` not at all. Worker threads do not die alone, so it concerns worker processes only.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.options.retry = Some(retry);
+        self
+    }
+
     /// Elements per chunk of a `map`, `map_chunks` or `reduce`; chosen from the length unless said.
     ///
     /// The result of a `reduce` of floating-point numbers depends on it, and on nothing else but the input.
@@ -97,9 +106,11 @@ impl<'e> Call<'e> {
         self.options.deadline.map(Deadline::after)
     }
 
-    fn stamp_deadline(&self, draft: &Draft<'_>) {
-        let deadline = self.deadline_now().map_or(0, Deadline::nanoseconds);
-        draft.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
+    /// Writes what the options say into a draft.
+    fn stamp(&self, draft: &Draft<'_>) {
+        let deadline = self.deadline_now();
+        draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+        draft.descriptor.retries.store(self.options.retry.map_or(0, Retry::limit), Ordering::Relaxed);
     }
 
     fn on_full_or_default(&self) -> OnFull {
@@ -161,7 +172,7 @@ impl<'e> Call<'e> {
         let (references, _) = collect(self.core, |collector| batches.collect(collector))?;
         let packed = self.pack(param)?;
         call::write(self.core, draft, kind::WHOLE, kernel.info().id()?, references.as_slice(), &packed.param);
-        self.stamp_deadline(draft);
+        self.stamp(draft);
         Ok(packed.block)
     }
 
@@ -195,12 +206,13 @@ impl<'e> Call<'e> {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        let draft = match self.core.reserve(self.on_full_or_default()) {
+        let reserved = self.core.check_closures().and_then(|()| self.core.reserve(self.on_full_or_default()));
+        let draft = match reserved {
             Ok(draft) => draft,
             Err(error) => return Err(Failed::new(error, Box::new(closure))),
         };
         draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
-        self.stamp_deadline(&draft);
+        self.stamp(&draft);
         let ticket = local::keep(&draft, draft.slot(), closure);
         let index = draft.index;
         match self.core.publish_keeping(draft, self.options.priority) {
@@ -263,7 +275,7 @@ impl<'e> Call<'e> {
         param_place.store(params.reference(&Collector::new(&self.core.arena))?, Ordering::Relaxed);
         status_place.store(status_handle, Ordering::Relaxed);
         draft.descriptor.fan_out.store(rows as u64, Ordering::Relaxed);
-        self.stamp_deadline(draft);
+        self.stamp(draft);
         Ok(status)
     }
 }

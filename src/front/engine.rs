@@ -22,7 +22,7 @@ use crate::error::{Error, Failed, Result};
 use crate::lockfree::futex;
 use crate::os::futex::wait_until;
 use crate::os::host::Deadline;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Scope};
 
 /// Workers, their queue and the memory they share.
 ///
@@ -426,10 +426,10 @@ impl Engine {
                 return Ok(());
             }
             match deadline {
-                None => futex::wait(&self.core.workers_alive, alive),
+                None => futex::wait(&self.core.workers_alive, alive, Scope::Private),
                 Some(deadline) if deadline.is_past() => return Err(Error::TimedOut { waited: limit }),
                 Some(deadline) => {
-                    let _ = wait_until(&self.core.workers_alive, alive, deadline, crate::os::futex::Scope::Private);
+                    let _ = wait_until(&self.core.workers_alive, alive, deadline, Scope::Private);
                 }
             }
         }

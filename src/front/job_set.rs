@@ -137,7 +137,7 @@ impl<P: Payload, K> JobSet<P, K> {
             let (port, bits) = self.core.control.port(self.port)?;
             port::prepare_to_sleep(&port.park);
             if bits.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
-                futex::wait(&port.park, park::PARKED);
+                futex::wait(&port.park, park::PARKED, self.core.scope);
             }
             port::wake_up(&port.park);
         }
@@ -151,7 +151,7 @@ impl<P: Payload, K> JobSet<P, K> {
         }
         let own_only = in_kernel || self.core.config.help == Help::OwnJob;
         if !own_only {
-            if let Some((index, _)) = self.core.take(ParticipantSlot::ORIGIN) {
+            if let Some(index) = self.core.take(ParticipantSlot::ORIGIN) {
                 execute(&self.core, ParticipantSlot::ORIGIN, index);
                 return true;
             }

@@ -123,3 +123,24 @@ macro_rules! floats {
 
 folds! { i8 "i8" i16 "i16" i32 "i32" i64 "i64" u8 "u8" u16 "u16" u32 "u32" u64 "u64" }
 floats! { f32 "f32" f64 "f64" }
+
+/// Lists kernels and reducers for [`worker_entry`](crate::worker_entry) and [`Builder::kernels`](crate::Builder::kernels).
+///
+/// # Examples
+/// ```
+/// use workring::{kernel, kernels};
+///
+/// kernel! {
+///     /// Doubles in place.
+///     pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
+/// }
+///
+/// let listed = kernels![double, workring::kernels::f64::sum];
+/// assert_eq!(listed[0].name(), "double");
+/// ```
+#[macro_export]
+macro_rules! kernels {
+    ($($kernel:expr),* $(,)?) => {
+        &[$($crate::Kernel::info($kernel)),*]
+    };
+}

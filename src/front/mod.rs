@@ -11,4 +11,6 @@ pub(crate) mod host;
 pub(crate) mod job;
 pub(crate) mod job_set;
 pub mod kernels;
+#[cfg(target_os = "linux")]
+pub(crate) mod processes;
 pub(crate) mod rows;

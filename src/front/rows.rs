@@ -140,7 +140,7 @@ impl<B, Q> Rows<B, Q> {
             .filter_map(|at| arena.failure_text(first + at * size_of::<FailureText>() as u64).ok())
             // A text that was never written is empty or stale; its row's status then finds no, or an older, text only if
             // that row failed, and the first 32 failures have written theirs.
-            .map(|text| (text.zero[0].load(Ordering::Relaxed) as usize, failure::read(text)))
+            .map(|text| (text.detail[0].load(Ordering::Relaxed) as usize, failure::read(text)))
             .collect()
     }
 }

@@ -5,7 +5,10 @@
 
 use core::mem::size_of;
 
-use super::records::{Arguments, Descriptor, FailureText, IdleLine, MAX_PARTICIPANTS, Participant, Port, RingHeader};
+use super::records::{
+    Arguments, Descriptor, EngineLine, FailureText, FanOutHeader, IdleLine, MAX_PARTICIPANTS, MAX_SEGMENTS,
+    Participant, Port, RangeLine, RingHeader, Segment,
+};
 use crate::error::{Error, Result};
 
 /// First eight bytes of every control segment.
@@ -13,11 +16,13 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"workring");
 /// Written as a native integer: a reader with the other byte order sees it reversed.
 pub(crate) const ENDIAN_TAG: u32 = 0x0102_0304;
 /// Increased by every change of the layout.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
+pub(crate) const LAYOUT_VERSION: u32 = 2;
 /// Number of priorities, each with a ring of its own.
 pub(crate) const PRIORITIES: usize = 3;
 /// Completion ports in the table.
 pub(crate) const PORTS: usize = 64;
+/// The port to which worker processes report what only the origin can serve: wakers and jobs that nobody holds.
+pub(crate) const COLLECTOR_PORT: u32 = PORTS as u32 - 1;
 /// The most descriptors an engine may have.
 pub(crate) const MAX_DESCRIPTORS: u32 = 1 << 20;
 /// The fewest descriptors: one word of every bitmap.
@@ -59,6 +64,7 @@ pub(crate) struct Geometry {
     pub(crate) descriptor_count: u32,
     pub(crate) participant_count: u32,
     pub(crate) participants: Span,
+    pub(crate) engine: Span,
     pub(crate) idle: Span,
     pub(crate) ring_headers: Span,
     pub(crate) ring_cells: [Span; PRIORITIES],
@@ -108,6 +114,7 @@ impl Geometry {
         let jobs = u64::from(descriptors);
         let mut cursor = Cursor(HEADER_LEN);
         let participants_span = cursor.take(u64::from(participants), size_of::<Participant>())?;
+        let engine = cursor.take(1, size_of::<EngineLine>())?;
         let idle = cursor.take(1, size_of::<IdleLine>())?;
         let ring_headers = cursor.take(PRIORITIES as u64, size_of::<RingHeader>())?;
         // Twice as many cells as descriptors: a cancelled or helped job leaves its cell behind until a worker passes it.
@@ -121,10 +128,12 @@ impl Geometry {
         let ports = cursor.take(PORTS as u64, size_of::<Port>())?;
         let port_bits = cursor.take(PORTS as u64 * (jobs / 64), 8)?;
         let redelivery_bits = cursor.take(jobs / 64, 8)?;
+
         Some(Self {
             descriptor_count: descriptors,
             participant_count: participants,
             participants: participants_span,
+            engine,
             idle,
             ring_headers,
             ring_cells,
@@ -192,6 +201,8 @@ pub(crate) const LAYOUT_HASH: u64 = {
         size_of::<Header>(),
         size_of::<Participant>(),
         offset_of!(Participant, park),
+        size_of::<EngineLine>(),
+        offset_of!(EngineLine, redelivery),
         size_of::<IdleLine>(),
         size_of::<RingHeader>(),
         offset_of!(RingHeader, tail),
@@ -204,8 +215,13 @@ pub(crate) const LAYOUT_HASH: u64 = {
         size_of::<Arguments>(),
         size_of::<FailureText>(),
         size_of::<Port>(),
+        size_of::<Segment>(),
+        size_of::<FanOutHeader>(),
+        size_of::<RangeLine>(),
+        offset_of!(RangeLine, progress),
         PRIORITIES,
         PORTS,
+        MAX_SEGMENTS,
     ];
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut at = 0;
@@ -236,6 +252,7 @@ mod tests {
         let mut all = vec![
             (0, HEADER_LEN),
             (geometry.participants.offset, geometry.participants.count * 128),
+            (geometry.engine.offset, 64),
             (geometry.idle.offset, 64),
             (geometry.ring_headers.offset, PRIORITIES as u64 * 256),
             (geometry.descriptors.offset, jobs * 128),

@@ -55,7 +55,8 @@ pub(crate) struct Descriptor {
     pub(crate) param_len: AtomicU32,
     pub(crate) fan_out: AtomicU64,
     pub(crate) share: AtomicU32,
-    pub(crate) zero: AtomicU32,
+    /// How often the job may be started again after the death of its worker.
+    pub(crate) retries: AtomicU32,
     pub(crate) batches: [BatchReference; INLINE_BATCHES],
 }
 
@@ -73,7 +74,8 @@ pub(crate) struct FailureText {
     pub(crate) message_len: AtomicU32,
     /// Bytes of source location that follow the message.
     pub(crate) location_len: AtomicU32,
-    pub(crate) zero: [AtomicU64; 3],
+    /// Numbers that go with the text: the row that failed, or how a worker died (see `engine/failure.rs`).
+    pub(crate) detail: [AtomicU64; 3],
     pub(crate) text: [AtomicU64; FAILURE_TEXT_LEN / 8],
 }
 
@@ -106,12 +108,36 @@ pub(crate) struct IdleLine {
     pub(crate) searching: [AtomicU64; PARTICIPANT_WORDS],
 }
 
+/// What concerns the whole engine.
+#[repr(C, align(64))]
+pub(crate) struct EngineLine {
+    /// See [`super::words::lifecycle`].
+    pub(crate) lifecycle: AtomicU32,
+    pub(crate) pad: AtomicU32,
+    /// Odd while redelivery bits may be set: see `lockfree/redelivery.rs`.
+    pub(crate) redelivery: AtomicU64,
+    pub(crate) zero: [AtomicU64; 6],
+}
+
+/// Files an arena can have mapped at the same time.
+pub(crate) const MAX_SEGMENTS: usize = 1024;
+
+/// A file that handles can refer to, for workers that map it themselves.
+#[repr(C)]
+pub(crate) struct Segment {
+    /// Increased whenever the number is given to another file; odd while it names one.
+    pub(crate) generation: AtomicU64,
+    /// Length of the file's mapping in bytes.
+    pub(crate) len: AtomicU64,
+}
+
 /// One participant: a worker, or the process that built the engine.
 #[repr(C, align(128))]
 pub(crate) struct Participant {
-    /// `incarnation:32, state:32`.
+    /// See [`super::words::ParticipantWord`].
     pub(crate) word: AtomicU64,
     pub(crate) pid: AtomicU32,
+    /// See [`participant_kind`].
     pub(crate) kind: AtomicU32,
     /// Jobs it finished, for people who look.
     pub(crate) finished: AtomicU64,
@@ -161,8 +187,8 @@ pub(crate) struct FanOutHeader {
 pub(crate) struct RangeLine {
     /// See [`super::words::RangeWord`].
     pub(crate) range: AtomicU64,
-    /// Chunks that this share finished.
-    pub(crate) done: AtomicU64,
+    /// See [`super::words::ProgressWord`].
+    pub(crate) progress: AtomicU64,
     /// The chunk, plus one, in which this share failed; 0 when it did not.
     pub(crate) failed: AtomicU64,
     pub(crate) zero: [AtomicU64; 5],
@@ -182,6 +208,16 @@ pub(crate) mod status {
     pub(crate) const CANCELLED: u32 = 5;
     /// The job needed more memory than the arena had.
     pub(crate) const OUT_OF_MEMORY: u32 = 6;
+    /// The worker's process died and the job may not be started again; the failure record says how.
+    pub(crate) const WORKER_DIED: u32 = 7;
+}
+
+/// Values of [`Participant::kind`].
+pub(crate) mod participant_kind {
+    /// A thread of the process that built the engine.
+    pub(crate) const THREAD: u32 = 1;
+    /// A process of its own.
+    pub(crate) const PROCESS: u32 = 2;
 }
 
 /// Values of [`FanOutHeader::mode`].
@@ -218,6 +254,10 @@ const _: () = {
     assert!(size_of::<RingHeader>() == 256);
     assert!(offset_of!(RingHeader, tail) == 128);
     assert!(size_of::<IdleLine>() == 64);
+    assert!(size_of::<EngineLine>() == 64);
+    assert!(offset_of!(EngineLine, redelivery) == 8);
+    assert!(size_of::<Segment>() == 16);
+    assert!(offset_of!(FailureText, detail) == 8);
     assert!(size_of::<Participant>() == 128);
     assert!(offset_of!(Participant, park) == 64);
     assert!(size_of::<Port>() == 64);

@@ -11,7 +11,7 @@
 use core::ptr::NonNull;
 
 use super::geometry::{Geometry, HEADER_LEN, Header, PORTS, PRIORITIES, Span};
-use super::records::{Arguments, Descriptor, FailureText, IdleLine, Participant, Port, RingHeader};
+use super::records::{Arguments, Descriptor, EngineLine, FailureText, IdleLine, Participant, Port, RingHeader};
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::os::map::Mapping;
@@ -40,6 +40,7 @@ impl<T> Table<T> {
 pub(crate) struct Control {
     geometry: Geometry,
     participants: Table<Participant>,
+    engine: Table<EngineLine>,
     idle: Table<IdleLine>,
     ring_headers: Table<RingHeader>,
     ring_cells: [Table<AtomicU64>; PRIORITIES],
@@ -50,7 +51,7 @@ pub(crate) struct Control {
     port_bits: Table<AtomicU64>,
     redelivery_bits: Table<AtomicU64>,
     /// Kept for as long as the tables point into it (law 3).
-    _mapping: Mapping,
+    mapping: Mapping,
 }
 
 // SAFETY: the tables point into the mapping, which `Control` owns and which may be used from any thread; everything reached
@@ -79,7 +80,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the header does not describe a segment of this layout.
-    fn over(mapping: Mapping) -> Result<Self> {
+    pub(crate) fn over(mapping: Mapping) -> Result<Self> {
         if (mapping.len() as u64) < HEADER_LEN {
             return Err(Error::Corrupt {
                 what: "mapped length",
@@ -96,6 +97,7 @@ impl Control {
         unsafe {
             Ok(Self {
                 participants: Table::new(&mapping, geometry.participants),
+                engine: Table::new(&mapping, geometry.engine),
                 idle: Table::new(&mapping, geometry.idle),
                 ring_headers: Table::new(&mapping, geometry.ring_headers),
                 ring_cells: geometry.ring_cells.map(|span| Table::new(&mapping, span)),
@@ -106,7 +108,7 @@ impl Control {
                 port_bits: Table::new(&mapping, geometry.port_bits),
                 redelivery_bits: Table::new(&mapping, geometry.redelivery_bits),
                 geometry,
-                _mapping: mapping,
+                mapping,
             })
         }
     }
@@ -171,8 +173,19 @@ impl Control {
         (at < PORTS).then(|| (&self.all(&self.ports)[at], bits))
     }
 
+    /// What concerns the whole engine.
+    #[inline]
+    pub(crate) fn engine_line(&self) -> &EngineLine {
+        &self.all(&self.engine)[0]
+    }
+
+    /// The mapping itself, to be handed to another process.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
     /// One bit per job that must be looked at apart from the rings.
-    #[expect(dead_code, reason = "only recovery sets bits here; its place is part of the layout from version 1 on")]
+    #[inline]
     pub(crate) fn redelivery_bits(&self) -> &[AtomicU64] {
         self.all(&self.redelivery_bits)
     }

@@ -48,6 +48,10 @@ const STATE_MASK: u64 = 0xF;
 const FLAGS_MASK: u64 = 0x3F << 4;
 const OWNER_SHIFT: u32 = 16;
 const OWNER_MASK: u64 = 0xFFF << OWNER_SHIFT;
+const ATTEMPT_SHIFT: u32 = 10;
+const ATTEMPT_MASK: u64 = 0x3F << ATTEMPT_SHIFT;
+/// How often a job can be started again at most: what the attempt field holds.
+pub(crate) const MAX_ATTEMPT: u8 = 0x3F;
 const INCARNATION_SHIFT: u32 = 28;
 const INCARNATION_MASK: u64 = 0xFFF << INCARNATION_SHIFT;
 const GENERATION_SHIFT: u32 = 40;
@@ -92,9 +96,23 @@ impl DescriptorWord {
     }
 
     /// The participant that reserved or runs the job.
-    #[cfg_attr(not(test), expect(dead_code, reason = "recovery reads the owner; thread engines have none to recover"))]
     pub(crate) const fn owner(self) -> ParticipantSlot {
         ParticipantSlot::new(((self.0 & OWNER_MASK) >> OWNER_SHIFT) as u16)
+    }
+
+    /// Which life of its owner.
+    pub(crate) const fn incarnation(self) -> u16 {
+        ((self.0 & INCARNATION_MASK) >> INCARNATION_SHIFT) as u16
+    }
+
+    /// How often the job was started before and its worker died.
+    pub(crate) const fn attempt(self) -> u8 {
+        ((self.0 & ATTEMPT_MASK) >> ATTEMPT_SHIFT) as u8
+    }
+
+    /// The same word with another attempt, of which six bits count.
+    pub(crate) const fn with_attempt(self, attempt: u8) -> Self {
+        Self((self.0 & !ATTEMPT_MASK) | (((attempt as u64) << ATTEMPT_SHIFT) & ATTEMPT_MASK))
     }
 
     /// The same word with `flag` set.
@@ -225,6 +243,88 @@ impl RangeWord {
     }
 }
 
+/// One reading of how far a share of a fan-out has come.
+///
+/// | bits | field | meaning |
+/// |---|---|---|
+/// | 0..32 | done | chunks it finished |
+/// | 32..64 | current | the chunk it is about to take or runs, plus one; 0 between chunks |
+///
+/// The share names a chunk here before it takes it out of its range, and counts it in the store that removes the name: whoever
+/// finds the word of a dead share knows which chunk was not finished.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ProgressWord(u64);
+
+impl ProgressWord {
+    /// A word as it was read.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The word to store.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Chunks it finished.
+    pub(crate) const fn done(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The chunk that was taken, or was about to be.
+    pub(crate) const fn current(self) -> Option<u32> {
+        ((self.0 >> 32) as u32).checked_sub(1)
+    }
+
+    /// As many chunks done, at work on `chunk`.
+    pub(crate) const fn at(self, chunk: u32) -> Self {
+        Self((self.0 & 0xFFFF_FFFF) | ((chunk as u64 + 1) << 32))
+    }
+
+    /// As many chunks done, at work on none.
+    pub(crate) const fn between_chunks(self) -> Self {
+        Self(self.0 & 0xFFFF_FFFF)
+    }
+
+    /// One chunk more is done.
+    pub(crate) const fn finished(self) -> Self {
+        Self((self.0 as u32).wrapping_add(1) as u64)
+    }
+}
+
+/// Life of an engine; it only goes up.
+pub(crate) mod lifecycle {
+    /// Takes jobs.
+    pub(crate) const OPEN: u32 = 0;
+    /// Takes no more; workers end when the queue is empty.
+    pub(crate) const CLOSING: u32 = 1;
+}
+
+/// One reading of a participant's word.
+///
+/// | bits | field | meaning |
+/// |---|---|---|
+/// | 0..32 | state | 0 free, 1 joining, 2 alive, 3 dead |
+/// | 32..64 | incarnation | which life of the row; the low twelve bits are what descriptor words carry |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ParticipantWord(u64);
+
+impl ParticipantWord {
+    pub(crate) const JOINING: u32 = 1;
+    pub(crate) const ALIVE: u32 = 2;
+    pub(crate) const DEAD: u32 = 3;
+
+    /// A row in one of its lives.
+    pub(crate) const fn new(incarnation: u32, state: u32) -> Self {
+        Self(((incarnation as u64) << 32) | state as u64)
+    }
+
+    /// The word to store.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
 /// Values of a park word, one per worker. Changed from Parked by exactly one waker, which then makes the system call.
 pub(crate) mod park {
     /// Awake.
@@ -252,8 +352,12 @@ mod tests {
                 .with_state(State::Running);
             prop_assert_eq!(u64::from(word.generation()), generation);
             prop_assert_eq!(word.owner().get(), slot);
-            prop_assert_eq!((word.bits() >> 28) & 0xFFF, u64::from(incarnation));
+            prop_assert_eq!(word.incarnation(), incarnation);
             prop_assert_eq!((word.bits() >> 4) & 0x3F, flags);
+            prop_assert_eq!(word.attempt(), 0);
+            let again = word.with_attempt(flags as u8);
+            prop_assert_eq!(u64::from(again.attempt()), flags);
+            prop_assert_eq!(again.with_attempt(0), word);
             prop_assert!(word.is(State::Running));
             let next = word.freed().next_reservation(ParticipantSlot::ORIGIN, 0);
             prop_assert_eq!(u64::from(next.generation()), (generation + 1) % (1 << 24));
@@ -267,6 +371,10 @@ mod tests {
             prop_assert_eq!(cell.turn(), turn);
             prop_assert_eq!(cell.index(), Some(DescriptorIndex::new(index)));
             prop_assert_eq!(CellWord::empty(turn).index(), None);
+            let progress = ProgressWord::from_bits(u64::from(next)).at(end / 2);
+            prop_assert_eq!((progress.done(), progress.current()), (next, Some(end / 2)));
+            prop_assert_eq!(progress.between_chunks(), ProgressWord::from_bits(u64::from(next)));
+            prop_assert_eq!(progress.finished(), ProgressWord::from_bits(u64::from(next.wrapping_add(1))));
             let range = RangeWord::new(next, end);
             prop_assert_eq!((range.next(), range.end()), (next, end));
             prop_assert_eq!(range.remaining(), (u64::from(end).max(u64::from(next)) - u64::from(next)) as u32);

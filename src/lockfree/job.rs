@@ -13,8 +13,8 @@
 //! Where exactly one party may write, it stores; everywhere else the word changes by compare-and-swap only.
 
 use crate::ids::ParticipantSlot;
-use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, State, park};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, MAX_ATTEMPT, State, park};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
 
 use super::futex;
 
@@ -144,6 +144,36 @@ pub(crate) fn finish(word: &AtomicU64, has_outcome: bool) -> Result<DescriptorWo
     }
 }
 
+/// Whether a word is that of a job which `owner` ran in its life `incarnation`.
+fn is_run_by(word: DescriptorWord, owner: ParticipantSlot, incarnation: u16) -> bool {
+    word.is(State::Running) && word.owner() == owner && word.incarnation() == incarnation
+}
+
+/// Running to Queued again, one attempt more, for a job whose owner is dead; `None` when it is not such a job. Only the sweeper
+/// asks, with proof of the death, so the owner makes no step any more.
+pub(crate) fn requeue(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16) -> Option<DescriptorWord> {
+    let mut current = load(word, Ordering::Relaxed);
+    // Bounded: an exchange fails only when the holder set one of the six flags meanwhile.
+    while is_run_by(current, owner, incarnation) {
+        let attempt = current.attempt().saturating_add(1).min(MAX_ATTEMPT);
+        let queued = current.with_state(State::Queued).with_attempt(attempt).with_owner(ParticipantSlot::ORIGIN, 0);
+        // AcqRel (R1): what the sweeper repaired in the job's blocks is visible to whoever claims it (A1); the submitter's own
+        // publication is, because every later change of the word is a read-modify-write.
+        match word.compare_exchange_weak(current.bits(), queued.bits(), Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return Some(queued),
+            Err(found) => current = DescriptorWord::from_bits(found),
+        }
+    }
+    None
+}
+
+/// Running to Done with an outcome, for a job whose owner is dead; `None` when it is not such a job. As [`finish`], but made by
+/// the sweeper, which wrote the outcome.
+pub(crate) fn finish_for_dead(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16) -> Option<DescriptorWord> {
+    let current = load(word, Ordering::Relaxed);
+    if is_run_by(current, owner, incarnation) { finish(word, true).ok() } else { None }
+}
+
 /// Asks for the end of one job, whoever asks; `generation` says which.
 pub(crate) fn request_cancel(word: &AtomicU64, generation: u32) -> Cancel {
     let mut current = load(word, Ordering::Relaxed);
@@ -266,10 +296,10 @@ pub(crate) fn sleep_until_done(
 /// Wakes the holder that set [`FLAG_WAITER`]; the finisher calls it after Done.
 ///
 /// The descriptor may already serve another job: its waiter then wakes, finds that job unfinished and sleeps again.
-pub(crate) fn notify_waiter(wait_on: &AtomicU32) {
+pub(crate) fn notify_waiter(wait_on: &AtomicU32, scope: Scope) {
     // Release (R8), and acquire to stay in order with other notifications: see `sleep_until_done`. A word that is not Parked
     // needs no call: the waiter has yet to swap it, and will see Done when it does.
     if wait_on.swap(park::NOTIFIED, Ordering::AcqRel) == park::PARKED {
-        futex::wake_all(wait_on);
+        futex::wake_all(wait_on, scope);
     }
 }

@@ -10,7 +10,7 @@
 use loom::sync::Mutex;
 use loom::thread::{self, Thread};
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, Scope};
 
 loom::lazy_static! {
     /// The sleepers, each with the address of the word it sleeps on.
@@ -22,7 +22,7 @@ fn address(word: &AtomicU32) -> usize {
 }
 
 /// Sleeps while `word` holds `expected`.
-pub(crate) fn wait(word: &AtomicU32, expected: u32) {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, _: Scope) {
     let mut sleepers = SLEEPERS.lock().unwrap();
     // Relaxed: the lock orders this after the change of every waker that was here before. A waker still to come finds the
     // caller among the sleepers.
@@ -35,7 +35,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32) {
 }
 
 /// Wakes every sleeper of this word.
-pub(crate) fn wake_all(word: &AtomicU32) {
+pub(crate) fn wake_all(word: &AtomicU32, _: Scope) {
     let mut sleepers = SLEEPERS.lock().unwrap();
     for (_, woken) in sleepers.extract_if(.., |(sleeps_on, _)| *sleeps_on == address(word)) {
         woken.unpark();

@@ -22,7 +22,7 @@ use super::job::{self, Cancel, Claim, FlagSet};
 use super::loom_futex as futex;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::words::{DescriptorWord, State, park};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
 
 /// The process that submits, waits and helps.
 const HOLDER: ParticipantSlot = ParticipantSlot::ORIGIN;
@@ -163,7 +163,7 @@ impl Desk {
 
     fn sleep_until_done(&self) {
         assert!(job::sleep_until_done(&self.word, &self.wait, |word| {
-            futex::wait(word, park::PARKED);
+            futex::wait(word, park::PARKED, Scope::Private);
             true
         }));
     }
@@ -181,13 +181,13 @@ impl Task {
 
     fn wake(&self) {
         self.woken.store(1, Ordering::Release);
-        futex::wake_all(&self.woken);
+        futex::wake_all(&self.woken, Scope::Private);
     }
 
     /// Sleeps until somebody wakes the task.
     fn sleep(&self) {
         while self.woken.swap(0, Ordering::Acquire) == 0 {
-            futex::wait(&self.woken, 0);
+            futex::wait(&self.woken, 0, Scope::Private);
         }
     }
 }
@@ -290,7 +290,7 @@ mod descriptor {
     /// What is owed after a finish, as `engine::core::Core::serve`, without ports.
     fn serve(desk: &Desk, done: DescriptorWord) {
         if done.has(FLAG_WAITER) {
-            job::notify_waiter(&desk.wait);
+            job::notify_waiter(&desk.wait, Scope::Private);
         }
         if done.has(FLAG_WAKER) {
             let waker = desk.waker.lock().unwrap().take();
@@ -1147,7 +1147,7 @@ mod workers {
         }
 
         fn sleepers<'s>(&'s self) -> Sleepers<'s, impl Fn(ParticipantSlot) -> Option<&'s AtomicU32> + use<'s>> {
-            Sleepers::new(&self.line, |slot| self.park.get(usize::from(slot.get())))
+            Sleepers::new(&self.line, Scope::Private, |slot| self.park.get(usize::from(slot.get())))
         }
 
         fn ring(&self) -> Ring<'_> {
@@ -1230,7 +1230,7 @@ mod workers {
             self.jobs[at].0.output.write();
             // AcqRel: whoever waits for the last job sees what all of them did.
             if self.left.fetch_add(u32::MAX, Ordering::AcqRel) == 1 {
-                futex::wake_all(&self.left);
+                futex::wake_all(&self.left, Scope::Private);
             }
             if self.ends == Ends::Together {
                 self.wait_for_none_left();
@@ -1243,7 +1243,7 @@ mod workers {
                 if left == 0 {
                     break;
                 }
-                futex::wait(&self.left, left);
+                futex::wait(&self.left, left, Scope::Private);
             }
         }
 
@@ -1574,7 +1574,7 @@ mod ports {
 
         fn finish(&self, at: usize, stride: u32) {
             if self.desks[at].finish().has(FLAG_PORT) {
-                port::report(&self.park, &self.bits, Self::index(at, stride));
+                port::report(&self.park, &self.bits, Self::index(at, stride), Scope::Private);
             }
         }
 
@@ -1593,7 +1593,7 @@ mod ports {
                 }
                 port::prepare_to_sleep(&self.park);
                 if self.bits.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
-                    futex::wait(&self.park, park::PARKED);
+                    futex::wait(&self.park, park::PARKED, Scope::Private);
                 }
                 port::wake_up(&self.park);
             }
@@ -1707,7 +1707,7 @@ mod free_indices {
         fn give_back(&self, index: DescriptorIndex) {
             if self.push(index) == Returned::WakeWaiters {
                 self.sequence.fetch_add(1, Ordering::Release);
-                futex::wake_all(&self.sequence);
+                futex::wake_all(&self.sequence, Scope::Private);
             }
         }
 
@@ -1720,7 +1720,7 @@ mod free_indices {
                 let sequence = self.sequence.load(Ordering::Acquire);
                 if self.free.announce_waiter() {
                     slept.mark();
-                    futex::wait(&self.sequence, sequence);
+                    futex::wait(&self.sequence, sequence, Scope::Private);
                 }
                 if let Some(index) = self.pop() {
                     return index;
@@ -1865,7 +1865,7 @@ mod chunks {
         fn run_share(&self, share: usize, stole: &Seen) {
             let (own, others) = (&self.ranges[share], self.ranges.len());
             let next_chunk = || {
-                range::take_front(own).or_else(|| {
+                range::take_front(own, |_| {}).or_else(|| {
                     let victims = (1..others).map(|step| &self.ranges[(share + step) % others]);
                     victims.filter_map(|victim| range::steal(own, victim)).inspect(|_| stole.mark()).next()
                 })

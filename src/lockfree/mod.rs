@@ -23,6 +23,7 @@ pub(crate) mod free_list;
 pub(crate) mod job;
 pub(crate) mod port;
 pub(crate) mod range;
+pub(crate) mod redelivery;
 pub(crate) mod ring;
 pub(crate) mod sleep;
 
@@ -37,19 +38,19 @@ pub(crate) mod futex {
     pub(crate) use super::loom_futex::{wait, wake_all};
     #[cfg(not(workring_loom))]
     use crate::{
-        os::futex::{self, Scope},
-        sync::AtomicU32,
+        os::futex,
+        sync::{AtomicU32, Scope},
     };
 
     /// Sleeps while `word` holds `expected`; may return for no reason.
     #[cfg(not(workring_loom))]
-    pub(crate) fn wait(word: &AtomicU32, expected: u32) {
-        futex::wait(word, expected, Scope::Private);
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, scope: Scope) {
+        futex::wait(word, expected, scope);
     }
 
-    /// Wakes every sleeper of this process.
+    /// Wakes every sleeper of the scope.
     #[cfg(not(workring_loom))]
-    pub(crate) fn wake_all(word: &AtomicU32) {
-        futex::wake_all(word, Scope::Private);
+    pub(crate) fn wake_all(word: &AtomicU32, scope: Scope) {
+        futex::wake_all(word, scope);
     }
 }

@@ -13,12 +13,12 @@
 
 use crate::ids::DescriptorIndex;
 use crate::layout::words::park;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence};
 
 use super::futex;
 
 /// Reports a finished job, waking the collector if it sleeps.
-pub(crate) fn report(park_word: &AtomicU32, bits: &[AtomicU64], index: DescriptorIndex) {
+pub(crate) fn report(park_word: &AtomicU32, bits: &[AtomicU64], index: DescriptorIndex, scope: Scope) {
     if let Some(word) = bits.get(index.get() as usize / 64) {
         // Release (R7): that the job is done is visible to whoever collects the bit (A7).
         word.fetch_or(1 << (index.get() % 64), Ordering::Release);
@@ -28,7 +28,7 @@ pub(crate) fn report(park_word: &AtomicU32, bits: &[AtomicU64], index: Descripto
     if park_word.load(Ordering::Relaxed) == park::PARKED {
         // Relaxed: the bit was set before the fence; several finishers may each make the call, which is only slower.
         park_word.store(park::NOTIFIED, Ordering::Relaxed);
-        futex::wake_all(park_word);
+        futex::wake_all(park_word, scope);
     }
 }
 

@@ -11,17 +11,19 @@
 use crate::layout::words::RangeWord;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Takes the next chunk of the caller's own range.
-pub(crate) fn take_front(word: &AtomicU64) -> Option<u32> {
+/// Takes the next chunk of the caller's own range. `announce` is told of it before it is taken, so that whoever finds a range of
+/// which the first chunk is gone also finds it announced; a chunk that was announced may not have been taken.
+pub(crate) fn take_front(word: &AtomicU64, announce: impl Fn(u32)) -> Option<u32> {
     let mut current = RangeWord::from_bits(word.load(Ordering::Relaxed));
     loop {
         if current.remaining() == 0 {
             return None;
         }
         let rest = RangeWord::new(current.next() + 1, current.end());
-        // Relaxed: the word is all that is shared here. Inputs were published with the job (R1), outputs are with its finish
-        // (R3). If a thief cut first the exchange fails and the shorter range is tried.
-        match word.compare_exchange_weak(current.bits(), rest.bits(), Ordering::Relaxed, Ordering::Relaxed) {
+        announce(current.next());
+        // Release: the announcement comes before. Nothing else is shared by way of the word: inputs were published with the job
+        // (R1), outputs are with its finish (R3). If a thief cut first the exchange fails and the shorter range is tried.
+        match word.compare_exchange_weak(current.bits(), rest.bits(), Ordering::Release, Ordering::Relaxed) {
             Ok(_) => return Some(current.next()),
             Err(found) => current = RangeWord::from_bits(found),
         }
@@ -56,6 +58,23 @@ fn refill(word: &AtomicU64, range: RangeWord) {
     // Relaxed: a thief needs nothing but the word. Only the owner refills, and only when the range is empty, so no exchange
     // of a thief can be lost to this store.
     word.store(range.bits(), Ordering::Relaxed);
+}
+
+/// Puts a chunk that a dead owner took, and did not finish, back in front of its range. `false` when it had not taken it.
+///
+/// Only the sweeper calls it: the range has no owner then, but thieves.
+pub(crate) fn put_back(word: &AtomicU64, chunk: u32) -> bool {
+    let mut current = RangeWord::from_bits(word.load(Ordering::Acquire));
+    // Bounded: an exchange fails only when a thief made the range shorter.
+    while chunk.checked_add(1) == Some(current.next()) && current.next() <= current.end() {
+        let longer = RangeWord::new(chunk, current.end());
+        // Relaxed: a thief needs nothing but the word, the next owner has the job's word.
+        match word.compare_exchange_weak(current.bits(), longer.bits(), Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return true,
+            Err(found) => current = RangeWord::from_bits(found),
+        }
+    }
+    false
 }
 
 /// How many chunks a range holds; exact once everybody who takes from it is done.
@@ -93,7 +112,7 @@ mod tests {
             let words: Vec<AtomicU64> = (0..shares).map(|share| AtomicU64::new(initial(chunks, share, shares).bits())).collect();
             let mut handed = vec![0u32; chunks as usize];
             let mut step = |owner: usize, victim: usize| {
-                if let Some(chunk) = take_front(&words[owner]) {
+                if let Some(chunk) = take_front(&words[owner], |_| {}) {
                     handed[chunk as usize] += 1;
                 } else if owner != victim
                     && let Some(chunk) = steal(&words[owner], &words[victim])

@@ -22,7 +22,7 @@
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{IdleLine, MAX_PARTICIPANTS, PARTICIPANT_WORDS};
 use crate::layout::words::park;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence};
 
 use super::futex;
 
@@ -30,6 +30,7 @@ use super::futex;
 #[derive(Clone, Copy)]
 pub(crate) struct Sleepers<'a, P> {
     line: &'a IdleLine,
+    scope: Scope,
     park_word: P,
 }
 
@@ -45,8 +46,8 @@ fn count(bits: &[AtomicU64; PARTICIPANT_WORDS]) -> u32 {
 impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     /// A view of the sleeping arrangements.
     #[inline]
-    pub(crate) fn new(line: &'a IdleLine, park_word: P) -> Self {
-        Self { line, park_word }
+    pub(crate) fn new(line: &'a IdleLine, scope: Scope, park_word: P) -> Self {
+        Self { line, scope, park_word }
     }
 
     /// Running to searching. Returns how many others search already.
@@ -85,7 +86,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     /// Sleeps until notified; may return for no reason.
     pub(crate) fn sleep(&self, me: ParticipantSlot) {
         if let Some(park_word) = (self.park_word)(me) {
-            futex::wait(park_word, park::PARKED);
+            futex::wait(park_word, park::PARKED, self.scope);
         }
     }
 
@@ -163,7 +164,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
                 if taken.is_err() {
                     return 0;
                 }
-                futex::wake_all(park_word);
+                futex::wake_all(park_word, self.scope);
                 // Only after the call may others rely on it. If the worker is already running this fails, which is fine.
                 let _ = park_word.compare_exchange(park::PENDING, park::NOTIFIED, Ordering::Relaxed, Ordering::Relaxed);
                 *looking += 1;
@@ -171,7 +172,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
             }
             park::PENDING => {
                 // The waker that set it may be stopped before its call: make it again.
-                futex::wake_all(park_word);
+                futex::wake_all(park_word, self.scope);
                 *looking += 1;
                 1
             }
@@ -183,13 +184,26 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         }
     }
 
+    /// Clears what a dead worker left here: nobody counts on it any more. The caller then wakes everybody, because a waker may
+    /// have counted on it before, or handed it a wake-up that died with it.
+    pub(crate) fn forget(&self, dead: ParticipantSlot) {
+        let (word, bit) = bit_of(dead);
+        // Relaxed: the fence in `wake_everybody` follows. No other participant writes these while the row has no worker, except
+        // for a waker that read the park word before: its exchange then hits a word that means nobody.
+        self.line.searching[word].fetch_and(!bit, Ordering::Relaxed);
+        self.line.idle[word].fetch_and(!bit, Ordering::Relaxed);
+        if let Some(park_word) = (self.park_word)(dead) {
+            park_word.store(park::RUNNING, Ordering::Relaxed);
+        }
+    }
+
     /// Wakes everybody, for shutdown: whoever sleeps or is about to looks at the engine's state again.
     pub(crate) fn wake_everybody(&self, slots: impl Iterator<Item = ParticipantSlot>) {
         fence(Ordering::SeqCst);
         for slot in slots {
             if let Some(park_word) = (self.park_word)(slot) {
                 let _ = park_word.compare_exchange(park::PARKED, park::PENDING, Ordering::Relaxed, Ordering::Relaxed);
-                futex::wake_all(park_word);
+                futex::wake_all(park_word, self.scope);
             }
         }
     }

@@ -17,16 +17,7 @@
 use core::sync::atomic::AtomicU32;
 
 use crate::os::host::Deadline;
-
-/// Who can wake whom: a wake reaches only the waiters of its own scope on the same word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Scope {
-    /// The threads of this process, by address. Cheaper, and blind to every other process.
-    Private,
-    /// Every process that maps the memory of the word, at whatever address it does.
-    #[cfg(target_os = "linux")]
-    Shared,
-}
+pub(crate) use crate::sync::Scope;
 
 /// Why [`wait_until`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -64,6 +64,18 @@ impl Deadline {
         self.remaining().is_none()
     }
 
+    /// The point `duration` after this one, or the last representable one.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(saturating_nanoseconds(duration)))
+    }
+
+    /// How long ago the point was; zero for one to come.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn elapsed(self) -> Duration {
+        Duration::from_nanos(Self::now().0.saturating_sub(self.0))
+    }
+
     /// The time left, never zero; `None` once the point has been reached.
     #[inline]
     pub(crate) fn remaining(self) -> Option<Duration> {
@@ -102,27 +114,49 @@ pub(crate) fn allowed_cores() -> Vec<usize> {
 /// Lets the calling thread run on `core` only; threads it starts later inherit that.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there is no such core or the thread may not run on it; [`Error::Unsupported`] on
-/// systems other than Linux; [`Error::Io`] if the system refuses for another reason.
+/// Those of [`pin_current_thread_to`].
 pub(crate) fn pin_current_thread(core: usize) -> Result<()> {
+    pin_current_thread_to(&[core])
+}
+
+/// Lets the calling thread run on these cores only, by the system's numbers; threads it starts later inherit that.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if there is no core in the list, or one that does not exist or that the thread may not
+/// run on: then it runs where it did before. [`Error::Unsupported`] on systems other than Linux; [`Error::Io`] if the
+/// system refuses for another reason.
+pub(crate) fn pin_current_thread_to(cores: &[usize]) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::io::Errno;
-        use rustix::thread::{CpuSet, sched_setaffinity};
-        let not_allowed = || Error::invalid(format!("core {core} does not exist or is not allowed for this process"));
-        if core >= CpuSet::MAX_CPU {
-            return Err(not_allowed());
-        }
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let not_allowed =
+            || Error::invalid(format!("of the cores {cores:?} one does not exist or is not allowed for this process"));
         let mut set = CpuSet::new();
-        set.set(core);
+        for &core in cores {
+            if core >= CpuSet::MAX_CPU {
+                return Err(not_allowed());
+            }
+            set.set(core);
+        }
+        let before = sched_getaffinity(None);
         sched_setaffinity(None, &set).map_err(|error| match error {
             Errno::INVAL => not_allowed(),
-            _ => Error::io(format!("pin a thread to core {core}"), error),
-        })
+            _ => Error::io(format!("pin a thread to the cores {cores:?}"), error),
+        })?;
+        // The system leaves out what is not allowed as long as one core is left.
+        if let (Ok(before), Ok(after)) = (before, sched_getaffinity(None))
+            && after != set
+        {
+            // Best effort: what was allowed a moment ago is allowed still, unless somebody changes that.
+            let _ = sched_setaffinity(None, &before);
+            return Err(not_allowed());
+        }
+        Ok(())
     }
     #[cfg(not(target_os = "linux"))]
     {
-        Err(Error::Unsupported { what: format!("pinning a thread to core {core} on this system") })
+        Err(Error::Unsupported { what: format!("pinning a thread to the cores {cores:?} on this system") })
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 
 /// Whether the pages of a [`Mapping`] may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
+pub(super) enum Access {
     ReadOnly,
     ReadWrite,
 }
@@ -55,8 +55,9 @@ pub(crate) struct Mapping {
     len: usize,
     kind: Kind,
     access: Access,
+    /// The memfd or file behind the bytes: always there for shared memory that may be written.
     #[cfg(target_os = "linux")]
-    memory_file: Option<OwnedFd>,
+    descriptor: Option<OwnedFd>,
 }
 
 impl Mapping {
@@ -86,8 +87,7 @@ impl Mapping {
         {
             let memory_file = region::sealed_memory_file(name, len).map_err(failed)?;
             let region = Region::of_file(&memory_file, mapped_len, true).map_err(failed)?;
-            let (kind, access) = (Kind::SharedMemory, Access::ReadWrite);
-            Ok(Self { region: Some(region), len, kind, access, memory_file: Some(memory_file) })
+            Ok(Self::of_parts(Some(region), len, Kind::SharedMemory, Access::ReadWrite, Some(memory_file)))
         }
         #[cfg(not(target_os = "linux"))]
         {
@@ -115,7 +115,7 @@ impl Mapping {
             kind: Kind::Anonymous,
             access: Access::ReadWrite,
             #[cfg(target_os = "linux")]
-            memory_file: None,
+            descriptor: None,
         })
     }
 
@@ -123,6 +123,9 @@ impl Mapping {
     ///
     /// `path` is only used in errors. Later writes to the file show through. Nothing stops another process from cutting
     /// the file: touching a page past its new end raises SIGBUS. The file may be closed afterwards.
+    ///
+    /// On Linux the mapping keeps a descriptor of its own, for [`fd`](Self::fd): locks of the open file (flock(2)) stay
+    /// until the mapping is dropped as well, and dropping it lets go of the process' POSIX locks on the file.
     ///
     /// # Errors
     /// [`Error::Format`] if it is not a regular file or longer than the address space; [`Error::Io`] if the system
@@ -141,7 +144,7 @@ impl Mapping {
             kind: Kind::File,
             access: Access::ReadOnly,
             #[cfg(target_os = "linux")]
-            memory_file: None,
+            descriptor: Some(file.as_fd().try_clone_to_owned().map_err(failed)?),
         })
     }
 
@@ -154,7 +157,7 @@ impl Mapping {
     /// A file system that cannot reserve (fallocate(2) says `EOPNOTSUPP`, as NFS before 4.2 and ramfs do) gets a sparse
     /// file, and there, as on systems other than Linux, a disk that fills up later still ends the process.
     /// Copy-on-write file systems may need room beyond the reservation. What was written is on the disk only after
-    /// [`File::sync_all`].
+    /// [`File::sync_all`]. A descriptor is kept as by [`file_read_only`](Self::file_read_only).
     ///
     /// # Errors
     /// [`Error::Format`] if it is not a regular file; [`Error::InvalidArgument`] if `len` does not fit the address
@@ -187,7 +190,7 @@ impl Mapping {
             kind: Kind::File,
             access: Access::ReadWrite,
             #[cfg(target_os = "linux")]
-            memory_file: None,
+            descriptor: Some(file.as_fd().try_clone_to_owned().map_err(failed)?),
         })
     }
 
@@ -209,6 +212,12 @@ impl Mapping {
         self.len
     }
 
+    /// Whether the bytes may be written.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_writable(&self) -> bool {
+        self.access == Access::ReadWrite
+    }
+
     /// What stands behind the bytes.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests check it; engines know what they asked for"))]
     #[inline]
@@ -216,11 +225,44 @@ impl Mapping {
         self.kind
     }
 
-    /// The memfd behind shared memory, for handing to another process; `None` for every other kind.
+    /// The memfd or file behind the bytes, for handing to another process; `None` for anonymous memory and for what was
+    /// attached for reading only. Closed on exec.
     #[cfg(target_os = "linux")]
-    #[cfg_attr(not(test), expect(dead_code, reason = "engines of processes hand it over"))]
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.memory_file.as_ref().map(AsFd::as_fd)
+        self.descriptor.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Maps the same bytes a second time, for reading only. It lives independently of the first and keeps no
+    /// descriptor.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if there is no [`fd`](Self::fd); [`Error::Io`] if the system refuses.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn second_view(&self) -> Result<Mapping> {
+        let Some(descriptor) = &self.descriptor else {
+            return Err(Error::Unsupported { what: "a second view of memory without a descriptor".into() });
+        };
+        let region = match (&self.region, whole_pages(self.len)) {
+            (Some(_), Some(mapped_len)) => Some(
+                Region::of_file(descriptor, mapped_len, false)
+                    .map_err(|error| self.failed("map again", 0..self.len, error))?,
+            ),
+            _ => None,
+        };
+        Ok(Self::of_parts(region, self.len, self.kind, Access::ReadOnly, None))
+    }
+
+    /// A mapping of `len` bytes, of which `region` holds the whole pages. What may be written of shared memory has its
+    /// descriptor.
+    #[cfg(target_os = "linux")]
+    pub(super) fn of_parts(
+        region: Option<Region>,
+        len: usize,
+        kind: Kind,
+        access: Access,
+        descriptor: Option<OwnedFd>,
+    ) -> Self {
+        Self { region, len, kind, access, descriptor }
     }
 
     /// Asks for large pages behind the whole mapping (`MADV_HUGEPAGE`) and says whether the system may use them.
@@ -289,18 +331,22 @@ impl Mapping {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if the range does not lie in the mapping; [`Error::Unsupported`] for files, whose
-    /// contents are the user's, and on systems other than Linux, where the bytes keep their contents; [`Error::Io`] if
-    /// the system refuses, after which the pages hold either zeros or their old contents.
+    /// contents are the user's, for what is mapped for reading only, and on systems other than Linux, where the bytes
+    /// keep their contents; [`Error::Io`] if the system refuses, after which the pages hold either zeros or their old
+    /// contents.
     pub(crate) fn give_back(&self, offset: usize, len: usize) -> Result<()> {
         let range = self.check_range(offset, len)?;
         if self.kind == Kind::File {
             return Err(Error::Unsupported { what: "giving back the pages of a file".into() });
         }
+        if self.access == Access::ReadOnly {
+            return Err(Error::Unsupported { what: "giving back pages that are mapped for reading only".into() });
+        }
         let pages = self.inner_pages(&range);
         let (Some(region), false) = (&self.region, pages.is_empty()) else { return Ok(()) };
         #[cfg(target_os = "linux")]
         {
-            let given_back = match &self.memory_file {
+            let given_back = match &self.descriptor {
                 Some(memory_file) => region::punch_hole(memory_file, &pages),
                 None => region.discard(pages),
             };
@@ -358,12 +404,12 @@ impl Mapping {
 }
 
 /// `len` rounded up to whole pages, or `None` if that exceeds what an object in memory may span.
-fn whole_pages(len: usize) -> Option<usize> {
+pub(super) fn whole_pages(len: usize) -> Option<usize> {
     len.checked_next_multiple_of(host::page_size()).filter(|&rounded| isize::try_from(rounded).is_ok())
 }
 
 /// `len` rounded up to whole pages for memory, which has no empty mappings.
-fn nonzero_pages(what: &str, len: usize) -> Result<usize> {
+pub(super) fn nonzero_pages(what: &str, len: usize) -> Result<usize> {
     match whole_pages(len) {
         Some(0) => Err(Error::invalid(format!("{what} must have at least 1 byte"))),
         Some(rounded) => Ok(rounded),
@@ -558,7 +604,7 @@ mod tests {
 }
 
 #[cfg(all(test, target_os = "linux"))]
-mod linux_tests {
+pub(super) mod linux_tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
 
     use proptest::prelude::*;
@@ -572,18 +618,18 @@ mod linux_tests {
         File::options().read(true).write(true).open("/proc/self/mem").unwrap()
     }
 
-    fn peek(mapping: &Mapping, offset: usize, len: usize) -> Vec<u8> {
+    pub(in crate::os) fn peek(mapping: &Mapping, offset: usize, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         process_memory().read_exact_at(&mut bytes, (mapping.base().addr().get() + offset) as u64).unwrap();
         bytes
     }
 
-    fn poke(mapping: &Mapping, offset: usize, bytes: &[u8]) {
+    pub(in crate::os) fn poke(mapping: &Mapping, offset: usize, bytes: &[u8]) {
         process_memory().write_all_at(bytes, (mapping.base().addr().get() + offset) as u64).unwrap();
     }
 
     /// What /proc/self/smaps says about the range that starts where the mapping does.
-    fn smaps(mapping: &Mapping) -> Vec<String> {
+    pub(in crate::os) fn smaps(mapping: &Mapping) -> Vec<String> {
         let start = format!("{:x}-", mapping.base().addr());
         let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut lines = text.lines().skip_while(|line| !line.starts_with(&start));
@@ -635,11 +681,46 @@ mod linux_tests {
     }
 
     #[test]
-    fn only_shared_memory_has_a_descriptor() {
+    fn all_but_anonymous_memory_has_a_descriptor() {
         assert!(Mapping::anonymous(1).unwrap().fd().is_none());
         assert!(Mapping::shared_memory("test", 1).unwrap().fd().is_some());
         let file = tempfile::tempfile().unwrap();
-        assert!(Mapping::file_read_write(&file, 1, Path::new("f")).unwrap().fd().is_none());
+        let identity = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|status| (status.st_dev, status.st_ino)).unwrap();
+        for len in [0, 1, 5000] {
+            let written = Mapping::file_read_write(&file, len, Path::new("f")).unwrap();
+            for mapping in [written, Mapping::file_read_only(&file, Path::new("f")).unwrap()] {
+                let fd = mapping.fd().unwrap();
+                assert_eq!(identity(fd), identity(file.as_fd()));
+                assert_ne!(std::os::fd::AsRawFd::as_raw_fd(&fd), std::os::fd::AsRawFd::as_raw_fd(&file), "its own");
+                assert!(rustix::io::fcntl_getfd(fd).unwrap().contains(FdFlags::CLOEXEC));
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_view_shows_the_same_bytes_and_writes_none() {
+        let file = tempfile::tempfile().unwrap();
+        let len = 3 * host::page_size() + 77;
+        for first in [
+            Mapping::shared_memory("test", len).unwrap(),
+            Mapping::file_read_write(&file, len, Path::new("f")).unwrap(),
+        ] {
+            let second = first.second_view().unwrap();
+            assert_eq!((second.len(), second.kind()), (len, first.kind()));
+            assert!(second.fd().is_none());
+            poke(&first, len - 5, b"later");
+            assert_eq!(peek(&second, len - 5, 5), b"later");
+            assert!(smaps(&second)[0].contains(" r--s "), "{:?}", smaps(&second));
+            // To give its pages back would only take them out of this mapping's tables and leave the bytes.
+            assert!(matches!(second.give_back(0, len), Err(Error::Unsupported { .. })));
+            second.populate(0, len).unwrap();
+            assert!(matches!(second.second_view(), Err(Error::Unsupported { .. })));
+            drop(first);
+            assert_eq!(peek(&second, len - 5, 5), b"later");
+        }
+        assert!(matches!(Mapping::anonymous(1).unwrap().second_view(), Err(Error::Unsupported { .. })));
+        let empty = Mapping::file_read_write(&file, 0, Path::new("f")).unwrap();
+        assert_eq!(empty.second_view().unwrap().len(), 0);
     }
 
     #[test]

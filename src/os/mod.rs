@@ -1,4 +1,4 @@
-//! The operating-system floor: memory mappings, futexes, what the host has, and fork detection.
+//! The operating-system floor: memory mappings, futexes, what the host has, fork detection, and worker processes.
 //!
 //! This floor knows no layout and no policy. It says what the system can do, does exactly what it is told, and turns
 //! the system's answers into [`crate::error::Error`]. It imports only the error type, `std` and the crates that wrap
@@ -8,16 +8,29 @@
 //!
 //! | module | promises | does not promise |
 //! | --- | --- | --- |
-//! | [`map`], over `region` (unsafe) | a [`Mapping`](map::Mapping) owns its address range until it is dropped; new memory reads as zero; sealed shared memory never changes length | never hands out a reference to mapped bytes; no protection against other writers of the same memory; no protection against a file that is cut while it is mapped |
+//! | [`map`], over `region` (unsafe) | a [`Mapping`](map::Mapping) owns its address range until it is dropped; new memory reads as zero; sealed shared memory never changes length; what was received is checked before it is mapped (`attach`) | never hands out a reference to mapped bytes; no protection against other writers of the same memory; no protection against a file that is cut while it is mapped |
 //! | [`futex`] | a wait returns when the word is woken, no longer holds the expected value, or the deadline passed | no memory ordering; no one-to-one match of wakes and returns: every wait may return spuriously |
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
 //! | [`fork`] (unsafe) | [`ForkGuard`](fork::ForkGuard) tells a forked child from the process that built it, without a system call | does not make anything else work after a fork |
+//! | [`process`] (Linux only) | a [`WorkerProcess`](process::WorkerProcess) names one process for good; dropped, it leaves neither a process nor a zombie | not that a killed process ends at once; no limit on what a worker does but those put on it |
+//! | [`channel`] (Linux only) | messages arrive whole, in order, with their descriptors; the end of the other side is seen | nothing about what the messages say |
+//! | [`events`] (Linux only) | a wait returns when a descriptor is ready or the deadline passed | no order among descriptors that are ready |
 //!
-//! Blocking: only [`futex::wait`] and [`futex::wait_until`] sleep. Creating, populating and giving back mappings may
+//! Blocking: [`futex::wait`] and [`futex::wait_until`] sleep; so do [`events::wait_for_events`],
+//! [`events::wait_until_readable`], what `channel` does at an end that blocks or until a deadline, and reaping a process
+//! that has not ended. Creating, populating and giving back mappings may
 //! take long, as the system needs to clear or free pages, but wait for nobody.
 
+#[cfg(target_os = "linux")]
+mod attach;
+#[cfg(target_os = "linux")]
+pub(crate) mod channel;
+#[cfg(target_os = "linux")]
+pub(crate) mod events;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod host;
 pub(crate) mod map;
+#[cfg(target_os = "linux")]
+pub(crate) mod process;
 mod region;

@@ -13,7 +13,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("sync", &[]),
     // Floor 1: what the system does. It knows no layout and no policy.
-    ("os", &["error", "os"]),
+    ("os", &["error", "sync", "os"]),
     // Floor 2: what the bytes mean. Only the view knows that they lie in a mapping.
     ("layout", &["error", "ids", "sync", "layout"]),
     ("layout/view.rs", &["error", "ids", "sync", "layout", "os::map"]),

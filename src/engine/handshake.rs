@@ -1,0 +1,443 @@
+//! What the engine and a worker process say to each other over their socket.
+//!
+//! ```text
+//! engine                                   worker
+//!   Hello, with the two segments  ------->
+//!   Kernel, once for each         ------->
+//!                                 <-------   Ready, or Refused with the reason
+//!                                 <-------   Look: the collector port has something
+//!                                 <-------   Fetch: a mapped file is wanted
+//!   File, with its descriptor     ------->
+//! ```
+//!
+//! Both sides check what they are told: each message has a fixed head, and lengths that do not fit are errors.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::kernel::KernelInfo;
+use super::options::{EngineConfig, Help, Idle, OnFull};
+use crate::error::{Error, Result};
+use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
+use crate::os::process::Limits;
+use std::time::Duration;
+
+/// The first word of a Hello.
+const MAGIC: u64 = u64::from_le_bytes(*b"wr-hello");
+/// Version of these messages.
+const PROTOCOL: u32 = 1;
+/// The longest name of a kernel.
+const NAME_LEN_MAX: usize = 1024;
+/// Cores that a Hello can name.
+const CORES_MAX: usize = 4096;
+
+/// The first byte of every message after the Hello.
+mod tag {
+    pub(super) const KERNEL: u8 = 1;
+    pub(super) const READY: u8 = 2;
+    pub(super) const REFUSED: u8 = 3;
+    pub(super) const LOOK: u8 = 4;
+    pub(super) const FETCH: u8 = 5;
+    pub(super) const FILE: u8 = 6;
+    pub(super) const NO_FILE: u8 = 7;
+}
+
+/// How a worker without work waits, in numbers.
+mod idle {
+    pub(super) const ADAPTIVE: u32 = 0;
+    pub(super) const SPIN: u32 = 1;
+    pub(super) const PARK: u32 = 2;
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct HelloHead {
+    magic: u64,
+    protocol: u32,
+    layout_version: u32,
+    layout_hash: u64,
+    slot: u32,
+    incarnation: u32,
+    threads: u32,
+    processes: u32,
+    queue_capacity: u32,
+    idle: u32,
+    idle_ns: u64,
+    allowed_cores: u32,
+    kernels: u32,
+    control_len: u64,
+    arena_len: u64,
+    memory: u64,
+    nice: i32,
+    has_nice: u32,
+    cores: u32,
+    zero: u32,
+}
+
+/// Everything a worker is told first. The descriptors of the control segment and the arena come with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Hello {
+    pub(crate) slot: u16,
+    pub(crate) incarnation: u32,
+    pub(crate) config: EngineConfig,
+    pub(crate) kernels: u32,
+    pub(crate) control_len: u64,
+    pub(crate) arena_len: u64,
+    pub(crate) limits: Limits,
+}
+
+fn refuse(reason: impl Into<String>) -> Error {
+    Error::WorkerStart { reason: reason.into() }
+}
+
+impl Hello {
+    /// The bytes of the message.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let (idle, idle_ns) = match self.config.idle {
+            Idle::Adaptive => (idle::ADAPTIVE, 0),
+            Idle::Spin(limit) => (idle::SPIN, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)),
+            Idle::Park => (idle::PARK, 0),
+        };
+        let cores = self.limits.cores.as_deref().unwrap_or_default();
+        let cores = &cores[..cores.len().min(CORES_MAX)];
+        let head = HelloHead {
+            magic: MAGIC,
+            protocol: PROTOCOL,
+            layout_version: LAYOUT_VERSION,
+            layout_hash: LAYOUT_HASH,
+            slot: u32::from(self.slot),
+            incarnation: self.incarnation,
+            threads: self.config.threads as u32,
+            processes: self.config.processes as u32,
+            queue_capacity: self.config.queue_capacity,
+            idle,
+            idle_ns,
+            allowed_cores: self.config.cores as u32,
+            kernels: self.kernels,
+            control_len: self.control_len,
+            arena_len: self.arena_len,
+            memory: self.limits.memory.unwrap_or(0),
+            nice: self.limits.nice.unwrap_or(0),
+            has_nice: u32::from(self.limits.nice.is_some()),
+            cores: cores.len() as u32,
+            zero: 0,
+        };
+        let mut bytes = bytemuck::bytes_of(&head).to_vec();
+        bytes.extend(cores.iter().flat_map(|&core| (core as u32).to_ne_bytes()));
+        bytes
+    }
+
+    /// Reads the message back.
+    ///
+    /// # Errors
+    /// [`Error::WorkerStart`] that names what differs between the two programs.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let (head, rest) = bytes
+            .split_at_checked(size_of::<HelloHead>())
+            .ok_or_else(|| refuse(format!("the engine's first message has only {} bytes", bytes.len())))?;
+        let head: HelloHead = bytemuck::pod_read_unaligned(head);
+        let same = |what: &str, expected: u64, found: u64| {
+            if expected == found {
+                return Ok(());
+            }
+            Err(refuse(format!(
+                "the engine has {what} {found:#x}, this worker {expected:#x}: build both with the same workring"
+            )))
+        };
+        same("greeting", MAGIC, head.magic)?;
+        same("protocol version", u64::from(PROTOCOL), u64::from(head.protocol))?;
+        same("layout version", u64::from(LAYOUT_VERSION), u64::from(head.layout_version))?;
+        same("layout hash", LAYOUT_HASH, head.layout_hash)?;
+        let cores: Vec<usize> = rest
+            .chunks_exact(4)
+            .take(CORES_MAX)
+            .map(|core| u32::from_ne_bytes(core.try_into().unwrap_or_default()) as usize)
+            .collect();
+        let slot =
+            u16::try_from(head.slot).ok().filter(|&slot| slot > 0 && u32::from(slot) <= head.threads + head.processes);
+        let fits = cores.len() == head.cores as usize && head.threads <= 4096 && head.processes <= 4096;
+        let (Some(slot), true) = (slot, fits) else {
+            return Err(refuse("the engine's first message contradicts itself"));
+        };
+        let idle = match head.idle {
+            idle::SPIN => Idle::Spin(Duration::from_nanos(head.idle_ns)),
+            idle::PARK => Idle::Park,
+            _ => Idle::Adaptive,
+        };
+        Ok(Self {
+            slot,
+            incarnation: head.incarnation,
+            config: EngineConfig {
+                threads: head.threads as usize,
+                processes: head.processes as usize,
+                queue_capacity: head.queue_capacity,
+                on_full: OnFull::Reject,
+                idle,
+                help: Help::Never,
+                cores: head.allowed_cores as usize,
+                pin: false,
+            },
+            kernels: head.kernels,
+            control_len: head.control_len,
+            arena_len: head.arena_len,
+            limits: Limits {
+                memory: (head.memory > 0).then_some(head.memory),
+                nice: (head.has_nice != 0).then_some(head.nice),
+                cores: (!cores.is_empty()).then_some(cores),
+            },
+        })
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct KernelHead {
+    tag: u8,
+    zero: [u8; 3],
+    id: u32,
+    version: u32,
+    name_len: u32,
+    signature_hash: u64,
+}
+
+/// A kernel as it is named to a worker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct KernelName {
+    /// Its number in the engine's process.
+    pub(crate) id: u32,
+    pub(crate) version: u32,
+    pub(crate) signature_hash: u64,
+    pub(crate) name: String,
+}
+
+impl KernelName {
+    /// As the engine's process knows it.
+    pub(crate) fn of(info: &'static KernelInfo) -> Result<Self> {
+        if info.name().len() > NAME_LEN_MAX {
+            return Err(Error::invalid(format!("the name of a kernel must have at most {NAME_LEN_MAX} bytes")));
+        }
+        let (version, signature_hash) = (info.version(), info.signature_hash());
+        Ok(Self { id: info.id()?, version, signature_hash, name: info.name().to_owned() })
+    }
+
+    /// The bytes of the message.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let head = KernelHead {
+            tag: tag::KERNEL,
+            zero: [0; 3],
+            id: self.id,
+            version: self.version,
+            name_len: self.name.len() as u32,
+            signature_hash: self.signature_hash,
+        };
+        let mut bytes = bytemuck::bytes_of(&head).to_vec();
+        bytes.extend_from_slice(self.name.as_bytes());
+        bytes
+    }
+
+    /// Reads the message back.
+    ///
+    /// # Errors
+    /// [`Error::WorkerStart`] when it is another message.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let wrong = || refuse("the engine sent something else where a kernel was expected");
+        let (head, name) = bytes.split_at_checked(size_of::<KernelHead>()).ok_or_else(wrong)?;
+        let head: KernelHead = bytemuck::pod_read_unaligned(head);
+        let name = core::str::from_utf8(name).map_err(|_| wrong())?;
+        if head.tag != tag::KERNEL || head.name_len as usize != name.len() || name.len() > NAME_LEN_MAX {
+            return Err(wrong());
+        }
+        let KernelHead { id, version, signature_hash, .. } = head;
+        Ok(Self { id, version, signature_hash, name: name.to_owned() })
+    }
+
+    /// This kernel among those of the worker's program.
+    ///
+    /// # Errors
+    /// [`Error::WorkerStart`] that names what differs.
+    pub(crate) fn find(&self, known: &[&'static KernelInfo]) -> Result<&'static KernelInfo> {
+        let same_name: Vec<_> = known.iter().copied().filter(|info| info.name() == self.name).collect();
+        let exact = |info: &&&'static KernelInfo| {
+            info.version() == self.version && info.signature_hash() == self.signature_hash
+        };
+        if let Some(found) = same_name.iter().find(exact) {
+            return Ok(found);
+        }
+        let name = &self.name;
+        Err(refuse(match same_name.first() {
+            None => format!("the worker's program does not list kernel {name} in worker_entry(kernels![..])"),
+            Some(other) if other.version() != self.version => format!(
+                "kernel {name} has version {} in the engine and version {} in the worker's program",
+                self.version,
+                other.version()
+            ),
+            Some(_) => format!("kernel {name} has other arguments in the engine than in the worker's program"),
+        }))
+    }
+}
+
+/// What a worker says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum FromWorker {
+    /// It runs jobs from now on.
+    Ready,
+    /// It does not fit, and ends.
+    Refused(String),
+    /// The collector port has something.
+    Look,
+    /// It wants the file of a segment.
+    Fetch(u16),
+}
+
+impl FromWorker {
+    /// The bytes of the message.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Ready => {
+                let mut bytes = vec![tag::READY];
+                bytes.extend(LAYOUT_HASH.to_ne_bytes());
+                bytes
+            }
+            Self::Refused(reason) => {
+                let mut bytes = vec![tag::REFUSED];
+                bytes.extend(reason.bytes().take(4096));
+                bytes
+            }
+            Self::Look => vec![tag::LOOK],
+            Self::Fetch(segment) => {
+                let [low, high] = segment.to_le_bytes();
+                vec![tag::FETCH, low, high]
+            }
+        }
+    }
+
+    /// Reads a message; `None` for anything a worker does not say.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [tag::READY, hash @ ..] if *hash == LAYOUT_HASH.to_ne_bytes() => Some(Self::Ready),
+            [tag::REFUSED, reason @ ..] => {
+                let reason = String::from_utf8_lossy(reason);
+                Some(Self::Refused(reason.chars().filter(|character| !character.is_control()).take(4096).collect()))
+            }
+            [tag::LOOK] => Some(Self::Look),
+            [tag::FETCH, low, high] => Some(Self::Fetch(u16::from_le_bytes([*low, *high]))),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct FileHead {
+    tag: u8,
+    writable: u8,
+    segment: u16,
+    zero: u32,
+    len: u64,
+    generation: u64,
+}
+
+/// The answer to [`FromWorker::Fetch`]: what the descriptor that comes with it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FileAnswer {
+    pub(crate) segment: u16,
+    pub(crate) len: u64,
+    pub(crate) generation: u64,
+    pub(crate) writable: bool,
+}
+
+impl FileAnswer {
+    /// The bytes of the message; of "there is no such file" for `None`.
+    pub(crate) fn to_bytes(answer: Option<&Self>) -> Vec<u8> {
+        let Some(answer) = answer else { return vec![tag::NO_FILE] };
+        let head = FileHead {
+            tag: tag::FILE,
+            writable: u8::from(answer.writable),
+            segment: answer.segment,
+            zero: 0,
+            len: answer.len,
+            generation: answer.generation,
+        };
+        bytemuck::bytes_of(&head).to_vec()
+    }
+
+    /// Reads the message back; `None` when there is no such file.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != size_of::<FileHead>() {
+            return None;
+        }
+        let head: FileHead = bytemuck::pod_read_unaligned(bytes);
+        let FileHead { segment, len, generation, writable, .. } = head;
+        (head.tag == tag::FILE).then_some(Self { segment, len, generation, writable: writable != 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hello() -> Hello {
+        Hello {
+            slot: 2,
+            incarnation: 7,
+            config: EngineConfig {
+                threads: 1,
+                processes: 3,
+                queue_capacity: 64,
+                on_full: OnFull::Reject,
+                idle: Idle::Spin(Duration::from_nanos(1234)),
+                help: Help::Never,
+                cores: 2,
+                pin: false,
+            },
+            kernels: 5,
+            control_len: 4096,
+            arena_len: 1 << 30,
+            limits: Limits { memory: Some(1 << 20), nice: Some(-3), cores: Some(vec![0, 5]) },
+        }
+    }
+
+    #[test]
+    fn a_hello_arrives_as_it_was_sent() {
+        let found = Hello::from_bytes(&hello().to_bytes()).unwrap();
+        assert_eq!(format!("{found:?}"), format!("{:?}", hello()));
+    }
+
+    #[test]
+    fn a_hello_of_another_layout_says_what_differs() {
+        let mut bytes = hello().to_bytes();
+        bytes[16] ^= 1;
+        let text = Hello::from_bytes(&bytes).unwrap_err().to_string();
+        assert!(text.contains("layout hash") && text.contains("same workring"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..120, change: u8) {
+            let _ = Hello::from_bytes(&bytes);
+            let _ = KernelName::from_bytes(&bytes);
+            let _ = FromWorker::from_bytes(&bytes);
+            let _ = FileAnswer::from_bytes(&bytes);
+            let mut broken = hello().to_bytes();
+            let len = broken.len();
+            broken[at % len] ^= change;
+            let _ = Hello::from_bytes(&broken);
+            broken.truncate(at);
+            let _ = Hello::from_bytes(&broken);
+        }
+
+        #[test]
+        fn kernels_and_files_arrive_as_they_were_sent(
+            id: u32, version: u32, signature_hash: u64, name in "[a-z]{0,40}", segment: u16, len: u64, writable: bool,
+        ) {
+            let kernel = KernelName { id, version, signature_hash, name };
+            prop_assert_eq!(KernelName::from_bytes(&kernel.to_bytes()).unwrap(), kernel);
+            let answer = FileAnswer { segment, len, generation: signature_hash, writable };
+            prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Some(&answer))), Some(answer));
+            prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(None)), None);
+            for said in [FromWorker::Ready, FromWorker::Look, FromWorker::Fetch(segment), FromWorker::Refused("no".into())] {
+                prop_assert_eq!(FromWorker::from_bytes(&said.to_bytes()), Some(said));
+            }
+        }
+    }
+}

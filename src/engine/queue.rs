@@ -1,0 +1,245 @@
+//! The way of a job into the queue and out of it: reserving a descriptor, waiting for one, publishing, taking.
+
+use std::sync::PoisonError;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::core::{Core, Draft, JobReference};
+use super::execute::deadline_of;
+use super::options::{OnFull, Priority};
+use super::panics;
+use crate::error::{Error, Result};
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::geometry::PRIORITIES;
+use crate::layout::records::status;
+use crate::layout::words::{DescriptorWord, State};
+use crate::lockfree::free_list::Returned;
+use crate::lockfree::futex;
+use crate::lockfree::job::{self, Claim};
+use crate::lockfree::ring::Taken;
+use crate::os::futex::{Scope, Waited, wait_until};
+use crate::os::host::Deadline;
+use crate::sync::{Ordering, fence};
+
+/// How long a submit waits while the queue holds nothing but unread results, before it is an error.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bits of the origin word that count the jobs of a descriptor.
+const SEQUENCE_MASK: u64 = (1 << 40) - 1;
+
+impl Core {
+    /// Takes a free descriptor, or `None` when all are in use.
+    #[inline]
+    pub(crate) fn try_reserve(&self) -> Option<Draft<'_>> {
+        // Bounded: each turn takes an index off the list.
+        while let Some(index) = self.free.pop() {
+            let descriptor = self.control.descriptor(index)?;
+            // The list is a hint, the word decides. A descriptor that is on the list but not free was scribbled on: it is
+            // left out from now on.
+            if let Ok(reserved) = job::reserve(&descriptor.word, ParticipantSlot::ORIGIN, 0) {
+                return Some(Draft { core: self, index, descriptor, reserved, published: false });
+            }
+        }
+        None
+    }
+
+    /// Takes a free descriptor, waiting for one as `on_full` says.
+    pub(crate) fn reserve(&self, on_full: OnFull) -> Result<Draft<'_>> {
+        self.check_open()?;
+        if let Some(draft) = self.try_reserve() {
+            return Ok(draft);
+        }
+        let full = || Error::QueueFull { capacity: self.config.queue_capacity };
+        let deadline = match on_full {
+            OnFull::Reject => return Err(full()),
+            // A kernel that waits for room keeps a worker from making room.
+            _ if panics::depth() > 0 => return Err(full()),
+            OnFull::Wait => None,
+            OnFull::WaitFor(limit) => Some(Deadline::after(limit)),
+        };
+        loop {
+            // Acquire: pairs with the release in `wake_space`.
+            let sequence = self.space.sequence.load(Ordering::Acquire);
+            if self.free.announce_waiter() {
+                // When nothing but unread results fills the table only their readers can make room: they get a while. The end
+                // of a job that nobody reads wakes nobody here, so the look is repeated however things stand now.
+                let only_unread = self.only_unread_results();
+                let until = deadline.unwrap_or_else(|| Deadline::after(UNREAD_PATIENCE));
+                let timed_out = wait_until(&self.space.sequence, sequence, until, Scope::Private) == Waited::TimedOut;
+                if timed_out && (deadline.is_some() || (only_unread && self.only_unread_results())) {
+                    return Err(full());
+                }
+            }
+            self.check_open()?;
+            if let Some(draft) = self.try_reserve() {
+                return Ok(draft);
+            }
+        }
+    }
+
+    /// Whether every descriptor holds a finished job whose holder has not read it: no worker can make room then.
+    fn only_unread_results(&self) -> bool {
+        self.control.descriptors().iter().all(|descriptor| job::is_done(&descriptor.word))
+    }
+
+    /// Registers a task that wants a free descriptor. `false` when there is one already.
+    pub(crate) fn register_for_space(&self, waker: &Waker) -> bool {
+        let mut wakers = self.space.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A task that is polled again while it waits is in the list already.
+        if !wakers.iter().any(|kept| kept.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        drop(wakers);
+        self.free.announce_waiter()
+    }
+
+    pub(super) fn wake_space(&self) {
+        // Release: pairs with the acquire in `reserve`; who sees the new number sees the free index.
+        self.space.sequence.fetch_add(1, Ordering::Release);
+        futex::wake_all(&self.space.sequence, Scope::Private);
+        let wakers = core::mem::take(&mut *self.space.wakers.lock().unwrap_or_else(PoisonError::into_inner));
+        for waker in wakers {
+            // Foreign code, as in `serve`.
+            let _ = panics::catch(move || waker.wake());
+        }
+    }
+
+    #[inline]
+    pub(super) fn return_index(&self, index: DescriptorIndex) {
+        if self.free.push(index) == Returned::WakeWaiters {
+            self.wake_space();
+        }
+    }
+
+    /// Publishes a filled descriptor. Nobody is woken yet: see [`Core::notify`].
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`] when the ring is full of entries of jobs that are gone, [`Error::Closed`] when the engine closed
+    /// meanwhile. The descriptor is free again then.
+    #[inline]
+    pub(crate) fn publish(&self, draft: Draft<'_>, priority: Priority) -> Result<JobReference> {
+        let index = draft.index;
+        self.publish_keeping(draft, priority).map_err(|(error, done)| {
+            self.release(index, done);
+            error
+        })
+    }
+
+    /// As [`Core::publish`], but on an error the descriptor is left done, for the caller to take its closure out and release
+    /// it.
+    #[inline]
+    pub(crate) fn publish_keeping(
+        &self,
+        mut draft: Draft<'_>,
+        priority: Priority,
+    ) -> Result<JobReference, (Error, DescriptorWord)> {
+        // Relaxed, both: published with the word (R1). A job that is ended before it runs was cancelled; one that runs
+        // overwrites this when it has anything else to say.
+        draft.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
+        let deadline = if self.config.processes > 0 { deadline_of(draft.descriptor) } else { None };
+        let sequence = draft.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
+        draft.descriptor.origin.store(sequence, Ordering::Relaxed);
+        let queued = job::publish(&draft.descriptor.word, draft.reserved);
+        draft.published = true;
+        let reference = JobReference { index: draft.index, generation: queued.generation() };
+        let ring = self.ring(priority.ring());
+        if ring.push(draft.index).is_err() {
+            ring.drop_stale(self.config.queue_capacity as usize, |index| self.is_stale(index));
+            if ring.push(draft.index).is_err() {
+                return self.take_back(reference, Error::QueueFull { capacity: self.config.queue_capacity });
+            }
+        }
+        // SeqCst: orders the push before the reading of the lifecycle, and before the look at the sleeping workers (F1 of the
+        // wake protocol). If this reads "open", the fence of a worker that saw
+        // "closing" and then looks at the rings one last time comes after this one and sees the push.
+        fence(Ordering::SeqCst);
+        if !self.is_open() && panics::depth() == 0 {
+            return self.take_back(reference, Error::Closed);
+        }
+        if let Some(error) = self.no_workers() {
+            return self.take_back(reference, error);
+        }
+        if let Some(deadline) = deadline {
+            self.expect_deadline(deadline);
+        }
+        Ok(reference)
+    }
+
+    /// How many jobs a descriptor has served: with the generation, a name for one job that does not repeat.
+    pub(crate) fn sequence_of(&self, index: DescriptorIndex) -> u64 {
+        self.control.descriptor(index).map_or(0, |descriptor| descriptor.origin.load(Ordering::Relaxed))
+    }
+
+    /// Undoes a publication if no worker has claimed the job yet; else the job stands.
+    fn take_back(&self, reference: JobReference, error: Error) -> Result<JobReference, (Error, DescriptorWord)> {
+        let Some(descriptor) = self.control.descriptor(reference.index) else { return Ok(reference) };
+        match job::take_back(&descriptor.word, reference.generation) {
+            Some(done) => Err((error, done)),
+            None => Ok(reference),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_stale(&self, index: DescriptorIndex) -> bool {
+        !self.control.descriptor(index).is_some_and(|descriptor| job::snapshot(&descriptor.word).is(State::Queued))
+    }
+
+    /// Sees to it that up to `jobs` workers look at the rings; no system call when enough are awake.
+    #[inline]
+    pub(crate) fn notify(&self, jobs: u32) {
+        fence(Ordering::SeqCst);
+        self.notify_published(jobs);
+    }
+
+    /// As [`Core::notify`], right after a successful [`Core::publish`], whose fence serves both.
+    #[inline]
+    pub(crate) fn notify_published(&self, jobs: u32) {
+        let calls = self.sleepers().notify(jobs.min(self.config.workers() as u32));
+        if calls > 0 {
+            self.wake_calls.fetch_add(calls, Ordering::Relaxed);
+        }
+    }
+
+    /// System calls made so far to wake workers.
+    pub(crate) fn wake_calls(&self) -> u32 {
+        self.wake_calls.load(Ordering::Relaxed)
+    }
+
+    /// Takes the first queued job, highest priority first.
+    #[inline]
+    pub(crate) fn take(&self, claimer: ParticipantSlot) -> Option<DescriptorIndex> {
+        let incarnation = self.incarnation();
+        let claim = |index| {
+            self.control.descriptor(index).is_some_and(|descriptor| {
+                matches!(job::claim(&descriptor.word, claimer, incarnation), Claim::Claimed(_))
+            })
+        };
+        // A job that was held up by a death goes first, whatever its priority.
+        if self.redelivery().is_on()
+            && let Some(index) = self.redelivery().take(claim, |index| !self.is_stale(index))
+        {
+            return Some(index);
+        }
+        // A scribbled ring gives no job; the others still do.
+        (0..PRIORITIES).find_map(|priority| match self.ring(priority).take(claim) {
+            Taken::Claimed(index) => Some(index),
+            Taken::Empty | Taken::Bad(_) => None,
+        })
+    }
+
+    /// Claims one particular job for the thread that waits for it.
+    #[inline]
+    pub(crate) fn claim_own(&self, reference: JobReference, claimer: ParticipantSlot) -> Option<DescriptorWord> {
+        let descriptor = self.control.descriptor(reference.index)?;
+        match job::claim_generation(&descriptor.word, reference.generation, claimer, 0) {
+            Claim::Claimed(word) => {
+                // Its ring entry is useless now; the ones at the head are removed so that they do not pile up.
+                for priority in 0..PRIORITIES {
+                    self.ring(priority).drop_stale(2, |index| self.is_stale(index));
+                }
+                Some(word)
+            }
+            Claim::NotQueued => None,
+        }
+    }
+}

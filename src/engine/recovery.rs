@@ -1,0 +1,134 @@
+//! What is done when a worker process has died (`docs/protocol.md`, "Death of a worker").
+//!
+//! Everything here is a sweep over words that say what is true: it may be repeated, and interrupted anywhere and repeated, with
+//! the same result. Only the supervisor sweeps, one death at a time, and only with the kernel's word that the process is gone.
+
+use super::call;
+use super::core::Core;
+use super::execute::deadline_of;
+use super::failure;
+use super::fan_out::{repair_share, stop};
+use crate::error::WorkerExit;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::records::{Descriptor, kind, status};
+use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, ParticipantWord, State};
+use crate::lockfree::job;
+use crate::sync::Ordering;
+
+/// A worker process that is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Death {
+    pub(crate) slot: ParticipantSlot,
+    /// Which life of its row it was.
+    pub(crate) incarnation: u32,
+    pub(crate) pid: u32,
+    pub(crate) exit: WorkerExit,
+    /// Whether the engine ended it because its job would not stop.
+    pub(crate) killed: bool,
+}
+
+impl Death {
+    /// The part of the incarnation that words carry.
+    fn short_incarnation(&self) -> u16 {
+        (self.incarnation & 0xFFF) as u16
+    }
+}
+
+/// Repairs everything a dead worker left behind. Its jobs are started again or end; nobody waits for it any more.
+pub(crate) fn sweep(core: &Core, death: &Death) {
+    if let Some(row) = core.control.participant(death.slot) {
+        // Release: for people who look; what is true of jobs stands in their own words.
+        row.word.store(ParticipantWord::new(death.incarnation, ParticipantWord::DEAD).bits(), Ordering::Release);
+    }
+    for (at, descriptor) in core.control.descriptors().iter().enumerate() {
+        let index = DescriptorIndex::new(at as u32);
+        let word = job::snapshot(&descriptor.word);
+        match word.state() {
+            Some(State::Running) if word.owner() == death.slot && word.incarnation() == death.short_incarnation() => {
+                settle(core, index, descriptor, word, death);
+            }
+            // The worker may have died between taking the mark off and claiming: the mark is made again.
+            Some(State::Queued) if word.attempt() > 0 => core.redelivery().mark(index),
+            // It may have died between finishing the job and telling the holder.
+            Some(State::Done) => core.serve(index, word),
+            _ => {}
+        }
+    }
+    core.sleepers().forget(death.slot);
+    // A wake-up that was handed to the dead worker died with it, and submitters counted on its search: everybody looks again.
+    core.wake_workers();
+    core.serve_collected();
+}
+
+/// Starts a job of a dead worker again, or ends it.
+fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: DescriptorWord, death: &Death) {
+    // Relaxed reads: the submitter's publication precedes the claim, which precedes the death.
+    let retries = descriptor.retries.load(Ordering::Relaxed);
+    let stopped = word.has(FLAG_CANCEL) || death.killed;
+    let is_share = call::kind_of(descriptor) == kind::SHARE;
+    if u32::from(word.attempt()) < retries && !stopped {
+        if is_share {
+            with_share(core, descriptor, |_, line| repair_share(line));
+        }
+        if job::requeue(&descriptor.word, death.slot, death.short_incarnation()).is_some() {
+            core.redelivery().mark(index);
+        }
+        return;
+    }
+    let late = deadline_of(descriptor).is_some_and(|deadline| deadline.is_past());
+    let code = match (late && stopped, stopped) {
+        (true, _) => status::DEADLINE,
+        (_, true) => status::CANCELLED,
+        _ => status::WORKER_DIED,
+    };
+    if is_share {
+        let reason = match code {
+            status::DEADLINE => stop::DEADLINE,
+            status::CANCELLED => stop::CANCELLED,
+            _ => stop::FAILED,
+        };
+        with_share(core, descriptor, |header, line| {
+            // The first reason stands. The chunk counts as the one that failed.
+            let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
+            let current = line.progress.load(Ordering::Relaxed) >> 32;
+            line.failed.store(current.max(1), Ordering::Relaxed);
+        });
+    }
+    if let Some(record) = core.control.failure(index) {
+        failure::write_death(record, death.pid, death.exit, u32::from(word.attempt()) + 1);
+    }
+    descriptor.status.store(code, Ordering::Relaxed);
+    if let Some(done) = job::finish_for_dead(&descriptor.word, death.slot, death.short_incarnation()) {
+        core.serve(index, done);
+    }
+}
+
+fn with_share(
+    core: &Core,
+    descriptor: &Descriptor,
+    repair: impl FnOnce(&crate::layout::records::FanOutHeader, &crate::layout::records::RangeLine),
+) {
+    let handle = descriptor.fan_out.load(Ordering::Relaxed);
+    let share = descriptor.share.load(Ordering::Relaxed);
+    if let Ok((header, ranges)) = core.arena.fan_out(handle, share.saturating_add(1))
+        && let Some(line) = ranges.get(share as usize)
+    {
+        repair(header, line);
+    }
+}
+
+/// Ends every queued job because nobody is left to run it. Returns how many there were.
+pub(crate) fn fail_queued(core: &Core) -> usize {
+    let mut failed = 0;
+    for (at, descriptor) in core.control.descriptors().iter().enumerate() {
+        let word = job::snapshot(&descriptor.word);
+        if word.is(State::Queued)
+            && let Some(done) = job::take_back(&descriptor.word, word.generation())
+        {
+            debug_assert!(done.has(FLAG_OUTCOME));
+            failed += 1;
+            core.serve(DescriptorIndex::new(at as u32), done);
+        }
+    }
+    failed
+}

@@ -1,0 +1,202 @@
+//! What is owed when a job is over, and how jobs are told to end: wake-ups, reports, freeing, cancels, deadlines, closing.
+
+use super::core::{Core, JobReference};
+use super::local::LocalSlot;
+use super::panics;
+use crate::ids::DescriptorIndex;
+use crate::layout::geometry::COLLECTOR_PORT;
+use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_PORT, FLAG_WAITER, FLAG_WAKER, State, lifecycle, park};
+use crate::lockfree::job::{self, Cancel};
+use crate::lockfree::port;
+use crate::os::host::Deadline;
+use crate::sync::{Ordering, fence};
+
+impl Core {
+    /// What is owed after a job became done: wake, report, and free it when nobody holds it.
+    #[inline]
+    pub(crate) fn serve(&self, index: DescriptorIndex, done: DescriptorWord) {
+        const ANY: u64 = FLAG_WAITER | FLAG_PORT | FLAG_WAKER | FLAG_DETACHED;
+        if !done.has(ANY) {
+            return;
+        }
+        let Some(descriptor) = self.control.descriptor(index) else { return };
+        if done.has(FLAG_PORT) {
+            // Relaxed: the port was stored before the flag was set (R4/A4). If the holder has let go of the job meanwhile,
+            // the number may be another job's: the bit then reaches a collector that holds no such job and ignores it.
+            let number = descriptor.port.load(Ordering::Relaxed);
+            if let Some((port, bits)) = self.control.port(number) {
+                port::report(&port.park, bits, index, self.scope);
+            }
+        }
+        if done.has(FLAG_WAITER) {
+            job::notify_waiter(&descriptor.wait, self.scope);
+        }
+        if self.config.processes > 0 {
+            // Wakers, and what a detached job holds, lie in the origin's private memory. There, too, one thread alone serves
+            // them, so that no job is freed twice: the supervisor.
+            if done.has(FLAG_WAKER | FLAG_DETACHED) {
+                self.hand_to_collector(index);
+            }
+            return;
+        }
+        if done.has(FLAG_WAKER) {
+            self.wake_task(index);
+        }
+        if done.has(FLAG_DETACHED) {
+            self.dispose(index, done);
+        }
+    }
+
+    fn wake_task(&self, index: DescriptorIndex) {
+        if let Some(waker) = self.local.slot(index).and_then(LocalSlot::take_waker) {
+            // A waker is foreign code: its panic must not end the worker.
+            let _ = panics::catch(move || waker.wake());
+        }
+    }
+
+    fn hand_to_collector(&self, index: DescriptorIndex) {
+        let Some((port, bits)) = self.control.port(COLLECTOR_PORT) else { return };
+        if let Some(word) = bits.get(index.get() as usize / 64) {
+            word.fetch_or(1 << (index.get() % 64), Ordering::Release);
+        }
+        // AcqRel: pairs with the swap in `serve_collected`. If this swap comes first, that one sees it and with it the bit; if
+        // it comes later, it finds the word cleared and calls.
+        if port.park.swap(park::NOTIFIED, Ordering::AcqRel) != park::NOTIFIED {
+            self.call_supervisor();
+        }
+    }
+
+    /// Serves what the collector port reports: wakes tasks, frees jobs that nobody holds. Only the supervisor calls it.
+    pub(crate) fn serve_collected(&self) {
+        let Some((port, bits)) = self.control.port(COLLECTOR_PORT) else { return };
+        port.park.swap(park::RUNNING, Ordering::AcqRel);
+        port::collect(bits, |index| self.serve_private(index));
+    }
+
+    /// Serves the private half of a job if it is done. Only the supervisor calls it.
+    pub(crate) fn serve_private(&self, index: DescriptorIndex) {
+        let Some(descriptor) = self.control.descriptor(index) else { return };
+        let done = job::snapshot(&descriptor.word);
+        if !done.is(State::Done) {
+            // The holder has read it and freed it, or the bit was another job's.
+            return;
+        }
+        if done.has(FLAG_WAKER) {
+            self.wake_task(index);
+        }
+        if done.has(FLAG_DETACHED) {
+            self.dispose(index, done);
+        }
+    }
+
+    /// Frees a finished job that nobody will read, with everything it held.
+    pub(crate) fn dispose(&self, index: DescriptorIndex, done: DescriptorWord) {
+        if let Some(slot) = self.local.slot(index) {
+            slot.discard_done();
+            let held = slot.release();
+            let _ = panics::catch(move || drop(held));
+        }
+        self.release(index, done);
+    }
+
+    /// Frees the descriptor of a finished job whose outcome was read.
+    #[inline]
+    pub(crate) fn release(&self, index: DescriptorIndex, done: DescriptorWord) {
+        if let Some(descriptor) = self.control.descriptor(index) {
+            job::retire(&descriptor.word, done);
+            self.return_index(index);
+        }
+    }
+
+    /// As [`Core::cancel`], for the supervisor, which knows of a job from its word.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn cancel_generation(&self, index: DescriptorIndex, generation: u32) {
+        let _ = self.cancel(JobReference { index, generation });
+    }
+
+    /// Has the supervisor look at a deadline when it comes.
+    pub(crate) fn expect_deadline(&self, deadline: Deadline) {
+        if self.config.processes > 0 && self.is_origin() {
+            // AcqRel: pairs with the swap in `forget_deadlines`; a deadline that is stored after it is seen by the next look.
+            let before = self.next_deadline.fetch_min(deadline.nanoseconds(), Ordering::AcqRel);
+            if before > deadline.nanoseconds() {
+                self.call_supervisor();
+            }
+        }
+    }
+
+    /// The first deadline somebody expects.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn next_deadline(&self) -> Option<Deadline> {
+        match self.next_deadline.load(Ordering::Acquire) {
+            u64::MAX => None,
+            nanoseconds => Some(Deadline::from_nanoseconds(nanoseconds)),
+        }
+    }
+
+    /// Forgets all expected deadlines, right before the supervisor looks at every job and expects those that are left.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn forget_deadlines(&self) {
+        self.next_deadline.swap(u64::MAX, Ordering::AcqRel);
+    }
+
+    /// Whether jobs were told to stop since this was asked last.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn take_attention(&self) -> bool {
+        self.attention.swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// Asks for the end of a job, serving what is owed when that ends it at once.
+    pub(crate) fn cancel(&self, reference: JobReference) -> Cancel {
+        // The segment may be shared with the parent of a forked child, which has no say in it.
+        let (Some(descriptor), Ok(())) = (self.control.descriptor(reference.index), self.check_process()) else {
+            return Cancel::TooLate;
+        };
+        let cancel = job::request_cancel(&descriptor.word, reference.generation);
+        match cancel {
+            Cancel::Ended(done) => self.serve(reference.index, done),
+            Cancel::Requested if self.config.processes > 0 => {
+                // The supervisor sees to it that the job ends.
+                self.attention.store(1, Ordering::Release);
+                self.call_supervisor();
+            }
+            Cancel::Requested | Cancel::TooLate => {}
+        }
+        cancel
+    }
+
+    /// Stops taking jobs and lets the workers end when the queue is empty.
+    pub(crate) fn start_closing(&self) {
+        self.control.engine_line().lifecycle.store(lifecycle::CLOSING, Ordering::Relaxed);
+        self.wake_for_closing();
+    }
+
+    /// Stops taking jobs, cancels every queued one, asks every running one to stop, and lets the workers end.
+    pub(crate) fn start_closing_now(&self) {
+        self.control.engine_line().lifecycle.store(lifecycle::CLOSING, Ordering::Relaxed);
+        // SeqCst: pairs with the fence in `publish`. A job that is published after its submitter read "open" is seen by the
+        // walk below; any other is taken back by its submitter.
+        fence(Ordering::SeqCst);
+        // The queued ones first: a worker whose job is told to stop would take the next one.
+        self.cancel_all_in(State::Queued);
+        self.cancel_all_in(State::Running);
+        self.wake_for_closing();
+    }
+
+    fn wake_for_closing(&self) {
+        // The fence in `wake_everybody` pairs with the one in `publish`.
+        self.wake_workers();
+        self.wake_space();
+        self.call_supervisor();
+    }
+
+    fn cancel_all_in(&self, state: State) {
+        for (at, descriptor) in self.control.descriptors().iter().enumerate() {
+            let word = job::snapshot(&descriptor.word);
+            if word.is(state) {
+                let index = DescriptorIndex::new(at as u32);
+                let _ = self.cancel(JobReference { index, generation: word.generation() });
+            }
+        }
+    }
+}

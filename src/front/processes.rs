@@ -1,0 +1,143 @@
+//! Worker processes, as a program's author sees them: the entry in `main`, the list of kernels, what workers are started from.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine::handshake::KernelName;
+use crate::engine::kernel::KernelInfo;
+use crate::engine::remote;
+use crate::engine::supervisor::ProcessGroup;
+use crate::error::{Error, Result};
+use crate::os::process::Limits;
+
+/// How long a kernel may go on after it was told to stop, unless stated.
+const KILL_AFTER: Duration = Duration::from_millis(20);
+
+/// Turns this process into a worker if an engine started it as one, and does nothing otherwise.
+///
+/// Call it first in `main`, before threads are started, arguments are read or anything is printed. In a worker it never returns:
+/// the worker runs jobs until the engine closes, and then the process ends. `kernels` are those that this program can run, listed
+/// by [`kernels!`](crate::kernels); they must contain all that are given to [`Builder::kernels`](crate::Builder::kernels).
+///
+/// A worker is recognised by an environment variable together with a socket as its standard input, so programs that a worker
+/// starts are not taken for workers.
+///
+/// # Examples
+/// ```
+/// use workring::{kernel, kernels};
+///
+/// kernel! {
+///     /// Doubles in place.
+///     pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
+/// }
+///
+/// fn main() {
+///     workring::worker_entry(kernels![double]);
+///     // The program begins here.
+/// }
+/// ```
+pub fn worker_entry(kernels: &[&'static KernelInfo]) {
+    remote::enter(kernels);
+}
+
+/// What worker processes are started from, where and with which limits. Made by [`WorkerProgram::this`] or
+/// [`WorkerProgram::at`]; given to [`Builder::worker_program`](crate::Builder::worker_program).
+#[derive(Clone, Debug, Default)]
+#[must_use = "it does nothing until it is given to a builder"]
+pub struct WorkerProgram {
+    program: Option<PathBuf>,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+    limits: Limits,
+}
+
+impl WorkerProgram {
+    /// The running program itself, without arguments.
+    pub fn this() -> Self {
+        Self::default()
+    }
+
+    /// Another program, which calls [`worker_entry`] first in `main` and lists the same kernels.
+    pub fn at(program: impl Into<PathBuf>) -> Self {
+        Self { program: Some(program.into()), ..Self::default() }
+    }
+
+    /// Adds an argument.
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Sets an environment variable for the workers; the others are inherited.
+    pub fn environment(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// The workers' working directory; that of this process unless stated.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// The most memory of its own that a worker may take, in bytes (`RLIMIT_DATA`); shared memory and mapped files do not count.
+    ///
+    /// A worker that asks for more usually ends itself (Rust programs by `SIGABRT`): its job then fails with
+    /// [`Error::WorkerDied`].
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.limits.memory = Some(bytes);
+        self
+    }
+
+    /// The workers' nice value, from -20 to 19, where more is nicer; below the present one it needs a privilege.
+    pub fn nice(mut self, nice: i32) -> Self {
+        self.limits.nice = Some(nice);
+        self
+    }
+
+    /// The cores the workers may run on, by the system's numbers.
+    pub fn cores(mut self, cores: impl Into<Vec<usize>>) -> Self {
+        self.limits.cores = Some(cores.into());
+        self
+    }
+}
+
+/// What a builder gathers about worker processes.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerOptions {
+    pub(crate) kernels: Vec<&'static KernelInfo>,
+    pub(crate) program: WorkerProgram,
+    pub(crate) kill_after: Duration,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self { kernels: Vec::new(), program: WorkerProgram::this(), kill_after: KILL_AFTER }
+    }
+}
+
+impl WorkerOptions {
+    /// What the supervisor needs, checked.
+    ///
+    /// # Errors
+    /// [`Error::WorkerStart`] in a process that was itself started as a worker, which would start workers without end;
+    /// [`Error::InvalidArgument`] when there is no kernel.
+    pub(crate) fn group(&self) -> Result<ProcessGroup> {
+        if remote::is_unclaimed_worker() {
+            return Err(Error::WorkerStart {
+                reason: "this process was itself started as a worker, but its main did not call \
+                         workring::worker_entry(kernels![..]) before it built an engine"
+                    .into(),
+            });
+        }
+        if self.kernels.is_empty() {
+            return Err(Error::invalid("worker processes need kernels: list them with Builder::kernels(kernels![..])"));
+        }
+        let WorkerProgram { program, arguments, environment, directory, limits } = self.program.clone();
+        let kernels = self.kernels.iter().map(|info| KernelName::of(info)).collect::<Result<Vec<_>>>()?;
+        let kill_after = self.kill_after;
+        Ok(ProcessGroup { kernels, limits, program, arguments, environment, directory, kill_after })
+    }
+}
