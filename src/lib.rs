@@ -134,7 +134,7 @@ pub use crate::{
     front::builder::{Builder, MAX_THREADS},
     front::call::{Call, SubmitAsync},
     front::closure::{Returns, Unstarted},
-    front::engine::{Engine, EngineStatistics},
+    front::engine::{Engine, EngineStatistics, WorkerStatus},
     front::files::{Element, NpyInfo, OutputBatch, inspect_npy},
     front::host::HostInfo,
     front::job::{CancelHandle, Cancelled, Held, Job, Payload},

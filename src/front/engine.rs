@@ -19,6 +19,8 @@ use crate::arena::batch::{Batch, UninitBatch};
 use crate::engine::core::Core;
 use crate::engine::kernel::{Kernel, Reducer};
 use crate::error::{Error, Failed, Result};
+use crate::layout::records::Participant;
+use crate::layout::words::ParticipantWord;
 use crate::lockfree::futex;
 use crate::os::futex::wait_until;
 use crate::os::host::Deadline;
@@ -79,6 +81,24 @@ pub struct EngineStatistics {
     pub arena: ArenaStatistics,
 }
 
+/// One worker of an engine at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// Its number among the workers, from 1 on; what [`Context::worker`](crate::Context::worker) gives.
+    pub worker: u32,
+    /// The process it is, or in whose thread it is; 0 before the first one was started.
+    pub pid: u32,
+    /// Whether it is a process of its own.
+    pub is_process: bool,
+    /// Whether it takes jobs: always for threads; not for a process that is starting, or has died and was not replaced yet.
+    pub is_alive: bool,
+    /// Processes that had this number before it.
+    pub replaced: u32,
+    /// Jobs it finished, with those of its predecessors.
+    pub finished: u64,
+}
+
 impl Engine {
     pub(crate) fn new_from(core: Arc<Core>) -> Self {
         Self { core }
@@ -113,6 +133,25 @@ impl Engine {
             wake_calls: self.core.wake_calls(),
             arena: self.core.arena.statistics(),
         }
+    }
+
+    /// The workers, threads first. Does not block.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let threads = self.core.config.threads;
+        let status = |(at, row): (usize, &Participant)| {
+            // Relaxed: figures for people.
+            let word = ParticipantWord::from_bits(row.word.load(Ordering::Relaxed));
+            WorkerStatus {
+                worker: at as u32,
+                pid: row.pid.load(Ordering::Relaxed),
+                is_process: at > threads,
+                is_alive: at <= threads || word.state() == ParticipantWord::ALIVE,
+                replaced: word.incarnation(),
+                finished: row.finished.load(Ordering::Relaxed),
+            }
+        };
+        let workers = 1..=threads + self.core.config.processes;
+        workers.clone().zip(self.core.control.participants().iter().skip(1)).map(status).collect()
     }
 
     /// `len` zeroed elements in the arena. Pages never used before cost nothing until they are touched.

@@ -314,6 +314,21 @@ impl ParticipantWord {
     pub(crate) const ALIVE: u32 = 2;
     pub(crate) const DEAD: u32 = 3;
 
+    /// A word as it was read.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// What the row's worker is at.
+    pub(crate) const fn state(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Which life it is.
+    pub(crate) const fn incarnation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
     /// A row in one of its lives.
     pub(crate) const fn new(incarnation: u32, state: u32) -> Self {
         Self(((incarnation as u64) << 32) | state as u64)

@@ -1,0 +1,202 @@
+//! The same calls, the same results.
+
+use std::time::Duration;
+
+use workring::{Cancelled, Chunking, Engine, Error, Help};
+
+use crate::kernels::{affine, fail, increment, patient, process_id, sum};
+use crate::support::{Checked, Tests, eventually};
+
+pub(crate) fn tests() -> Tests {
+    vec![
+        ("calls::a_map_over_processes_is_the_serial_loop", a_map_over_processes_is_the_serial_loop),
+        ("calls::a_reduction_has_the_same_bits_as_with_threads", a_reduction_has_the_same_bits_as_with_threads),
+        ("calls::jobs_run_in_other_processes", jobs_run_in_other_processes),
+        ("calls::batches_come_back_from_a_job", batches_come_back_from_a_job),
+        ("calls::rows_are_jobs_of_their_own", rows_are_jobs_of_their_own),
+        ("calls::mapped_files_reach_the_workers", mapped_files_reach_the_workers),
+        ("calls::errors_and_panics_come_with_their_text", errors_and_panics_come_with_their_text),
+        ("calls::futures_and_sets_hear_of_finished_jobs", futures_and_sets_hear_of_finished_jobs),
+        ("calls::dropped_jobs_run_and_leave_nothing", dropped_jobs_run_and_leave_nothing),
+        ("calls::a_cancelled_kernel_that_listens_keeps_its_process", a_cancelled_kernel_that_listens_keeps_its_process),
+        ("calls::closures_are_refused_and_come_back", closures_are_refused_and_come_back),
+        ("calls::waiting_threads_help_if_asked_to", waiting_threads_help_if_asked_to),
+        ("calls::a_kernel_that_was_not_listed_is_an_error", a_kernel_that_was_not_listed_is_an_error),
+    ]
+}
+
+/// Lengths around the bounds of chunks.
+const LENGTHS: [usize; 6] = [0, 1, 4095, 4097, 100_000, 1_000_003];
+
+fn a_map_over_processes_is_the_serial_loop() {
+    let engine = Checked::new(2);
+    for len in LENGTHS {
+        let x = engine.batch_from_fn(len, |i| (i as f64).sin()).unwrap();
+        let mut y = engine.batch::<f64>(len).unwrap();
+        engine.map(affine, &x, &mut y, &[3.0, -1.5]).unwrap();
+        assert!(y.iter().zip(&*x).all(|(y, x)| *y == 3.0 * x - 1.5), "length {len}");
+        let mut counts = engine.batch::<u64>(len).unwrap();
+        engine.map_chunks(increment, (), &mut counts, &(), Chunking::of(1000)).unwrap();
+        assert!(counts.iter().all(|&count| count == 1), "length {len}");
+    }
+}
+
+fn a_reduction_has_the_same_bits_as_with_threads() {
+    let threads = Engine::builder().threads(3).capacity(1 << 28).build().unwrap();
+    let engines = [Checked::new(1), Checked::new(2), Checked::new(3)];
+    for len in LENGTHS {
+        let value = |i: usize| (i as f64 * 0.7).sin() * 10f64.powi((i % 30) as i32 - 15);
+        let expected = threads.reduce(sum, &threads.batch_from_fn(len, value).unwrap()).unwrap();
+        for engine in &engines {
+            let found = engine.reduce(sum, &engine.batch_from_fn(len, value).unwrap()).unwrap();
+            assert_eq!(found.to_bits(), expected.to_bits(), "length {len}");
+        }
+    }
+}
+
+fn jobs_run_in_other_processes() {
+    let engine = Checked::new(2);
+    let mut pids = engine.batch::<u32>(64).unwrap();
+    engine.map_chunks(process_id, (), &mut pids, &(), Chunking::of(1)).unwrap();
+    let workers = engine.pids();
+    assert_eq!(workers.len(), 2);
+    assert!(pids.iter().all(|pid| workers.contains(pid)), "{pids:?} {workers:?}");
+    assert!(!workers.contains(&std::process::id()));
+}
+
+fn batches_come_back_from_a_job() {
+    let engine = Checked::new(2);
+    let mut batch = engine.batch::<u64>(1000).unwrap();
+    for turn in 1..=100 {
+        batch = engine.submit(increment, batch, ()).unwrap().wait().unwrap();
+        assert!(batch.iter().all(|&value| value == turn));
+    }
+    let x = engine.batch_from_slice(&[1.0, 2.0]).unwrap().freeze();
+    let jobs: Vec<_> = (0..200)
+        .map(|i| engine.submit(affine, (x.clone(), engine.batch(2).unwrap()), [f64::from(i), 0.5]).unwrap())
+        .collect();
+    for (i, job) in jobs.into_iter().enumerate() {
+        let (_, y) = job.wait().unwrap();
+        assert_eq!(*y, [i as f64 + 0.5, 2.0 * i as f64 + 0.5]);
+    }
+}
+
+fn rows_are_jobs_of_their_own() {
+    let engine = Checked::new(2);
+    let params = engine.batch_from_fn(5000, |i| [i as f64, 1.0]).unwrap();
+    let x = engine.batch_from_fn(10_000, |i| i as f64).unwrap();
+    let many = engine.submit_many(affine, (x, engine.batch::<f64>(10_000).unwrap()), params).unwrap().wait().unwrap();
+    assert!(many.failures.is_empty());
+    let (x, y) = &many.batches;
+    assert!((0..10_000).all(|i| y[i] == (i / 2) as f64 * x[i] + 1.0));
+}
+
+fn mapped_files_reach_the_workers() {
+    let engine = Checked::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    // More files than one, mapped and let go again and again, so that segment numbers are used anew.
+    for turn in 0..20_u32 {
+        let path = folder.path().join(format!("{}.bin", turn % 3));
+        let values: Vec<f64> = (0..10_000).map(|i| f64::from(i + turn)).collect();
+        std::fs::write(&path, bytemuck::cast_slice(&values)).unwrap();
+        let x = engine.map_file::<f64>(&path).unwrap();
+        let mut y = engine.batch::<f64>(x.len()).unwrap();
+        engine.map(affine, &x, &mut y, &[1.0, 1.0]).unwrap();
+        assert!(y.iter().zip(&values).all(|(y, x)| *y == x + 1.0), "turn {turn}");
+        let out = folder.path().join("out.bin");
+        let mut output = engine.create_file::<f64>(&out, x.len()).unwrap();
+        engine.map(affine, &x, &mut *output, &[2.0, 0.0]).unwrap();
+        output.commit().unwrap();
+        let written = std::fs::read(&out).unwrap();
+        let written: &[f64] = bytemuck::cast_slice(&written);
+        assert!(written.iter().zip(&values).all(|(y, x)| *y == 2.0 * x), "turn {turn}");
+    }
+}
+
+fn errors_and_panics_come_with_their_text() {
+    let engine = Checked::new(1);
+    let pid = engine.pids();
+    let failed = engine.submit(fail, engine.batch::<u32>(1).unwrap(), 0).unwrap().wait().unwrap_err();
+    assert_eq!(failed.error.to_string(), "kernel fail failed: an error on purpose");
+    assert_eq!(*failed.returned, [1]);
+    let failed = engine.submit(fail, engine.batch::<u32>(1).unwrap(), 1).unwrap().wait().unwrap_err();
+    let text = failed.error.to_string();
+    assert!(text.contains("a panic on purpose") && text.contains("kernels.rs"), "{text}");
+    // Neither costs the worker its life.
+    assert_eq!(engine.pids(), pid);
+}
+
+fn futures_and_sets_hear_of_finished_jobs() {
+    let engine = Checked::new(2);
+    for _ in 0..50 {
+        let job = engine.submit(increment, engine.batch::<u64>(10).unwrap(), ()).unwrap();
+        let batch = pollster::block_on(job).unwrap();
+        assert!(batch.iter().all(|&value| value == 1));
+    }
+    let mut set = engine.job_set().unwrap();
+    for key in 0..100_u64 {
+        set.insert(key, engine.submit(increment, engine.batch_from_slice(&[key]).unwrap(), ()).unwrap());
+    }
+    let mut seen: Vec<u64> = set
+        .map(|(key, result)| (key, result.unwrap()[0]))
+        .map(|(key, value)| {
+            assert_eq!(value, key + 1);
+            key
+        })
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..100).collect::<Vec<_>>());
+}
+
+fn dropped_jobs_run_and_leave_nothing() {
+    let engine = Checked::new(2);
+    for _ in 0..500 {
+        drop(engine.submit(increment, engine.batch::<u64>(100).unwrap(), ()).unwrap());
+    }
+    eventually("the arena is empty", || engine.statistics().arena.in_use == 0);
+}
+
+fn a_cancelled_kernel_that_listens_keeps_its_process() {
+    let engine = Checked::with(1, |builder| builder.kill_after(Duration::from_secs(20)));
+    let pids = engine.pids();
+    let job = engine.submit(patient, engine.batch::<u64>(1).unwrap(), ()).unwrap();
+    eventually("the job runs", || engine.statistics().queued == 0);
+    let cancelled = job.cancel();
+    let failed = job.wait().unwrap_err();
+    if cancelled == Cancelled::WhileRunning {
+        assert!(matches!(failed.error, Error::Cancelled), "{}", failed.error);
+    }
+    assert_eq!(engine.pids(), pids);
+}
+
+fn closures_are_refused_and_come_back() {
+    let engine = Checked::new(1);
+    let refused = engine.run(|| 42).unwrap_err();
+    assert!(matches!(refused.error, Error::Unsupported { .. }), "{}", refused.error);
+    assert_eq!((refused.returned)(), 42);
+    let error = engine.map_with(&[1.0], &mut [0.0], |_, _| {}).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+}
+
+fn waiting_threads_help_if_asked_to() {
+    let engine = Checked::with(1, |builder| builder.help(Help::AnyJob));
+    let mut pids = engine.batch::<u32>(64).unwrap();
+    engine.map_chunks(process_id, (), &mut pids, &(), Chunking::of(1)).unwrap();
+    let known = [engine.pids(), vec![std::process::id()]].concat();
+    assert!(pids.iter().all(|pid| known.contains(pid)), "{pids:?}");
+}
+
+workring::kernel! {
+    /// Not in the list.
+    fn unlisted(y: &mut [u64]) { y[0] = 1; }
+}
+
+fn a_kernel_that_was_not_listed_is_an_error() {
+    let engine = Checked::new(1);
+    let failed = engine.submit(unlisted, engine.batch::<u64>(1).unwrap(), ()).unwrap_err();
+    let text = failed.error.to_string();
+    assert!(text.contains("unlisted") && text.contains("Builder::kernels"), "{text}");
+    let mut y = engine.batch::<u64>(1).unwrap();
+    let error = engine.map(unlisted, (), &mut y, &()).unwrap_err();
+    assert!(error.to_string().contains("unlisted"), "{error}");
+}

@@ -1,0 +1,124 @@
+//! What the workers of these tests can do, and how they can fail.
+
+use std::time::{Duration, Instant};
+
+use workring::{Context, KernelInfo, kernel, kernels, reducer};
+
+kernel! {
+    /// y[i] = p[0] * x[i] + p[1]
+    pub(crate) fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = p[0] * x + p[1];
+        }
+    }
+
+    /// As `affine` with 2 and 1, but each chunk takes so many microseconds.
+    pub(crate) fn slow_affine(x: &[f64], y: &mut [f64], p: &u64) {
+        let until = Instant::now() + Duration::from_micros(*p);
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = 2.0 * x + 1.0;
+        }
+        while Instant::now() < until {}
+    }
+
+    /// Adds one to every element in place.
+    pub(crate) fn increment(y: &mut [u64]) {
+        for value in y {
+            *value += 1;
+        }
+    }
+
+    /// The process it runs in.
+    pub(crate) fn process_id(y: &mut [u32]) {
+        y.fill(std::process::id());
+    }
+
+    /// Writes 1 and then ends its process: 0 by exit code 3, 1 by abort, 2 by writing where nothing is.
+    pub(crate) fn die(y: &mut [u32], how: &u32) {
+        y[0] = 1;
+        match how {
+            0 => std::process::exit(3),
+            1 => std::process::abort(),
+            // SAFETY: none; the process is meant to end here.
+            _ => unsafe { core::ptr::write_volatile(core::ptr::without_provenance_mut::<u32>(8), 1) },
+        }
+    }
+
+    /// Writes to its input, which Rust does not allow.
+    pub(crate) fn write_input(x: &[u64], y: &mut [u64]) {
+        y[0] = x[0];
+        // SAFETY: none; the process is meant to end here.
+        unsafe { core::ptr::write_volatile(x.as_ptr().cast_mut(), 7) };
+        y[0] = 99;
+    }
+
+    /// Writes 1 and then never ends.
+    pub(crate) fn hang(y: &mut [u32]) {
+        y[0] = 1;
+        loop {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends when it is told to, and counts how often it looked.
+    pub(crate) fn patient(y: &mut [u64], context: &mut Context) {
+        while !context.is_cancelled() {
+            y[0] += 1;
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Fails or panics.
+    pub(crate) fn fail(y: &mut [u32], panics: &u32) -> Result<(), String> {
+        y[0] = 1;
+        assert!(*panics == 0, "a panic on purpose");
+        Err("an error on purpose".into())
+    }
+
+    /// Allocates so many bytes and touches them.
+    pub(crate) fn allocate(y: &mut [u64], p: &u64) {
+        let bytes = vec![1_u8; *p as usize];
+        y[0] = bytes.iter().map(|&byte| u64::from(byte)).sum();
+    }
+
+    /// What the environment and the system say about the worker: nice value, whether a variable is set, open descriptors.
+    pub(crate) fn look_around(y: &mut [i64]) {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let nice = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16)?.parse().ok());
+        y[0] = nice.unwrap_or(i64::MAX);
+        y[1] = i64::from(std::env::var("WORKRING_TEST").is_ok_and(|value| value == "said"));
+        y[2] = std::fs::read_dir("/proc/self/fd").map_or(-1, |entries| entries.count() as i64);
+        y[3] = i64::from(std::env::current_dir().is_ok_and(|folder| folder == std::path::Path::new("/")));
+        y[4] = std::thread::available_parallelism().map_or(-1, |cores| cores.get() as i64);
+    }
+}
+
+reducer! {
+    /// The sum of numbers whose sum depends on the order of additions.
+    pub(crate) fn sum(x: &[f64]) -> f64 { x.iter().sum() }
+    combine(left, right) { left + right }
+}
+
+/// Every kernel of these tests.
+#[expect(non_snake_case, reason = "a constant in all but form")]
+pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
+    static LISTED: std::sync::OnceLock<Vec<&'static KernelInfo>> = std::sync::OnceLock::new();
+    LISTED.get_or_init(|| {
+        kernels![
+            affine,
+            slow_affine,
+            increment,
+            process_id,
+            die,
+            write_input,
+            hang,
+            patient,
+            fail,
+            allocate,
+            look_around,
+            sum,
+            workring::kernels::f64::sum,
+        ]
+        .to_vec()
+    })
+}

@@ -1,0 +1,159 @@
+//! What an engine of processes refuses, and what workers may take of the machine.
+
+use std::time::Duration;
+
+use workring::{Engine, Error, WorkerProgram, kernels};
+
+use crate::kernels::{affine, allocate, increment, look_around};
+use crate::support::{Checked, Tests, eventually, kill, start_role};
+
+pub(crate) fn tests() -> Tests {
+    vec![
+        ("limits::a_program_without_the_entry_is_told", a_program_without_the_entry_is_told),
+        ("limits::a_program_that_is_no_worker_is_an_error", a_program_that_is_no_worker_is_an_error),
+        ("limits::a_program_that_is_not_there_is_an_error", a_program_that_is_not_there_is_an_error),
+        ("limits::another_kernel_of_the_same_name_is_refused", another_kernel_of_the_same_name_is_refused),
+        ("limits::no_kernels_and_private_memory_are_refused", no_kernels_and_private_memory_are_refused),
+        ("limits::workers_live_where_and_how_they_are_told", workers_live_where_and_how_they_are_told),
+        ("limits::a_worker_over_its_memory_fails_its_job", a_worker_over_its_memory_fails_its_job),
+        ("limits::workers_have_few_descriptors_open", workers_have_few_descriptors_open),
+        ("limits::jobs_fail_when_no_worker_can_be_started", jobs_fail_when_no_worker_can_be_started),
+        ("limits::building_and_dropping_leaves_no_descriptor", building_and_dropping_leaves_no_descriptor),
+    ]
+}
+
+/// The role of a program whose main does not begin with `worker_entry`: its workers build engines as well.
+pub(crate) fn forget_the_entry() {
+    let built = Engine::builder().processes(1).kernels(kernels![affine]).worker_program(WorkerProgram::this()).build();
+    match built {
+        Ok(_) => println!("built"),
+        Err(error) => println!("{error}"),
+    }
+}
+
+fn a_program_without_the_entry_is_told() {
+    // `/bin/true` stands for a program that knows nothing of workers.
+    let built =
+        Engine::builder().processes(1).kernels(kernels![affine]).worker_program(WorkerProgram::at("/bin/true")).build();
+    let error = built.err().expect("it is no worker");
+    let text = error.to_string();
+    assert!(matches!(error, Error::WorkerStart { .. }) && text.contains("worker_entry"), "{text}");
+    // A copy of this program in that role begins with the entry, so it builds.
+    let output = start_role("forgetful").wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "built");
+}
+
+fn a_program_that_is_no_worker_is_an_error() {
+    let program = WorkerProgram::at("/bin/sh").argument("-c").argument("exit 7");
+    let error = Engine::builder().processes(2).kernels(kernels![affine]).worker_program(program).build().err().unwrap();
+    assert!(error.to_string().contains("exit code 7"), "{error}");
+}
+
+fn a_program_that_is_not_there_is_an_error() {
+    let program = WorkerProgram::at("/nowhere/at/all");
+    let error = Engine::builder().processes(1).kernels(kernels![affine]).worker_program(program).build().err().unwrap();
+    assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+}
+
+mod other {
+    workring::kernel! {
+        version = 2;
+        /// A kernel of the same name in another version.
+        pub(super) fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) { let _ = (x, y, p); }
+    }
+}
+
+mod another {
+    workring::kernel! {
+        /// A kernel of the same name with other arguments.
+        pub(super) fn affine(x: &[f32], y: &mut [f64], p: &[f64; 2]) { let _ = (x, y, p); }
+    }
+}
+
+mod unknown {
+    workring::kernel! {
+        /// A kernel the workers do not have.
+        pub(super) fn unheard_of(y: &mut [f64]) { let _ = y; }
+    }
+}
+
+fn another_kernel_of_the_same_name_is_refused() {
+    let build = |kernels: &[&'static workring::KernelInfo]| {
+        Engine::builder().processes(1).kernels(kernels).build().err().expect("the worker refuses").to_string()
+    };
+    let text = build(kernels![other::affine]);
+    assert!(text.contains("kernel affine has version 2 in the engine and version 1"), "{text}");
+    let text = build(kernels![another::affine]);
+    assert!(text.contains("kernel affine has other arguments"), "{text}");
+    let text = build(kernels![unknown::unheard_of]);
+    assert!(text.contains("does not list kernel unheard_of"), "{text}");
+}
+
+fn no_kernels_and_private_memory_are_refused() {
+    let error = Engine::builder().processes(1).build().err().unwrap();
+    assert!(error.to_string().contains("Builder::kernels"), "{error}");
+    let builder = Engine::builder().processes(1).kernels(kernels![affine]).backing(workring::Backing::Anonymous);
+    assert!(matches!(builder.build().err().unwrap(), Error::InvalidArgument { .. }));
+    let error = Engine::builder().processes(300).kernels(kernels![affine]).build().err().unwrap();
+    assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+}
+
+fn workers_live_where_and_how_they_are_told() {
+    let program = WorkerProgram::this().environment("WORKRING_TEST", "said").directory("/").nice(7).cores([0]);
+    let engine = Checked::with(1, |builder| builder.worker_program(program));
+    let seen = engine.submit(look_around, engine.batch::<i64>(5).unwrap(), ()).unwrap().wait().unwrap();
+    assert_eq!((seen[0], seen[1], seen[3], seen[4]), (7, 1, 1, 1), "nice, variable, folder, cores");
+}
+
+fn a_worker_over_its_memory_fails_its_job() {
+    let program = WorkerProgram::this().memory_limit(64 << 20);
+    let engine = Checked::with(1, |builder| builder.worker_program(program));
+    let small = engine.submit(allocate, engine.batch::<u64>(1).unwrap(), 1 << 20).unwrap().wait().unwrap();
+    assert_eq!(small[0], 1 << 20);
+    let failed = engine.submit(allocate, engine.batch::<u64>(1).unwrap(), 1 << 30).unwrap().wait().unwrap_err();
+    assert!(matches!(failed.error, Error::WorkerDied { .. }), "{}", failed.error);
+    // A batch larger than the limit is no trouble: it is not the worker's own.
+    let large = engine.submit(increment, engine.batch::<u64>(16 << 20).unwrap(), ()).unwrap().wait().unwrap();
+    assert!(large.iter().all(|&value| value == 1));
+}
+
+/// Nothing leaks into workers: standard streams, the socket, two segments, and the folder being read.
+fn workers_have_few_descriptors_open() {
+    let _noise: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    let engine = Checked::new(2);
+    let seen = engine.submit(look_around, engine.batch::<i64>(5).unwrap(), ()).unwrap().wait().unwrap();
+    assert!(seen[2] <= 8, "{} descriptors are open", seen[2]);
+}
+
+fn jobs_fail_when_no_worker_can_be_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("worker");
+    std::fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
+    let engine = Checked::with(1, |builder| builder.worker_program(WorkerProgram::at(&path)));
+    std::fs::remove_file(&path).unwrap();
+    kill(engine.pids()[0]);
+    let failed = engine.submit(increment, engine.batch::<u64>(1).unwrap(), ());
+    let error = match failed {
+        Ok(job) => job.wait().unwrap_err().error,
+        Err(failed) => failed.error,
+    };
+    assert!(matches!(error, Error::NoWorkers { .. }), "{error}");
+    let text = engine.submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap_err().error.to_string();
+    assert!(text.contains("none can be started") && text.contains("worker"), "{text}");
+}
+
+fn building_and_dropping_leaves_no_descriptor() {
+    let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    drop(Checked::new(2));
+    let mut least = usize::MAX;
+    let mut most = 0;
+    // Other tests open and close descriptors at the same time, so a single look says nothing.
+    for _ in 0..10 {
+        drop(Checked::new(2));
+        least = least.min(count());
+        most = most.max(count());
+    }
+    eventually("descriptors are closed", || count() <= least + 40);
+    assert!(most < 1000);
+    std::thread::sleep(Duration::ZERO);
+}

@@ -1,0 +1,31 @@
+//! Engines with worker processes. A program of its own, because workers are copies of it: `main` begins with `worker_entry`.
+#![cfg_attr(not(target_os = "linux"), allow(unused))]
+
+#[cfg(target_os = "linux")]
+mod calls;
+#[cfg(target_os = "linux")]
+mod deaths;
+#[cfg(target_os = "linux")]
+mod kernels;
+#[cfg(target_os = "linux")]
+mod limits;
+#[cfg(target_os = "linux")]
+mod support;
+
+#[cfg(target_os = "linux")]
+fn main() {
+    workring::worker_entry(kernels::ALL());
+    support::play_a_role();
+    let arguments = libtest_mimic::Arguments::from_args();
+    let tests = [calls::tests(), deaths::tests(), limits::tests()].concat();
+    let trials = tests.into_iter().map(|(name, test)| {
+        libtest_mimic::Trial::test(name, move || {
+            support::watched(test);
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}

@@ -1,0 +1,132 @@
+//! Engines of processes whose arena is checked at the end, a watchdog, killing by process id, roles for copies of the program.
+
+use std::ops::Deref;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use workring::{Builder, Engine};
+
+/// How long a test may take.
+const LIMIT: Duration = Duration::from_secs(120);
+/// How long one step of a test may take.
+const STEP: Duration = Duration::from_secs(30);
+/// Names the role a copy of this program plays.
+const ROLE: &str = "WORKRING_TEST_ROLE";
+
+pub(crate) type Tests = Vec<(&'static str, fn())>;
+
+/// Runs a test on a thread of its own; a hang is a failure.
+pub(crate) fn watched(test: fn()) {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let result = std::panic::catch_unwind(test);
+        let _ = sender.send(result);
+    });
+    match receiver.recv_timeout(LIMIT) {
+        Ok(Ok(())) => {}
+        Ok(Err(payload)) => std::panic::resume_unwind(payload),
+        Err(RecvTimeoutError::Timeout) => panic!("the test hangs: it is not over after {LIMIT:?}"),
+        Err(RecvTimeoutError::Disconnected) => panic!("the test's thread ended without a result"),
+    }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < STEP, "{what}: not so after {STEP:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// An engine that is closed at the end of its test; nothing may be left in its arena and none of its workers may live on.
+pub(crate) struct Checked(Engine);
+
+impl Checked {
+    pub(crate) fn new(processes: usize) -> Self {
+        Self::with(processes, |builder| builder)
+    }
+
+    pub(crate) fn with(processes: usize, say: impl FnOnce(Builder) -> Builder) -> Self {
+        let builder = Engine::builder().processes(processes).kernels(crate::kernels::ALL()).capacity(1 << 30);
+        Self(say(builder).build().expect("an engine of processes can be built"))
+    }
+
+    /// Process ids of the workers that live.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.workers().iter().filter(|worker| worker.is_process && worker.is_alive).map(|worker| worker.pid).collect()
+    }
+}
+
+impl Deref for Checked {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for Checked {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let pids = self.pids();
+        self.0.close(Duration::from_secs(20)).expect("the engine closes");
+        assert_eq!(self.0.statistics().arena.in_use, 0, "bytes are left in the arena");
+        for pid in pids {
+            assert!(!is_alive(pid), "worker process {pid} outlived its engine");
+        }
+    }
+}
+
+/// Whether a process is there and not a zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+fn signal(pid: u32, signal: Signal) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, signal).is_ok()
+}
+
+/// Kills a process of this test.
+pub(crate) fn kill(pid: u32) -> bool {
+    signal(pid, Signal::KILL)
+}
+
+/// Stops a process of this test.
+pub(crate) fn stop(pid: u32) {
+    assert!(signal(pid, Signal::STOP));
+}
+
+/// Lets a stopped process go on.
+pub(crate) fn go_on(pid: u32) {
+    assert!(signal(pid, Signal::CONT));
+}
+
+/// Starts a copy of this program in a role.
+pub(crate) fn start_role(role: &str) -> Child {
+    Command::new(std::env::current_exe().expect("this program has a path"))
+        .env(ROLE, role)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a copy of this program starts")
+}
+
+/// Plays a role if this copy of the program was started in one, and ends.
+pub(crate) fn play_a_role() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    match role.as_str() {
+        "engine" => crate::deaths::be_an_engine(),
+        "forgetful" => crate::limits::forget_the_entry(),
+        other => panic!("no role {other}"),
+    }
+    std::process::exit(0);
+}
