@@ -100,3 +100,174 @@ fn map_received(fd: OwnedFd, len: usize, mapped_len: usize, writable: bool, kind
     let (access, kept) = if writable { (Access::ReadWrite, Some(fd)) } else { (Access::ReadOnly, None) };
     Ok(Mapping::of_parts(region, len, kind, access, kept))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use proptest::prelude::*;
+    use rustix::fs::MemfdFlags;
+
+    use super::*;
+    use crate::os::map::linux_tests::{peek, poke, smaps};
+
+    fn duplicate(fd: impl AsFd) -> OwnedFd {
+        fd.as_fd().try_clone_to_owned().unwrap()
+    }
+
+    /// The descriptor of new shared memory, as it would be received.
+    fn sent(len: usize) -> (Mapping, OwnedFd) {
+        let mapping = Mapping::shared_memory("sent", len).unwrap();
+        let fd = duplicate(mapping.fd().unwrap());
+        (mapping, fd)
+    }
+
+    /// A memfd with these seals.
+    fn memory_file(len: usize, seals: SealFlags) -> OwnedFd {
+        let fd = rustix::fs::memfd_create("sent", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&fd, len as u64).unwrap();
+        rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
+        fd
+    }
+
+    /// A file of this name for reading only.
+    fn read_only(path: &str) -> OwnedFd {
+        File::open(path).unwrap().into()
+    }
+
+    /// What an error that blames the argument says.
+    #[track_caller]
+    fn refusal(answer: Result<Mapping>) -> String {
+        match answer {
+            Err(error @ Error::InvalidArgument { .. }) => error.to_string(),
+            other => panic!("a refusal is due: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn attached_memory_is_the_memory_that_was_sent() {
+        let len = 3 * host::page_size() + 5;
+        let (first, fd) = sent(len);
+        let written = Mapping::attach(duplicate(&fd), len, true).unwrap();
+        let read = Mapping::attach(fd, len, false).unwrap();
+        for mapping in [&written, &read] {
+            assert_eq!((mapping.len(), mapping.kind()), (len, Kind::SharedMemory));
+        }
+        assert!(written.fd().is_some() && read.fd().is_none());
+        assert!(smaps(&written)[0].contains(" rw-s ") && smaps(&read)[0].contains(" r--s "));
+        poke(&first, len - 3, b"abc");
+        poke(&written, 0, b"xyz");
+        for mapping in [&first, &written, &read] {
+            assert_eq!((peek(mapping, 0, 3), peek(mapping, len - 3, 3)), (b"xyz".to_vec(), b"abc".to_vec()));
+        }
+        drop(first);
+        assert!(matches!(read.give_back(0, len), Err(Error::Unsupported { .. })));
+        assert_eq!(peek(&read, len - 3, 3), b"abc");
+        written.give_back(0, len).unwrap();
+        assert_eq!(peek(&read, len - 3, 3), [0; 3]);
+    }
+
+    #[test]
+    fn memory_that_could_shrink_is_refused() {
+        for seals in [SealFlags::empty(), SealFlags::GROW | SealFlags::SEAL, SealFlags::WRITE] {
+            let text = refusal(Mapping::attach(memory_file(4096, seals), 4096, false));
+            assert!(text.contains("sealed against shrinking"), "{text}");
+        }
+        drop(Mapping::attach(memory_file(4096, SealFlags::SHRINK), 4096, true).unwrap());
+    }
+
+    #[test]
+    fn only_memory_is_attached_as_memory() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 4096]).unwrap();
+        // A file of a tmpfs has seals, but none against shrinking; others have none at all.
+        refusal(Mapping::attach(duplicate(&file), 4096, false));
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        for fd in [reader.into(), read_only("/dev/zero"), read_only(folder.path().to_str().unwrap()), event] {
+            for attach in [Mapping::attach, Mapping::attach_file] {
+                let text = refusal(attach(duplicate(&fd), 1, false));
+                assert!(text.contains("must be a regular file"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_length_must_lie_in_what_was_sent() {
+        let page = host::page_size();
+        for len in [0, usize::MAX, isize::MAX as usize] {
+            refusal(Mapping::attach(sent(4096).1, len, false));
+        }
+        let text = refusal(Mapping::attach(sent(2 * page).1, 2 * page + 1, false));
+        assert!(text.contains(&format!("at least {} bytes, found {}", 2 * page + 1, 2 * page)), "{text}");
+        refusal(Mapping::attach(memory_file(0, SealFlags::SHRINK), 1, false));
+
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4000).unwrap();
+        for len in [4001, usize::MAX, isize::MAX as usize] {
+            refusal(Mapping::attach_file(duplicate(&file), len, false));
+        }
+        assert_eq!(file.metadata().unwrap().len(), 4000, "looking changes nothing");
+    }
+
+    #[test]
+    fn what_was_opened_for_reading_is_not_written() {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(named.path(), b"keep").unwrap();
+        let path = named.path().to_str().unwrap();
+        let error = Mapping::attach_file(read_only(path), 4, true).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error:?}");
+        assert_eq!(peek(&Mapping::attach_file(read_only(path), 4, false).unwrap(), 0, 4), b"keep");
+
+        let frozen = memory_file(4096, SealFlags::SHRINK | SealFlags::WRITE);
+        let error = Mapping::attach(frozen, 4096, true).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn an_attached_file_is_the_file_that_was_sent() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 9000]).unwrap();
+        let written = Mapping::attach_file(duplicate(&file), 9000, true).unwrap();
+        let read = Mapping::attach_file(duplicate(&file), 8999, false).unwrap();
+        assert_eq!((written.kind(), written.len(), read.len()), (Kind::File, 9000, 8999));
+        assert!(written.fd().is_some() && read.fd().is_none());
+        poke(&written, 8990, b"new");
+        assert_eq!(peek(&read, 8989, 5), b"\x07new\x07");
+        for mapping in [written, read] {
+            assert!(matches!(mapping.give_back(0, 8000), Err(Error::Unsupported { .. })));
+        }
+        let empty = Mapping::attach_file(duplicate(&file), 0, true).unwrap();
+        assert_eq!((empty.len(), file.metadata().unwrap().len()), (0, 9000));
+    }
+
+    #[test]
+    fn a_refused_descriptor_is_closed() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        refusal(Mapping::attach(writer.into(), 1, false));
+        let at_once = Some(host::Deadline::from_nanoseconds(0));
+        assert!(crate::os::events::wait_until_readable(reader.as_fd(), at_once).unwrap(), "no writer is left");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn a_part_is_attached_exactly_if_it_is_pages_or_everything(size in 1..20_000_usize, len in 0..24_000_usize) {
+            let page = host::page_size();
+            let fits = len != 0 && (len == size || len < size && len.is_multiple_of(page));
+            let (first, fd) = sent(size);
+            poke(&first, 0, &vec![7; size]);
+            let answer = Mapping::attach(fd, len, true);
+            prop_assert_eq!(answer.is_ok(), fits);
+            if let Ok(part) = answer {
+                // What a part gives back is its own bytes and no others.
+                part.give_back(0, len).unwrap();
+                prop_assert!(peek(&first, 0, size) == [vec![0; len], vec![7; size - len]].concat());
+            }
+        }
+    }
+}

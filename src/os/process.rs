@@ -261,3 +261,426 @@ pub(crate) fn apply(limits: &Limits) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::os::fd::AsRawFd;
+
+    use proptest::prelude::*;
+    use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
+
+    use super::*;
+    use crate::os::channel::{Channel, Received, Sent};
+    use crate::os::events::{EventFd, wait_for_events, wait_until_readable};
+    use crate::os::host::Deadline;
+    use crate::os::map::Mapping;
+    use crate::os::map::linux_tests::{peek, poke};
+
+    /// The variable that tells a child its role, and that it is one.
+    const ROLE: &str = "WORKRING_TEST_ROLE";
+
+    /// A limit on memory far above what a test program maps, and far below what it tries to.
+    const MEMORY_LIMIT: u64 = 16 << 30;
+
+    /// A deadline that only a hang reaches.
+    fn patient() -> Deadline {
+        Deadline::after(Duration::from_secs(60))
+    }
+
+    fn has_ended(pidfd: impl AsFd) -> bool {
+        wait_until_readable(pidfd.as_fd(), Some(Deadline::from_nanoseconds(0))).unwrap()
+    }
+
+    /// Runs this program again, where nothing but [`a_role_for_other_tests`] is run.
+    fn command(role: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["os::process::tests::a_role_for_other_tests", "--exact", "--ignored", "--nocapture"]);
+        command.env(ROLE, role).stdout(Stdio::null());
+        command
+    }
+
+    fn start(role: &str) -> (WorkerProcess, Channel) {
+        let (channel, socket) = Channel::pair().unwrap();
+        (WorkerProcess::spawn(&mut command(role), socket).unwrap(), channel)
+    }
+
+    #[track_caller]
+    fn send(channel: &Channel, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+        assert_eq!(channel.send(bytes, fds).unwrap(), Sent::Sent);
+    }
+
+    /// The message and the descriptors that the other side is about to send.
+    #[track_caller]
+    fn receive(channel: &Channel) -> (String, Vec<OwnedFd>) {
+        let mut buffer = Vec::new();
+        match channel.receive_until(&mut buffer, patient()) {
+            Ok(Received::Message(fds)) => (String::from_utf8(buffer).unwrap(), fds),
+            other => panic!("a message is due: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn assert_peer_gone(channel: &Channel) {
+        let received = channel.receive_until(&mut Vec::new(), patient());
+        assert!(matches!(received, Ok(Received::PeerGone)), "{received:?}");
+    }
+
+    /// How the process ends, which it must do soon.
+    #[track_caller]
+    fn end_of(worker: &mut WorkerProcess) -> Exit {
+        assert!(wait_until_readable(worker.pidfd(), Some(patient())).unwrap(), "the process goes on");
+        worker.try_reap().unwrap().expect("a process whose descriptor is ready has ended")
+    }
+
+    fn link_of(fd: i32) -> Option<String> {
+        let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+        Some(link.to_str()?.to_owned())
+    }
+
+    #[test]
+    #[ignore = "what the children of the other tests do; without a role it does nothing"]
+    fn a_role_for_other_tests() {
+        let Ok(role) = std::env::var(ROLE) else { return };
+        let socket = take_standard_input().unwrap();
+        assert!(socket.as_raw_fd() > 2 && rustix::io::fcntl_getfd(&socket).unwrap().bits() != 0, "closed on exec");
+        assert_eq!(link_of(0).as_deref(), Some("/dev/null"));
+        let channel = Channel::from_fd(socket).unwrap();
+        let (role, argument) = role.split_once(' ').unwrap_or((&role, ""));
+        match role {
+            "attach" => attach(&channel),
+            "descriptors" => send(&channel, descriptors().join("\n").as_bytes(), &[]),
+            "echo" => echo(&channel),
+            "end" => end_at_once(),
+            "exit" => std::process::exit(argument.parse().unwrap()),
+            "inherit" => inherit(&channel),
+            "limits" => limits(&channel),
+            "orphan" => orphan(&channel, argument.parse().unwrap()),
+            "parent" => parent(&channel),
+            "stop" => stop(&channel),
+            "terminate" => rustix::process::kill_process(rustix::process::getpid(), Signal::TERM).unwrap(),
+            _ => panic!("there is no role {role}"),
+        }
+    }
+
+    fn sleep_for_ever() -> ! {
+        loop {
+            std::thread::park();
+        }
+    }
+
+    /// Role: sends back what it receives, until the other side ends.
+    fn echo(channel: &Channel) {
+        let mut buffer = Vec::new();
+        while let Received::Message(fds) = channel.receive(&mut buffer).unwrap() {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            send(channel, &buffer, &fds);
+        }
+    }
+
+    /// Role: stops itself.
+    fn stop(channel: &Channel) {
+        send(channel, b"about to stop", &[]);
+        rustix::process::kill_process(rustix::process::getpid(), Signal::STOP).unwrap();
+    }
+
+    /// Role: sleeps until its parent, which must have this number, ends.
+    fn orphan(channel: &Channel, parent: u32) {
+        if !die_with_parent(parent).unwrap() {
+            std::process::exit(7);
+        }
+        send(channel, b"ready", &[]);
+        sleep_for_ever();
+    }
+
+    /// Role: starts an orphan to be and passes on how to tell its end.
+    fn parent(channel: &Channel) {
+        let (orphan, inner) = start(&format!("orphan {}", std::process::id()));
+        assert_eq!(receive(&inner).0, "ready");
+        send(channel, b"ready", &[orphan.pidfd()]);
+        sleep_for_ever();
+    }
+
+    /// Role: doubles the bytes of shared memory whose length the message says.
+    fn attach(channel: &Channel) {
+        let (text, mut fds) = receive(channel);
+        let mapping = Mapping::attach(fds.pop().unwrap(), text.parse().unwrap(), true).unwrap();
+        let doubled: Vec<u8> = peek(&mapping, 0, mapping.len()).iter().map(|byte| byte.wrapping_mul(2)).collect();
+        poke(&mapping, 0, &doubled);
+        send(channel, b"done", &[]);
+    }
+
+    /// The open descriptors of this process and what they are.
+    fn descriptors() -> Vec<String> {
+        let numbers = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+        let numbers: Vec<i32> = numbers.map(|number| number.to_str().unwrap().parse().unwrap()).collect();
+        numbers.into_iter().filter_map(|number| Some(format!("{number} {}", link_of(number)?))).collect()
+    }
+
+    /// Role: holds one of everything this floor opens, starts a child, and reports what the child has of it.
+    fn inherit(channel: &Channel) {
+        let (_, received) = receive(channel);
+        let event = EventFd::new().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let mapped_file = Mapping::file_read_write(&file, 4096, std::path::Path::new("f")).unwrap();
+        let (mut echo, to_echo) = start("echo");
+        let (kept, _writer) = std::io::pipe().unwrap();
+        rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty()).unwrap();
+        let (mut child, inner) = start("descriptors");
+        let theirs = receive(&inner).0;
+        let has = |fd: BorrowedFd<'_>| theirs.contains(&link_of(fd.as_raw_fd()).unwrap());
+        assert!(has(kept.as_fd()), "what is not closed on exec is seen: {theirs}");
+        let mine = [
+            channel.as_fd(),
+            event.as_fd(),
+            mapped_file.fd().unwrap(),
+            to_echo.as_fd(),
+            inner.as_fd(),
+            echo.pidfd(),
+            child.pidfd(),
+            received[0].as_fd(),
+        ];
+        for fd in mine {
+            assert!(!has(fd), "{:?} in\n{theirs}", link_of(fd.as_raw_fd()));
+        }
+        assert!(theirs.lines().any(|line| line == "0 /dev/null"), "{theirs}");
+        assert_eq!(end_of(&mut child), Exit::Code(0));
+        drop(to_echo);
+        assert_eq!(end_of(&mut echo), Exit::Code(0), "nobody else holds the other end");
+        send(channel, b"done", &[]);
+    }
+
+    /// Role: limits itself and looks what it may do then.
+    fn limits(channel: &Channel) {
+        let nice = (rustix::process::getpriority_process(None).unwrap() + 1).min(NICE_MAX);
+        let cores = host::allowed_cores();
+        let core = *cores.last().unwrap();
+        let is_limited = |nice: i32, cores: &[usize], memory: Option<u64>| {
+            let limit = rustix::process::getrlimit(Resource::As);
+            (rustix::process::getpriority_process(None).unwrap(), host::allowed_cores().as_slice()) == (nice, cores)
+                && (limit.current, limit.maximum) == (memory, memory)
+        };
+        apply(&Limits::default()).unwrap();
+        for wrong in [
+            Limits { nice: Some(NICE_MAX + 1), ..Limits::default() },
+            Limits { nice: Some(NICE_MIN - 1), ..Limits::default() },
+            Limits { cores: Some(Vec::new()), ..Limits::default() },
+            Limits { cores: Some(vec![core, usize::MAX]), ..Limits::default() },
+        ] {
+            let answer = apply(&wrong);
+            assert!(matches!(answer, Err(Error::InvalidArgument { .. })), "{answer:?}");
+        }
+        assert_eq!(host::allowed_cores(), cores);
+
+        apply(&Limits { memory: Some(MEMORY_LIMIT), nice: Some(nice), cores: Some(vec![core]) }).unwrap();
+        assert!(is_limited(nice, &[core], Some(MEMORY_LIMIT)));
+        assert!(std::thread::spawn(move || is_limited(nice, &[core], Some(MEMORY_LIMIT))).join().unwrap());
+        let too_much = Mapping::anonymous(2 * MEMORY_LIMIT as usize);
+        assert!(matches!(too_much, Err(Error::Io { .. })), "{too_much:?}");
+        let too_much = Mapping::shared_memory("test", 2 * MEMORY_LIMIT as usize);
+        assert!(matches!(too_much, Err(Error::Io { .. })), "{too_much:?}");
+        drop(Mapping::anonymous(1 << 20).unwrap());
+
+        apply(&Limits { memory: Some(MEMORY_LIMIT + 1), ..Limits::default() }).unwrap();
+        assert!(is_limited(nice, &[core], Some(MEMORY_LIMIT)), "the stricter one stays");
+        apply(&Limits { memory: Some(MEMORY_LIMIT - 1), ..Limits::default() }).unwrap();
+        assert!(is_limited(nice, &[core], Some(MEMORY_LIMIT - 1)));
+        send(channel, b"done", &[]);
+    }
+
+    #[test]
+    fn a_worker_answers_and_ends_when_its_engine_does() {
+        let (mut worker, channel) = start("echo");
+        let (reader, writer) = std::io::pipe().unwrap();
+        send(&channel, b"ping", &[writer.as_fd()]);
+        drop(writer);
+        let (text, mut fds) = receive(&channel);
+        assert_eq!((text.as_str(), fds.len()), ("ping", 1));
+        rustix::io::write(fds.pop().unwrap(), b"x").unwrap();
+        assert_eq!(rustix::io::read(&reader, &mut [0; 2]).unwrap(), 1, "the descriptor went there and back");
+        assert_eq!(worker.try_reap().unwrap(), None);
+        drop(channel);
+        assert_eq!(end_of(&mut worker), Exit::Code(0));
+    }
+
+    #[test]
+    fn the_exit_says_how_a_worker_ended() {
+        for (role, exit) in [
+            ("exit 0", Exit::Code(0)),
+            ("exit 3", Exit::Code(3)),
+            ("exit 255", Exit::Code(255)),
+            ("terminate", Exit::Signal(15)),
+            ("end", Exit::Signal(9)),
+        ] {
+            let (mut worker, channel) = start(role);
+            assert_peer_gone(&channel);
+            assert_eq!(worker.reap().unwrap(), exit);
+            assert_eq!((worker.reap().unwrap(), worker.try_reap().unwrap()), (exit, Some(exit)), "as often as asked");
+            worker.kill().unwrap();
+            assert!(has_ended(worker.pidfd()), "and stays so");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_worker_is_an_event() {
+        let (worker, channel) = start("echo");
+        let (other, event) = (start("echo"), EventFd::new().unwrap());
+        let mut ready = Vec::new();
+        send(&channel, b"up", &[]);
+        assert_eq!(receive(&channel).0, "up");
+        let fds = [event.as_fd(), other.0.pidfd(), worker.pidfd(), channel.as_fd()];
+        wait_for_events(&fds, Some(Deadline::from_nanoseconds(0)), &mut ready).unwrap();
+        assert_eq!(ready, [false; 4]);
+        worker.kill().unwrap();
+        wait_for_events(&fds[..3], Some(patient()), &mut ready).unwrap();
+        assert_eq!(ready, [false, false, true]);
+        assert_peer_gone(&channel);
+    }
+
+    #[test]
+    fn a_stopped_worker_is_alive_and_can_be_killed() {
+        let (mut worker, channel) = start("stop");
+        assert_eq!(receive(&channel).0, "about to stop");
+        let stopped = rustix::process::waitid(WaitId::PidFd(worker.pidfd()), WaitIdOptions::STOPPED);
+        assert!(stopped.unwrap().unwrap().stopped());
+        assert!(!has_ended(worker.pidfd()));
+        assert_eq!(worker.try_reap().unwrap(), None);
+        worker.kill().unwrap();
+        assert_eq!(end_of(&mut worker), Exit::Signal(9));
+    }
+
+    #[test]
+    fn a_dropped_worker_leaves_neither_a_process_nor_a_zombie() {
+        for role in ["echo", "stop", "exit 1"] {
+            let (worker, channel) = start(role);
+            let pidfd = worker.pidfd().try_clone_to_owned().unwrap();
+            drop(worker);
+            assert!(has_ended(&pidfd));
+            let reaped = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            assert_eq!(reaped.unwrap_err(), Errno::CHILD, "{role}");
+            drop(channel);
+        }
+    }
+
+    #[test]
+    fn an_exit_that_somebody_else_took_is_an_error_and_drop_returns() {
+        let (mut worker, _channel) = start("exit 0");
+        let pid = Pid::from_raw(worker.pid() as i32).unwrap();
+        rustix::process::waitpid(Some(pid), WaitOptions::empty()).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(worker.try_reap(), Err(Error::Io { .. })));
+            assert!(matches!(worker.reap(), Err(Error::Io { .. })));
+        }
+        worker.kill().unwrap();
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_an_error() {
+        let (channel, socket) = Channel::pair().unwrap();
+        let mut command = Command::new("/no/such/program");
+        let error = WorkerProcess::spawn(&mut command, socket).unwrap_err();
+        assert!(error.to_string().contains("/no/such/program"), "{error}");
+        // The command still lives and must not hold the socket.
+        assert_peer_gone(&channel);
+        drop(command);
+    }
+
+    #[test]
+    fn a_command_does_not_keep_the_socket_open() {
+        let (channel, socket) = Channel::pair().unwrap();
+        let mut command = command("exit 0");
+        let mut worker = WorkerProcess::spawn(&mut command, socket).unwrap();
+        assert_eq!(end_of(&mut worker), Exit::Code(0));
+        assert_peer_gone(&channel);
+        let (_again, socket) = Channel::pair().unwrap();
+        assert_eq!(WorkerProcess::spawn(&mut command, socket).unwrap().reap().unwrap(), Exit::Code(0));
+    }
+
+    #[test]
+    fn a_child_of_a_worker_inherits_nothing_of_the_engine() {
+        let (mut worker, channel) = start("inherit");
+        let memory = Mapping::shared_memory(&format!("inherit-{}", worker.pid()), 4096).unwrap();
+        send(&channel, b"this", &[memory.fd().unwrap()]);
+        assert_eq!(receive(&channel).0, "done");
+        assert_eq!(end_of(&mut worker), Exit::Code(0));
+    }
+
+    #[test]
+    fn shared_memory_is_the_same_in_both_processes() {
+        let (mut worker, channel) = start("attach");
+        let mapping = Mapping::shared_memory("test", 10_001).unwrap();
+        let contents: Vec<u8> = (0..10_001).map(|index| (index % 127) as u8).collect();
+        poke(&mapping, 0, &contents);
+        let view = mapping.second_view().unwrap();
+        send(&channel, b"10001", &[mapping.fd().unwrap()]);
+        assert_eq!(receive(&channel).0, "done");
+        let doubled: Vec<u8> = contents.iter().map(|byte| byte * 2).collect();
+        assert!(peek(&mapping, 0, 10_001) == doubled && peek(&view, 0, 10_001) == doubled);
+        assert_eq!(end_of(&mut worker), Exit::Code(0));
+    }
+
+    #[test]
+    fn a_worker_dies_with_the_process_that_started_it() {
+        let (mut worker, channel) = start("parent");
+        let (_, mut fds) = receive(&channel);
+        let orphan = fds.pop().unwrap();
+        assert!(!has_ended(&orphan));
+        worker.kill().unwrap();
+        assert_eq!(end_of(&mut worker), Exit::Signal(9), "without a chance to take its child along");
+        let ended = wait_until_readable(orphan.as_fd(), Some(Deadline::after(Duration::from_secs(20)))).unwrap();
+        let _ = rustix::process::pidfd_send_signal(&orphan, Signal::KILL);
+        assert!(ended, "the child of a killed process goes on");
+    }
+
+    #[test]
+    fn a_worker_dies_with_the_thread_that_started_it() {
+        let role = format!("orphan {}", std::process::id());
+        let thread = std::thread::spawn(move || {
+            let (worker, channel) = start(&role);
+            assert_eq!(receive(&channel).0, "ready");
+            (worker, channel)
+        });
+        let (mut worker, _channel) = thread.join().unwrap();
+        assert_eq!(end_of(&mut worker), Exit::Signal(9));
+    }
+
+    #[test]
+    fn a_worker_whose_parent_is_another_is_told() {
+        for stranger in [0, 1 << 31, u32::MAX] {
+            let (mut worker, _channel) = start(&format!("orphan {stranger}"));
+            assert_eq!(end_of(&mut worker), Exit::Code(7));
+        }
+    }
+
+    #[test]
+    fn a_worker_keeps_the_limits_it_puts_on_itself() {
+        let (mut worker, channel) = start("limits");
+        assert_eq!(receive(&channel).0, "done");
+        assert_eq!(end_of(&mut worker), Exit::Code(0));
+    }
+
+    #[test]
+    fn exits_are_said_in_words() {
+        let text = |exit: Exit| exit.to_string();
+        assert_eq!(text(Exit::Code(3)), "exit code 3");
+        assert_eq!(text(Exit::Code(-1)), "exit code -1");
+        assert_eq!(text(Exit::Signal(9)), "signal 9 (SIGKILL)");
+        assert_eq!(text(Exit::Signal(Signal::SEGV.as_raw())), "signal 11 (SIGSEGV)");
+        assert_eq!(text(Exit::Signal(Signal::BUS.as_raw())), format!("signal {} (SIGBUS)", Signal::BUS.as_raw()));
+        assert_eq!(text(Exit::Signal(64)), "signal 64");
+    }
+
+    proptest! {
+        #[test]
+        fn every_word_is_one_exit(bits in any::<u32>()) {
+            prop_assert_eq!(Exit::from_bits(bits).to_bits(), bits);
+        }
+
+        #[test]
+        fn exits_survive_packing(number in prop_oneof![0..256, -(1 << 30)..1 << 30]) {
+            for exit in [Exit::Code(number), Exit::Signal(number)] {
+                prop_assert_eq!(Exit::from_bits(exit.to_bits()), exit);
+            }
+        }
+    }
+}
