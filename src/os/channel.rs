@@ -39,6 +39,7 @@ pub(crate) struct Channel {
 /// What became of a message that was to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
+#[expect(clippy::enum_variant_names, reason = "`Sent::Sent` is what a caller hopes for")]
 pub(crate) enum Sent {
     /// The system has taken it. Nobody need have received it yet.
     Sent,

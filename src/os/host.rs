@@ -556,8 +556,31 @@ mod tests {
         let missing = (0..1024).rev().find(|core| !before.contains(core));
         for core in missing.into_iter().chain([1024, usize::MAX]) {
             assert!(matches!(pin_current_thread(core), Err(Error::InvalidArgument { .. })), "{core}");
+            // The system would take the cores that are there and say nothing.
+            for cores in [[before[0], core], [core, before[0]]] {
+                assert!(matches!(pin_current_thread_to(&cores), Err(Error::InvalidArgument { .. })), "{cores:?}");
+                assert_eq!(allowed_cores(), before);
+            }
         }
+        assert!(matches!(pin_current_thread_to(&[]), Err(Error::InvalidArgument { .. })));
         assert_eq!(allowed_cores(), before);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_thread_pinned_to_several_cores_may_run_on_all_of_them() {
+        let cores = allowed_cores();
+        let seen = std::thread::spawn(|| {
+            let few: Vec<usize> = allowed_cores().into_iter().step_by(2).collect();
+            pin_current_thread_to(&few).unwrap();
+            assert_eq!(allowed_cores(), few);
+            // The order and how often a core is named do not matter, and a set may grow again.
+            let all: Vec<usize> = cores.iter().chain(&few).rev().copied().collect();
+            pin_current_thread_to(&all).unwrap();
+            (allowed_cores(), cores)
+        });
+        let (seen, cores) = seen.join().unwrap();
+        assert_eq!(seen, cores);
     }
 
     #[test]
