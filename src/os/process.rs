@@ -349,6 +349,7 @@ mod tests {
         let (role, argument) = role.split_once(' ').unwrap_or((&role, ""));
         match role {
             "attach" => attach(&channel),
+            "crowded" => crowded(&channel),
             "descriptors" => send(&channel, descriptors().join("\n").as_bytes(), &[]),
             "echo" => echo(&channel),
             "end" => end_at_once(),
@@ -407,6 +408,23 @@ mod tests {
         let mapping = Mapping::attach(fds.pop().unwrap(), text.parse().unwrap(), true).unwrap();
         let doubled: Vec<u8> = peek(&mapping, 0, mapping.len()).iter().map(|byte| byte.wrapping_mul(2)).collect();
         poke(&mapping, 0, &doubled);
+        send(channel, b"done", &[]);
+    }
+
+    /// Role: may open no file while a descriptor arrives, and may again when another does.
+    fn crowded(channel: &Channel) {
+        let old = rustix::process::getrlimit(Resource::Nofile);
+        // The standard streams are open, so that every further descriptor would be 3 or more.
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..old }).unwrap();
+        let mut buffer = Vec::new();
+        let lost = channel.receive(&mut buffer);
+        rustix::process::setrlimit(Resource::Nofile, old).unwrap();
+        match lost {
+            Err(Error::Io { source, .. }) => assert_eq!(source.kind(), std::io::ErrorKind::InvalidData),
+            other => panic!("a message without its descriptor: {other:?}"),
+        }
+        let (text, fds) = receive(channel);
+        assert_eq!((text.as_str(), fds.len()), ("second", 1));
         send(channel, b"done", &[]);
     }
 
@@ -594,6 +612,18 @@ mod tests {
         assert_peer_gone(&channel);
         let (_again, socket) = Channel::pair().unwrap();
         assert_eq!(WorkerProcess::spawn(&mut command, socket).unwrap().reap().unwrap(), Exit::Code(0));
+    }
+
+    #[test]
+    fn a_message_whose_descriptor_finds_no_room_is_an_error() {
+        let (mut worker, channel) = start("crowded");
+        let (reader, writer) = std::io::pipe().unwrap();
+        send(&channel, b"first", &[writer.as_fd()]);
+        send(&channel, b"second", &[writer.as_fd()]);
+        assert_eq!(receive(&channel).0, "done");
+        assert_eq!(end_of(&mut worker), Exit::Code(0));
+        drop(writer);
+        assert!(has_ended(&reader), "no writer is left");
     }
 
     #[test]
