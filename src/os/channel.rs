@@ -2,7 +2,8 @@
 //!
 //! The sockets are Unix `SOCK_SEQPACKET`: a message arrives whole, in order, and with its descriptors, or not at all;
 //! and the end of the other side is seen as soon as the last descriptor of its end is closed, however that process
-//! ended. What was sent before the end is received before it.
+//! ended. What was sent before the end is received before it. A process that is just being started by another thread
+//! holds copies of all descriptors until its program begins, so that an end may be seen that much later.
 //!
 //! What arrives was written by another process: lengths are checked here, contents are the receiver's matter.
 //!
@@ -245,6 +246,7 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use proptest::prelude::*;
+    use rustix::event::{PollFd, PollFlags, Timespec};
     use rustix::fs::OFlags;
 
     use super::*;
@@ -265,6 +267,15 @@ mod tests {
             Ok(Received::Message(fds)) => fds,
             other => panic!("a message is due: {other:?}"),
         }
+    }
+
+    /// Closes one end and waits until the other sees it: children that other tests are starting may hold copies.
+    fn close(there: Channel, here: &Channel) {
+        drop(there);
+        // Hang-ups are reported without being asked for, and nothing else is.
+        let mut entries = [PollFd::new(here, PollFlags::empty())];
+        let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut entries, Some(&limit)), Ok(1));
     }
 
     fn is_close_on_exec(fd: impl AsFd) -> bool {
@@ -358,8 +369,8 @@ mod tests {
                 other => panic!("{len} {count}: {other:?}"),
             }
             assert!(buffer.is_empty());
-            let at_once = Some(Deadline::from_nanoseconds(0));
-            assert!(events::wait_until_readable(reader.as_fd(), at_once).unwrap(), "no writer is left: {len} {count}");
+            let closed = events::wait_until_readable(reader.as_fd(), Some(patient())).unwrap();
+            assert!(closed, "no writer is left: {len} {count}");
         }
         assert_eq!(here.send(b"next", &[]).unwrap(), Sent::Sent);
         assert!(message(there.receive(&mut buffer)).is_empty());
@@ -373,7 +384,7 @@ mod tests {
         assert_eq!(there.send(b"second", &[]).unwrap(), Sent::Sent);
         // A message the other side never read makes the system say ECONNRESET once.
         assert_eq!(here.send(b"unread", &[]).unwrap(), Sent::Sent);
-        drop(there);
+        close(there, &here);
         let mut buffer = Vec::new();
         for expected in [b"first".as_slice(), b"second"] {
             assert!(message(here.receive(&mut buffer)).is_empty());
@@ -392,7 +403,7 @@ mod tests {
             let (here, there) = connected();
             here.set_nonblocking(!blocking).unwrap();
             assert_eq!(here.send(b"unread", &[]).unwrap(), Sent::Sent);
-            drop(there);
+            close(there, &here);
             assert_eq!(here.send(b"late", &[]).unwrap(), Sent::PeerGone);
             assert!(matches!(here.receive(&mut Vec::new()), Ok(Received::PeerGone)));
         }

@@ -623,7 +623,7 @@ mod tests {
         assert_eq!(receive(&channel).0, "done");
         assert_eq!(end_of(&mut worker), Exit::Code(0));
         drop(writer);
-        assert!(has_ended(&reader), "no writer is left");
+        assert!(wait_until_readable(reader.as_fd(), Some(patient())).unwrap(), "no writer is left");
     }
 
     #[test]
