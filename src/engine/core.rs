@@ -5,6 +5,7 @@
 
 use core::fmt;
 use core::sync::atomic::AtomicU32;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 
@@ -99,6 +100,8 @@ pub(crate) struct Core {
     /// Whom futex calls reach: other processes only where there are any.
     pub(crate) scope: Scope,
     pub(super) bell: OnceLock<Bell>,
+    /// Numbers of the kernels that worker processes know; not set where there are none.
+    listed: OnceLock<BTreeSet<u32>>,
     /// Why no worker is left, once that is so: nothing can be run any more.
     pub(super) no_workers: OnceLock<String>,
     /// The first deadline the supervisor has to look at, in nanoseconds; the largest number for none. Of this process.
@@ -128,6 +131,7 @@ impl Core {
             role: None,
             scope: config.scope(),
             bell: OnceLock::new(),
+            listed: OnceLock::new(),
             no_workers: OnceLock::new(),
             next_deadline: core::sync::atomic::AtomicU64::new(u64::MAX),
             attention: AtomicU32::new(0),
@@ -151,6 +155,7 @@ impl Core {
             role: Some(role),
             scope: config.scope(),
             bell: OnceLock::new(),
+            listed: OnceLock::new(),
             no_workers: OnceLock::new(),
             next_deadline: core::sync::atomic::AtomicU64::new(u64::MAX),
             attention: AtomicU32::new(0),
@@ -171,6 +176,28 @@ impl Core {
         if let Some(bell) = self.bell.get() {
             bell();
         }
+    }
+
+    /// The number of a kernel for a descriptor.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when worker processes were not told of the kernel, [`Error::Unsupported`] when the process
+    /// knows too many.
+    pub(crate) fn kernel_id(&self, info: &'static KernelInfo) -> Result<u32> {
+        let id = info.id()?;
+        match self.listed.get() {
+            Some(listed) if !listed.contains(&id) => Err(Error::invalid(format!(
+                "kernel {} is not known to the worker processes: list it in worker_entry and in Builder::kernels",
+                info.name()
+            ))),
+            _ => Ok(id),
+        }
+    }
+
+    /// Says which kernels worker processes know, once, before the first job.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn list_kernels(&self, ids: impl Iterator<Item = u32>) {
+        let _ = self.listed.set(ids.collect());
     }
 
     /// The kernel of a number read from a descriptor.

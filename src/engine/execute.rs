@@ -4,7 +4,7 @@ use super::call::{self, Call};
 use super::context::StopSignals;
 use super::core::{Core, Draft};
 use super::failure;
-use super::fan_out::{ChunkEnd, Plan, RowHandles, Spread, run_share, stop};
+use super::fan_out::{ChunkEnd, Plan, RowHandles, Spread, alone, run_share, stop};
 use super::frame::RawSlice;
 use super::options::Priority;
 use super::run::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
@@ -242,6 +242,16 @@ fn rows_job(
     }
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
+    if !core.is_origin() {
+        // A worker process has no room in the arena to spread the rows: it runs them all.
+        let (header, range) = alone(&plan, rows_at);
+        share.run(&header, &[range], 0)?;
+        return match header.stop.load(Ordering::Relaxed) {
+            stop::CANCELLED => Err(Trouble::Cancelled),
+            stop::DEADLINE => Err(Trouble::Deadline),
+            _ => Ok(()),
+        };
+    }
     let spread = Spread { core, plan, priority: Priority::Normal, caller: who, retries: 0, rows: Some(rows_at) };
     let end = spread
         .run(

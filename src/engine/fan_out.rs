@@ -17,7 +17,7 @@ use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
 use crate::layout::words::{FLAG_OUTCOME, ProgressWord, RangeWord};
 use crate::lockfree::job::{self, Cancel};
 use crate::lockfree::range;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The most shares one call is cut into.
 const MAX_SHARES: u32 = 255;
@@ -346,6 +346,29 @@ impl Spread<'_> {
             line.failed.store(0, Ordering::Relaxed);
         }
     }
+}
+
+/// A fan-out of rows with a single share, in memory of its own.
+pub(crate) fn alone(plan: &Plan, rows: RowHandles) -> (FanOutHeader, RangeLine) {
+    let header = FanOutHeader {
+        chunks: AtomicU32::new(plan.chunks),
+        shares: AtomicU32::new(1),
+        chunk_len: AtomicU64::new(plan.chunk_len as u64),
+        total_len: AtomicU64::new(plan.total_len as u64),
+        halo: AtomicU32::new(0),
+        stop: AtomicU32::new(0),
+        param_rows: AtomicU64::new(rows.params),
+        row_status: AtomicU64::new(rows.statuses),
+        failed_rows: AtomicU64::new(0),
+        mode: AtomicU64::new(fan_out_mode::ROWS),
+    };
+    let range = RangeLine {
+        range: AtomicU64::new(range::initial(plan.chunks, 0, 1).bits()),
+        progress: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+        zero: [const { AtomicU64::new(0) }; 5],
+    };
+    (header, range)
 }
 
 /// The shares that run, or wait to run, on workers. All are over before the value is gone: they use the caller's memory.

@@ -10,9 +10,10 @@ use super::failure;
 use super::fan_out::{repair_share, stop};
 use crate::error::WorkerExit;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::geometry::COLLECTOR_PORT;
 use crate::layout::records::{Descriptor, kind, status};
-use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, ParticipantWord, State};
-use crate::lockfree::job;
+use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, ParticipantWord, State};
+use crate::lockfree::{job, port};
 use crate::sync::Ordering;
 
 /// A worker process that is gone.
@@ -52,6 +53,16 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
             // It may have died between finishing the job and telling the holder.
             Some(State::Done) => core.serve(index, word),
             _ => {}
+        }
+        // Its late notification, for a job that the descriptor held before, may have hit the wait word of this one, whatever
+        // state that is in: the finisher of this one will then find the word notified, and not call.
+        if word.has(FLAG_WAITER) {
+            job::call_waiter(&descriptor.wait, core.scope);
+        }
+    }
+    for number in 0..COLLECTOR_PORT {
+        if let Some((port, _)) = core.control.port(number) {
+            port::call_collector(&port.park, core.scope);
         }
     }
     core.sleepers().forget(death.slot);

@@ -127,6 +127,7 @@ struct Supervisor {
 /// [`Error::WorkerStart`] when one does not become ready, [`Error::Io`] when the system refuses. No process is left then.
 pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<()> {
     let bell = Arc::new(EventFd::new()?);
+    core.list_kernels(group.kernels.iter().map(|kernel| kernel.id));
     let ringer = Arc::clone(&bell);
     core.set_bell(Box::new(move || {
         let _ = ringer.notify();

@@ -157,7 +157,7 @@ impl Call<'_> {
         plan: Plan,
         deadline: Option<Deadline>,
     ) -> Result<()> {
-        let (core, id) = (self.core, kernel.info.id()?);
+        let (core, id) = (self.core, self.core.kernel_id(kernel.info)?);
         let signals = StopSignals { word: None, fan_out: None, deadline };
         let share = ShareCall { core, call: kernel, plan, worker: 0, signals };
         let (priority, caller) = (self.options.priority, ParticipantSlot::ORIGIN);

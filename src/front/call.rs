@@ -171,7 +171,14 @@ impl<'e> Call<'e> {
     ) -> Result<Option<Batch<u8>>> {
         let (references, _) = collect(self.core, |collector| batches.collect(collector))?;
         let packed = self.pack(param)?;
-        call::write(self.core, draft, kind::WHOLE, kernel.info().id()?, references.as_slice(), &packed.param);
+        call::write(
+            self.core,
+            draft,
+            kind::WHOLE,
+            self.core.kernel_id(kernel.info())?,
+            references.as_slice(),
+            &packed.param,
+        );
         self.stamp(draft);
         Ok(packed.block)
     }
@@ -270,7 +277,7 @@ impl<'e> Call<'e> {
         let mut status = Batch::<u8>::allocate(&self.core.arena, len, false)?;
         status[..rows].fill(0);
         let (status_handle, _) = status.reference().ok_or(Error::ForeignBatch)?;
-        call::write(self.core, draft, kind::ROWS, info.id()?, references.as_slice(), &packed);
+        call::write(self.core, draft, kind::ROWS, self.core.kernel_id(info)?, references.as_slice(), &packed);
         let [param_place, status_place, ..] = &draft.descriptor.param;
         param_place.store(params.reference(&Collector::new(&self.core.arena))?, Ordering::Relaxed);
         status_place.store(status_handle, Ordering::Relaxed);

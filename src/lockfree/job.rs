@@ -293,6 +293,13 @@ pub(crate) fn sleep_until_done(
     }
 }
 
+/// Wakes whoever sleeps on a descriptor's wait word, whatever the word says. For the sweep after a death: a finisher that died
+/// between the swap and the call leaves a word that says "called", perhaps to the holder of a later job of the descriptor.
+pub(crate) fn call_waiter(wait_on: &AtomicU32, scope: Scope) {
+    wait_on.swap(park::NOTIFIED, Ordering::AcqRel);
+    futex::wake_all(wait_on, scope);
+}
+
 /// Wakes the holder that set [`FLAG_WAITER`]; the finisher calls it after Done.
 ///
 /// The descriptor may already serve another job: its waiter then wakes, finds that job unfinished and sleeps again.

@@ -32,6 +32,13 @@ pub(crate) fn report(park_word: &AtomicU32, bits: &[AtomicU64], index: Descripto
     }
 }
 
+/// Wakes the collector whatever its park word says. For the sweep after a death: a finisher may have died between its store
+/// and its call.
+pub(crate) fn call_collector(park_word: &AtomicU32, scope: Scope) {
+    park_word.store(park::NOTIFIED, Ordering::Relaxed);
+    futex::wake_all(park_word, scope);
+}
+
 /// Takes every reported bit of one word and calls `each` with the descriptors. Returns how many there were.
 pub(crate) fn collect(bits: &[AtomicU64], mut each: impl FnMut(DescriptorIndex)) -> usize {
     let mut collected = 0;

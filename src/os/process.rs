@@ -224,7 +224,8 @@ pub(crate) fn end_at_once() -> ! {
 /// What a worker may take of the machine; `None` leaves what it inherited.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Limits {
-    /// Address space, in bytes (`RLIMIT_AS`). Counts mapped files and shared memory as well as memory of its own.
+    /// Memory of its own, in bytes (`RLIMIT_DATA`: heap, stacks of threads, private writable mappings). Shared memory and mapped
+    /// files do not count.
     pub(crate) memory: Option<u64>,
     /// Nice value, -20 to 19, where more is nicer. To go below the inherited one needs a privilege.
     pub(crate) nice: Option<i32>,
@@ -253,10 +254,10 @@ pub(crate) fn apply(limits: &Limits) -> Result<()> {
     }
     // Last, as it may leave little room for anything else.
     if let Some(memory) = limits.memory {
-        let old = rustix::process::getrlimit(Resource::As);
+        let old = rustix::process::getrlimit(Resource::Data);
         let strictest = [old.current, old.maximum].into_iter().flatten().fold(memory, u64::min);
         let limit = Rlimit { current: Some(strictest), maximum: Some(strictest) };
-        rustix::process::setrlimit(Resource::As, limit)
+        rustix::process::setrlimit(Resource::Data, limit)
             .map_err(|error| Error::io(format!("limit memory to {strictest} bytes"), error))?;
     }
     Ok(())
@@ -474,7 +475,7 @@ mod tests {
         let cores = host::allowed_cores();
         let core = *cores.last().unwrap();
         let is_limited = |nice: i32, cores: &[usize], memory: Option<u64>| {
-            let limit = rustix::process::getrlimit(Resource::As);
+            let limit = rustix::process::getrlimit(Resource::Data);
             (rustix::process::getpriority_process(None).unwrap(), host::allowed_cores().as_slice()) == (nice, cores)
                 && (limit.current, limit.maximum) == (memory, memory)
         };

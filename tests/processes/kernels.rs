@@ -81,13 +81,17 @@ kernel! {
         y[0] = bytes.iter().map(|&byte| u64::from(byte)).sum();
     }
 
-    /// What the environment and the system say about the worker: nice value, whether a variable is set, open descriptors.
+    /// What the environment and the system say about the worker: nice value, a variable, descriptors of the null device,
+    /// the folder, cores.
     pub(crate) fn look_around(y: &mut [i64]) {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let nice = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16)?.parse().ok());
         y[0] = nice.unwrap_or(i64::MAX);
         y[1] = i64::from(std::env::var("WORKRING_TEST").is_ok_and(|value| value == "said"));
-        y[2] = std::fs::read_dir("/proc/self/fd").map_or(-1, |entries| entries.count() as i64);
+        y[2] = std::fs::read_dir("/proc/self/fd").map_or(-1, |entries| {
+            let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            links.filter(|link| link == std::path::Path::new("/dev/null")).count() as i64
+        });
         y[3] = i64::from(std::env::current_dir().is_ok_and(|folder| folder == std::path::Path::new("/")));
         y[4] = std::thread::available_parallelism().map_or(-1, |cores| cores.get() as i64);
     }

@@ -35,7 +35,7 @@ fn a_program_without_the_entry_is_told() {
     // `/bin/true` stands for a program that knows nothing of workers.
     let built =
         Engine::builder().processes(1).kernels(kernels![affine]).worker_program(WorkerProgram::at("/bin/true")).build();
-    let error = built.err().expect("it is no worker");
+    let error = built.expect_err("it is no worker");
     let text = error.to_string();
     assert!(matches!(error, Error::WorkerStart { .. }) && text.contains("worker_entry"), "{text}");
     // A copy of this program in that role begins with the entry, so it builds.
@@ -79,7 +79,7 @@ mod unknown {
 
 fn another_kernel_of_the_same_name_is_refused() {
     let build = |kernels: &[&'static workring::KernelInfo]| {
-        Engine::builder().processes(1).kernels(kernels).build().err().expect("the worker refuses").to_string()
+        Engine::builder().processes(1).kernels(kernels).build().expect_err("the worker refuses").to_string()
     };
     let text = build(kernels![other::affine]);
     assert!(text.contains("kernel affine has version 2 in the engine and version 1"), "{text}");
@@ -117,12 +117,12 @@ fn a_worker_over_its_memory_fails_its_job() {
     assert!(large.iter().all(|&value| value == 1));
 }
 
-/// Nothing leaks into workers: standard streams, the socket, two segments, and the folder being read.
+/// Descriptors of the engine's process do not leak into its workers, whose standard input is the null device.
 fn workers_have_few_descriptors_open() {
     let _noise: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
     let engine = Checked::new(2);
     let seen = engine.submit(look_around, engine.batch::<i64>(5).unwrap(), ()).unwrap().wait().unwrap();
-    assert!(seen[2] <= 8, "{} descriptors are open", seen[2]);
+    assert!((1..=3).contains(&seen[2]), "{} descriptors of the null device are open", seen[2]);
 }
 
 fn jobs_fail_when_no_worker_can_be_started() {
