@@ -38,6 +38,8 @@ const START_ATTEMPTS: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// The longest such pause.
 const PAUSE_LONGEST: Duration = Duration::from_secs(1);
+/// The longest one if the worker had been ready.
+const PAUSE_LONGEST_READY: Duration = Duration::from_millis(16);
 /// A worker that lived for this long did not end soon after its start.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Messages read from one worker before the others have their turn.
@@ -292,11 +294,10 @@ impl Supervisor {
         let lived = worker.since.elapsed();
         at.pause = if worker.killed || (worker.ready && lived > SETTLED) {
             Duration::ZERO
-        } else if at.pause.is_zero() {
-            // The first replacement comes at once.
-            if worker.ready { Duration::from_nanos(1) } else { PAUSE_FIRST }
         } else {
-            (at.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST)
+            // A worker that was ready most likely fell to a job, of which every one may do so only so many times.
+            let longest = if worker.ready { PAUSE_LONGEST_READY } else { PAUSE_LONGEST };
+            (at.pause * 2).clamp(PAUSE_FIRST, longest)
         };
         at.not_before = Deadline::after(at.pause);
         at.incarnation = at.incarnation.wrapping_add(1);

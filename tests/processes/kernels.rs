@@ -81,7 +81,7 @@ kernel! {
         y[0] = bytes.iter().map(|&byte| u64::from(byte)).sum();
     }
 
-    /// What the environment and the system say about the worker: nice value, a variable, descriptors of the null device,
+    /// What the environment and the system say about the worker: nice value, a variable, descriptors of one file,
     /// the folder, cores.
     pub(crate) fn look_around(y: &mut [i64]) {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
@@ -90,7 +90,8 @@ kernel! {
         y[1] = i64::from(std::env::var("WORKRING_TEST").is_ok_and(|value| value == "said"));
         y[2] = std::fs::read_dir("/proc/self/fd").map_or(-1, |entries| {
             let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-            links.filter(|link| link == std::path::Path::new("/dev/null")).count() as i64
+            let noise = std::env::var_os("WORKRING_NOISE").unwrap_or_default();
+            links.filter(|link| link.as_os_str() == noise).count() as i64
         });
         y[3] = i64::from(std::env::current_dir().is_ok_and(|folder| folder == std::path::Path::new("/")));
         y[4] = std::thread::available_parallelism().map_or(-1, |cores| cores.get() as i64);
