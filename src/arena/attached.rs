@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::os::map::Mapping;
 
 /// Pages are brought in by blocks of so many bytes.
-const GRANULE: u64 = 2 << 20;
+const GRANULE: usize = 256 << 10;
 
 /// A file that the engine has mapped, for worker processes that ask for it.
 #[derive(Debug)]
@@ -67,18 +67,17 @@ pub(crate) struct Attached {
 impl Attached {
     /// Over a mapping that cannot be written.
     pub(crate) fn new(read_only: Mapping, fetch: FetchFile) -> Self {
-        let words = (read_only.len() as u64).div_ceil(GRANULE * 64) as usize;
+        let words = read_only.len().div_ceil(GRANULE * 64);
         let bits = || (0..words).map(|_| AtomicU64::new(0)).collect();
         Self { present: [bits(), bits()], read_only, fetch, files: Mutex::new(HashMap::new()) }
     }
 
-    /// Address and length of a segment, for `len` bytes at `offset` that are going to be read (the arena) or used (a file).
+    /// Address and length of a segment: of the arena, for reading only, or of a file.
     ///
     /// # Errors
     /// When the file cannot be fetched or mapped.
-    pub(super) fn segment(&self, arena: &Arena, segment: u16, offset: u64, len: u64) -> Result<(NonNull<u8>, u64)> {
+    pub(super) fn segment(&self, arena: &Arena, segment: u16) -> Result<(NonNull<u8>, u64)> {
         if segment == 0 {
-            self.bring_in(&self.read_only, Access::Read, offset, len);
             return Ok((self.read_only.base(), self.read_only.len() as u64));
         }
         let corrupt =
@@ -105,30 +104,33 @@ impl Attached {
         }
     }
 
-    /// Brings in the pages of bytes that are going to be used, a granule at a time, the first time they are named. Where the
-    /// system refuses, the pages come on first touch.
-    pub(super) fn bring_in(&self, mapping: &Mapping, access: Access, offset: u64, len: u64) {
-        let present = &self.present[usize::from(access == Access::Write)];
-        let Some(end) = offset.checked_add(len).filter(|&end| end <= mapping.len() as u64) else { return };
+    /// Brings in the pages of bytes of the arena that are going to be used, a granule at a time, the first time they are named.
+    /// Where the system refuses, the pages come on first touch.
+    pub(super) fn bring_in(&self, writable: &Mapping, access: Access, start: NonNull<u8>, len: usize) {
+        let (mapping, present) = match access {
+            Access::Read => (&self.read_only, &self.present[0]),
+            Access::Write => (writable, &self.present[1]),
+        };
+        let Some(begin) = (start.as_ptr() as usize).checked_sub(mapping.base().as_ptr() as usize) else { return };
+        let Some(end) = begin.checked_add(len).filter(|&end| end <= mapping.len()) else { return };
+        // A few pages are not worth a call.
         if len < GRANULE {
             return;
         }
-        let mut granule = offset / GRANULE;
-        while granule * GRANULE < end {
-            let Some(word) = present.get((granule / 64) as usize) else { return };
+        for granule in begin / GRANULE..end.div_ceil(GRANULE) {
+            let Some(word) = present.get(granule / 64) else { return };
             let bit = 1 << (granule % 64);
             // Relaxed: a hint; pages that were given back since come on first touch.
-            if word.load(Ordering::Relaxed) & bit == 0 {
-                let from = (granule * GRANULE).max(offset);
-                let to = ((granule + 1) * GRANULE).min(end);
-                if mapping.populate(from as usize, (to - from) as usize).is_err() {
-                    return;
-                }
-                if to - from == GRANULE {
-                    word.fetch_or(bit, Ordering::Relaxed);
-                }
+            if word.load(Ordering::Relaxed) & bit != 0 {
+                continue;
             }
-            granule += 1;
+            let (from, to) = ((granule * GRANULE).max(begin), ((granule + 1) * GRANULE).min(end));
+            if mapping.populate(from, to - from).is_err() {
+                return;
+            }
+            if to - from == GRANULE {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
         }
     }
 }

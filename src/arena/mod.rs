@@ -315,13 +315,10 @@ impl Arena {
         #[cfg(target_os = "linux")]
         let (base, len) = match &self.attached {
             Some(attached) if segment > 0 || access == Access::Read => {
-                let (base, len) = attached.segment(self, segment as u16, offset, len_bytes)?;
+                let (base, len) = attached.segment(self, segment as u16)?;
                 (Some(base), len)
             }
-            Some(attached) => {
-                attached.bring_in(&self.mapping, access, offset, len_bytes);
-                (Some(self.mapping.base()), self.mapping.len() as u64)
-            }
+            Some(_) => (Some(self.mapping.base()), self.mapping.len() as u64),
             None => self.own_segment(segment),
         };
         #[cfg(not(target_os = "linux"))]
@@ -334,6 +331,20 @@ impl Arena {
         };
         // SAFETY: `offset` was checked against the segment's length (law 1).
         Ok(unsafe { base.add(offset as usize) })
+    }
+
+    /// Brings in the pages of resolved bytes that are going to be used, in a worker process; elsewhere it does nothing.
+    ///
+    /// A worker process maps what others have filled, and each page it touches first is a fault: a call for many pages is a tenth
+    /// of their cost. Bytes outside the arena are left alone.
+    #[inline]
+    pub(crate) fn bring_in(&self, start: NonNull<u8>, len_bytes: usize, access: Access) {
+        #[cfg(target_os = "linux")]
+        if let Some(attached) = &self.attached {
+            attached.bring_in(&self.mapping, access, start, len_bytes);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (start, len_bytes, access);
     }
 
     /// Address and length of a segment in the process that built the engine.

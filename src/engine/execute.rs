@@ -112,7 +112,7 @@ impl<'a> ShareCall<'a> {
             if let Some(reason) = self.stop_reason() {
                 return ChunkEnd::Stop(reason);
             }
-            match runner.run(chunk) {
+            match runner.run(chunk, &self.core.arena) {
                 // The kernel may have returned early, so the chunk does not count; it may have been the last one.
                 Ok(()) if runner.saw_stop() => ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED)),
                 Ok(()) => ChunkEnd::Done,

@@ -22,6 +22,7 @@ use super::frame::{Frame, RawSlice};
 use super::kernel::KernelError;
 use super::options::Priority;
 use super::panics::{Panicked, catch};
+use crate::arena::{Access, Arena};
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{FanOutHeader, MAX_BATCHES, RangeLine, kind};
@@ -97,8 +98,8 @@ impl<'a> ChunkRunner<'a> {
         Ok(Self { call, plan, parts: [RawSlice::EMPTY; MAX_BATCHES], context: Context::new(worker, signals) })
     }
 
-    /// Runs one chunk.
-    pub(crate) fn run(&mut self, chunk: u32) -> Result<(), Trouble> {
+    /// Runs one chunk of batches in `arena`.
+    pub(crate) fn run(&mut self, chunk: u32, arena: &Arena) -> Result<(), Trouble> {
         let (range, input_range) = (self.plan.range(chunk), self.plan.input_range(chunk));
         let info = self.call.info;
         let inputs = info.inputs().len();
@@ -109,7 +110,9 @@ impl<'a> ChunkRunner<'a> {
             } else {
                 output_range(slice.len_bytes() / size, &self.plan, chunk)
             };
-            self.parts[at] = slice.part(elements.start.saturating_mul(size), elements.end.saturating_mul(size));
+            let part = slice.part(elements.start.saturating_mul(size), elements.end.saturating_mul(size));
+            arena.bring_in(part.start(), part.len_bytes(), if at < inputs { Access::Read } else { Access::Write });
+            self.parts[at] = part;
         }
         let halo_before = range.start - input_range.start;
         self.context.place(chunk as usize, range, halo_before);
