@@ -148,18 +148,24 @@ pub enum WorkerExit {
 }
 
 impl WorkerExit {
-    /// Both in 32 bits: signals above 2^16.
-    pub(crate) fn to_bits(self) -> u32 {
+    /// Bit 31 of [`to_bits`](Self::to_bits).
+    const SIGNAL: u32 = 1 << 31;
+
+    /// The exit as one word: bit 31 is set for a signal, the others are the number in two's complement.
+    ///
+    /// [`from_bits`](Self::from_bits) gives back every exit whose number fits 31 bits, and so every one the system reports.
+    pub(crate) const fn to_bits(self) -> u32 {
         match self {
-            Self::Code(code) => (code as u32) & 0xFFFF,
-            Self::Signal(signal) => 0x1_0000 | ((signal as u32) & 0xFFFF),
+            Self::Code(code) => code as u32 & !Self::SIGNAL,
+            Self::Signal(signal) => signal as u32 | Self::SIGNAL,
         }
     }
 
-    /// Back from 32 bits.
-    pub(crate) fn from_bits(bits: u32) -> Self {
-        let number = (bits & 0xFFFF) as i32;
-        if bits & 0x1_0000 == 0 { Self::Code(number) } else { Self::Signal(number) }
+    /// The exit of a word that [`to_bits`](Self::to_bits) gave; every word is one.
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        // Shifted out and back as a signed number, bit 30 becomes the sign.
+        let number = (bits << 1) as i32 >> 1;
+        if bits & Self::SIGNAL == 0 { Self::Code(number) } else { Self::Signal(number) }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The engine's shared heart: the control segment, the arena, and the steps every job goes through.
 //!
-//! `Core` is what workers, jobs and the engine's handle share. It knows how to reserve and publish a descriptor, how to take
-//! one, what is owed after a finish, and how waiting for room works. How a job is run is in `execute.rs`.
+//! `Core` is what workers, jobs and the engine's handle share; a worker process has one of its own. How jobs come and go is in
+//! `queue.rs`, what is owed after a job in `serve.rs`, how one is run in `execute.rs`.
 
 use core::fmt;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
@@ -17,11 +17,11 @@ use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::{COLLECTOR_PORT, PRIORITIES};
-use crate::layout::records::Descriptor;
+use crate::layout::records::{Descriptor, RingHeader};
 use crate::layout::view::Control;
 use crate::layout::words::{DescriptorWord, lifecycle};
 use crate::lockfree::free_list::FreeList;
-use crate::lockfree::job::{self};
+use crate::lockfree::job;
 use crate::lockfree::redelivery::Redelivery;
 use crate::lockfree::ring::Ring;
 use crate::lockfree::sleep::Sleepers;
@@ -87,6 +87,20 @@ pub(crate) struct WorkerRole {
 /// Calls the supervisor, which sits in the process that built the engine.
 type Bell = Box<dyn Fn() + Send + Sync>;
 
+/// A ring in private memory.
+struct PrivateRing {
+    header: RingHeader,
+    cells: Box<[AtomicU64]>,
+}
+
+impl PrivateRing {
+    /// With as many cells as a shared ring has.
+    fn new(queue_capacity: u32) -> Self {
+        let cells = (0..u64::from(queue_capacity) * 2).map(|_| AtomicU64::new(0)).collect();
+        Self { header: RingHeader::new(), cells }
+    }
+}
+
 /// Shared by everything that belongs to one engine. A worker process has one of its own over the same segments.
 pub(crate) struct Core {
     pub(crate) control: Control,
@@ -95,6 +109,8 @@ pub(crate) struct Core {
     pub(crate) config: EngineConfig,
     pub(super) free: FreeList,
     pub(super) space: Space,
+    /// Closures, where worker processes share the other rings.
+    closure_rings: Option<[PrivateRing; PRIORITIES]>,
     /// `None` in the process that built the engine.
     role: Option<WorkerRole>,
     /// Whom futex calls reach: other processes only where there are any.
@@ -105,7 +121,7 @@ pub(crate) struct Core {
     /// Why no worker is left, once that is so: nothing can be run any more.
     pub(super) no_workers: OnceLock<String>,
     /// The first deadline the supervisor has to look at, in nanoseconds; the largest number for none. Of this process.
-    pub(super) next_deadline: core::sync::atomic::AtomicU64,
+    pub(super) next_deadline: AtomicU64,
     /// Set when a running job was told to stop, for the supervisor.
     pub(super) attention: AtomicU32,
     /// Workers that have not ended; a futex word of this process.
@@ -128,12 +144,14 @@ impl Core {
             arena,
             config,
             space: Space::new(),
+            closure_rings: (config.processes > 0 && config.threads > 0)
+                .then(|| core::array::from_fn(|_| PrivateRing::new(config.queue_capacity))),
             role: None,
             scope: config.scope(),
             bell: OnceLock::new(),
             listed: OnceLock::new(),
             no_workers: OnceLock::new(),
-            next_deadline: core::sync::atomic::AtomicU64::new(u64::MAX),
+            next_deadline: AtomicU64::new(u64::MAX),
             attention: AtomicU32::new(0),
             workers_alive: AtomicU32::new(0),
             wake_calls: AtomicU32::new(0),
@@ -152,12 +170,13 @@ impl Core {
             arena,
             config,
             space: Space::new(),
+            closure_rings: None,
             role: Some(role),
             scope: config.scope(),
             bell: OnceLock::new(),
             listed: OnceLock::new(),
             no_workers: OnceLock::new(),
-            next_deadline: core::sync::atomic::AtomicU64::new(u64::MAX),
+            next_deadline: AtomicU64::new(u64::MAX),
             attention: AtomicU32::new(0),
             workers_alive: AtomicU32::new(0),
             wake_calls: AtomicU32::new(0),
@@ -234,11 +253,11 @@ impl Core {
 
     /// Whether closures can be run: they lie in this process's memory.
     pub(crate) fn check_closures(&self) -> Result<()> {
-        if self.config.processes == 0 {
+        if self.config.threads > 0 {
             return Ok(());
         }
         Err(Error::Unsupported {
-            what: "closures on an engine with worker processes; declare a kernel!, or build an engine of threads"
+            what: "closures on an engine of worker processes; declare a kernel!, or give the engine threads as well"
                 .into(),
         })
     }
@@ -284,19 +303,42 @@ impl Core {
         Ring::new(header, cells)
     }
 
+    /// The ring of closures of a priority, which only threads of this process take from. Engines of threads alone need none: there
+    /// every worker can run every job.
+    #[inline]
+    pub(super) fn closure_ring(&self, priority: usize) -> Option<Ring<'_>> {
+        let ring = self.closure_rings.as_ref()?.get(priority)?;
+        Some(Ring::new(&ring.header, &ring.cells))
+    }
+
+    /// Every ring that this process knows.
+    fn all_rings(&self) -> impl Iterator<Item = Ring<'_>> {
+        let shared = (0..PRIORITIES).map(|priority| self.ring(priority));
+        shared.chain((0..PRIORITIES).filter_map(|priority| self.closure_ring(priority)))
+    }
+
+    /// Whether closures wait.
+    #[inline]
+    pub(super) fn has_closures(&self) -> bool {
+        self.closure_rings.is_some()
+            && (0..PRIORITIES).any(|priority| self.closure_ring(priority).is_some_and(|ring| ring.has_entries()))
+    }
+
     /// Entries in the rings, among them those of jobs that are gone. A hint.
     pub(crate) fn queued_hint(&self) -> u64 {
-        (0..PRIORITIES).map(|priority| self.ring(priority).len_hint()).sum()
+        self.all_rings().map(|ring| ring.len_hint()).sum()
     }
 
     /// Entries that were taken out of the rings since the engine began; wraps. A hint.
     pub(crate) fn taken_hint(&self) -> u64 {
-        (0..PRIORITIES).fold(0, |taken, priority| taken.wrapping_add(self.ring(priority).taken_hint()))
+        self.all_rings().fold(0, |taken, ring| taken.wrapping_add(ring.taken_hint()))
     }
 
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        (0..PRIORITIES).any(|priority| self.ring(priority).has_entries()) || self.redelivery().is_on()
+        (0..PRIORITIES).any(|priority| self.ring(priority).has_entries())
+            || self.redelivery().is_on()
+            || self.has_closures()
     }
 
     /// Jobs that wait to be started again.

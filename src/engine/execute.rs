@@ -252,7 +252,15 @@ fn rows_job(
             _ => Ok(()),
         };
     }
-    let spread = Spread { core, plan, priority: Priority::Normal, caller: who, retries: 0, rows: Some(rows_at) };
+    let spread = Spread {
+        core,
+        plan,
+        priority: Priority::Normal,
+        caller: who,
+        closures: false,
+        retries: 0,
+        rows: Some(rows_at),
+    };
     let end = spread
         .run(
             |draft, _, _, _| copy_call(core, draft, index, descriptor),

@@ -221,6 +221,8 @@ pub(crate) struct Spread<'a> {
     pub(crate) plan: Plan,
     pub(crate) priority: Priority,
     pub(crate) caller: ParticipantSlot,
+    /// Whether the shares are closures, which only threads run.
+    pub(crate) closures: bool,
     /// How often a share may be started again after the death of its worker.
     pub(crate) retries: u32,
     /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
@@ -241,7 +243,7 @@ impl Spread<'_> {
         let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::ORIGIN;
         let caller_runs = in_kernel || config.help != Help::Never;
         // The caller takes a worker's place when the cores are all spoken for, so that no share waits for a core.
-        let threads = config.workers() as u32;
+        let threads = if self.closures { config.threads } else { config.workers() } as u32;
         let all = if caller_runs { (threads + 1).min((config.cores as u32).max(threads)) } else { threads };
         (all.clamp(1, MAX_SHARES).min(self.plan.chunks), caller_runs)
     }

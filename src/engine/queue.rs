@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::call;
 use super::core::{Core, Draft, JobReference};
 use super::execute::deadline_of;
 use super::options::{OnFull, Priority};
@@ -11,12 +12,12 @@ use super::panics;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::PRIORITIES;
-use crate::layout::records::status;
+use crate::layout::records::{kind, status};
 use crate::layout::words::{DescriptorWord, State};
 use crate::lockfree::free_list::Returned;
 use crate::lockfree::futex;
 use crate::lockfree::job::{self, Claim};
-use crate::lockfree::ring::Taken;
+use crate::lockfree::ring::{Ring, Taken};
 use crate::os::futex::{Scope, Waited, wait_until};
 use crate::os::host::Deadline;
 use crate::sync::{Ordering, fence};
@@ -142,7 +143,10 @@ impl Core {
         let queued = job::publish(&draft.descriptor.word, draft.reserved);
         draft.published = true;
         let reference = JobReference { index: draft.index, generation: queued.generation() };
-        let ring = self.ring(priority.ring());
+        let ring = match self.closure_ring(priority.ring()) {
+            Some(ring) if call::kind_of(draft.descriptor) == kind::CLOSURE => ring,
+            _ => self.ring(priority.ring()),
+        };
         if ring.push(draft.index).is_err() {
             ring.drop_stale(self.config.queue_capacity as usize, |index| self.is_stale(index));
             if ring.push(draft.index).is_err() {
@@ -194,7 +198,11 @@ impl Core {
     /// As [`Core::notify`], right after a successful [`Core::publish`], whose fence serves both.
     #[inline]
     pub(crate) fn notify_published(&self, jobs: u32) {
-        let calls = self.sleepers().notify(jobs.min(self.config.workers() as u32));
+        let mut calls = self.sleepers().notify(jobs.min(self.config.workers() as u32));
+        if self.has_closures() {
+            // Whoever else is awake cannot run closures: as many threads must look.
+            calls += self.sleepers().notify_first(jobs, self.config.threads as u16);
+        }
         if calls > 0 {
             self.wake_calls.fetch_add(calls, Ordering::Relaxed);
         }
@@ -221,10 +229,12 @@ impl Core {
             return Some(index);
         }
         // A scribbled ring gives no job; the others still do.
-        (0..PRIORITIES).find_map(|priority| match self.ring(priority).take(claim) {
+        let from = |ring: Ring<'_>| match ring.take(claim) {
             Taken::Claimed(index) => Some(index),
             Taken::Empty | Taken::Bad(_) => None,
-        })
+        };
+        (0..PRIORITIES)
+            .find_map(|priority| from(self.ring(priority)).or_else(|| self.closure_ring(priority).and_then(from)))
     }
 
     /// Claims one particular job for the thread that waits for it.
@@ -236,6 +246,9 @@ impl Core {
                 // Its ring entry is useless now; the ones at the head are removed so that they do not pile up.
                 for priority in 0..PRIORITIES {
                     self.ring(priority).drop_stale(2, |index| self.is_stale(index));
+                    if let Some(ring) = self.closure_ring(priority) {
+                        ring.drop_stale(2, |index| self.is_stale(index));
+                    }
                 }
                 Some(word)
             }

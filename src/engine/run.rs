@@ -284,7 +284,7 @@ pub(crate) fn closure_over_chunks(
     };
     let shared: &ShareRunner<'_> = &share;
     let caller = ParticipantSlot::ORIGIN;
-    let spread = Spread { core, plan, priority, caller, retries: 0, rows: None };
+    let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, rows: None };
     let end = spread.run(
         |draft, number, header, ranges| {
             draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);

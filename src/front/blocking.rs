@@ -164,7 +164,7 @@ impl Call<'_> {
         // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
         let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
         let retries = self.options.retry.unwrap_or(usual).limit();
-        let spread = Spread { core, plan, priority, caller, retries, rows: None };
+        let spread = Spread { core, plan, priority, caller, closures: false, retries, rows: None };
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {

@@ -266,9 +266,8 @@ const _: () = {
     assert!(size_of::<RangeLine>() == 64);
 };
 
-#[cfg(any(test, workring_loom))]
 impl RingHeader {
-    /// A ring header outside any mapping, for tests and models.
+    /// A ring header outside any mapping.
     pub(crate) fn new() -> Self {
         Self {
             head: AtomicU64::new(0),

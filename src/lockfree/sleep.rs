@@ -39,8 +39,18 @@ fn bit_of(slot: ParticipantSlot) -> (usize, u64) {
     (usize::from(slot.get()) % MAX_PARTICIPANTS / 64, 1 << (slot.get() % 64))
 }
 
-fn count(bits: &[AtomicU64; PARTICIPANT_WORDS]) -> u32 {
-    bits.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum()
+/// The bits of word `at` that stand for rows up to `last`.
+fn rows_up_to(last: u16, at: usize) -> u64 {
+    match usize::from(last) / 64 {
+        word if at < word => u64::MAX,
+        word if at == word => u64::MAX >> (63 - last % 64),
+        _ => 0,
+    }
+}
+
+fn count(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> u32 {
+    let ones = |(at, word): (usize, &AtomicU64)| (word.load(Ordering::Relaxed) & rows_up_to(last, at)).count_ones();
+    bits.iter().enumerate().map(ones).sum()
 }
 
 impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
@@ -56,7 +66,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         let (word, bit) = bit_of(me);
         // Relaxed: a submitter that sees the bit relies only on what this worker does after clearing it (F2).
         self.line.searching[word].fetch_or(bit, Ordering::Relaxed);
-        count(&self.line.searching).saturating_sub(1)
+        count(&self.line.searching, MAX_PARTICIPANTS as u16 - 1).saturating_sub(1)
     }
 
     /// Searching to running: the worker has a job. The caller then looks at the rings and, if an entry is left, calls
@@ -129,18 +139,24 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         if self.line.idle.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
             return 0;
         }
-        self.wake_some(wanted)
+        self.wake_some(wanted, MAX_PARTICIPANTS as u16 - 1)
     }
 
+    /// As [`Sleepers::notify`], but only of the workers `1..=last`.
+    pub(crate) fn notify_first(&self, wanted: u32, last: u16) -> u32 {
+        self.wake_some(wanted.min(u32::from(last)), last)
+    }
+
+    /// Wakes workers of the rows up to `last` until `wanted` of them are looking.
     #[cold]
-    fn wake_some(&self, wanted: u32) -> u32 {
-        let mut looking = count(&self.line.searching);
+    fn wake_some(&self, wanted: u32, last: u16) -> u32 {
+        let mut looking = count(&self.line.searching, last);
         let mut calls = 0;
         for (word_at, word) in self.line.idle.iter().enumerate() {
             if looking >= wanted {
                 break;
             }
-            let mut bits = word.load(Ordering::Relaxed);
+            let mut bits = word.load(Ordering::Relaxed) & rows_up_to(last, word_at);
             while bits != 0 && looking < wanted {
                 let bit = bits.trailing_zeros();
                 bits &= bits - 1;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use workring::{Cancelled, Chunking, Engine, Error, Help};
 
-use crate::kernels::{affine, fail, increment, patient, process_id, sum};
+use crate::kernels::{affine, fail, increment, patient, process_id, slow_process_id, sum};
 use crate::support::{Checked, Tests, eventually};
 
 pub(crate) fn tests() -> Tests {
@@ -20,6 +20,8 @@ pub(crate) fn tests() -> Tests {
         ("calls::dropped_jobs_run_and_leave_nothing", dropped_jobs_run_and_leave_nothing),
         ("calls::a_cancelled_kernel_that_listens_keeps_its_process", a_cancelled_kernel_that_listens_keeps_its_process),
         ("calls::closures_are_refused_and_come_back", closures_are_refused_and_come_back),
+        ("calls::threads_and_processes_share_the_work", threads_and_processes_share_the_work),
+        ("calls::closures_run_on_the_threads_of_a_mixed_engine", closures_run_on_the_threads_of_a_mixed_engine),
         ("calls::waiting_threads_help_if_asked_to", waiting_threads_help_if_asked_to),
         ("calls::a_kernel_that_was_not_listed_is_an_error", a_kernel_that_was_not_listed_is_an_error),
     ]
@@ -176,6 +178,49 @@ fn closures_are_refused_and_come_back() {
     assert_eq!((refused.returned)(), 42);
     let error = engine.map_with(&[1.0], &mut [0.0], |_, _| {}).unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+}
+
+fn threads_and_processes_share_the_work() {
+    let engine = Checked::with(2, |builder| builder.threads(2));
+    let mut everybody = engine.pids();
+    everybody.push(std::process::id());
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("all three processes run jobs", || {
+        let mut pids = engine.batch::<u32>(64).unwrap();
+        engine.map_chunks(slow_process_id, (), &mut pids, &(), Chunking::of(1)).unwrap();
+        assert!(pids.iter().all(|pid| everybody.contains(pid)), "{pids:?} {everybody:?}");
+        seen.extend(pids.iter().copied());
+        seen.len() == 3
+    });
+    let value = |i: usize| (i as f64 * 0.7).sin() * 10f64.powi((i % 30) as i32 - 15);
+    let x = engine.batch_from_fn(500_000, value).unwrap();
+    let alone = Checked::new(1);
+    let expected = alone.reduce(sum, &alone.batch_from_fn(500_000, value).unwrap()).unwrap();
+    assert_eq!(engine.reduce(sum, &x).unwrap().to_bits(), expected.to_bits());
+}
+
+/// Closures lie in this process's memory: a worker process must never be woken for one in place of a thread.
+fn closures_run_on_the_threads_of_a_mixed_engine() {
+    for idle in [workring::Idle::Adaptive, workring::Idle::Park] {
+        let engine = Checked::with(2, |builder| builder.threads(1).idle(idle));
+        let me = std::process::id();
+        for turn in 0..2000_u64 {
+            let job = engine.run(move || (std::process::id(), turn)).unwrap();
+            let tiny = engine.submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap();
+            assert_eq!(job.wait().unwrap(), (me, turn));
+            assert_eq!(tiny.wait().unwrap()[0], 1);
+        }
+        let input: Vec<u64> = (0..100_000).collect();
+        let mut output = vec![0; input.len()];
+        engine
+            .map_with(&input, &mut output, |x, y| y.iter_mut().zip(x).for_each(|(y, x)| *y = x * u64::from(me)))
+            .unwrap();
+        assert!(output.iter().zip(&input).all(|(y, x)| *y == x * u64::from(me)));
+        let total = engine.reduce_with(&input, |x| x.iter().sum::<u64>(), |a, b| a + b).unwrap();
+        assert_eq!(total, input.iter().sum());
+        // A future wakes its task although the supervisor serves it.
+        assert_eq!(pollster::block_on(engine.run(|| 7).unwrap()).unwrap(), 7);
+    }
 }
 
 fn waiting_threads_help_if_asked_to() {

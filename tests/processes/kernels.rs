@@ -33,6 +33,12 @@ kernel! {
         y.fill(std::process::id());
     }
 
+    /// The process it runs in, after a millisecond.
+    pub(crate) fn slow_process_id(y: &mut [u32]) {
+        std::thread::sleep(Duration::from_millis(1));
+        y.fill(std::process::id());
+    }
+
     /// Writes 1 and then ends its process: 0 by exit code 3, 1 by abort, 2 by writing where nothing is.
     pub(crate) fn die(y: &mut [u32], how: &u32) {
         y[0] = 1;
@@ -114,6 +120,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             slow_affine,
             increment,
             process_id,
+            slow_process_id,
             die,
             write_input,
             hang,
