@@ -1915,7 +1915,7 @@ mod chunks {
     }
 }
 
-/// Jobs that are started again after a death: bits, their summary, and the words (`docs/protocol.md`, "Redelivery").
+/// Jobs that are started again after a death: bits, their summary, and the words (`docs/protocol.md`, "Death of a worker").
 mod redelivered {
     use super::*;
     use crate::layout::words::RangeWord;
