@@ -10,7 +10,9 @@ use super::kernel::KernelInfo;
 use crate::arena::{Access, Arena};
 use crate::error::{Error, Result};
 use crate::ids::DescriptorIndex;
-use crate::layout::records::{BatchReference, Descriptor, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES};
+use crate::layout::records::{
+    BatchReference, Descriptor, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, SHORTENED,
+};
 use crate::sync::Ordering;
 
 /// Handles and lengths in bytes of a call's batches: inputs first, then outputs.
@@ -196,6 +198,44 @@ pub(crate) fn write(core: &Core, draft: &Draft<'_>, kind: u32, kernel: u32, refe
             descriptor.param_len.store(*len, Ordering::Relaxed);
         }
     }
+}
+
+/// Keeps what a kernel said about the lengths of its outputs, for the holder of the job.
+#[cold]
+pub(crate) fn write_output_lens(
+    core: &Core,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+    lens: [usize; MAX_OUTPUTS],
+) {
+    let Some(arguments) = core.control.arguments(index) else { return };
+    // Relaxed: published by the finish (R3).
+    for (place, len) in arguments.output_lens.iter().zip(lens) {
+        place.store(if len == usize::MAX { u64::MAX } else { len as u64 }, Ordering::Relaxed);
+    }
+    descriptor.shape.store(descriptor.shape.load(Ordering::Relaxed) | SHORTENED, Ordering::Relaxed);
+}
+
+/// Whether the kernel of a job shortened outputs.
+#[inline]
+pub(crate) fn is_shortened(descriptor: &Descriptor) -> bool {
+    descriptor.shape.load(Ordering::Relaxed) & SHORTENED != 0
+}
+
+/// Outputs that the kernel of a finished job shortened: their place among the job's batches, and their lengths in elements.
+#[inline]
+pub(crate) fn shortened(core: &Core, index: DescriptorIndex) -> impl Iterator<Item = (usize, usize)> + '_ {
+    // Relaxed: acquired with the word that says Done (A3).
+    let lens = core.control.descriptor(index).filter(|found| is_shortened(found));
+    let found = lens.and_then(|descriptor| {
+        let info = core.kernel(descriptor.kernel.load(Ordering::Relaxed))?;
+        Some((info.inputs().len(), core.control.arguments(index)?))
+    });
+    found.into_iter().flat_map(|(inputs, arguments)| {
+        let lens = arguments.output_lens.iter().map(|len| len.load(Ordering::Relaxed)).enumerate();
+        lens.filter(|(_, len)| *len != u64::MAX)
+            .map(move |(output, len)| (inputs + output, usize::try_from(len).unwrap_or(usize::MAX)))
+    })
 }
 
 /// Kind of the job in a descriptor: one of `records::kind`, or anything in a damaged one.

@@ -6,6 +6,7 @@ use core::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::layout::records::MAX_OUTPUTS;
 use crate::lockfree::job;
 use crate::os::host::Deadline;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -72,6 +73,8 @@ pub struct Context<'a> {
     stop: StopSignals<'a>,
     /// Whether the kernel was told to stop: its result is then not used, as it may have returned early.
     saw_stop: Cell<bool>,
+    /// Elements of each output that hold the result.
+    output_lens: [usize; MAX_OUTPUTS],
     scratch: Vec<Line>,
 }
 
@@ -79,7 +82,8 @@ impl<'a> Context<'a> {
     #[inline]
     pub(crate) fn new(worker: u32, stop: StopSignals<'a>) -> Self {
         let saw_stop = Cell::new(false);
-        Self { worker, chunk: 0, range: 0..0, halo_before: 0, stop, saw_stop, scratch: Vec::new() }
+        let output_lens = [usize::MAX; MAX_OUTPUTS];
+        Self { worker, chunk: 0, range: 0..0, halo_before: 0, stop, saw_stop, output_lens, scratch: Vec::new() }
     }
 
     /// Says which part of the call comes next.
@@ -124,6 +128,49 @@ impl<'a> Context<'a> {
     #[inline]
     pub(crate) fn saw_stop(&self) -> bool {
         self.saw_stop.get()
+    }
+
+    /// Says that only the first `len` elements of output `output`, counted from 0, hold the result: whoever waits for the job gets
+    /// a batch of that length, in the same memory. For results whose size is known afterwards, as of a filter or a compressor.
+    ///
+    /// Only in a job of its own ([`Engine::submit`](crate::Engine::submit)): the outputs of `map`, `reduce` and `submit_many` keep
+    /// their lengths. A length beyond the output's, and an output the kernel does not have, have no effect.
+    ///
+    /// # Examples
+    /// ```
+    /// use workring::{Context, Engine, kernel};
+    ///
+    /// kernel! {
+    ///     /// Keeps the positive numbers.
+    ///     pub fn positive(x: &[i64], y: &mut [i64], ctx: &mut Context) {
+    ///         let mut kept = 0;
+    ///         for &value in x.iter().filter(|&&value| value > 0) {
+    ///             y[kept] = value;
+    ///             kept += 1;
+    ///         }
+    ///         ctx.set_output_len(0, kept);
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = Engine::builder().threads(1).build()?;
+    /// let x = engine.batch_from_slice(&[3, -1, 4, -1, 5])?;
+    /// let y = engine.batch(x.len())?;
+    /// let (_, y) = engine.submit(positive, (x, y), ())?.wait()?;
+    /// assert_eq!(*y, [3, 4, 5]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_output_len(&mut self, output: usize, len: usize) {
+        if let Some(place) = self.output_lens.get_mut(output) {
+            *place = len;
+        }
+    }
+
+    /// What [`Context::set_output_len`] said; the largest number where it said nothing.
+    #[inline]
+    pub(crate) fn output_lens(&self) -> [usize; MAX_OUTPUTS] {
+        self.output_lens
     }
 
     /// `len` zeroed elements of memory for this call, aligned to 64 bytes. The thread keeps it for later calls, so that it

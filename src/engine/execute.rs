@@ -10,7 +10,9 @@ use super::options::Priority;
 use super::run::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
-use crate::layout::records::{Descriptor, FailureText, FanOutHeader, RangeLine, fan_out_mode, kind, status};
+use crate::layout::records::{
+    Descriptor, FailureText, FanOutHeader, MAX_OUTPUTS, RangeLine, fan_out_mode, kind, status,
+};
 use crate::lockfree::job;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
@@ -82,7 +84,12 @@ fn run(
         kind::WHOLE => {
             let call = call::read(core, index, descriptor).map_err(|_| Trouble::Corrupt)?;
             let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
-            whole(&call, u32::from(who.get()), signals)
+            let lens = whole(&call, u32::from(who.get()), signals)?;
+            // The bit may be left from a worker that died before it finished the job.
+            if lens != [usize::MAX; MAX_OUTPUTS] || call::is_shortened(descriptor) {
+                call::write_output_lens(core, index, descriptor, lens);
+            }
+            Ok(())
         }
         kind::SHARE => share_job(core, who, index, descriptor, deadline),
         kind::ROWS => rows_job(core, who, index, descriptor, deadline),

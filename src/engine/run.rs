@@ -25,7 +25,7 @@ use super::panics::{Panicked, catch};
 use crate::arena::{Access, Arena};
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
-use crate::layout::records::{FanOutHeader, MAX_BATCHES, RangeLine, kind};
+use crate::layout::records::{FanOutHeader, MAX_BATCHES, MAX_OUTPUTS, RangeLine, kind};
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
 
@@ -57,8 +57,8 @@ fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, P
     }
 }
 
-/// Runs a kernel once over whole batches.
-pub(crate) fn whole(call: &Call, worker: u32, signals: StopSignals<'_>) -> Result<(), Trouble> {
+/// Runs a kernel once over whole batches. Gives what it said about the lengths of its outputs.
+pub(crate) fn whole(call: &Call, worker: u32, signals: StopSignals<'_>) -> Result<[usize; MAX_OUTPUTS], Trouble> {
     let info = call.info;
     let (inputs, outputs) = call.slices().split_at(info.inputs().len());
     let (first, size) = match outputs.first() {
@@ -71,7 +71,11 @@ pub(crate) fn whole(call: &Call, worker: u32, signals: StopSignals<'_>) -> Resul
     // inline parameter, outlives the frame.
     let mut frame = unsafe { Frame::new(inputs, outputs, call.param(), &mut context) };
     let result = flatten(catch(|| info.run(&mut frame)));
-    if result.is_ok() && context.saw_stop() { Err(Trouble::Cancelled) } else { result }
+    match result {
+        Ok(()) if context.saw_stop() => Err(Trouble::Cancelled),
+        Ok(()) => Ok(context.output_lens()),
+        Err(trouble) => Err(trouble),
+    }
 }
 
 /// Runs a kernel over the chunks of a plan.

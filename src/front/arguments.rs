@@ -139,7 +139,11 @@ pub trait Batches<In, Out>: HeldBatches {
 }
 
 /// What a job holds while it runs and hands back at its end.
-pub trait HeldBatches: Sealed + Send + 'static {}
+pub trait HeldBatches: Sealed + Send + 'static {
+    /// Shortens the batch at a place of the tuple; nothing happens where there is none.
+    #[doc(hidden)]
+    fn truncate_at(&mut self, at: usize, len: usize);
+}
 
 impl Sealed for () {}
 
@@ -169,9 +173,20 @@ impl<T: Pod> Outputs<(T,)> for &mut Batch<T> {
     }
 }
 
-impl HeldBatches for () {}
-impl<T: Pod + Send + Sync> HeldBatches for Batch<T> {}
-impl<T: Pod + Send + Sync> HeldBatches for SharedBatch<T> {}
+impl HeldBatches for () {
+    fn truncate_at(&mut self, _: usize, _: usize) {}
+}
+impl<T: Pod + Send + Sync> HeldBatches for Batch<T> {
+    fn truncate_at(&mut self, at: usize, len: usize) {
+        if at == 0 {
+            self.truncate(len);
+        }
+    }
+}
+impl<T: Pod + Send + Sync> HeldBatches for SharedBatch<T> {
+    // Never an output.
+    fn truncate_at(&mut self, _: usize, _: usize) {}
+}
 
 impl Batches<(), ()> for () {
     fn collect(&self, _: &mut Collector<'_>) {}
@@ -223,7 +238,20 @@ borrowed!(Outputs Output: A T, B U, C V, D W);
 macro_rules! tuple_of_batches {
     ($($name:ident),+) => {
         impl<$($name: Sealed),+> Sealed for ($($name,)+) {}
-        impl<$($name: HeldBatches),+> HeldBatches for ($($name,)+) {}
+        impl<$($name: HeldBatches),+> HeldBatches for ($($name,)+) {
+            #[allow(non_snake_case)]
+            fn truncate_at(&mut self, at: usize, len: usize) {
+                let ($($name,)+) = self;
+                let mut place = 0;
+                $(
+                    if place == at {
+                        $name.truncate_at(0, len);
+                    }
+                    place += 1;
+                )+
+                let _ = place;
+            }
+        }
     };
 }
 

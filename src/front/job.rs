@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::arguments::HeldBatches;
 use crate::arena::batch::Batch;
+use crate::engine::call;
 use crate::engine::core::{Core, JobReference};
 use crate::engine::{execute, panics, wait};
 use crate::error::{Error, Failed, Result};
@@ -43,9 +44,14 @@ impl<B: HeldBatches> Payload for Held<B> {
     type Output = B;
     type Returned = B;
 
-    fn finish(self, finished: Finished<'_>) -> Result<B, Failed<B>> {
+    fn finish(mut self, finished: Finished<'_>) -> Result<B, Failed<B>> {
         match finished.error {
-            None => Ok(self.batches),
+            None => {
+                for (at, len) in call::shortened(finished.core, finished.reference.index) {
+                    self.batches.truncate_at(at, len);
+                }
+                Ok(self.batches)
+            }
             Some(error) => Err(Failed::new(error, self.batches)),
         }
     }

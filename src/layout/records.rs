@@ -11,6 +11,10 @@ pub(crate) const INLINE_PARAM_LEN: usize = 32;
 pub(crate) const INLINE_BATCHES: usize = 2;
 /// The most batches one job can name: 8 inputs and 4 outputs.
 pub(crate) const MAX_BATCHES: usize = 12;
+/// Outputs of a job at most.
+pub(crate) const MAX_OUTPUTS: usize = 4;
+/// Bit of [`Descriptor::shape`] that the worker sets when the kernel shortened outputs.
+pub(crate) const SHORTENED: u32 = 1 << 16;
 /// Bytes of text one failure record can hold.
 pub(crate) const FAILURE_TEXT_LEN: usize = 480;
 
@@ -30,7 +34,7 @@ pub(crate) struct BatchReference {
 /// | 0 | word | protocol, compare-and-swap |
 /// | 8 | wait | the sleeping waiter and the finisher |
 /// | 12 | kernel | submitter |
-/// | 16 | shape: `kind:8, inputs:8, outputs:8, zero:8` | submitter |
+/// | 16 | shape: `kind:8, batches:8, shortened:1` | submitter; the last bit the worker |
 /// | 20 | port | holder of the job |
 /// | 24 | deadline_ns, 0 for none | submitter |
 /// | 32 | param, 32 bytes inline, or a handle in its first word | submitter |
@@ -39,7 +43,7 @@ pub(crate) struct BatchReference {
 /// | 76 | param_len | submitter |
 /// | 80 | fan_out, handle of a fan-out block, 0 for none | submitter |
 /// | 88 | share, which range of the fan-out is the claimer's | submitter |
-/// | 92 | zero | - |
+/// | 92 | retries | submitter |
 /// | 96 | batches 0 and 1 | submitter |
 #[repr(C, align(128))]
 pub(crate) struct Descriptor {
@@ -60,11 +64,12 @@ pub(crate) struct Descriptor {
     pub(crate) batches: [BatchReference; INLINE_BATCHES],
 }
 
-/// Batches 2 to 11 of a job; the two last words keep the record a multiple of a cache line.
+/// Batches 2 to 11 of a job, and what its kernel said about its outputs.
 #[repr(C, align(64))]
 pub(crate) struct Arguments {
     pub(crate) batches: [BatchReference; MAX_BATCHES - INLINE_BATCHES],
-    pub(crate) zero: [AtomicU64; 4],
+    /// Elements of each output that hold the result; valid with [`SHORTENED`] in the descriptor's shape.
+    pub(crate) output_lens: [AtomicU64; MAX_OUTPUTS],
 }
 
 /// What a failed job says: UTF-8 in 8-byte words, read as bytes and repaired.

@@ -690,6 +690,46 @@ kernel! {
     }
 }
 
+kernel! {
+    /// Keeps what is below the limit, and in the second output what is not; says so of both, or of the second only.
+    fn divide(x: &[u32], below: &mut [u32], others: &mut [u32], p: &[u32; 2], ctx: &mut Context) {
+        let (mut first, mut second) = (0, 0);
+        for &value in x {
+            if value < p[0] {
+                below[first] = value;
+                first += 1;
+            } else {
+                others[second] = value;
+                second += 1;
+            }
+        }
+        if p[1] == 0 {
+            ctx.set_output_len(0, first);
+        }
+        ctx.set_output_len(1, second);
+        // Neither has an effect.
+        ctx.set_output_len(4, 0);
+    }
+}
+
+#[test]
+fn kernels_shorten_their_outputs() {
+    let engine = Checked::threads(2);
+    for limit in [0, 1, 500, 1000] {
+        for both in [0, 1] {
+            let x = engine.batch_from_fn(1000, |i| (i as u32 * 7) % 1000).unwrap();
+            let outputs = (engine.batch::<u32>(1000).unwrap(), engine.batch::<u32>(1000).unwrap());
+            let job = engine.submit(divide, (x, outputs.0, outputs.1), [limit, both]).unwrap();
+            let (x, below, others) = job.wait().unwrap();
+            assert_eq!(x.len(), 1000);
+            let expected: (Vec<u32>, Vec<u32>) = x.iter().partition(|&&value| value < limit);
+            assert_eq!(below[..expected.0.len()], expected.0);
+            assert_eq!(below.len(), if both == 0 { expected.0.len() } else { 1000 });
+            assert_eq!(*others, *expected.1);
+        }
+    }
+}
+
 #[test]
 fn parts_of_batches_are_batches() {
     let engine = Checked::threads(2);

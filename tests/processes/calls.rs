@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use workring::{Cancelled, Chunking, Engine, Error, Help};
 
-use crate::kernels::{affine, fail, increment, patient, process_id, slow_process_id, sum};
+use crate::kernels::{affine, below, fail, increment, patient, process_id, slow_process_id, sum};
 use crate::support::{Checked, Tests, eventually};
 
 pub(crate) fn tests() -> Tests {
@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Tests {
         ("calls::a_reduction_has_the_same_bits_as_with_threads", a_reduction_has_the_same_bits_as_with_threads),
         ("calls::jobs_run_in_other_processes", jobs_run_in_other_processes),
         ("calls::batches_come_back_from_a_job", batches_come_back_from_a_job),
+        ("calls::results_are_as_long_as_the_kernel_says", results_are_as_long_as_the_kernel_says),
         ("calls::rows_are_jobs_of_their_own", rows_are_jobs_of_their_own),
         ("calls::mapped_files_reach_the_workers", mapped_files_reach_the_workers),
         ("calls::errors_and_panics_come_with_their_text", errors_and_panics_come_with_their_text),
@@ -80,6 +81,17 @@ fn batches_come_back_from_a_job() {
     for (i, job) in jobs.into_iter().enumerate() {
         let (_, y) = job.wait().unwrap();
         assert_eq!(*y, [i as f64 + 0.5, 2.0 * i as f64 + 0.5]);
+    }
+}
+
+fn results_are_as_long_as_the_kernel_says() {
+    let engine = Checked::new(2);
+    for limit in [0, 1, 500, 1000_u64] {
+        let x = engine.batch_from_fn(1000, |i| (i as u64 * 7) % 1000).unwrap();
+        let job = engine.submit(below, (x, engine.batch::<u64>(1000).unwrap()), limit).unwrap();
+        let (x, y) = job.wait().unwrap();
+        let expected: Vec<u64> = x.iter().copied().filter(|&value| value < limit).collect();
+        assert_eq!(*y, *expected);
     }
 }
 

@@ -33,6 +33,16 @@ kernel! {
         y.fill(std::process::id());
     }
 
+    /// Keeps what is below the limit.
+    pub(crate) fn below(x: &[u64], y: &mut [u64], limit: &u64, context: &mut Context) {
+        let mut kept = 0;
+        for &value in x.iter().filter(|&value| value < limit) {
+            y[kept] = value;
+            kept += 1;
+        }
+        context.set_output_len(0, kept);
+    }
+
     /// The process it runs in, after a millisecond.
     pub(crate) fn slow_process_id(y: &mut [u32]) {
         std::thread::sleep(Duration::from_millis(1));
@@ -117,6 +127,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
     LISTED.get_or_init(|| {
         kernels![
             affine,
+            below,
             slow_affine,
             increment,
             process_id,
