@@ -55,6 +55,10 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
         let finished = participant.finished.load(Ordering::Relaxed);
         participant.finished.store(finished.wrapping_add(1), Ordering::Relaxed);
     }
+    if core.check_process().is_err() {
+        // A kernel forked, and this is the child: the job is its parent's.
+        core.end_forked_child();
+    }
     if let Ok(done) = job::finish(&descriptor.word, has_outcome) {
         core.serve(index, done);
     }
@@ -339,8 +343,9 @@ pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
         status::CANCELLED if deadline_of(descriptor).is_some_and(|deadline| deadline.is_past()) => {
             Error::DeadlineExceeded
         }
-        status::CANCELLED => core.no_workers().unwrap_or(Error::Cancelled),
+        status::CANCELLED => core.broken().unwrap_or(Error::Cancelled),
         status::DEADLINE => Error::DeadlineExceeded,
+        status::WORKER_DIED if core.broken().is_some() => core.broken()?,
         status::WORKER_DIED => {
             let (pid, exit, attempt) = failure::read_death(core.control.failure(index)?);
             Error::WorkerDied { pid, exit, kernel: kernel_name(core, descriptor), attempt }

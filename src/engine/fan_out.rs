@@ -14,7 +14,7 @@ use crate::arena::alloc::Block;
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
-use crate::layout::words::{FLAG_OUTCOME, ProgressWord, RangeWord};
+use crate::layout::words::{FLAG_OUTCOME, ProgressWord, RangeWord, State};
 use crate::lockfree::job::{self, Cancel};
 use crate::lockfree::range;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -416,6 +416,12 @@ impl Children<'_> {
             }
             wait::wait_for_share(self.core, reference);
             let done = job::snapshot(&descriptor.word);
+            if !done.is(State::Done) || done.generation() != reference.generation {
+                // The engine broke; the memory is the caller's again when no worker process runs any more.
+                self.core.wait_until_quiet();
+                failure = Some((0, self.core.broken().unwrap_or(Error::Closed)));
+                continue;
+            }
             if done.has(FLAG_OUTCOME) {
                 let chunk = ranges.get(share as usize).map_or(0, |line| line.failed.load(Ordering::Relaxed));
                 let chunk = (chunk as u32).saturating_sub(1);

@@ -6,6 +6,7 @@
 //!   Kernel, once for each         ------->
 //!                                 <-------   Ready, or Refused with the reason
 //!                                 <-------   Look: the collector port has something
+//!                                 <-------   Corrupt: it found what nobody writes
 //!                                 <-------   Fetch: a mapped file is wanted
 //!   File, with its descriptor     ------->
 //! ```
@@ -39,6 +40,7 @@ mod tag {
     pub(super) const FETCH: u8 = 5;
     pub(super) const FILE: u8 = 6;
     pub(super) const NO_FILE: u8 = 7;
+    pub(super) const CORRUPT: u8 = 8;
 }
 
 /// How a worker without work waits, in numbers.
@@ -284,6 +286,8 @@ pub(crate) enum FromWorker {
     Refused(String),
     /// The collector port has something.
     Look,
+    /// It found what nobody writes.
+    Corrupt(u64),
     /// It wants the file of a segment.
     Fetch(u16),
 }
@@ -303,6 +307,11 @@ impl FromWorker {
                 bytes
             }
             Self::Look => vec![tag::LOOK],
+            Self::Corrupt(found) => {
+                let mut bytes = vec![tag::CORRUPT];
+                bytes.extend(found.to_ne_bytes());
+                bytes
+            }
             Self::Fetch(segment) => {
                 let [low, high] = segment.to_le_bytes();
                 vec![tag::FETCH, low, high]
@@ -319,6 +328,7 @@ impl FromWorker {
                 Some(Self::Refused(reason.chars().filter(|character| !character.is_control()).take(4096).collect()))
             }
             [tag::LOOK] => Some(Self::Look),
+            [tag::CORRUPT, found @ ..] => Some(Self::Corrupt(u64::from_ne_bytes(found.try_into().ok()?))),
             [tag::FETCH, low, high] => Some(Self::Fetch(u16::from_le_bytes([*low, *high]))),
             _ => None,
         }
@@ -435,7 +445,7 @@ mod tests {
             let answer = FileAnswer { segment, len, generation: signature_hash, writable };
             prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Some(&answer))), Some(answer));
             prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(None)), None);
-            for said in [FromWorker::Ready, FromWorker::Look, FromWorker::Fetch(segment), FromWorker::Refused("no".into())] {
+            for said in [FromWorker::Ready, FromWorker::Look, FromWorker::Fetch(segment), FromWorker::Corrupt(len), FromWorker::Refused("no".into())] {
                 prop_assert_eq!(FromWorker::from_bytes(&said.to_bytes()), Some(said));
             }
         }

@@ -160,7 +160,7 @@ impl Core {
         if !self.is_open() && panics::depth() == 0 {
             return self.take_back(reference, Error::Closed);
         }
-        if let Some(error) = self.no_workers() {
+        if let Some(error) = self.broken() {
             return self.take_back(reference, error);
         }
         if let Some(deadline) = deadline {
@@ -231,7 +231,11 @@ impl Core {
         // A scribbled ring gives no job; the others still do.
         let from = |ring: Ring<'_>| match ring.take(claim) {
             Taken::Claimed(index) => Some(index),
-            Taken::Empty | Taken::Bad(_) => None,
+            Taken::Empty => None,
+            Taken::Bad(bad) => {
+                self.found_bad_cell(bad.found);
+                None
+            }
         };
         (0..PRIORITIES)
             .find_map(|priority| from(self.ring(priority)).or_else(|| self.closure_ring(priority).and_then(from)))

@@ -10,10 +10,9 @@ use super::failure;
 use super::fan_out::{repair_share, stop};
 use crate::error::WorkerExit;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
-use crate::layout::geometry::COLLECTOR_PORT;
 use crate::layout::records::{Descriptor, kind, status};
 use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, ParticipantWord, State};
-use crate::lockfree::{job, port};
+use crate::lockfree::job;
 use crate::sync::Ordering;
 
 /// A worker process that is gone.
@@ -60,11 +59,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
             job::call_waiter(&descriptor.wait, core.scope);
         }
     }
-    for number in 0..COLLECTOR_PORT {
-        if let Some((port, _)) = core.control.port(number) {
-            port::call_collector(&port.park, core.scope);
-        }
-    }
+    core.wake_collectors();
     core.sleepers().forget(death.slot);
     // A wake-up that was handed to the dead worker died with it, and submitters counted on its search: everybody looks again.
     core.wake_workers();

@@ -5,7 +5,7 @@ use super::local::LocalSlot;
 use super::panics;
 use crate::ids::DescriptorIndex;
 use crate::layout::geometry::COLLECTOR_PORT;
-use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_PORT, FLAG_WAITER, FLAG_WAKER, State, lifecycle, park};
+use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_PORT, FLAG_WAITER, FLAG_WAKER, State, park};
 use crate::lockfree::job::{self, Cancel};
 use crate::lockfree::port;
 use crate::os::host::Deadline;
@@ -47,10 +47,20 @@ impl Core {
         }
     }
 
-    fn wake_task(&self, index: DescriptorIndex) {
+    pub(super) fn wake_task(&self, index: DescriptorIndex) {
         if let Some(waker) = self.local.slot(index).and_then(LocalSlot::take_waker) {
             // A waker is foreign code: its panic must not end the worker.
             let _ = panics::catch(move || waker.wake());
+        }
+    }
+
+    /// Wakes every thread that collects finished jobs, whatever the words say.
+    #[cfg(target_os = "linux")]
+    pub(super) fn wake_collectors(&self) {
+        for number in 0..COLLECTOR_PORT {
+            if let Some((port, _)) = self.control.port(number) {
+                port::call_collector(&port.park, self.scope);
+            }
         }
     }
 
@@ -146,6 +156,19 @@ impl Core {
         self.attention.swap(0, Ordering::AcqRel) != 0
     }
 
+    /// Breaks the engine off: a job's word holds what nobody writes.
+    pub(crate) fn found_corrupt(&self, reference: JobReference, word: DescriptorWord) {
+        #[cfg(target_os = "linux")]
+        self.give_up(super::core::Broken::Corrupt {
+            what: "word of a job",
+            offset: self.control.offset_of_descriptor(reference.index),
+            expected: u64::from(reference.generation),
+            found: word.bits(),
+        });
+        #[cfg(not(target_os = "linux"))]
+        let _ = (reference, word);
+    }
+
     /// Asks for the end of a job, serving what is owed when that ends it at once.
     pub(crate) fn cancel(&self, reference: JobReference) -> Cancel {
         // The segment may be shared with the parent of a forked child, which has no say in it.
@@ -167,13 +190,13 @@ impl Core {
 
     /// Stops taking jobs and lets the workers end when the queue is empty.
     pub(crate) fn start_closing(&self) {
-        self.control.engine_line().lifecycle.store(lifecycle::CLOSING, Ordering::Relaxed);
+        self.set_closing();
         self.wake_for_closing();
     }
 
     /// Stops taking jobs, cancels every queued one, asks every running one to stop, and lets the workers end.
     pub(crate) fn start_closing_now(&self) {
-        self.control.engine_line().lifecycle.store(lifecycle::CLOSING, Ordering::Relaxed);
+        self.set_closing();
         // SeqCst: pairs with the fence in `publish`. A job that is published after its submitter read "open" is seen by the
         // walk below; any other is taken back by its submitter.
         fence(Ordering::SeqCst);

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::core::Core;
+use super::core::{Broken, Core};
 use super::execute::deadline_of;
 use super::handshake::{FileAnswer, FromWorker, Hello, KernelName};
 use super::recovery::{self, Death};
@@ -131,7 +131,7 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<()> {
     let bell = Arc::new(EventFd::new()?);
     core.list_kernels(group.kernels.iter().map(|kernel| kernel.id));
     let ringer = Arc::clone(&bell);
-    core.set_bell(Box::new(move || {
+    core.set_bell(Box::new(move |_| {
         let _ = ringer.notify();
     }));
     let first = core.config.threads as u16 + 1;
@@ -177,6 +177,9 @@ impl Supervisor {
     fn run(&mut self) {
         let mut ready = Vec::new();
         loop {
+            if self.core.broken().is_some() {
+                self.end_everybody();
+            }
             self.replace_missing();
             self.report_start();
             self.look_at_deadlines();
@@ -254,6 +257,10 @@ impl Supervisor {
                 Some(FromWorker::Ready) => self.is_ready(seat),
                 Some(FromWorker::Refused(reason)) => worker.refused = Some(reason),
                 Some(FromWorker::Look) => self.core.serve_collected(),
+                Some(FromWorker::Corrupt(found)) => {
+                    self.core.give_up(Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found });
+                    return;
+                }
                 Some(FromWorker::Fetch(segment)) => answer_fetch(&self.core, worker, segment),
                 None => {
                     let _ = worker.process.kill();
@@ -301,6 +308,8 @@ impl Supervisor {
         };
         at.not_before = Deadline::after(at.pause);
         at.incarnation = at.incarnation.wrapping_add(1);
+        // It may have damaged the word by which its successors learn whether the engine is open.
+        self.core.tell_lifecycle();
         recovery::sweep(&self.core, &death);
         if !worker.ready {
             let reason = worker.refused.unwrap_or_else(|| {
@@ -324,7 +333,7 @@ impl Supervisor {
         }
         let anybody = self.seats.iter().any(|seat| seat.worker.as_ref().is_some_and(|worker| worker.ready));
         if self.failures >= START_ATTEMPTS && !anybody && self.core.config.threads == 0 {
-            self.core.give_up(error.to_string());
+            self.core.give_up(Broken::NoWorkers { reason: error.to_string() });
         }
     }
 
@@ -334,6 +343,20 @@ impl Supervisor {
         if all && let Some(started) = self.started.take() {
             let _ = started.send(Ok(()));
         }
+    }
+
+    /// Kills every worker after the engine broke, and says so when they are gone.
+    fn end_everybody(&mut self) {
+        for seat in 0..self.seats.len() {
+            if let Some(worker) = &mut self.seats[seat].worker {
+                worker.killed = true;
+                let _ = worker.process.kill();
+                let _ = worker.process.reap();
+                self.bury(seat);
+            }
+            self.seats[seat].not_before = Deadline::from_nanoseconds(u64::MAX);
+        }
+        self.core.set_quiet();
     }
 
     /// Starts a worker for every seat that lacks one, unless the engine is closing and nothing is left to do.
@@ -350,7 +373,7 @@ impl Supervisor {
                 }
                 continue;
             }
-            if closing && (!self.core.has_work() || self.core.no_workers().is_some()) {
+            if closing && (!self.core.has_work() || self.core.broken().is_some()) {
                 self.seats[at].ended = true;
                 worker::ended(&self.core);
             } else if seat.not_before.is_past()

@@ -1,16 +1,16 @@
 //! Waiting for a job: run it oneself, spin a little, run something else, sleep.
 
-use super::core::{Core, JobReference};
+use super::core::{BELT, Core, JobReference};
 use super::execute::{deadline_of, execute};
 use super::options::{Help, Idle};
 use super::panics;
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Descriptor;
-use crate::layout::words::park;
+use crate::layout::words::{State, park};
 use crate::lockfree::{futex, job};
-use crate::os::futex::{Scope, Waited, wait_until};
+use crate::os::futex::{Waited, wait_until};
 use crate::os::host::Deadline;
-use crate::sync::spin_hint;
+use crate::sync::{Ordering, spin_hint};
 
 /// How long a waiting thread stays awake before it sleeps: about what a sleep and a wake-up would cost it.
 const SPIN: core::time::Duration = core::time::Duration::from_micros(20);
@@ -57,14 +57,14 @@ fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descripto
         (Some(due), Some(limit)) => Some(due.min(limit)),
         (due, limit) => due.or(limit),
     };
-    if sleep(descriptor, core.scope, first) {
+    if sleep(core, reference, descriptor, first) {
         return true;
     }
-    if limit.is_some_and(|limit| limit.is_past()) {
+    if limit.is_some_and(|limit| limit.is_past()) || core.broken().is_some() {
         return job::is_done(&descriptor.word);
     }
     let _ = core.cancel(reference);
-    sleep(descriptor, core.scope, limit)
+    sleep(core, reference, descriptor, limit)
 }
 
 /// Waits until a share of the caller's fan-out is over. It helps with nothing: what is left of the call is already being run.
@@ -72,7 +72,7 @@ pub(crate) fn wait_for_share(core: &Core, reference: JobReference) {
     if let Some(descriptor) = core.control.descriptor(reference.index)
         && !spin(core, descriptor, None)
     {
-        sleep(descriptor, core.scope, None);
+        sleep(core, reference, descriptor, None);
     }
 }
 
@@ -94,12 +94,49 @@ fn spin(core: &Core, descriptor: &Descriptor, deadline: Option<Deadline>) -> boo
     }
 }
 
-fn sleep(descriptor: &Descriptor, scope: Scope, deadline: Option<Deadline>) -> bool {
+fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
+    let among_threads = core.config.processes == 0;
     job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| match deadline {
-        None => {
-            futex::wait(wait_on, park::PARKED, scope);
+        None if among_threads => {
+            futex::wait(wait_on, park::PARKED, core.scope);
             true
         }
-        Some(deadline) => wait_until(wait_on, park::PARKED, deadline, scope) != Waited::TimedOut,
+        Some(deadline) if among_threads => wait_until(wait_on, park::PARKED, deadline, core.scope) != Waited::TimedOut,
+        // The supervisor calls every wait word when it has ended all workers.
+        _ if core.is_quiet() => false,
+        deadline => {
+            let belt = Deadline::after(BELT);
+            let until = deadline.map_or(belt, |deadline| deadline.min(belt));
+            if wait_until(wait_on, park::PARKED, until, core.scope) == Waited::TimedOut && until == belt {
+                // Acquire: a notification that came with the end of the time counts as one.
+                let unheard = wait_on.load(Ordering::Acquire) == park::PARKED;
+                if unheard && job::is_done(&descriptor.word) {
+                    core.count_rescue();
+                }
+                return look_after(core, reference, descriptor);
+            }
+            until == belt || !until.is_past()
+        }
     })
+}
+
+/// What a holder does that has waited for a second, where worker processes can damage the words it waits for: only they and
+/// recovery write them besides it. `false` when the engine is broken.
+fn look_after(core: &Core, reference: JobReference, descriptor: &Descriptor) -> bool {
+    let word = job::snapshot(&descriptor.word);
+    let is_ours = word.generation() == reference.generation;
+    match word.state() {
+        Some(State::Done | State::Running) if is_ours => {}
+        Some(State::Queued) if is_ours => {
+            // No ring knows of it, although it was pushed: the mark makes up for an entry that was overwritten.
+            if !core.has_work() {
+                core.redelivery().mark(reference.index);
+                core.notify(1);
+            }
+        }
+        // Nobody but its holder frees a job.
+        _ => core.found_corrupt(reference, word),
+    }
+    // Without a worker nothing ends any more.
+    core.broken().is_none() && core.workers_alive.load(Ordering::Acquire) > 0
 }

@@ -208,7 +208,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             sleepers.resume(me);
             return None;
         }
-        sleepers.sleep(me);
+        sleepers.sleep(me, |word| core.park(word));
         sleepers.resume(me);
         others = 0;
     }

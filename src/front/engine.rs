@@ -77,6 +77,9 @@ pub struct EngineStatistics {
     pub finished: u64,
     /// System calls made to wake workers.
     pub wake_calls: u32,
+    /// Waits for another process that ended only because none lasts longer than a second. The protocol needs no such bound, so
+    /// this stays 0 unless something damaged the shared bookkeeping.
+    pub timeout_rescues: u64,
     /// The arena.
     pub arena: ArenaStatistics,
 }
@@ -131,6 +134,7 @@ impl Engine {
             queued: self.core.queued_hint(),
             finished: participants.iter().map(|row| row.finished.load(Ordering::Relaxed)).sum(),
             wake_calls: self.core.wake_calls(),
+            timeout_rescues: self.core.rescues(),
             arena: self.core.arena.statistics(),
         }
     }

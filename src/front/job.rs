@@ -152,10 +152,21 @@ impl<P: Payload> Job<P> {
     fn read(&mut self) -> Option<Result<P::Output, Failed<P::Returned>>> {
         let payload = self.payload.take()?;
         let done = self.word();
-        let error = if done.has(FLAG_OUTCOME) { execute::outcome_of(&self.core, self.reference.index) } else { None };
+        let is_sound = done.is(State::Done) && done.generation() == self.reference.generation;
+        let error = if !is_sound {
+            // The engine broke, and no worker process runs any more: what was handed over goes back.
+            self.core.wait_until_quiet();
+            self.core.broken().or(Some(Error::Closed))
+        } else if done.has(FLAG_OUTCOME) {
+            execute::outcome_of(&self.core, self.reference.index)
+        } else {
+            None
+        };
         let result = payload.finish(Finished { core: &self.core, reference: self.reference, error });
-        // The payload has emptied the private slot, so nothing is left but to free the descriptor.
-        self.core.release(self.reference.index, done);
+        if is_sound {
+            // The payload has emptied the private slot, so nothing is left but to free the descriptor.
+            self.core.release(self.reference.index, done);
+        }
         Some(result)
     }
 
@@ -193,7 +204,8 @@ impl<P: Payload> Job<P> {
         if self.core.check_process().is_err() {
             return Err(self);
         }
-        if !wait::wait_for(&self.core, self.reference, Some(Deadline::after(limit))) {
+        let is_over = wait::wait_for(&self.core, self.reference, Some(Deadline::after(limit)));
+        if !is_over && !self.core.is_quiet() {
             return Err(self);
         }
         match self.read() {
@@ -272,7 +284,7 @@ where
         let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
             return Poll::Pending;
         };
-        if !job::is_done(&descriptor.word) {
+        if !job::is_done(&descriptor.word) && !core.is_quiet() {
             // The waker is in place before the flag is set or seen to be set: the finisher that sees the flag takes this
             // waker, or a later one. See `docs/protocol.md`, "Wakers".
             slot.set_waker(context.waker());

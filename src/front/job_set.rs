@@ -13,9 +13,9 @@ use crate::engine::panics;
 use crate::error::{Error, Failed, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::geometry::PORTS;
-use crate::layout::words::{FLAG_PORT, park};
+use crate::layout::words::FLAG_PORT;
 use crate::lockfree::job::{self, FlagSet};
-use crate::lockfree::{futex, port};
+use crate::lockfree::port;
 use crate::sync::Ordering;
 
 /// Jobs whose results are given in the order they finish, each with the key it was put in under.
@@ -104,7 +104,7 @@ impl<P: Payload, K> JobSet<P, K> {
         while let Some(index) = self.ready.pop_front() {
             // A bit may belong to a job that an earlier owner of this port let go of.
             let Some((_, job)) = self.jobs.get(&index) else { continue };
-            if !job.is_finished() {
+            if !job.is_finished() && !self.core.is_quiet() {
                 continue;
             }
             if let Some((key, job)) = self.jobs.remove(&index) {
@@ -136,10 +136,24 @@ impl<P: Payload, K> JobSet<P, K> {
             }
             let (port, bits) = self.core.control.port(self.port)?;
             port::prepare_to_sleep(&port.park);
+            let mut late = false;
             if bits.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
-                futex::wait(&port.park, park::PARKED, self.core.scope);
+                late = self.core.park_collector(&port.park);
             }
             port::wake_up(&port.park);
+            if late || self.core.is_quiet() {
+                self.look_at_all();
+            }
+        }
+    }
+
+    /// Looks at every job itself: after a second without a report, which worker processes can damage, and when the engine broke.
+    fn look_at_all(&mut self) {
+        let quiet = self.core.is_quiet();
+        let over = self.jobs.iter().filter(|(_, (_, job))| quiet || job.is_finished()).map(|(&index, _)| index);
+        self.ready.extend(over);
+        if !quiet && !self.ready.is_empty() {
+            self.core.count_rescue();
         }
     }
 

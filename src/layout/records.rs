@@ -121,7 +121,9 @@ pub(crate) struct EngineLine {
     pub(crate) pad: AtomicU32,
     /// Odd while redelivery bits may be set: see `lockfree/redelivery.rs`.
     pub(crate) redelivery: AtomicU64,
-    pub(crate) zero: [AtomicU64; 6],
+    /// Waits that ended with the time although what they waited for was there: a wake-up was lost.
+    pub(crate) rescues: AtomicU64,
+    pub(crate) zero: [AtomicU64; 5],
 }
 
 /// Files an arena can have mapped at the same time.

@@ -131,6 +131,12 @@ impl Control {
         self.descriptors().get(index.get() as usize)
     }
 
+    /// Where a descriptor lies in the segment, in bytes, for messages.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn offset_of_descriptor(&self, index: DescriptorIndex) -> u64 {
+        self.geometry.descriptors.offset + u64::from(index.get()) * size_of::<Descriptor>() as u64
+    }
+
     /// The further batches of one descriptor.
     pub(crate) fn arguments(&self, index: DescriptorIndex) -> Option<&Arguments> {
         self.all(&self.arguments).get(index.get() as usize)

@@ -1250,7 +1250,7 @@ mod workers {
         /// `worker::work`.
         fn work(&self, me: ParticipantSlot, begins: Begins) {
             if begins == Begins::Parked {
-                self.sleepers().sleep(me);
+                self.sleepers().sleep(me, |word| futex::wait(word, park::PARKED, Scope::Private));
                 self.sleepers().resume(me);
                 match self.search_or_sleep(me) {
                     Some(at) => self.execute(at),
@@ -1302,7 +1302,7 @@ mod workers {
                     sleepers.resume(me);
                     return None;
                 }
-                sleepers.sleep(me);
+                sleepers.sleep(me, |word| futex::wait(word, park::PARKED, Scope::Private));
                 sleepers.resume(me);
             }
         }

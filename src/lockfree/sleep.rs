@@ -93,11 +93,9 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         fence(Ordering::SeqCst);
     }
 
-    /// Sleeps until notified; may return for no reason.
-    pub(crate) fn sleep(&self, me: ParticipantSlot) {
-        if let Some(park_word) = (self.park_word)(me) {
-            futex::wait(park_word, park::PARKED, self.scope);
-        }
+    /// Sleeps until notified; may return for no reason. `sleep` sleeps while the word holds [`park::PARKED`].
+    pub(crate) fn sleep<R>(&self, me: ParticipantSlot, sleep: impl FnOnce(&AtomicU32) -> R) -> Option<R> {
+        (self.park_word)(me).map(sleep)
     }
 
     /// A slow step of a search: `sleep` sleeps for a bounded time while the word holds [`park::RUNNING`]. The worker counts as

@@ -4,6 +4,13 @@ use std::time::{Duration, Instant};
 
 use workring::{Context, KernelInfo, kernel, kernels, reducer};
 
+unsafe extern "C" {
+    /// fork(2).
+    fn fork() -> i32;
+    /// waitpid(2).
+    fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
+}
+
 kernel! {
     /// y[i] = p[0] * x[i] + p[1]
     pub(crate) fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
@@ -41,6 +48,48 @@ kernel! {
             kept += 1;
         }
         context.set_output_len(0, kept);
+    }
+
+    /// Writes `p[2]` bytes of numbers that depend on `p[0]` over the engine's bookkeeping, from a place that `p[1]` chooses; ones
+    /// over the first half of it for the largest `p[1]`.
+    pub(crate) fn scribble(y: &mut [u64], p: &[u64; 3]) {
+        let [seed, part, bytes] = *p;
+        y[0] = 1;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let Some(line) = maps.lines().find(|line| line.contains("workring-control") && line.contains("rw")) else { return };
+        let (range, _) = line.split_once(' ').unwrap_or_default();
+        let (from, to) = range.split_once('-').unwrap_or_default();
+        let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+        let (from, to) = (number(from) + 4096, number(to));
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        let to = if part == u64::MAX { from + (to - from) / 16 * 8 } else { to };
+        let begin = match part {
+            0 | u64::MAX => from,
+            _ => from + (next() as usize % (to - from)) / 8 * 8,
+        };
+        let end = to.min(begin.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX)));
+        for address in (begin..end).step_by(8) {
+            let word = if part == u64::MAX { u64::MAX } else { next() };
+            // SAFETY: none beyond that the words are mapped: it is what this kernel is for.
+            unsafe { core::ptr::write_volatile(core::ptr::with_exposed_provenance_mut::<u64>(address), word) };
+        }
+    }
+
+    /// Comes back twice.
+    pub(crate) fn forking(y: &mut [u64]) {
+        // SAFETY: the child runs nothing but this kernel's end; it has one thread, as the worker has.
+        let child = unsafe { fork() };
+        y[0] += 1;
+        if child > 0 {
+            // SAFETY: waits for the child that was just made.
+            unsafe { waitpid(child, core::ptr::null_mut(), 0) };
+        }
     }
 
     /// The process it runs in, after a millisecond.
@@ -130,6 +179,8 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             below,
             slow_affine,
             increment,
+            scribble,
+            forking,
             process_id,
             slow_process_id,
             die,

@@ -10,6 +10,8 @@ mod kernels;
 #[cfg(target_os = "linux")]
 mod limits;
 #[cfg(target_os = "linux")]
+mod madness;
+#[cfg(target_os = "linux")]
 mod support;
 
 #[cfg(target_os = "linux")]
@@ -17,7 +19,7 @@ fn main() {
     workring::worker_entry(kernels::ALL());
     support::play_a_role();
     let arguments = libtest_mimic::Arguments::from_args();
-    let tests = [calls::tests(), deaths::tests(), limits::tests()].concat();
+    let tests = [calls::tests(), deaths::tests(), limits::tests(), madness::tests()].concat();
     let trials = tests.into_iter().map(|(name, test)| {
         libtest_mimic::Trial::test(name, move || {
             support::watched(test);
