@@ -10,6 +10,7 @@
 //!
 //! The batches themselves never travel: the holder keeps them, or leaves them in the private slot when it lets go of the job.
 
+pub(crate) mod belt;
 pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod core;
@@ -23,6 +24,8 @@ pub(crate) mod kernel;
 pub(crate) mod local;
 pub(crate) mod options;
 pub(crate) mod panics;
+#[cfg(target_os = "linux")]
+pub(crate) mod process_group;
 mod queue;
 #[cfg(target_os = "linux")]
 pub(crate) mod recovery;

@@ -156,19 +156,6 @@ impl Core {
         self.attention.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// Breaks the engine off: a job's word holds what nobody writes.
-    pub(crate) fn found_corrupt(&self, reference: JobReference, word: DescriptorWord) {
-        #[cfg(target_os = "linux")]
-        self.give_up(super::core::Broken::Corrupt {
-            what: "word of a job",
-            offset: self.control.offset_of_descriptor(reference.index),
-            expected: u64::from(reference.generation),
-            found: word.bits(),
-        });
-        #[cfg(not(target_os = "linux"))]
-        let _ = (reference, word);
-    }
-
     /// Asks for the end of a job, serving what is owed when that ends it at once.
     pub(crate) fn cancel(&self, reference: JobReference) -> Cancel {
         // The segment may be shared with the parent of a forked child, which has no say in it.

@@ -7,17 +7,17 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::core::{Broken, Core};
+use super::belt::Broken;
+use super::core::Core;
 use super::execute::deadline_of;
-use super::handshake::{FileAnswer, FromWorker, Hello, KernelName};
+use super::handshake::{FileAnswer, FromWorker, Hello};
+use super::process_group::ProcessGroup;
 use super::recovery::{self, Death};
-use super::remote::WORKER_VARIABLE;
 use super::worker;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -27,7 +27,7 @@ use crate::lockfree::job;
 use crate::os::channel::{Channel, Received, Sent};
 use crate::os::events::{EventFd, wait_for_events};
 use crate::os::host::Deadline;
-use crate::os::process::{Limits, WorkerProcess};
+use crate::os::process::WorkerProcess;
 use crate::sync::Ordering;
 
 /// How long a worker may take from its start until it is ready.
@@ -44,44 +44,6 @@ const PAUSE_LONGEST_READY: Duration = Duration::from_millis(16);
 const SETTLED: Duration = Duration::from_secs(1);
 /// Messages read from one worker before the others have their turn.
 const MESSAGES_PER_TURN: usize = 64;
-
-/// How worker processes are started.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ProcessGroup {
-    pub(crate) kernels: Vec<KernelName>,
-    pub(crate) limits: Limits,
-    /// What to run; this very program unless stated.
-    pub(crate) program: Option<std::path::PathBuf>,
-    pub(crate) arguments: Vec<std::ffi::OsString>,
-    pub(crate) environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
-    pub(crate) directory: Option<std::path::PathBuf>,
-    /// How long a kernel may go on after it was told to stop, before its process is killed.
-    pub(crate) kill_after: Duration,
-}
-
-impl ProcessGroup {
-    fn command(&self) -> Result<Command> {
-        let program = match &self.program {
-            Some(program) => program.clone(),
-            // The link stays right when the file was replaced meanwhile by a newer build.
-            None => std::path::PathBuf::from("/proc/self/exe"),
-        };
-        let mut command = Command::new(&program);
-        if self.program.is_none() {
-            use std::os::unix::process::CommandExt;
-            if let Some(name) = std::env::args_os().next() {
-                command.arg0(name);
-            }
-        }
-        command.args(&self.arguments);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.env(WORKER_VARIABLE, std::process::id().to_string());
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory);
-        }
-        Ok(command)
-    }
-}
 
 /// A worker process and the engine's end of its socket.
 struct Worker {

@@ -1,6 +1,7 @@
 //! Waiting for a job: run it oneself, spin a little, run something else, sleep.
 
-use super::core::{BELT, Core, JobReference};
+use super::belt::BELT;
+use super::core::{Core, JobReference};
 use super::execute::{deadline_of, execute};
 use super::options::{Help, Idle};
 use super::panics;

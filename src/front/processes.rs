@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::engine::handshake::KernelName;
 use crate::engine::kernel::KernelInfo;
+use crate::engine::process_group::ProcessGroup;
 use crate::engine::remote;
-use crate::engine::supervisor::ProcessGroup;
 use crate::error::{Error, Result};
 use crate::os::process::Limits;
 
