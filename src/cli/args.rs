@@ -9,8 +9,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
 use super::distributions::{Distribution, ParameterError};
 use super::units::{parse_count, parse_size};
 
-/// The most workers that can be asked for.
-pub(crate) const THREADS_MAX: u16 = workring::MAX_THREADS as u16;
+/// The most workers that can be asked for, threads or processes.
+pub(crate) const WORKERS_MAX: u16 = workring::MAX_THREADS as u16;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,13 +20,14 @@ Examples:
   workring map affine in.npy -o out.npy --a 2 --b 1   out[i] = 2 * in[i] + 1
   workring gen normal -n 1e8 -o noise.npy --seed 7    a hundred million random numbers
   workring --threads 2 reduce sum noise.npy           the same bits with any number of threads
+  workring --processes 2 reduce sum noise.npy         and of processes, even if some of them crash
 
 Files are numpy's .npy. Exit status: 0 done, 1 failed, 2 wrong usage.";
 
 /// Parallel computation over large numeric arrays.
 ///
 /// Reads and writes numpy's .npy files without copying them and spreads the work over all processors. Results do not
-/// depend on the number of threads.
+/// depend on the number of threads or processes.
 #[derive(Clone, Debug, PartialEq, Parser)]
 #[command(name = "workring", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -43,8 +44,11 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalOptions {
     /// Number of worker threads [default: one for each processor]
-    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
     pub(crate) threads: Option<u16>,
+    /// Use N worker processes instead of threads, where a crash must not end the command (Linux only)
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
+    pub(crate) processes: Option<u16>,
     /// Memory for batches, e.g. 512MiB or 8GiB [default: as much as the command needs]
     #[arg(long, global = true, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
@@ -94,7 +98,7 @@ Works on float32 and float64 and keeps the type. The output appears whole or not
     /// Generate a file of random or regular numbers
     ///
     /// Each number depends on the seed and its index alone: the same command gives the same file with any number of
-    /// threads. In integer files, uniform numbers are rounded down and all others to the nearest; what the type cannot
+    /// workers. In integer files, uniform numbers are rounded down and all others to the nearest; what the type cannot
     /// hold becomes the closest it can.
     #[command(name = "gen", subcommand_value_name = "DISTRIBUTION", subcommand_help_heading = "Distributions")]
     #[command(after_help = "\
@@ -415,6 +419,9 @@ impl Arguments {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.global.threads.is_some() && self.global.processes.is_some() {
+            return Err("--threads and --processes exclude each other: an engine with both is not supported yet".into());
+        }
         match &self.command {
             Command::Map(Function::Clamp { lower: Some(lower), upper: Some(upper), .. }) if lower > upper => {
                 Err(format!("--lower must not lie above --upper, got {lower} and {upper}"))
@@ -483,6 +490,8 @@ mod tests {
         assert_eq!(function.files().output, Path::new("out.npy"));
         assert!(matches!(function, Function::Affine { a: -2.5, b: 0.001, .. }));
         assert_eq!(parse("info").unwrap().command, Command::Info);
+        assert_eq!(parse("--processes 3 info").unwrap().global.processes, Some(3));
+        assert_eq!(parse("stats a.npy --processes 255").unwrap().global.processes, Some(255));
     }
 
     #[test]
@@ -547,6 +556,9 @@ mod tests {
         assert_usage_error("stats", "<FILE>...");
         assert_usage_error("stats x --threads 0", "1..=255");
         assert_usage_error("stats x --threads 256", "1..=255");
+        assert_usage_error("stats x --processes 0", "1..=255");
+        assert_usage_error("stats x --processes 256", "1..=255");
+        assert_usage_error("--processes 2 stats x --threads 2", "an engine with both is not supported yet");
         assert_usage_error("stats x --capacity 1G", "KiB, MiB, GiB");
         assert_usage_error("reduce dot x", "<FILE2>");
         assert_usage_error("reduce sum x y", "unexpected argument 'y'");

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use workring::numeric::{self, Accumulator, Float, IntegerSum, Stats};
-use workring::{Chunking, Element, ElementType, Engine, Error, HostInfo, inspect_npy};
+use workring::{Call, Element, ElementType, Engine, Error, HostInfo, Retry, SharedBatch, inspect_npy};
 
 use super::args::{Arguments, Command, ElementName, Function, Generator, GlobalOptions, Reduction};
-use super::distributions::{self, BLOCK_LEN, Generated};
+use super::distributions::{self, Recipe};
+use super::kernels::{self, FloatKernels, GENERATED, Kernels};
 use super::output::{OutputFormat, Reduced, Report, reduce_pair_report, reduce_report, render, stats_report};
-use super::progress::{Progress, is_interrupted, with_progress};
+use super::progress::{Progress, is_interrupted, on_interrupt, with_progress, with_spinner};
 use super::units::format_size;
 
 /// Why a command failed; `Display` prints the one line the user sees.
@@ -50,16 +53,24 @@ type Outcome<T> = Result<T, Failure>;
 /// # Errors
 /// Whatever went wrong; nothing is printed to standard output then.
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
+    match run_to_the_end(arguments) {
+        // Whatever else failed, failed because of that, or does not matter any more.
+        Err(_) if is_interrupted() => Err(Failure::Interrupted),
+        outcome => outcome,
+    }
+}
+
+fn run_to_the_end(arguments: &Arguments) -> Outcome<()> {
     let global = &arguments.global;
+    let engine = engine(global)?;
     let reports = match &arguments.command {
         Command::Stats(files) => {
-            let engine = engine(global)?;
             files.files.iter().map(|file| stats(&engine, global, file)).collect::<Outcome<Vec<_>>>()?
         }
-        Command::Reduce(reduction) => vec![reduce(&engine(global)?, global, reduction)?],
-        Command::Map(function) => vec![map(&engine(global)?, global, function)?],
-        Command::Generate(generator) => vec![generate(&engine(global)?, global, generator)?],
-        Command::Info => vec![info(&engine(global)?, global)],
+        Command::Reduce(reduction) => vec![reduce(&engine, global, reduction)?],
+        Command::Map(function) => vec![map(&engine, global, function)?],
+        Command::Generate(generator) => vec![generate(&engine, global, generator)?],
+        Command::Info => vec![info(&engine, global)],
     };
     let writes_file = matches!(arguments.command, Command::Map(_) | Command::Generate(_));
     if writes_file && global.quiet && !global.json {
@@ -75,7 +86,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     }
 }
 
-fn engine(global: &GlobalOptions) -> Outcome<Engine> {
+/// The engine the options ask for.
+fn engine(global: &GlobalOptions) -> Outcome<Arc<Engine>> {
     let mut builder = Engine::builder();
     if let Some(threads) = global.threads {
         builder = builder.threads(usize::from(threads));
@@ -83,7 +95,32 @@ fn engine(global: &GlobalOptions) -> Outcome<Engine> {
     if let Some(capacity) = global.capacity {
         builder = builder.capacity(capacity);
     }
-    Ok(builder.build()?)
+    let Some(processes) = global.processes else { return Ok(Arc::new(builder.build()?)) };
+    let engine = Arc::new(builder.processes(usize::from(processes)).kernels(&kernels::known()).build()?);
+    let running = Arc::downgrade(&engine);
+    on_interrupt(move || {
+        // Kernels in other processes do not look whether the user asked for the end: the engine tells them. Not waited for here,
+        // but where the calls are made, which fail now.
+        if let Some(engine) = running.upgrade() {
+            let _ = engine.close_now(Duration::ZERO);
+        }
+    });
+    Ok(engine)
+}
+
+/// How often a share of a call is run again after the death of its worker process. Right for every kernel of the commands: each
+/// writes all of its outputs and reads none of them.
+const RETRY: Retry = Retry::up_to(3);
+
+/// Makes a call on worker processes, which know `kernel` but no closures.
+fn on_processes<R>(
+    engine: &Engine,
+    global: &GlobalOptions,
+    label: &str,
+    bytes: u64,
+    kernel: impl FnOnce(Call<'_>) -> workring::Result<R>,
+) -> Outcome<R> {
+    Ok(with_spinner(label, bytes, global.quiet, || kernel(engine.job().retry(RETRY)))?)
 }
 
 /// Calls a generic function with the Rust type of an element type.
@@ -104,16 +141,21 @@ macro_rules! for_element {
     };
 }
 
-/// Folds a whole array, chunk by chunk, with progress and interruption.
+/// Folds a whole array, chunk by chunk, with progress and interruption: by `kernel` on processes, by the others on threads.
 fn fold<T: Element, A: Send + Sync>(
     engine: &Engine,
     global: &GlobalOptions,
     label: &str,
-    elements: &[T],
+    elements: &SharedBatch<T>,
+    kernel: impl FnOnce(Call<'_>, &SharedBatch<T>) -> workring::Result<A>,
     fold: impl Fn(&[T]) -> A + Sync,
     combine: impl Fn(A, A) -> A,
 ) -> Outcome<A> {
-    let folded = with_progress(label, size_of_val(elements) as u64, global.quiet, |progress| {
+    let bytes = size_of_val::<[T]>(elements) as u64;
+    if global.processes.is_some() {
+        return on_processes(engine, global, label, bytes, |call| kernel(call, elements));
+    }
+    let folded = with_progress(label, bytes, global.quiet, |progress| {
         engine.reduce_with(
             elements,
             // An interrupted chunk folds nothing; the result is not used.
@@ -135,9 +177,9 @@ fn stats(engine: &Engine, global: &GlobalOptions, file: &Path) -> Outcome<Report
     Ok(stats_report(file, element.name(), stats))
 }
 
-fn stats_of<T: Element + numeric::Element>(engine: &Engine, global: &GlobalOptions, file: &Path) -> Outcome<Stats> {
+fn stats_of<T: Kernels>(engine: &Engine, global: &GlobalOptions, file: &Path) -> Outcome<Stats> {
     let elements = engine.map_file::<T>(file)?;
-    fold(engine, global, &label("stats", file), &elements, numeric::stats, Stats::combine)
+    fold(engine, global, &label("stats", file), &elements, T::stats, numeric::stats, Stats::combine)
 }
 
 fn reduce(engine: &Engine, global: &GlobalOptions, reduction: &Reduction) -> Outcome<Report> {
@@ -207,20 +249,20 @@ impl Shown for f64 {
 
 fn reduce_of<T>(engine: &Engine, global: &GlobalOptions, reduction: &Reduction, file: &Path) -> Outcome<(u64, Reduced)>
 where
-    T: Element + numeric::Element<Sum: Sum> + Shown,
+    T: Kernels + numeric::Element<Sum: Sum> + Shown,
 {
     let elements = engine.map_file::<T>(file)?;
     let label = label(reduction.name(), file);
     let no_elements = || Failure::Message(format!("{}: an empty array has no {}", file.display(), reduction.name()));
     let value = match reduction {
         Reduction::Min(_) | Reduction::Max(_) if elements.is_empty() => return Err(no_elements()),
-        Reduction::Min(_) => fold(engine, global, &label, &elements, numeric::min, T::smaller)?.shown(),
-        Reduction::Max(_) => fold(engine, global, &label, &elements, numeric::max, T::larger)?.shown(),
+        Reduction::Min(_) => fold(engine, global, &label, &elements, T::min, numeric::min, T::smaller)?.shown(),
+        Reduction::Max(_) => fold(engine, global, &label, &elements, T::max, numeric::max, T::larger)?.shown(),
         Reduction::Mean(_) => {
-            fold(engine, global, &label, &elements, numeric::sum, Accumulator::combine)?.mean().into()
+            fold(engine, global, &label, &elements, T::sum, numeric::sum, Accumulator::combine)?.mean().into()
         }
         Reduction::Sum(_) | Reduction::Dot { .. } => {
-            fold(engine, global, &label, &elements, numeric::sum, Accumulator::combine)?.into()
+            fold(engine, global, &label, &elements, T::sum, numeric::sum, Accumulator::combine)?.into()
         }
     };
     Ok((elements.len() as u64, value))
@@ -228,7 +270,7 @@ where
 
 fn dot_of<T>(engine: &Engine, global: &GlobalOptions, left: &Path, right: &Path) -> Outcome<(u64, Reduced)>
 where
-    T: Element + numeric::Element<Sum: Sum>,
+    T: Kernels + numeric::Element<Sum: Sum>,
 {
     let (x, y) = (engine.map_file::<T>(left)?, engine.map_file::<T>(right)?);
     if x.len() != y.len() {
@@ -241,7 +283,8 @@ where
         let at = if chunk.is_empty() { 0 } else { (chunk.as_ptr() as usize - begin) / size_of::<T>() };
         numeric::dot(chunk, &y[at..at + chunk.len()]).unwrap_or_else(|_| Accumulator::identity())
     };
-    let dot: T::Sum = fold(engine, global, &label("dot", left), &x, chunk_dot, Accumulator::combine)?;
+    let kernel = |call: Call<'_>, x: &SharedBatch<T>| T::dot(call, x, &y);
+    let dot: T::Sum = fold(engine, global, &label("dot", left), &x, kernel, chunk_dot, Accumulator::combine)?;
     Ok((x.len() as u64, dot.into()))
 }
 
@@ -277,10 +320,15 @@ impl Parameter for f64 {
     }
 }
 
-fn map_of<T: Element + Parameter>(engine: &Engine, global: &GlobalOptions, function: &Function) -> Outcome<u64> {
+fn map_of<T: FloatKernels + Parameter>(engine: &Engine, global: &GlobalOptions, function: &Function) -> Outcome<u64> {
     let files = function.files();
     let x = engine.map_file::<T>(&files.input)?;
     let mut y = engine.create_file::<T>(&files.output, x.len())?;
+    let (label, bytes) = (label(function.name(), &files.input), size_of_val::<[T]>(&x) as u64);
+    if global.processes.is_some() {
+        on_processes(engine, global, &label, bytes, |call| T::map(call, function, &x, y.batch()))?;
+        return commit(y, x.len());
+    }
     let apply = |x: &[T], y: &mut [T]| {
         let applied = match function {
             Function::Affine { a, b, .. } => numeric::affine(x, y, T::of(*a), T::of(*b)),
@@ -301,8 +349,7 @@ fn map_of<T: Element + Parameter>(engine: &Engine, global: &GlobalOptions, funct
             panic!("{error}");
         }
     };
-    let bytes = size_of_val::<[T]>(&x) as u64;
-    with_progress(&label(function.name(), &files.input), bytes, global.quiet, |progress| {
+    with_progress(&label, bytes, global.quiet, |progress| {
         engine.map_with(&x, &mut y, |x, y| {
             if progress.begin(size_of_val(x)) {
                 apply(x, y);
@@ -344,21 +391,24 @@ fn generate(engine: &Engine, global: &GlobalOptions, generator: &Generator) -> O
     Ok(report.text("dtype", element.name()).integer("len", len).integer("seed", file.seed))
 }
 
-fn generate_of<T: Element + Generated>(engine: &Engine, global: &GlobalOptions, generator: &Generator) -> Outcome<u64> {
+fn generate_of<T: Kernels>(engine: &Engine, global: &GlobalOptions, generator: &Generator) -> Outcome<u64> {
     let file = generator.file();
     let distribution = generator.distribution().map_err(|error| Failure::Message(error.to_string()))?;
     let len = usize::try_from(file.len).map_err(|_| Failure::Message(format!("{} elements are too many", file.len)))?;
     let mut elements = engine.create_file::<T>(&file.output, len)?;
-    let bytes = len as u64 * size_of::<T>() as u64;
+    let (label, bytes) = (label(generator.name(), &file.output), len as u64 * size_of::<T>() as u64);
+    if global.processes.is_some() {
+        let recipe = Recipe::new(distribution, file.seed);
+        on_processes(engine, global, &label, bytes, |call| T::generate(call, elements.batch(), &recipe))?;
+        return commit(elements, len);
+    }
     let fill = |progress: &Progress, first: usize, chunk: &mut [T]| {
         if progress.begin(size_of_val(chunk)) {
             distributions::fill(chunk, distribution, file.seed, first as u64);
         }
     };
-    with_progress(&label(generator.name(), &file.output), bytes, global.quiet, |progress| {
-        // Chunks of whole blocks of the generator: none is begun twice.
-        let chunking = Chunking::of(BLOCK_LEN as usize * 8);
-        engine.for_each_chunk(&mut elements, chunking, |first, chunk| fill(progress, first, chunk))
+    with_progress(&label, bytes, global.quiet, |progress| {
+        engine.for_each_chunk(&mut elements, GENERATED, |first, chunk| fill(progress, first, chunk))
     })?;
     commit(elements, len)
 }
@@ -379,8 +429,11 @@ fn info(engine: &Engine, global: &GlobalOptions) -> Report {
         .integer("cores", host.available_cores as u64)
         .text("allowed_cores", cores)
         .text("kernel", text(host.kernel_release.clone()))
-        .integer("threads", statistics.threads as u64)
-        .integer("queue_capacity", statistics.queue_capacity);
+        .integer("threads", statistics.threads as u64);
+    if let Some(processes) = global.processes {
+        report = report.integer("processes", processes);
+    }
+    report = report.integer("queue_capacity", statistics.queue_capacity);
     report = size(report, "arena_capacity", Some(statistics.arena.capacity));
     report = size(report, "page_size", Some(host.page_size as u64));
     report = size(report, "large_page_size", host.large_page_size.map(|bytes| bytes as u64));

@@ -10,6 +10,7 @@
 
 use core::fmt;
 
+use bytemuck::{Pod, Zeroable};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1, StandardNormal};
@@ -33,6 +34,48 @@ enum Shape {
     Exponential { rate: f64 },
     Sequence { start: f64, step: f64 },
     Constant { value: f64 },
+}
+
+/// A distribution and its seed as plain words, in which form they go to worker processes.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Recipe {
+    seed: u64,
+    /// Which shape: its place in [`Shape`], from 0.
+    shape: u64,
+    /// The shape's parameters in their order, zero where it has fewer.
+    parameters: [f64; 2],
+}
+
+impl Recipe {
+    pub(crate) fn new(distribution: Distribution, seed: u64) -> Self {
+        let (shape, parameters) = match distribution.shape {
+            Shape::Uniform { low, high } => (0, [low, high]),
+            Shape::Normal { mean, standard_deviation } => (1, [mean, standard_deviation]),
+            Shape::Exponential { rate } => (2, [rate, 0.0]),
+            Shape::Sequence { start, step } => (3, [start, step]),
+            Shape::Constant { value } => (4, [value, 0.0]),
+        };
+        Self { seed, shape, parameters }
+    }
+
+    /// As [`fill`]. The words come from another process, so they are checked like arguments.
+    ///
+    /// # Errors
+    /// If they are not those of a distribution.
+    pub(crate) fn fill<T: Generated>(&self, chunk: &mut [T], first_index: u64) -> Result<(), ParameterError> {
+        let [first, second] = self.parameters;
+        let distribution = match self.shape {
+            0 => Distribution::uniform(first, second)?,
+            1 => Distribution::normal(first, second)?,
+            2 => Distribution::exponential(first)?,
+            3 => Distribution::sequence(first, second)?,
+            4 => Distribution::constant(first),
+            other => return Err(ParameterError { what: format!("there is no distribution {other}") }),
+        };
+        fill(chunk, distribution, self.seed, first_index);
+        Ok(())
+    }
 }
 
 /// A parameter outside its range.
@@ -322,6 +365,21 @@ mod tests {
         assert_eq!(limits, [0; 3]);
     }
 
+    fn fill_again(chunk: &mut [f64], distribution: Distribution, seed: u64, first_index: u64) {
+        chunk.fill(1.0);
+        Recipe::new(distribution, seed).fill(chunk, first_index).unwrap();
+    }
+
+    #[test]
+    fn recipes_are_checked() {
+        let recipe = |shape, first, second| Recipe { seed: 0, shape, parameters: [first, second] };
+        for wrong in [recipe(0, 1.0, 0.0), recipe(1, f64::NAN, 0.0), recipe(2, -1.0, 0.0), recipe(3, 0.0, f64::NAN)] {
+            assert!(wrong.fill(&mut [0_u8; 3], 0).is_err(), "{wrong:?}");
+        }
+        let error = recipe(5, 0.0, 0.0).fill(&mut [0_u8; 3], 0).unwrap_err();
+        assert_eq!(error.to_string(), "there is no distribution 5");
+    }
+
     #[test]
     fn parameters_are_checked() {
         let (nan, infinity) = (f64::NAN, f64::INFINITY);
@@ -366,6 +424,10 @@ mod tests {
                 fill(piece, distribution, seed, index);
             }
             let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&whole), bits(&parts));
+
+            // So does whoever was given the recipe.
+            fill_again(&mut parts, distribution, seed, first_index);
             prop_assert_eq!(bits(&whole), bits(&parts));
 
             // Other types see the same values.

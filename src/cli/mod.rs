@@ -3,6 +3,7 @@
 pub(crate) mod args;
 pub(crate) mod commands;
 pub(crate) mod distributions;
+pub(crate) mod kernels;
 pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod units;

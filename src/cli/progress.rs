@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,15 @@ const SILENT: Duration = Duration::from_millis(500);
 /// Time between two looks at the counter.
 const STEP: Duration = Duration::from_millis(100);
 
-/// Set by Ctrl-C. Chunks that start later do nothing.
+/// A bar over what is done of the whole.
+const BAR: &str = "{msg} [{bar:32}] {percent:>3}% {binary_bytes_per_sec} {eta} left";
+/// A sign of life where nobody counts.
+const SPINNER: &str = "{spinner} {msg} {elapsed}";
+
+/// Set by Ctrl-C. Chunks that start later on worker threads do nothing.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// What the first interruption calls besides.
+static ON_INTERRUPT: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
 
 /// Makes Ctrl-C, SIGTERM and SIGHUP ask for an orderly end. A second one ends the process at once.
 pub(crate) fn catch_interrupts() -> Result<(), ctrlc::Error> {
@@ -23,7 +31,25 @@ pub(crate) fn catch_interrupts() -> Result<(), ctrlc::Error> {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(1);
         }
+        call_on_interrupt();
     })
+}
+
+fn call_on_interrupt() {
+    // The lock is not held while the action runs.
+    let action = ON_INTERRUPT.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(action) = action {
+        action();
+    }
+}
+
+/// Has the first interruption call `action`, on a thread of its own; calls it here if that has been. The last action stands.
+pub(crate) fn on_interrupt(action: impl FnOnce() + Send + 'static) {
+    *ON_INTERRUPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(action));
+    // Whoever comes second to the lock, this thread or the handler's, sees what the first has written: one of them takes it.
+    if is_interrupted() {
+        call_on_interrupt();
+    }
 }
 
 /// Whether the user asked for the end.
@@ -47,6 +73,15 @@ impl Progress {
 /// Runs `work` over `total` bytes, with a bar on stderr when it takes long and a line about its speed at the end. Where
 /// stderr is no terminal, or `quiet` is asked for, there is neither.
 pub(crate) fn with_progress<R>(label: &str, total: u64, quiet: bool, work: impl FnOnce(&Progress) -> R) -> R {
+    shown(label, total, quiet, BAR, work)
+}
+
+/// As [`with_progress`] for work that cannot say how far it is, such as that of other processes: without the bar.
+pub(crate) fn with_spinner<R>(label: &str, total: u64, quiet: bool, work: impl FnOnce() -> R) -> R {
+    shown(label, total, quiet, SPINNER, |_| work())
+}
+
+fn shown<R>(label: &str, total: u64, quiet: bool, template: &str, work: impl FnOnce(&Progress) -> R) -> R {
     let progress = Progress { done: AtomicU64::new(0) };
     if quiet || !stderr().is_terminal() {
         return work(&progress);
@@ -60,13 +95,13 @@ pub(crate) fn with_progress<R>(label: &str, total: u64, quiet: bool, work: impl 
                 return;
             }
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let template = "{msg} [{bar:32}] {percent:>3}% {binary_bytes_per_sec} {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_message(label.to_owned());
             loop {
                 bar.set_position(counter.done.load(Ordering::Relaxed).min(total));
+                bar.tick();
                 if !matches!(end.recv_timeout(STEP), Err(RecvTimeoutError::Timeout)) {
                     break;
                 }

@@ -21,19 +21,47 @@
 //! # }
 //! ```
 
-macro_rules! folds {
-    ($($ty:ident $name:literal)*) => {
-        $(
-            #[doc = concat!("Kernels over `", $name, "`.")]
-            pub mod $ty {
-                folds!(@items $ty $name);
-            }
-        )*
+use crate::engine::kernel::KernelInfo;
+
+/// Declares reducers and kernels, and with them `list`, which names every one of them: none can be left out.
+macro_rules! listed {
+    (
+        reducers {
+            $(
+                $(#[$reducer_meta:meta])*
+                pub fn $reducer:ident ($($reducer_args:tt)*) -> $accumulator:ty $fold:block
+                combine($left:ident, $right:ident) $combine:block
+            )*
+        }
+        kernels {
+            $($(#[$kernel_meta:meta])* pub fn $kernel:ident ($($kernel_args:tt)*) -> $returned:ty $body:block)*
+        }
+    ) => {
+        crate::reducer! {
+            $(
+                $(#[$reducer_meta])*
+                pub fn $reducer($($reducer_args)*) -> $accumulator $fold
+                combine($left, $right) $combine
+            )*
+        }
+
+        crate::kernel! {
+            $($(#[$kernel_meta])* pub fn $kernel($($kernel_args)*) -> $returned $body)*
+        }
+
+        /// The kernels of this module.
+        pub(super) fn list() -> Vec<&'static super::KernelInfo> {
+            vec![$(crate::Kernel::info($reducer),)* $(crate::Kernel::info($kernel)),*]
+        }
     };
-    (@items $ty:ident $name:literal) => {
+}
+
+/// The kernels that exist for every element type, and those in `kernels`.
+macro_rules! items {
+    ($ty:ident kernels $kernels:tt) => {
         use crate::numeric::{self, Accumulator as _, Element, Stats};
 
-        crate::reducer! {
+        listed! { reducers {
             /// The sum: see [`numeric::sum`].
             pub fn sum(x: &[$ty]) -> <$ty as Element>::Sum { numeric::sum(x) }
             combine(left, right) { left.combine(right) }
@@ -53,7 +81,18 @@ macro_rules! folds {
             /// Count, missing values, extrema, sum, mean and spread: see [`numeric::stats`].
             pub fn stats(x: &[$ty]) -> Stats { numeric::stats(x) }
             combine(left, right) { left.combine(right) }
-        }
+        } kernels $kernels }
+    };
+}
+
+macro_rules! integers {
+    ($($ty:ident $name:literal)*) => {
+        $(
+            #[doc = concat!("Kernels over `", $name, "`.")]
+            pub mod $ty {
+                items!($ty kernels {});
+            }
+        )*
     };
 }
 
@@ -62,8 +101,6 @@ macro_rules! floats {
         $(
             #[doc = concat!("Kernels over `", $name, "`.")]
             pub mod $ty {
-                folds!(@items $ty $name);
-
                 use crate::error::Error;
 
                 /// The parameter of [`affine`].
@@ -86,7 +123,7 @@ macro_rules! floats {
                     pub upper: $ty,
                 }
 
-                crate::kernel! {
+                items! { $ty kernels {
                     /// `y[i] = a * x[i] + b`: see [`numeric::affine`].
                     pub fn affine(x: &[$ty], y: &mut [$ty], p: &Affine) -> Result<(), Error> { numeric::affine(x, y, p.a, p.b) }
 
@@ -115,14 +152,47 @@ macro_rules! floats {
                     pub fn clamp(x: &[$ty], y: &mut [$ty], p: &Bounds) -> Result<(), Error> {
                         numeric::clamp(x, y, p.lower, p.upper)
                     }
-                }
+                } }
             }
         )*
     };
 }
 
-folds! { i8 "i8" i16 "i16" i32 "i32" i64 "i64" u8 "u8" u16 "u16" u32 "u32" u64 "u64" }
-floats! { f32 "f32" f64 "f64" }
+/// The modules, and with them the list of all their kernels.
+macro_rules! modules {
+    (integers { $($integer:ident $integer_name:literal)* } floats { $($float:ident $float_name:literal)* }) => {
+        integers! { $($integer $integer_name)* }
+        floats! { $($float $float_name)* }
+
+        /// Every ready-made kernel of every element type: for [`worker_entry`](crate::worker_entry) and
+        /// [`Builder::kernels`](crate::Builder::kernels) of programs that use many of them.
+        ///
+        /// # Examples
+        /// ```
+        /// use workring::{kernel, kernels};
+        ///
+        /// kernel! {
+        ///     /// Doubles in place.
+        ///     pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
+        /// }
+        ///
+        /// fn main() {
+        ///     // The program's own kernels and all ready-made ones.
+        ///     let known = [&kernels![double][..], &kernels::all()].concat();
+        ///     workring::worker_entry(&known);
+        ///     assert!(known.iter().any(|kernel| kernel.name() == "sqrt"));
+        /// }
+        /// ```
+        pub fn all() -> Vec<&'static KernelInfo> {
+            [$($integer::list(),)* $($float::list()),*].concat()
+        }
+    };
+}
+
+modules! {
+    integers { i8 "i8" i16 "i16" i32 "i32" i64 "i64" u8 "u8" u16 "u16" u32 "u32" u64 "u64" }
+    floats { f32 "f32" f64 "f64" }
+}
 
 /// Lists kernels and reducers for [`worker_entry`](crate::worker_entry) and [`Builder::kernels`](crate::Builder::kernels).
 ///
@@ -143,4 +213,24 @@ macro_rules! kernels {
     ($($kernel:expr),* $(,)?) => {
         &[$($crate::Kernel::info($kernel)),*]
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::engine::kernel::Kernel;
+
+    #[test]
+    fn the_list_has_every_kernel_of_every_type_once() {
+        let all = all();
+        // Five folds over ten types, nine functions over two.
+        assert_eq!(all.len(), 5 * 10 + 9 * 2);
+        let distinct: HashSet<_> = all.iter().map(|info| (info.name(), info.signature_hash())).collect();
+        assert_eq!(distinct.len(), all.len(), "two kernels cannot be told apart");
+        for wanted in [i8::sum.info(), u64::stats.info(), f32::clamp.info(), f64::affine.info()] {
+            assert!(all.iter().any(|info| core::ptr::eq(*info, wanted)), "{wanted:?} is missing");
+        }
+    }
 }

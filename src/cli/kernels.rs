@@ -1,0 +1,123 @@
+//! What the commands do, as kernels: worker processes know functions by name, not closures.
+
+use workring::numeric::{self, Float, Stats};
+use workring::{Batch, Call, Chunking, Element, KernelInfo, Result, SharedBatch};
+
+use super::args::Function;
+use super::distributions::{BLOCK_LEN, Generated, Recipe};
+
+/// Every kernel a command may use.
+pub(crate) fn known() -> Vec<&'static KernelInfo> {
+    let mut known = workring::kernels::all();
+    known.extend(generators());
+    known
+}
+
+/// The folds and generators of an element type. Each blocks until the call is done and gives the same bits as the closures of
+/// worker threads.
+pub(crate) trait Kernels: Element + numeric::Element + Generated {
+    fn stats(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Stats>;
+    fn sum(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Sum>;
+    fn min(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self>;
+    fn max(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self>;
+    fn dot(call: Call<'_>, x: &SharedBatch<Self>, y: &SharedBatch<Self>) -> Result<Self::Sum>;
+    fn generate(call: Call<'_>, y: &mut Batch<Self>, recipe: &Recipe) -> Result<()>;
+}
+
+/// The element-wise functions of a floating point type.
+pub(crate) trait FloatKernels: Kernels + Float {
+    fn map(call: Call<'_>, function: &Function, x: &SharedBatch<Self>, y: &mut Batch<Self>) -> Result<()>;
+}
+
+/// How generated arrays are cut: into whole blocks of the generator, so that none is begun twice.
+pub(crate) const GENERATED: Chunking = Chunking::of(BLOCK_LEN as usize * 8);
+
+macro_rules! kernels {
+    ($($ty:ident)*) => {
+        /// One generator for each element type.
+        mod generator {
+            use workring::{Context, kernel};
+
+            use super::super::distributions::{ParameterError, Recipe};
+
+            $(
+                pub(super) mod $ty {
+                    use super::{Context, ParameterError, Recipe, kernel};
+
+                    kernel! {
+                        /// Fills a chunk with what the recipe gives at its place in the whole array.
+                        pub(in super::super) fn generate(y: &mut [$ty], recipe: &Recipe, context: &mut Context)
+                            -> Result<(), ParameterError> {
+                            recipe.fill(y, context.range().start as u64)
+                        }
+                    }
+                }
+            )*
+        }
+
+        fn generators() -> Vec<&'static KernelInfo> {
+            vec![$(workring::Kernel::info(generator::$ty::generate)),*]
+        }
+
+        $(
+            impl Kernels for $ty {
+                fn stats(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Stats> {
+                    call.reduce(workring::kernels::$ty::stats, x, &())
+                }
+
+                fn sum(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Sum> {
+                    call.reduce(workring::kernels::$ty::sum, x, &())
+                }
+
+                fn min(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self> {
+                    call.reduce(workring::kernels::$ty::min, x, &())
+                }
+
+                fn max(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self> {
+                    call.reduce(workring::kernels::$ty::max, x, &())
+                }
+
+                fn dot(call: Call<'_>, x: &SharedBatch<Self>, y: &SharedBatch<Self>) -> Result<Self::Sum> {
+                    call.reduce(workring::kernels::$ty::dot, (x, y), &())
+                }
+
+                fn generate(call: Call<'_>, y: &mut Batch<Self>, recipe: &Recipe) -> Result<()> {
+                    call.map_chunks(generator::$ty::generate, (), y, recipe, GENERATED)
+                }
+            }
+        )*
+    };
+}
+
+kernels! { i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 }
+
+macro_rules! float_kernels {
+    ($($ty:ident)*) => {
+        $(
+            impl FloatKernels for $ty {
+                fn map(call: Call<'_>, function: &Function, x: &SharedBatch<Self>, y: &mut Batch<Self>) -> Result<()> {
+                    use workring::kernels::$ty::{self as ready, Affine, Bounds};
+                    match *function {
+                        Function::Affine { a, b, .. } => {
+                            call.map(ready::affine, x, y, &Affine { a: a as $ty, b: b as $ty })
+                        }
+                        Function::Sqrt(_) => call.map(ready::sqrt, x, y, &()),
+                        Function::Exp(_) => call.map(ready::exp, x, y, &()),
+                        Function::Ln(_) => call.map(ready::ln, x, y, &()),
+                        Function::Abs(_) => call.map(ready::abs, x, y, &()),
+                        Function::Square(_) => call.map(ready::square, x, y, &()),
+                        Function::Negate(_) => call.map(ready::negate, x, y, &()),
+                        Function::Reciprocal(_) => call.map(ready::reciprocal, x, y, &()),
+                        Function::Clamp { lower, upper, .. } => {
+                            let lower = lower.map_or(<Self as numeric::Element>::SMALLEST, |lower| lower as $ty);
+                            let upper = upper.map_or(<Self as numeric::Element>::LARGEST, |upper| upper as $ty);
+                            call.map(ready::clamp, x, y, &Bounds { lower, upper })
+                        }
+                    }
+                }
+            }
+        )*
+    };
+}
+
+float_kernels! { f32 f64 }
