@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -48,13 +48,16 @@ impl WorkerProcess {
     /// again and keeps no descriptor of the socket open. Descriptors of this process that are closed on exec, as all of
     /// this floor are, do not reach the child. Blocks until the system has started the program.
     ///
+    /// The child leads a process group of its own. Ctrl-C sends its signal to the terminal's foreground group: were the child in
+    /// it, it would die before the program that started it has decided whether to end.
+    ///
     /// A child that wants to [`die_with_parent`] dies with the *thread* that calls this.
     ///
     /// # Errors
     /// [`Error::Io`] if the program cannot be started, for example because it does not exist, or too many files or
     /// processes are there; [`Error::Unsupported`] on kernels before 5.3. No process is left behind.
     pub(crate) fn spawn(command: &mut Command, socket: OwnedFd) -> Result<WorkerProcess> {
-        let spawned = command.stdin(Stdio::from(socket)).spawn();
+        let spawned = command.stdin(Stdio::from(socket)).process_group(0).spawn();
         // The command owns what it was given: while it lived, nobody would see the end of the child's socket.
         command.stdin(Stdio::null());
         let mut child = spawned
@@ -538,6 +541,15 @@ mod tests {
             worker.kill().unwrap();
             assert!(has_ended(worker.pidfd()), "and stays so");
         }
+    }
+
+    #[test]
+    fn a_worker_is_not_in_the_group_that_the_terminal_signals() {
+        let (worker, channel) = start("echo");
+        let pid = Pid::from_raw(worker.pid() as i32).unwrap();
+        assert_eq!(rustix::process::getpgid(Some(pid)).unwrap(), pid);
+        assert_ne!(rustix::process::getpgid(None).unwrap(), pid);
+        drop(channel);
     }
 
     #[test]
