@@ -86,7 +86,7 @@ fn run(
             None => Err(Trouble::Corrupt),
         },
         kind::WHOLE => {
-            let call = call::read(core, index, descriptor).map_err(|_| Trouble::Corrupt)?;
+            let call = call::read(core, index, descriptor).map_err(unresolved)?;
             let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
             let lens = whole(&call, u32::from(who.get()), signals)?;
             // The bit may be left from a worker that died before it finished the job.
@@ -98,6 +98,16 @@ fn run(
         kind::SHARE => share_job(core, who, index, descriptor, deadline),
         kind::ROWS => rows_job(core, who, index, descriptor, deadline),
         _ => Err(Trouble::Corrupt),
+    }
+}
+
+/// Why a call cannot be resolved: its descriptor is damaged, or this process cannot map a file that the call names, because it was
+/// cut short meanwhile or the system refuses.
+fn unresolved(error: Error) -> Trouble {
+    match error {
+        Error::Corrupt { .. } => Trouble::Corrupt,
+        Error::Io { operation, source } => Trouble::Failed(format!("its worker could not {operation}: {source}")),
+        other => Trouble::Failed(format!("its worker could not map a file: {other}")),
     }
 }
 
@@ -227,7 +237,7 @@ fn share_job(
     let (header, _) = core.arena.fan_out(handle, 0).map_err(corrupt)?;
     let (header, ranges) = core.arena.fan_out(handle, header.shares.load(Ordering::Relaxed)).map_err(corrupt)?;
     let plan = Plan::read(header).map_err(corrupt)?;
-    let call = call::read(core, index, descriptor).map_err(corrupt)?;
+    let call = call::read(core, index, descriptor).map_err(unresolved)?;
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
     share.run(header, ranges, descriptor.share.load(Ordering::Relaxed))
@@ -241,7 +251,7 @@ fn rows_job(
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
 ) -> Result<(), Trouble> {
-    let call = call::read(core, index, descriptor).map_err(|_| Trouble::Corrupt)?;
+    let call = call::read(core, index, descriptor).map_err(unresolved)?;
     let rows = usize::try_from(descriptor.fan_out.load(Ordering::Relaxed)).map_err(|_| Trouble::Corrupt)?;
     // A job of rows carries the handles of its parameters and statuses where others carry parameters.
     let [params, statuses, ..] = &descriptor.param;
