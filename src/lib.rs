@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] has workers, a bounded queue and an arena. Arrays live in the arena as [`Batch`]es from the moment they are
 //! made. Work is handed over as a *job*: a descriptor of 128 bytes in shared memory that names a kernel and batches. Handing
-//! over 8 bytes or 8 GiB costs the same. Workers are threads; the memory is laid out so that processes can follow.
+//! over 8 bytes or 8 GiB costs the same. Workers are threads, or processes of their own: see [below](#worker-processes).
 //!
 //! # Example
 //! ```
@@ -45,7 +45,7 @@
 //! | files | [`Engine::map_file`], [`Engine::create_file`] |
 //! | a wish about priority, deadline, chunk length or a full queue | [`Engine::job`], then any of these calls |
 //!
-//! Ready-made kernels are in [`kernels`], their serial forms in [`numeric`].
+//! Ready-made kernels are in [`kernels`](mod@kernels), their serial forms in [`numeric`].
 //!
 //! # Guaranteed
 //!

@@ -88,7 +88,7 @@ pub struct EngineStatistics {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct WorkerStatus {
-    /// Its number among the workers, from 1 on; what [`Context::worker`](crate::Context::worker) gives.
+    /// Its number among the workers, from 1 on; what [`Context::worker_id`](crate::Context::worker_id) gives.
     pub worker: u32,
     /// The process it is, or in whose thread it is; 0 before the first one was started.
     pub pid: u32,

@@ -18,7 +18,7 @@ const KILL_AFTER: Duration = Duration::from_millis(20);
 ///
 /// Call it first in `main`, before threads are started, arguments are read or anything is printed. In a worker it never returns:
 /// the worker runs jobs until the engine closes, and then the process ends. `kernels` are those that this program can run, listed
-/// by [`kernels!`](crate::kernels); they must contain all that are given to [`Builder::kernels`](crate::Builder::kernels).
+/// by [`kernels!`](macro@crate::kernels); they must contain all that are given to [`Builder::kernels`](crate::Builder::kernels).
 ///
 /// A worker is recognised by an environment variable together with a socket as its standard input, so programs that a worker
 /// starts are not taken for workers.
