@@ -51,7 +51,8 @@ macro_rules! listed {
 
         /// The kernels of this module.
         pub(super) fn list() -> Vec<&'static super::KernelInfo> {
-            vec![$(crate::Kernel::info($reducer),)* $(crate::Kernel::info($kernel)),*]
+            use crate::engine::kernel::Kernel;
+            vec![$(Kernel::info($reducer),)* $(Kernel::info($kernel)),*]
         }
     };
 }

@@ -6,35 +6,35 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-fn workring() -> Command {
+pub(crate) fn workring() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_workring"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     workring().args(arguments).output().expect("the command can be started")
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("the command prints UTF-8")
 }
 
-fn succeed(arguments: &[&str]) -> String {
+pub(crate) fn succeed(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
     assert_eq!(text(&output.stderr), "", "{arguments:?}");
     text(&output.stdout).to_owned()
 }
 
-fn json(arguments: &[&str]) -> Value {
+pub(crate) fn json(arguments: &[&str]) -> Value {
     let printed = succeed(arguments);
     assert_eq!(printed.matches('\n').count(), 1, "one line: {printed}");
     serde_json::from_str(&printed).expect("one JSON value")
 }
 
 /// The command fails with status 1, prints nothing on stdout and one line on stderr, which is returned.
-fn fail(arguments: &[&str]) -> String {
+pub(crate) fn fail(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "");
@@ -44,7 +44,7 @@ fn fail(arguments: &[&str]) -> String {
     reason.to_owned()
 }
 
-fn path(folder: &Path, name: &str) -> String {
+pub(crate) fn path(folder: &Path, name: &str) -> String {
     folder.join(name).to_str().expect("test paths are UTF-8").to_owned()
 }
 
@@ -76,8 +76,8 @@ fn read_doubles(file: &Path) -> Vec<f64> {
     bytes[header..].chunks_exact(8).map(|chunk| f64::from_le_bytes(chunk.try_into().expect("eight bytes"))).collect()
 }
 
-const ARRIVALS: &str = "examples/data/flights_arr_delay.npy";
-const DISTANCES: &str = "examples/data/flights_distance.npy";
+pub(crate) const ARRIVALS: &str = "examples/data/flights_arr_delay.npy";
+pub(crate) const DISTANCES: &str = "examples/data/flights_distance.npy";
 
 /// Figures of numpy 2 and of exact sums (Python's math.fsum) over the same files.
 #[test]
@@ -240,6 +240,7 @@ fn wrong_usage_is_status_2_and_help_is_status_0() {
         &["frobnicate"],
         &["stats", ARRIVALS, "--threads", "0"],
         &["stats", ARRIVALS, "--threads", "many"],
+        &["stats", ARRIVALS, "--threads", "1", "--processes", "1"],
         &["reduce", "dot", ARRIVALS],
         &["map", "sqrt", ARRIVALS],
         &["gen", "uniform", "-n", "10", "-o", "x.npy", "--low", "2", "--high", "1"],
@@ -249,7 +250,7 @@ fn wrong_usage_is_status_2_and_help_is_status_0() {
         assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{arguments:?}");
     }
     let help = succeed(&["--help"]);
-    for word in ["stats", "reduce", "map", "gen", "info", "--threads", "--json", "--quiet"] {
+    for word in ["stats", "reduce", "map", "gen", "info", "--threads", "--processes", "--json", "--quiet"] {
         assert!(help.contains(word), "{word} is missing in\n{help}");
     }
     assert!(succeed(&["--version"]).starts_with("workring "));

@@ -2,6 +2,8 @@
 mod batches;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod cli_processes;
 mod errors;
 mod jobs;
 mod lifecycle;
