@@ -87,7 +87,7 @@
 //!   ([`Builder::kill_after`]).
 //! - Inputs are mapped read-only in workers.
 //! - When the program ends, in whatever way, its workers end too, and no shared memory is left.
-//! - Closures cannot go to another process: [`Engine::run`], [`Engine::map_with`] and their like are errors there.
+//! - Closures cannot go to another process: [`Engine::run`], [`Engine::map_with`] and their like need threads in the same engine.
 //! - It protects against accidents, not against attackers: a worker that scribbles over the shared bookkeeping can make jobs
 //!   fail or hang, and one that runs under the same user could do worse without workring.
 //!

@@ -419,9 +419,6 @@ impl Arguments {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.global.threads.is_some() && self.global.processes.is_some() {
-            return Err("--threads and --processes exclude each other: an engine with both is not supported yet".into());
-        }
         match &self.command {
             Command::Map(Function::Clamp { lower: Some(lower), upper: Some(upper), .. }) if lower > upper => {
                 Err(format!("--lower must not lie above --upper, got {lower} and {upper}"))
@@ -492,6 +489,8 @@ mod tests {
         assert_eq!(parse("info").unwrap().command, Command::Info);
         assert_eq!(parse("--processes 3 info").unwrap().global.processes, Some(3));
         assert_eq!(parse("stats a.npy --processes 255").unwrap().global.processes, Some(255));
+        let both = parse("stats a.npy --processes 2 --threads 1").unwrap().global;
+        assert_eq!((both.processes, both.threads), (Some(2), Some(1)));
     }
 
     #[test]
@@ -558,7 +557,6 @@ mod tests {
         assert_usage_error("stats x --threads 256", "1..=255");
         assert_usage_error("stats x --processes 0", "1..=255");
         assert_usage_error("stats x --processes 256", "1..=255");
-        assert_usage_error("--processes 2 stats x --threads 2", "an engine with both is not supported yet");
         assert_usage_error("stats x --capacity 1G", "KiB, MiB, GiB");
         assert_usage_error("reduce dot x", "<FILE2>");
         assert_usage_error("reduce sum x y", "unexpected argument 'y'");
