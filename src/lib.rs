@@ -103,6 +103,7 @@
 #![cfg_attr(workring_loom, allow(dead_code))]
 
 mod error;
+mod fault;
 mod ids;
 mod layout;
 mod lockfree;
@@ -159,6 +160,8 @@ pub fn worker_entry(_kernels: &[&'static KernelInfo]) {}
 pub mod __private {
     pub use crate::engine::frame::Frame;
     pub use crate::engine::kernel::KernelOutcome;
+    #[cfg(all(feature = "fault", target_os = "linux"))]
+    pub use crate::fault;
 }
 
 /// The README's example, compiled and run.

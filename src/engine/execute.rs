@@ -9,6 +9,7 @@ use super::frame::RawSlice;
 use super::options::Priority;
 use super::run::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{
     Descriptor, FailureText, FanOutHeader, MAX_OUTPUTS, RangeLine, fan_out_mode, kind, status,
@@ -59,7 +60,9 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
         // A kernel forked, and this is the child: the job is its parent's.
         core.end_forked_child();
     }
+    fault::point(Point::F22_status_written);
     if let Ok(done) = job::finish(&descriptor.word, has_outcome) {
+        fault::point(Point::F23_done);
         core.serve(index, done);
     }
 }

@@ -12,6 +12,7 @@ use super::options::{Help, Priority};
 use super::{panics, wait};
 use crate::arena::alloc::Block;
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
 use crate::layout::words::{FLAG_OUTCOME, ProgressWord, RangeWord, State};
@@ -131,6 +132,7 @@ pub(crate) fn run_share(
             set_progress(progress().between_chunks());
             return None;
         };
+        fault::point(Point::F38_taken);
         // Relaxed: the word carries no data; a stop seen late costs a chunk.
         if header.stop.load(Ordering::Relaxed) != 0 {
             return None;
@@ -141,7 +143,9 @@ pub(crate) fn run_share(
         }
         match body(chunk) {
             ChunkEnd::Done => {
+                fault::point(Point::F41_run);
                 set_progress(progress().finished());
+                fault::point(Point::F42_counted);
             }
             ChunkEnd::Stop(reason) => {
                 // The first reason stands.

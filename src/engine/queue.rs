@@ -10,6 +10,7 @@ use super::execute::deadline_of;
 use super::options::{OnFull, Priority};
 use super::panics;
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::PRIORITIES;
 use crate::layout::records::{kind, status};
@@ -38,6 +39,7 @@ impl Core {
             // The list is a hint, the word decides. A descriptor that is on the list but not free was scribbled on: it is
             // left out from now on.
             if let Ok(reserved) = job::reserve(&descriptor.word, ParticipantSlot::ORIGIN, 0) {
+                fault::point(Point::F5_reserved);
                 return Some(Draft { core: self, index, descriptor, reserved, published: false });
             }
         }
@@ -140,8 +142,10 @@ impl Core {
         let deadline = if self.config.processes > 0 { deadline_of(draft.descriptor) } else { None };
         let sequence = draft.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
         draft.descriptor.origin.store(sequence, Ordering::Relaxed);
+        fault::point(Point::F6_filled);
         let queued = job::publish(&draft.descriptor.word, draft.reserved);
         draft.published = true;
+        fault::point(Point::F7_queued);
         let reference = JobReference { index: draft.index, generation: queued.generation() };
         let ring = match self.closure_ring(priority.ring()) {
             Some(ring) if call::kind_of(draft.descriptor) == kind::CLOSURE => ring,
@@ -153,6 +157,7 @@ impl Core {
                 return self.take_back(reference, Error::QueueFull { capacity: self.config.queue_capacity });
             }
         }
+        fault::point(Point::F9_pushed);
         // SeqCst: orders the push before the reading of the lifecycle, and before the look at the sleeping workers (F1 of the
         // wake protocol). If this reads "open", the fence of a worker that saw
         // "closing" and then looks at the rings one last time comes after this one and sees the push.

@@ -9,6 +9,7 @@ use super::execute::deadline_of;
 use super::failure;
 use super::fan_out::{repair_share, stop};
 use crate::error::WorkerExit;
+use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{Descriptor, kind, status};
 use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, ParticipantWord, State};
@@ -40,6 +41,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
         // Release: for people who look; what is true of jobs stands in their own words.
         row.word.store(ParticipantWord::new(death.incarnation, ParticipantWord::DEAD).bits(), Ordering::Release);
     }
+    fault::point(Point::F29_dead_stored);
     for (at, descriptor) in core.control.descriptors().iter().enumerate() {
         let index = DescriptorIndex::new(at as u32);
         let word = job::snapshot(&descriptor.word);
@@ -58,8 +60,10 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
         if word.has(FLAG_WAITER) {
             job::call_waiter(&descriptor.wait, core.scope);
         }
+        fault::point(Point::F31_mid_table);
     }
     core.wake_collectors();
+    fault::point(Point::F32_swept);
     core.sleepers().forget(death.slot);
     // A wake-up that was handed to the dead worker died with it, and submitters counted on its search: everybody looks again.
     core.wake_workers();
@@ -77,6 +81,7 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
             with_share(core, descriptor, |_, line| repair_share(line));
         }
         if job::requeue(&descriptor.word, death.slot, death.short_incarnation()).is_some() {
+            fault::point(Point::F30_requeued);
             core.redelivery().mark(index);
         }
         return;

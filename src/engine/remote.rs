@@ -11,6 +11,7 @@ use super::worker;
 use crate::arena::Arena;
 use crate::arena::attached::{Attached, SegmentFile};
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
 use crate::layout::view::Control;
 use crate::os::channel::{Channel, Received, Sent};
@@ -51,8 +52,11 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
         Ok(false) | Err(_) => process::end_at_once(),
     }
     let Ok(channel) = process::take_standard_input().and_then(Channel::from_fd) else { process::end_at_once() };
+    fault::arm_as_told();
+    fault::point(Point::F3_joined);
     match attach(channel, kernels) {
         Ok((core, slot)) => {
+            fault::point(Point::F4_ready);
             worker::work_as_process(&core, slot);
             // The queue is empty and the engine closes.
             std::process::exit(0)
@@ -119,6 +123,7 @@ fn try_attach(channel: &SharedChannel, kernels: &[&'static KernelInfo]) -> Resul
         table[at] = Some(name.find(kernels)?);
     }
     drop(ear);
+    fault::point(Point::F4_received);
     let control_len = usize::try_from(hello.control_len).map_err(|_| refuse("the control segment is too long"))?;
     let arena_len = usize::try_from(hello.arena_len).map_err(|_| refuse("the arena is too long"))?;
     let control = Control::over(Mapping::attach(control_fd, control_len, true)?)?;
@@ -144,6 +149,7 @@ fn try_attach(channel: &SharedChannel, kernels: &[&'static KernelInfo]) -> Resul
         // An engine that does not take the message is gone, or has others to read that make it look.
         let _ = say(&mouth, &message);
     }));
+    fault::point(Point::F4_mapped);
     match say(channel, &FromWorker::Ready)? {
         Sent::Sent => {}
         Sent::WouldBlock | Sent::PeerGone => process::end_at_once(),
@@ -163,6 +169,7 @@ fn fetch(channel: &SharedChannel, segment: u16) -> Result<SegmentFile> {
         Sent::WouldBlock => return Err(lost("it does not read")),
         Sent::PeerGone => process::end_at_once(),
     }
+    fault::point(Point::F35_asked);
     let mut buffer = Vec::new();
     let fds = hear(&channel, &mut buffer)?;
     let answer = FileAnswer::from_bytes(&buffer).filter(|answer| answer.segment == segment);

@@ -3,6 +3,7 @@
 use super::core::{Core, JobReference};
 use super::local::LocalSlot;
 use super::panics;
+use crate::fault::{self, Point};
 use crate::ids::DescriptorIndex;
 use crate::layout::geometry::COLLECTOR_PORT;
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_PORT, FLAG_WAITER, FLAG_WAKER, State, park};
@@ -69,9 +70,11 @@ impl Core {
         if let Some(word) = bits.get(index.get() as usize / 64) {
             word.fetch_or(1 << (index.get() % 64), Ordering::Release);
         }
+        fault::point(Point::F25_collector_bit);
         // AcqRel: pairs with the swap in `serve_collected`. If this swap comes first, that one sees it and with it the bit; if
         // it comes later, it finds the word cleared and calls.
         if port.park.swap(park::NOTIFIED, Ordering::AcqRel) != park::NOTIFIED {
+            fault::point(Point::F25_collector_notified);
             self.call_supervisor();
         }
     }
@@ -113,6 +116,7 @@ impl Core {
     #[inline]
     pub(crate) fn release(&self, index: DescriptorIndex, done: DescriptorWord) {
         if let Some(descriptor) = self.control.descriptor(index) {
+            fault::point(Point::F27_read);
             job::retire(&descriptor.word, done);
             self.return_index(index);
         }

@@ -252,6 +252,7 @@ impl Supervisor {
             // Somebody else took it; that it is gone is certain.
             Ok(None) | Err(_) => WorkerExit::Code(0),
         };
+        crate::fault::point(crate::fault::Point::F33_reaped);
         let at = &mut self.seats[seat];
         let death = Death {
             slot: at.slot,

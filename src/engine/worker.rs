@@ -8,6 +8,7 @@ use super::core::Core;
 use super::execute::execute;
 use super::options::Idle;
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::participant_kind;
 use crate::layout::words::park;
@@ -162,6 +163,7 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
         }
     }
     core.sleepers().retire(me);
+    fault::point(Point::F15_retired);
     // A push that relied on this worker's last search is either seen here or finds it gone.
     if core.has_work() {
         core.notify(CHAIN);
@@ -179,6 +181,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
     loop {
         if let Some(index) = search(core, me, budget.limit(others), &mut budget.flow) {
             sleepers.found_job(me);
+            fault::point(Point::F10_found);
             if core.has_work() {
                 core.notify(CHAIN);
             }
@@ -208,7 +211,9 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             sleepers.resume(me);
             return None;
         }
+        fault::point(Point::F13_rechecked);
         sleepers.sleep(me, |word| core.park(word));
+        fault::point(Point::F15_woken);
         sleepers.resume(me);
         others = 0;
     }

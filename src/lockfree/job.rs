@@ -12,6 +12,7 @@
 //! Running its owner and anybody setting a flag; in Done the holder of the job, or the finisher when the job was detached.
 //! Where exactly one party may write, it stores; everywhere else the word changes by compare-and-swap only.
 
+use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
 use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, MAX_ATTEMPT, State, park};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
@@ -307,6 +308,7 @@ pub(crate) fn notify_waiter(wait_on: &AtomicU32, scope: Scope) {
     // Release (R8), and acquire to stay in order with other notifications: see `sleep_until_done`. A word that is not Parked
     // needs no call: the waiter has yet to swap it, and will see Done when it does.
     if wait_on.swap(park::NOTIFIED, Ordering::AcqRel) == park::PARKED {
+        fault::point(Point::F24_waiter_notified);
         futex::wake_all(wait_on, scope);
     }
 }

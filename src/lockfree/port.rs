@@ -11,6 +11,7 @@
 //!
 //! If F1 comes first the collector sees the bit and does not sleep; if F2 comes first the finisher sees Parked and wakes.
 
+use crate::fault::{self, Point};
 use crate::ids::DescriptorIndex;
 use crate::layout::words::park;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence};
@@ -23,11 +24,13 @@ pub(crate) fn report(park_word: &AtomicU32, bits: &[AtomicU64], index: Descripto
         // Release (R7): that the job is done is visible to whoever collects the bit (A7).
         word.fetch_or(1 << (index.get() % 64), Ordering::Release);
     }
+    fault::point(Point::F24_port_bit);
     // SeqCst fence F1, see the head of this file.
     fence(Ordering::SeqCst);
     if park_word.load(Ordering::Relaxed) == park::PARKED {
         // Relaxed: the bit was set before the fence; several finishers may each make the call, which is only slower.
         park_word.store(park::NOTIFIED, Ordering::Relaxed);
+        fault::point(Point::F24_port_notified);
         futex::wake_all(park_word, scope);
     }
 }
@@ -49,6 +52,7 @@ pub(crate) fn collect(bits: &[AtomicU64], mut each: impl FnMut(DescriptorIndex))
         }
         // Acquire (A7): pairs with R7.
         let mut taken = word.swap(0, Ordering::Acquire);
+        fault::point(Point::F26_collected);
         while taken != 0 {
             let bit = taken.trailing_zeros();
             taken &= taken - 1;

@@ -8,6 +8,7 @@
 //! thus leads to a chunk that is run: were a stolen chunk put back into a word first, another thief could steal it before its
 //! owner came to it, and so on round the circle without anybody ever running it.
 
+use crate::fault::{self, Point};
 use crate::layout::words::RangeWord;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -21,6 +22,7 @@ pub(crate) fn take_front(word: &AtomicU64, announce: impl Fn(u32)) -> Option<u32
         }
         let rest = RangeWord::new(current.next() + 1, current.end());
         announce(current.next());
+        fault::point(Point::F37_announced);
         // Release: the announcement comes before. Nothing else is shared by way of the word: inputs were published with the job
         // (R1), outputs are with its finish (R3). If a thief cut first the exchange fails and the shorter range is tried.
         match word.compare_exchange_weak(current.bits(), rest.bits(), Ordering::Release, Ordering::Relaxed) {
@@ -33,7 +35,9 @@ pub(crate) fn take_front(word: &AtomicU64, announce: impl Fn(u32)) -> Option<u32
 /// Moves the back half (rounded up) of another share's range into the caller's own, which is empty, and takes its first chunk.
 pub(crate) fn steal(own: &AtomicU64, victim: &AtomicU64) -> Option<u32> {
     let stolen = steal_back(victim)?;
+    fault::point(Point::F39_stolen);
     refill(own, RangeWord::new(stolen.next() + 1, stolen.end()));
+    fault::point(Point::F40_refilled);
     Some(stolen.next())
 }
 

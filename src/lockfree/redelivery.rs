@@ -8,6 +8,7 @@
 //! bits and found none moves it on to the next even one, unless it changed since before the first look. So a bit that is set
 //! during the search keeps the summary odd.
 
+use crate::fault::{self, Point};
 use crate::ids::DescriptorIndex;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -36,6 +37,7 @@ impl<'a> Redelivery<'a> {
         let Some(word) = self.bits.get(index.get() as usize / 64) else { return };
         // Release: who sees the bit sees the job queued.
         word.fetch_or(1 << (index.get() % 64), Ordering::Release);
+        fault::point(Point::F30_bit_set);
         let mut summary = self.summary.load(Ordering::Relaxed);
         loop {
             let odd = (summary | 1).wrapping_add(if summary % 2 == 1 { 2 } else { 0 });
@@ -66,10 +68,13 @@ impl<'a> Redelivery<'a> {
                 let bit = left.trailing_zeros();
                 left &= left - 1;
                 let index = DescriptorIndex::new(at as u32 * 64 + bit);
+                fault::point(Point::F19_bit_read);
                 let claimed = claim(index);
+                fault::point_if(claimed, Point::F19_claimed);
                 // AcqRel: if a marker set the bit again before this, its queued job is seen by the check below; if it sets the
                 // bit after this, the bit stays.
                 word.fetch_and(!(1 << bit), Ordering::AcqRel);
+                fault::point(Point::F19_cleared);
                 if claimed {
                     return Some(index);
                 }
@@ -78,6 +83,7 @@ impl<'a> Redelivery<'a> {
                 }
             }
         }
+        fault::point(Point::F19_scanned);
         // Relaxed: only the number matters. It fails when a bit was marked since, and then the bits are worth another look.
         let _ = self.summary.compare_exchange(summary, summary.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
         None

@@ -9,6 +9,7 @@
 //!
 //! The entries are hints as well: the truth about a job is its descriptor word.
 
+use crate::fault::{self, Point};
 use crate::ids::DescriptorIndex;
 use crate::layout::records::RingHeader;
 use crate::layout::words::CellWord;
@@ -100,6 +101,7 @@ impl<'a> Ring<'a> {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
+                    fault::point(Point::F8_cell_filled);
                     Self::advance(&self.header.tail, tail);
                     return Ok(());
                 }
@@ -136,7 +138,9 @@ impl<'a> Ring<'a> {
             let ahead = found.turn().wrapping_sub(turn);
             if ahead == 0 {
                 let Some(index) = found.index() else { return Taken::Empty };
+                fault::point(Point::F16_cell_read);
                 let claimed = claim(index);
+                fault::point_if(claimed, Point::F17_claimed);
                 // Relaxed: the word itself is all that changes hands, and the claim was made on the descriptor before. A
                 // failed exchange means that another participant cleared the cell.
                 let _ = cell.compare_exchange(
@@ -145,8 +149,10 @@ impl<'a> Ring<'a> {
                     Ordering::Relaxed,
                     Ordering::Relaxed,
                 );
+                fault::point(Point::F18_cell_cleared);
                 let next = Self::advance(&self.header.head, head);
                 if claimed {
+                    fault::point(Point::F18_taken);
                     return Taken::Claimed(index);
                 }
                 head = next;

@@ -19,6 +19,7 @@
 //! first, the submitter sees no searcher there, and the worker as parked: it wakes it. Without either fence both may read the
 //! old state and the job would wait for the next submit.
 
+use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{IdleLine, MAX_PARTICIPANTS, PARTICIPANT_WORDS};
 use crate::layout::words::park;
@@ -86,6 +87,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         if let Some(park_word) = (self.park_word)(me) {
             // Relaxed, all three: the fence orders them before the check of the rings.
             park_word.store(park::PARKED, Ordering::Relaxed);
+            fault::point(Point::F12_parked);
         }
         self.line.idle[word].fetch_or(bit, Ordering::Relaxed);
         self.line.searching[word].fetch_and(!bit, Ordering::Relaxed);
@@ -178,7 +180,9 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
                 if taken.is_err() {
                     return 0;
                 }
+                fault::point(Point::F10_pending);
                 futex::wake_all(park_word, self.scope);
+                fault::point(Point::F11_called);
                 // Only after the call may others rely on it. If the worker is already running this fails, which is fine.
                 let _ = park_word.compare_exchange(park::PENDING, park::NOTIFIED, Ordering::Relaxed, Ordering::Relaxed);
                 *looking += 1;

@@ -12,20 +12,21 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("ids", &[]),
     ("sync", &[]),
+    ("fault", &[]),
     // Floor 1: what the system does. It knows no layout and no policy.
     ("os", &["error", "sync", "os"]),
     // Floor 2: what the bytes mean. Only the view knows that they lie in a mapping.
     ("layout", &["error", "ids", "sync", "layout"]),
     ("layout/view.rs", &["error", "ids", "sync", "layout", "os::map"]),
     // Floor 3: the protocols. They know no mapping, no process and no kernel.
-    ("lockfree", &["ids", "sync", "layout::records", "layout::words", "lockfree"]),
+    ("lockfree", &["ids", "sync", "fault", "layout::records", "layout::words", "lockfree"]),
     ("lockfree/mod.rs", &["os::futex"]),
     // Floor 4: memory, which knows no jobs; formats and numbers, which know nothing but errors.
     ("arena", &["error", "os", "layout::records", "arena"]),
     ("formats", &["error", "formats"]),
     ("numeric", &["error", "numeric"]),
     // Floor 5: jobs. They know no files and no numbers.
-    ("engine", &["error", "ids", "sync", "os", "layout", "lockfree", "arena", "engine", "kernel", "reducer"]),
+    ("engine", &["error", "ids", "sync", "fault", "os", "layout", "lockfree", "arena", "engine", "kernel", "reducer"]),
     // Floor 6: the front, which knows everything below it.
     (
         "front",
