@@ -147,7 +147,9 @@ pub(crate) fn point_if(reached: bool, at: Point) {
 }
 
 #[cfg(all(feature = "fault", target_os = "linux", not(workring_loom)))]
-pub use armed::{arm, arm_as_told, name, point};
+pub(crate) use armed::arm_as_told;
+#[cfg(all(feature = "fault", target_os = "linux", not(workring_loom)))]
+pub use armed::{arm, name, point};
 
 #[cfg(all(feature = "fault", target_os = "linux", not(workring_loom)))]
 mod armed {
@@ -178,7 +180,7 @@ mod armed {
     ///
     /// # Panics
     /// When the variable says what cannot be understood: a test that waits for a fault must not pass without one.
-    pub fn arm_as_told() {
+    pub(crate) fn arm_as_told() {
         if let Some((what, mark)) = std::env::var("WORKRING_FAULT").ok().zip(std::env::var_os("WORKRING_FAULT_MARK")) {
             arm(&what, mark.into());
         }

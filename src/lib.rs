@@ -160,8 +160,11 @@ pub fn worker_entry(_kernels: &[&'static KernelInfo]) {}
 pub mod __private {
     pub use crate::engine::frame::Frame;
     pub use crate::engine::kernel::KernelOutcome;
+    /// Points at which the project's own tests make processes die.
     #[cfg(all(feature = "fault", target_os = "linux"))]
-    pub use crate::fault;
+    pub mod fault {
+        pub use crate::fault::{POINTS, Point, arm, name, point};
+    }
 }
 
 /// The README's example, compiled and run.

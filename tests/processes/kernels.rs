@@ -174,7 +174,8 @@ reducer! {
 pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
     static LISTED: std::sync::OnceLock<Vec<&'static KernelInfo>> = std::sync::OnceLock::new();
     LISTED.get_or_init(|| {
-        kernels![
+        #[cfg_attr(not(feature = "fault"), expect(unused_mut, reason = "nothing to add"))]
+        let mut listed = kernels![
             affine,
             below,
             slow_affine,
@@ -193,6 +194,9 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             sum,
             workring::kernels::f64::sum,
         ]
-        .to_vec()
+        .to_vec();
+        #[cfg(feature = "fault")]
+        listed.extend(crate::faults::kernels());
+        listed
     })
 }

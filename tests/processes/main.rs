@@ -5,6 +5,8 @@
 mod calls;
 #[cfg(target_os = "linux")]
 mod deaths;
+#[cfg(all(feature = "fault", target_os = "linux"))]
+mod faults;
 #[cfg(target_os = "linux")]
 mod kernels;
 #[cfg(target_os = "linux")]
@@ -20,13 +22,16 @@ fn main() {
     support::play_a_role();
     let arguments = libtest_mimic::Arguments::from_args();
     let tests = [calls::tests(), deaths::tests(), limits::tests(), madness::tests()].concat();
-    let trials = tests.into_iter().map(|(name, test)| {
+    let trial = |name: String, test: Box<dyn FnOnce() + Send>| {
         libtest_mimic::Trial::test(name, move || {
             support::watched(test);
             Ok(())
         })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit()
+    };
+    let mut trials: Vec<_> = tests.into_iter().map(|(name, test)| trial(name.into(), Box::new(test))).collect();
+    #[cfg(feature = "fault")]
+    trials.extend(faults::tests().into_iter().map(|(name, test)| trial(name, test)));
+    libtest_mimic::run(&arguments, trials).exit()
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -17,17 +17,26 @@ const ROLE: &str = "WORKRING_TEST_ROLE";
 
 pub(crate) type Tests = Vec<(&'static str, fn())>;
 
+/// The limit of this run: the soak may have been asked to take longer.
+fn limit() -> Duration {
+    #[cfg(feature = "fault")]
+    return LIMIT + Duration::from_millis(500) * crate::faults::kills_wanted();
+    #[cfg(not(feature = "fault"))]
+    LIMIT
+}
+
 /// Runs a test on a thread of its own; a hang is a failure.
-pub(crate) fn watched(test: fn()) {
+pub(crate) fn watched(test: Box<dyn FnOnce() + Send>) {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        let result = std::panic::catch_unwind(test);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
         let _ = sender.send(result);
     });
-    match receiver.recv_timeout(LIMIT) {
+    let limit = limit();
+    match receiver.recv_timeout(limit) {
         Ok(Ok(())) => {}
         Ok(Err(payload)) => std::panic::resume_unwind(payload),
-        Err(RecvTimeoutError::Timeout) => panic!("the test hangs: it is not over after {LIMIT:?}"),
+        Err(RecvTimeoutError::Timeout) => panic!("the test hangs: it is not over after {limit:?}"),
         Err(RecvTimeoutError::Disconnected) => panic!("the test's thread ended without a result"),
     }
 }
@@ -126,6 +135,12 @@ pub(crate) fn play_a_role() {
     match role.as_str() {
         "engine" => crate::deaths::be_an_engine(),
         "forgetful" => crate::limits::forget_the_entry(),
+        #[cfg(feature = "fault")]
+        "soak" => crate::faults::be_a_soak(),
+        #[cfg(feature = "fault")]
+        role if role.starts_with("engine_with_fault ") => {
+            crate::faults::be_an_engine_with_fault(&role["engine_with_fault ".len()..]);
+        }
         other => panic!("no role {other}"),
     }
     std::process::exit(0);
