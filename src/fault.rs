@@ -2,9 +2,9 @@
 //!
 //! Recovery is about what lies between two steps. A kill from outside hardly ever falls there, so the steps themselves have
 //! *points*, and a test names the one at which a worker process shall fall: by the variable `WORKRING_FAULT`, of the form
-//! `point:hit:what`, where `hit` counts from 1 and `what` is `kill` (the process sends itself SIGKILL) or `stop` (SIGSTOP;
+//! `point:hit:what`, where `hit` counts from 1 in each process and `what` is `kill` (the process sends itself SIGKILL) or `stop` (SIGSTOP;
 //! somebody else lets it go on). `WORKRING_FAULT_MARK` names a file: the process that is about to fall renames it, with its
-//! process id appended as an extension, and does not fall if it cannot. So one process of many falls, once, and its replacement
+//! process id appended as an extension, and does not fall if it cannot. Hits count while the file is there. So one process of many falls, once, and its replacement
 //! does not; and the test knows that the point was reached.
 //!
 //! Without the feature `fault`, under the model checker and on systems without worker processes a point is nothing at all. With
@@ -222,8 +222,8 @@ mod armed {
     impl Plan {
         #[cold]
         fn hit(&self) {
-            // Once it is zero it stays so, by the wrap only after 2^32 hits.
-            if self.hits_left.fetch_sub(1, Ordering::Relaxed) != 1 {
+            // A count that has passed zero comes back to it after 2^32 hits only, and the mark is gone by then.
+            if !self.mark.exists() || self.hits_left.fetch_sub(1, Ordering::Relaxed) != 1 {
                 return;
             }
             let fallen = self.mark.with_extension(std::process::id().to_string());

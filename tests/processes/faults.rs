@@ -122,7 +122,12 @@ fn test_point(point: Point) {
                 fall_as_a_replacement(point, what);
             }
             Place::Close => fall_at_work(point, 1, what),
-            Place::Work | Place::AfterDeath => [1, 3].into_iter().for_each(|hit| fall_at_work(point, hit, what)),
+            Place::Work | Place::AfterDeath => {
+                [1, 3].into_iter().for_each(|hit| fall_at_work(point, hit, what));
+                if what == "kill" && place(point) == Place::Work {
+                    fall_for_good(point);
+                }
+            }
             Place::Engine | Place::EngineAfterDeath => {
                 [1, 3].into_iter().for_each(|hit| engine_falls(point, hit, what));
             }
@@ -330,8 +335,8 @@ fn deaths(engine: &Engine) -> u32 {
 }
 
 /// An engine of two workers, the first of which that passes `point` for the `hit`th time falls.
-fn engine_with_fault(mark: &Mark, point: Point, hit: u32, what: &str) -> Checked {
-    let program = WorkerProgram::this()
+fn engine_with_fault(mark: &Mark, program: WorkerProgram, point: Point, hit: u32, what: &str) -> Checked {
+    let program = program
         .environment("WORKRING_FAULT", format!("{}:{hit}:{what}", fault::name(point)))
         .environment("WORKRING_FAULT_MARK", mark.path());
     // Workers that park at once pass the points of sleeping and waking often.
@@ -352,7 +357,7 @@ fn fall_at_work(point: Point, hit: u32, what: &str) {
     mark.arm();
     let reviver = (what == "stop").then(|| Reviver::new(&mark));
     {
-        let engine = engine_with_fault(&mark, point, hit, what);
+        let engine = engine_with_fault(&mark, WorkerProgram::this(), point, hit, what);
         let load = Load::new(&engine);
         if place(point) == Place::Close {
             load.round(&engine);
@@ -388,6 +393,32 @@ fn fall_at_work(point: Point, hit: u32, what: &str) {
     assert!(mark.fallen().is_some(), "{row}: the point was not reached");
 }
 
+/// A worker falls that cannot be replaced: the other one alone finishes what both were doing. Replacements, which look at
+/// everything when they start, would hide that it was not woken.
+fn fall_for_good(point: Point) {
+    let mark = Mark::new();
+    {
+        let program = mark.folder.path().join("worker");
+        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
+        let engine = engine_with_fault(&mark, WorkerProgram::at(&program), point, 1, "kill");
+        std::fs::remove_file(&program).unwrap();
+        let load = Load::new(&engine);
+        assert_eq!(load.round(&engine), 0);
+        mark.arm();
+        let mut failed = 0;
+        for _ in 0..ROUNDS_MAX {
+            failed += load.round(&engine);
+            if mark.fallen().is_some() {
+                break;
+            }
+        }
+        assert!(mark.fallen().is_some(), "{} for good: the point was not reached", fault::name(point));
+        assert!(failed <= 1, "{failed} jobs failed of one death");
+        eventually("one worker is left", || engine.pids().len() == 1);
+        assert_eq!(load.round(&engine), 0, "jobs failed though nobody died");
+    }
+}
+
 /// Kills the worker of the first row every few milliseconds; the other one thus lives long enough to pass a point three times.
 fn kill_first(engine: &Engine, enough: &AtomicBool) -> u32 {
     let mut killed = 0;
@@ -416,7 +447,7 @@ fn fall_at_the_start(point: Point, what: &str) {
         return;
     }
     {
-        let engine = engine_with_fault(&mark, point, 1, what);
+        let engine = engine_with_fault(&mark, WorkerProgram::this(), point, 1, what);
         assert!(mark.fallen().is_some() || point == Point::F4_ready, "the point was not reached");
         let load = Load::new(&engine);
         load.round(&engine);
@@ -431,7 +462,7 @@ fn fall_as_a_replacement(point: Point, what: &str) {
     let mark = Mark::new();
     let reviver = (what == "stop").then(|| Reviver::new(&mark));
     {
-        let engine = engine_with_fault(&mark, point, 1, what);
+        let engine = engine_with_fault(&mark, WorkerProgram::this(), point, 1, what);
         let load = Load::new(&engine);
         assert_eq!(load.round(&engine), 0);
         mark.arm();
