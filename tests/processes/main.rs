@@ -28,10 +28,10 @@ fn main() {
             Ok(())
         })
     };
-    let mut trials: Vec<_> = tests.into_iter().map(|(name, test)| trial(name.into(), Box::new(test))).collect();
+    let trials = tests.into_iter().map(|(name, test)| trial(name.into(), Box::new(test)));
     #[cfg(feature = "fault")]
-    trials.extend(faults::tests().into_iter().map(|(name, test)| trial(name, test)));
-    libtest_mimic::run(&arguments, trials).exit()
+    let trials = trials.chain(faults::tests().into_iter().map(|(name, test)| trial(name, test)));
+    libtest_mimic::run(&arguments, trials.collect()).exit()
 }
 
 #[cfg(not(target_os = "linux"))]
