@@ -613,7 +613,9 @@ fn kill_at_random(engine: &Engine) {
         let alive: Vec<u32> =
             engine.workers().iter().filter(|worker| worker.is_alive).map(|worker| worker.pid).collect();
         if let Some(&pid) = alive.get((random >> 32) as usize % alive.len().max(1)) {
-            killed += u32::from(kill(pid));
+            assert!(kill(pid), "a worker that was not killed is gone");
+            killed += 1;
+            eventually("the death is noticed", || deaths(engine) == killed);
         }
     }
 }
