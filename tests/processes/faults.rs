@@ -126,6 +126,7 @@ fn test_point(point: Point) {
                 [1, 3].into_iter().for_each(|hit| fall_at_work(point, hit, what));
                 if what == "kill" && place(point) == Place::Work {
                     fall_for_good(point);
+                    fall_in_each_kind(point);
                 }
             }
             Place::Engine | Place::EngineAfterDeath => {
@@ -206,6 +207,16 @@ fn state_of(pid: u32) -> Option<char> {
     stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
+/// Kinds of jobs that are told of their end in different ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Calls,
+    Sets,
+    Dropped,
+    Awaited,
+    Waited,
+}
+
 /// What the load's jobs of two batches hold.
 type InAndOut = Held<(SharedBatch<f64>, Batch<f64>)>;
 
@@ -269,6 +280,24 @@ impl Load {
             }
         }
         failed
+    }
+
+    /// Jobs of one kind only; otherwise as [`Load::round`].
+    fn only(&self, kind: Kind, engine: &Engine) -> u32 {
+        let again = engine.job().retry(Retry::up_to(30));
+        let count_up_once = || engine.submit(count_up, engine.batch::<u64>(1000).unwrap(), ()).unwrap();
+        match kind {
+            Kind::Calls => self.calls(engine, &again),
+            Kind::Sets => self.collect(engine, &again),
+            Kind::Dropped => {
+                let before = engine.statistics().arena.in_use;
+                (0..4).for_each(|_| drop(count_up_once()));
+                eventually("dropped jobs are freed", || engine.statistics().arena.in_use == before);
+            }
+            Kind::Awaited => return check_in_place(pollster::block_on(count_up_once())),
+            Kind::Waited => return check_in_place(count_up_once().wait()),
+        }
+        0
     }
 
     /// The calls that block.
@@ -391,6 +420,34 @@ fn fall_at_work(point: Point, hit: u32, what: &str) {
     }
     drop(reviver);
     assert!(mark.fallen().is_some(), "{row}: the point was not reached");
+}
+
+/// A worker falls in a job of each kind that passes the point: who is told of the end, and how, differs.
+fn fall_in_each_kind(point: Point) {
+    let (mark, mut fell) = (Mark::new(), 0);
+    let engine = engine_with_fault(&mark, WorkerProgram::this(), point, 1, "kill");
+    let load = Load::new(&engine);
+    for kind in [Kind::Calls, Kind::Sets, Kind::Dropped, Kind::Awaited, Kind::Waited] {
+        mark.arm();
+        let mut failed = 0;
+        for _ in 0..5 {
+            failed += load.only(kind, &engine);
+            if mark.fallen().is_some() {
+                break;
+            }
+        }
+        // Not every kind passes every point. Who cannot take the mark away falls at this very moment.
+        if std::fs::remove_file(mark.path()).is_err() {
+            fell += 1;
+            let pid = mark.fallen().expect("a mark that is gone was renamed");
+            std::fs::remove_file(mark.path().with_extension(pid.to_string())).unwrap();
+        }
+        assert!(failed <= 1, "{kind:?}: {failed} jobs failed of one death");
+        eventually("the death is noticed", || deaths(&engine) == fell);
+        goes_on(&engine, &load, fell);
+    }
+    drop(load);
+    eventually("nothing is left in the arena", || engine.statistics().arena.in_use == 0);
 }
 
 /// A worker falls that cannot be replaced: the other one alone finishes what both were doing. Replacements, which look at
