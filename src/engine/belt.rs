@@ -45,7 +45,6 @@ impl Core {
 
     /// Gives up: nothing can be run any more. Queued jobs end, submitters that wait for room are told. The supervisor ends all
     /// worker processes.
-    #[cfg(target_os = "linux")]
     pub(crate) fn give_up(&self, reason: Broken) {
         if self.broken.set(reason).is_err() {
             return;
@@ -59,7 +58,6 @@ impl Core {
     }
 
     /// Says that no worker process runs any more.
-    #[cfg(target_os = "linux")]
     pub(crate) fn set_quiet(&self) {
         if self.quiet.swap(1, Ordering::AcqRel) == 1 {
             return;
@@ -93,7 +91,6 @@ impl Core {
     pub(crate) fn found_bad_cell(&self, found: u64) {
         match self.bell.get() {
             Some(bell) if !self.is_origin() => bell(Call::Corrupt { found }),
-            #[cfg(target_os = "linux")]
             Some(_) => self.give_up(Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found }),
             // Without worker processes nobody else writes there: the other rings still give jobs.
             _ => {}
@@ -148,14 +145,11 @@ impl Core {
 
     /// Breaks the engine off: a job's word holds what nobody writes.
     pub(crate) fn found_corrupt(&self, reference: JobReference, word: DescriptorWord) {
-        #[cfg(target_os = "linux")]
         self.give_up(Broken::Corrupt {
             what: "word of a job",
             offset: self.control.offset_of_descriptor(reference.index),
             expected: u64::from(reference.generation),
             found: word.bits(),
         });
-        #[cfg(not(target_os = "linux"))]
-        let _ = (reference, word);
     }
 }

@@ -27,7 +27,6 @@ pub(crate) mod panics;
 #[cfg(target_os = "linux")]
 pub(crate) mod process_group;
 mod queue;
-#[cfg(target_os = "linux")]
 pub(crate) mod recovery;
 #[cfg(target_os = "linux")]
 pub(crate) mod remote;

@@ -1,12 +1,14 @@
 //! How the worker processes of an engine are started: program, arguments, environment, limits, kernels.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use super::handshake::KernelName;
 use super::remote::WORKER_VARIABLE;
 use crate::error::Result;
-use crate::os::process::Limits;
+use crate::os::process::{Limits, WorkerProcess};
 
 /// How worker processes are started.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,8 @@ pub(crate) struct ProcessGroup {
     pub(crate) arguments: Vec<std::ffi::OsString>,
     pub(crate) environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
     pub(crate) directory: Option<std::path::PathBuf>,
+    /// Whether what workers print is passed on line by line, each with the worker's number before it.
+    pub(crate) prefix_output: bool,
     /// How long a kernel may go on after it was told to stop, before its process is killed.
     pub(crate) kill_after: Duration,
 }
@@ -43,6 +47,66 @@ impl ProcessGroup {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
+        if self.prefix_output {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
         Ok(command)
+    }
+}
+
+/// The longest line that is passed on whole.
+const LINE_LEN_MAX: u64 = 8192;
+
+/// Passes on what a worker prints, until it ends: standard output to standard output, standard error to standard error. Does
+/// nothing for a worker whose output was not piped.
+pub(super) fn pass_on_output(process: &mut WorkerProcess, worker: u16) {
+    let prefix = format!("worker {worker} [{}]: ", process.pid());
+    let (output, error) = process.take_outputs();
+    // Without a thread the worker's output is lost, and it is told so by a closed pipe; the engine goes on.
+    if let Some(output) = output {
+        let prefix = prefix.clone();
+        let _ = thread::Builder::new()
+            .name(format!("workring-out-{worker}"))
+            .spawn(move || pass_on(output, &prefix, |line| std::io::stdout().lock().write_all(line)));
+    }
+    if let Some(error) = error {
+        let _ = thread::Builder::new()
+            .name(format!("workring-err-{worker}"))
+            .spawn(move || pass_on(error, &prefix, |line| std::io::stderr().lock().write_all(line)));
+    }
+}
+
+/// Reads lines until the end and writes each with the prefix, in one piece; a line that is too long is cut into several.
+fn pass_on(from: impl Read, prefix: &str, mut write: impl FnMut(&[u8]) -> std::io::Result<()>) {
+    let mut from = BufReader::new(from);
+    loop {
+        let mut line = prefix.as_bytes().to_vec();
+        match from.by_ref().take(LINE_LEN_MAX).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        if line.last() != Some(&b'\n') {
+            line.push(b'\n');
+        }
+        // Nobody reads what this process prints: the worker may print all the same.
+        let _ = write(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_gets_its_prefix_and_long_ones_are_cut() {
+        let long = "x".repeat(LINE_LEN_MAX as usize + 5);
+        let text = format!("one\n\n{long}\nlast");
+        let mut lines = Vec::new();
+        pass_on(text.as_bytes(), "w: ", |line| {
+            lines.push(String::from_utf8(line.to_vec()).unwrap());
+            Ok(())
+        });
+        let cut = format!("w: {}\n", "x".repeat(LINE_LEN_MAX as usize));
+        assert_eq!(lines, ["w: one\n", "w: \n", &cut, "w: xxxxx\n", "w: last\n"]);
     }
 }

@@ -56,7 +56,6 @@ impl Core {
     }
 
     /// Wakes every thread that collects finished jobs, whatever the words say.
-    #[cfg(target_os = "linux")]
     pub(super) fn wake_collectors(&self) {
         for number in 0..COLLECTOR_PORT {
             if let Some((port, _)) = self.control.port(number) {

@@ -16,7 +16,7 @@ use super::belt::Broken;
 use super::core::Core;
 use super::execute::deadline_of;
 use super::handshake::{FileAnswer, FromWorker, Hello};
-use super::process_group::ProcessGroup;
+use super::process_group::{ProcessGroup, pass_on_output};
 use super::recovery::{self, Death};
 use super::worker;
 use crate::error::{Error, Result, WorkerExit};
@@ -367,6 +367,7 @@ impl Supervisor {
         };
         let (channel, socket) = Channel::pair()?;
         let mut process = WorkerProcess::spawn(&mut self.group.command()?, socket)?;
+        pass_on_output(&mut process, seat.slot.get());
         if let Some(row) = core.control.participant(seat.slot) {
             row.pid.store(process.pid(), Ordering::Relaxed);
             row.kind.store(participant_kind::PROCESS, Ordering::Relaxed);

@@ -50,6 +50,7 @@ pub struct WorkerProgram {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
+    prefix_output: bool,
     limits: Limits,
 }
 
@@ -79,6 +80,13 @@ impl WorkerProgram {
     /// The workers' working directory; that of this process unless stated.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
+        self
+    }
+
+    /// Passes on what workers print line by line, with the worker's number and process id before each line, instead of letting
+    /// them write to this program's own output, where their lines may mix. Lines of more than 8 KiB are cut.
+    pub fn prefix_output(mut self) -> Self {
+        self.prefix_output = true;
         self
     }
 
@@ -135,9 +143,9 @@ impl WorkerOptions {
         if self.kernels.is_empty() {
             return Err(Error::invalid("worker processes need kernels: list them with Builder::kernels(kernels![..])"));
         }
-        let WorkerProgram { program, arguments, environment, directory, limits } = self.program.clone();
+        let WorkerProgram { program, arguments, environment, directory, prefix_output, limits } = self.program.clone();
         let kernels = self.kernels.iter().map(|info| KernelName::of(info)).collect::<Result<Vec<_>>>()?;
         let kill_after = self.kill_after;
-        Ok(ProcessGroup { kernels, limits, program, arguments, environment, directory, kill_after })
+        Ok(ProcessGroup { kernels, limits, program, arguments, environment, directory, prefix_output, kill_after })
     }
 }

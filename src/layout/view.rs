@@ -132,7 +132,6 @@ impl Control {
     }
 
     /// Where a descriptor lies in the segment, in bytes, for messages.
-    #[cfg(target_os = "linux")]
     pub(crate) fn offset_of_descriptor(&self, index: DescriptorIndex) -> u64 {
         self.geometry.descriptors.offset + u64::from(index.get()) * size_of::<Descriptor>() as u64
     }

@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -79,6 +79,11 @@ impl WorkerProcess {
     /// The number of the process. It names this process until it is reaped.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The reading ends of the standard output and error of a child whose command piped them; `None` the second time.
+    pub(crate) fn take_outputs(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
+        (self.child.stdout.take(), self.child.stderr.take())
     }
 
     /// A descriptor that is ready once the process has ended, and stays so.

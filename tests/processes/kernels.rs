@@ -81,6 +81,13 @@ kernel! {
         }
     }
 
+    /// Says something on both streams.
+    pub(crate) fn talk(y: &mut [u64], p: &u64) {
+        println!("said {p}");
+        eprintln!("warned {p}");
+        y[0] = *p;
+    }
+
     /// Comes back twice.
     pub(crate) fn forking(y: &mut [u64]) {
         // SAFETY: the child runs nothing but this kernel's end; it has one thread, as the worker has.
@@ -182,6 +189,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             increment,
             scribble,
             forking,
+            talk,
             process_id,
             slow_process_id,
             die,

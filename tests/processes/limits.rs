@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use workring::{Engine, Error, WorkerProgram, kernels};
 
-use crate::kernels::{affine, allocate, increment, look_around};
+use crate::kernels::{affine, allocate, increment, look_around, talk};
 use crate::support::{Checked, Tests, eventually, kill, start_role};
 
 pub(crate) fn tests() -> Tests {
@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Tests {
         ("limits::another_kernel_of_the_same_name_is_refused", another_kernel_of_the_same_name_is_refused),
         ("limits::no_kernels_and_private_memory_are_refused", no_kernels_and_private_memory_are_refused),
         ("limits::workers_live_where_and_how_they_are_told", workers_live_where_and_how_they_are_told),
+        ("limits::what_workers_print_says_who_printed_it", what_workers_print_says_who_printed_it),
         ("limits::a_worker_over_its_memory_fails_its_job", a_worker_over_its_memory_fails_its_job),
         ("limits::workers_have_few_descriptors_open", workers_have_few_descriptors_open),
         ("limits::jobs_fail_when_no_worker_can_be_started", jobs_fail_when_no_worker_can_be_started),
@@ -103,6 +104,30 @@ fn workers_live_where_and_how_they_are_told() {
     let engine = Checked::with(1, |builder| builder.worker_program(program));
     let seen = engine.submit(look_around, engine.batch::<i64>(5).unwrap(), ()).unwrap().wait().unwrap();
     assert_eq!((seen[0], seen[1], seen[3], seen[4]), (7, 1, 1, 1), "nice, variable, folder, cores");
+}
+
+/// The role of a program whose workers print.
+pub(crate) fn let_workers_talk() {
+    let builder = Engine::builder().processes(2).kernels(crate::kernels::ALL()).capacity(1 << 24);
+    let engine = builder.worker_program(WorkerProgram::this().prefix_output()).build().unwrap();
+    for turn in 0..10 {
+        engine.submit(talk, engine.batch::<u64>(1).unwrap(), turn).unwrap().wait().unwrap();
+    }
+    engine.close(Duration::from_secs(10)).unwrap();
+    // The threads that pass lines on end a moment after the workers.
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+fn what_workers_print_says_who_printed_it() {
+    let output = start_role("talkative").wait_with_output().unwrap();
+    for (stream, word) in [(&output.stdout, "said"), (&output.stderr, "warned")] {
+        let text = String::from_utf8_lossy(stream);
+        for turn in 0..10 {
+            let ending = format!("]: {word} {turn}");
+            let line = text.lines().find(|line| line.ends_with(&ending));
+            assert!(line.is_some_and(|line| line.starts_with("worker ")), "no line {ending:?} in:\n{text}");
+        }
+    }
 }
 
 fn a_worker_over_its_memory_fails_its_job() {
