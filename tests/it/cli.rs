@@ -240,7 +240,7 @@ fn wrong_usage_is_status_2_and_help_is_status_0() {
         &["frobnicate"],
         &["stats", ARRIVALS, "--threads", "0"],
         &["stats", ARRIVALS, "--threads", "many"],
-        &["stats", ARRIVALS, "--threads", "1", "--processes", "1"],
+        &["stats", ARRIVALS, "--processes", "many"],
         &["reduce", "dot", ARRIVALS],
         &["map", "sqrt", ARRIVALS],
         &["gen", "uniform", "-n", "10", "-o", "x.npy", "--low", "2", "--high", "1"],
