@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 
+use crossbeam_utils::CachePadded;
+
 use super::belt::Broken;
 use super::kernel::{KernelInfo, registered};
 use super::local::{LocalSlot, LocalTable};
@@ -117,7 +119,8 @@ pub(crate) struct Core {
     pub(crate) arena: Arc<Arena>,
     pub(crate) local: LocalTable,
     pub(crate) config: EngineConfig,
-    pub(super) free: FreeList,
+    /// On lines of its own: submitters write it for every job, and workers read what would lie beside it.
+    pub(super) free: CachePadded<FreeList>,
     pub(super) space: Space,
     /// Closures, where worker processes share the other rings.
     closure_rings: Option<[PrivateRing; PRIORITIES]>,
@@ -153,7 +156,7 @@ impl Core {
         let control = Control::create(config.queue_capacity, participants.unwrap_or(u32::MAX))?;
         Ok(Self {
             local: LocalTable::new(config.queue_capacity),
-            free: FreeList::full(config.queue_capacity),
+            free: CachePadded::new(FreeList::full(config.queue_capacity)),
             control,
             arena,
             config,
@@ -181,7 +184,7 @@ impl Core {
         panics::install_hook();
         Self {
             local: LocalTable::new(0),
-            free: FreeList::full(0),
+            free: CachePadded::new(FreeList::full(0)),
             control,
             arena,
             config,
