@@ -14,8 +14,7 @@
 macro_rules! points {
     ($($(#[doc = $text:literal])+ $name:ident,)+) => {
         /// Where a process can fall. The numbers are those of the project's list of faults.
-        // A point has the same name in the code, in the variable and in the output of the tests.
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "a point has one name in the code, the variable and the tests' output")]
         #[cfg_attr(
             not(all(feature = "fault", target_os = "linux", not(workring_loom))),
             allow(dead_code, unreachable_pub)

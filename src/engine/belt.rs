@@ -6,7 +6,7 @@
 use core::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use super::core::{Call, Core, JobReference};
+use super::core::{Core, JobReference, Summons};
 use crate::error::Error;
 use crate::ids::DescriptorIndex;
 use crate::layout::words::{DescriptorWord, park};
@@ -90,7 +90,7 @@ impl Core {
     #[cold]
     pub(crate) fn found_bad_cell(&self, found: u64) {
         match self.bell.get() {
-            Some(bell) if !self.is_origin() => bell(Call::Corrupt { found }),
+            Some(bell) if !self.is_origin() => bell(Summons::Corrupt { found }),
             Some(_) => self.give_up(Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found }),
             // Without worker processes nobody else writes there: the other rings still give jobs.
             _ => {}
@@ -131,16 +131,6 @@ impl Core {
     /// Waits that ended only because they were bounded.
     pub(crate) fn rescues(&self) -> u64 {
         self.control.engine_line().rescues.load(Ordering::Relaxed)
-    }
-
-    /// Ends a forked child of a worker process; elsewhere it does nothing, because a child of the origin may go on with other
-    /// things.
-    #[cold]
-    pub(crate) fn end_forked_child(&self) {
-        #[cfg(target_os = "linux")]
-        if !self.is_origin() {
-            crate::os::process::end_at_once();
-        }
     }
 
     /// Breaks the engine off: a job's word holds what nobody writes.

@@ -89,7 +89,7 @@ pub(crate) struct WorkerRole {
 
 /// What the supervisor, which sits in the process that built the engine, is called for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Call {
+pub(crate) enum Summons {
     /// To look around: at deadlines, and at what the collector port reports.
     Look,
     /// Because a worker process found what nobody writes.
@@ -97,7 +97,7 @@ pub(crate) enum Call {
 }
 
 /// Calls the supervisor.
-type Bell = Box<dyn Fn(Call) + Send + Sync>;
+type Bell = Box<dyn Fn(Summons) + Send + Sync>;
 
 /// A ring in private memory.
 struct PrivateRing {
@@ -154,17 +154,30 @@ impl Core {
         panics::install_hook();
         let participants = u32::try_from(config.workers()).ok().and_then(|workers| workers.checked_add(1));
         let control = Control::create(config.queue_capacity, participants.unwrap_or(u32::MAX))?;
-        Ok(Self {
-            local: LocalTable::new(config.queue_capacity),
-            free: CachePadded::new(FreeList::full(config.queue_capacity)),
+        Ok(Self::over(config, control, arena, None))
+    }
+
+    /// The engine as a worker process sees it: it runs jobs and submits none.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn attached(config: EngineConfig, control: Control, arena: Arc<Arena>, role: WorkerRole) -> Self {
+        panics::install_hook();
+        Self::over(config, control, arena, Some(role))
+    }
+
+    /// Over both segments. What serves submitting is there in the origin only.
+    fn over(config: EngineConfig, control: Control, arena: Arc<Arena>, role: Option<WorkerRole>) -> Self {
+        let jobs = if role.is_none() { config.queue_capacity } else { 0 };
+        let has_closure_rings = role.is_none() && config.processes > 0 && config.threads > 0;
+        Self {
+            local: LocalTable::new(jobs),
+            free: CachePadded::new(FreeList::full(jobs)),
             control,
             arena,
             config,
             space: Space::new(),
+            closure_rings: has_closure_rings.then(|| core::array::from_fn(|_| PrivateRing::new(jobs))),
             lifecycle: AtomicU32::new(lifecycle::OPEN),
-            closure_rings: (config.processes > 0 && config.threads > 0)
-                .then(|| core::array::from_fn(|_| PrivateRing::new(config.queue_capacity))),
-            role: None,
+            role,
             scope: config.scope(),
             bell: OnceLock::new(),
             listed: OnceLock::new(),
@@ -175,33 +188,6 @@ impl Core {
             workers_alive: AtomicU32::new(0),
             wake_calls: AtomicU32::new(0),
             ports: Mutex::new(if config.processes > 0 { 1 << COLLECTOR_PORT } else { 0 }),
-        })
-    }
-
-    /// The engine as a worker process sees it: it runs jobs and submits none.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn attached(config: EngineConfig, control: Control, arena: Arc<Arena>, role: WorkerRole) -> Self {
-        panics::install_hook();
-        Self {
-            local: LocalTable::new(0),
-            free: CachePadded::new(FreeList::full(0)),
-            control,
-            arena,
-            config,
-            space: Space::new(),
-            closure_rings: None,
-            lifecycle: AtomicU32::new(lifecycle::OPEN),
-            role: Some(role),
-            scope: config.scope(),
-            bell: OnceLock::new(),
-            listed: OnceLock::new(),
-            broken: OnceLock::new(),
-            quiet: AtomicU32::new(0),
-            next_deadline: AtomicU64::new(u64::MAX),
-            attention: AtomicU32::new(0),
-            workers_alive: AtomicU32::new(0),
-            wake_calls: AtomicU32::new(0),
-            ports: Mutex::new(u64::MAX),
         }
     }
 
@@ -214,7 +200,7 @@ impl Core {
     /// Makes the supervisor look around: at deadlines, and at what the collector port reports.
     pub(crate) fn call_supervisor(&self) {
         if let Some(bell) = self.bell.get() {
-            bell(Call::Look);
+            bell(Summons::Look);
         }
     }
 

@@ -57,13 +57,26 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
         participant.finished.store(finished.wrapping_add(1), Ordering::Relaxed);
     }
     if core.check_process().is_err() {
-        // A kernel forked, and this is the child: the job is its parent's.
-        core.end_forked_child();
+        // A kernel forked, and this is the child: the job is its parent's to finish.
+        end_forked_worker(who);
+        return;
     }
     fault::point(Point::F22_status_written);
     if let Ok(done) = job::finish(&descriptor.word, has_outcome) {
         fault::point(Point::F23_done);
         core.serve(index, done);
+    }
+}
+
+/// Ends the child of a worker, thread or process, whose kernel forked and came back: it would be a second worker under the same
+/// name. The child of a thread that only helps is the user's, and is told by its next call.
+#[cold]
+fn end_forked_worker(who: ParticipantSlot) {
+    if who != ParticipantSlot::ORIGIN {
+        #[cfg(target_os = "linux")]
+        crate::os::process::end_at_once();
+        #[cfg(not(target_os = "linux"))]
+        std::process::abort();
     }
 }
 
@@ -136,7 +149,12 @@ impl<'a> ShareCall<'a> {
             if let Some(reason) = self.stop_reason() {
                 return ChunkEnd::Stop(reason);
             }
-            match runner.run(chunk, &self.core.arena) {
+            let result = runner.run(chunk, &self.core.arena);
+            if self.core.check_process().is_err() {
+                // As in `execute`: the chunks are the parent's to count.
+                end_forked_worker(ParticipantSlot::new(self.worker as u16));
+            }
+            match result {
                 // The kernel may have returned early, so the chunk does not count; it may have been the last one.
                 Ok(()) if runner.saw_stop() => ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED)),
                 Ok(()) => ChunkEnd::Done,

@@ -397,7 +397,7 @@ macro_rules! __kernel_item {
 
         impl $name {
             /// Runs the kernel's body on plain slices, on this thread.
-            #[allow(dead_code, clippy::too_many_arguments, clippy::allow_attributes)]
+            #[allow(dead_code, clippy::too_many_arguments, clippy::allow_attributes, reason = "made for every kernel")]
             $vis fn call($($args)*) -> $ret $body
         }
 
@@ -438,7 +438,7 @@ macro_rules! __kernel_item {
 
         impl $name {
             /// Folds one chunk, on this thread.
-            #[allow(dead_code, clippy::too_many_arguments, clippy::allow_attributes)]
+            #[allow(dead_code, clippy::too_many_arguments, clippy::allow_attributes, reason = "made for every kernel")]
             $vis fn call($($args)*) -> $ret $body
         }
 

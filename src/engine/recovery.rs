@@ -12,7 +12,9 @@ use crate::error::WorkerExit;
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{Descriptor, kind, status};
-use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, ParticipantWord, State};
+use crate::layout::words::{
+    DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, MAX_ATTEMPT, ParticipantWord, State,
+};
 use crate::lockfree::job;
 use crate::sync::Ordering;
 
@@ -73,7 +75,8 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
 /// Starts a job of a dead worker again, or ends it.
 fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: DescriptorWord, death: &Death) {
     // Relaxed reads: the submitter's publication precedes the claim, which precedes the death.
-    let retries = descriptor.retries.load(Ordering::Relaxed);
+    // The limit is read from the segment: whatever it says, a job is not started again beyond what its word can count.
+    let retries = descriptor.retries.load(Ordering::Relaxed).min(u32::from(MAX_ATTEMPT));
     let stopped = word.has(FLAG_CANCEL) || death.killed;
     let is_share = call::kind_of(descriptor) == kind::SHARE;
     if u32::from(word.attempt()) < retries && !stopped {
@@ -128,18 +131,15 @@ fn with_share(
     }
 }
 
-/// Ends every queued job because nobody is left to run it. Returns how many there were.
-pub(crate) fn fail_queued(core: &Core) -> usize {
-    let mut failed = 0;
+/// Ends every queued job because nobody is left to run it.
+pub(crate) fn fail_queued(core: &Core) {
     for (at, descriptor) in core.control.descriptors().iter().enumerate() {
         let word = job::snapshot(&descriptor.word);
         if word.is(State::Queued)
             && let Some(done) = job::take_back(&descriptor.word, word.generation())
         {
             debug_assert!(done.has(FLAG_OUTCOME));
-            failed += 1;
             core.serve(DescriptorIndex::new(at as u32), done);
         }
     }
-    failed
 }

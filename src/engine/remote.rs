@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::core::{Call, Core, WorkerRole};
+use super::core::{Core, Summons, WorkerRole};
 use super::handshake::{FileAnswer, FromWorker, Hello, KernelName};
 use super::kernel::KernelInfo;
 use super::worker;
@@ -141,10 +141,10 @@ fn try_attach(channel: &SharedChannel, kernels: &[&'static KernelInfo]) -> Resul
     let role = WorkerRole { incarnation, kernels: table.into() };
     let core = Arc::new(Core::attached(hello.config, control, arena, role));
     let mouth = Arc::clone(channel);
-    core.set_bell(Box::new(move |call| {
-        let message = match call {
-            Call::Look => FromWorker::Look,
-            Call::Corrupt { found } => FromWorker::Corrupt(found),
+    core.set_bell(Box::new(move |summons| {
+        let message = match summons {
+            Summons::Look => FromWorker::Look,
+            Summons::Corrupt { found } => FromWorker::Corrupt(found),
         };
         // An engine that does not take the message is gone, or has others to read that make it look.
         let _ = say(&mouth, &message);

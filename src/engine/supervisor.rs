@@ -429,9 +429,12 @@ impl Supervisor {
                 Some(&(generation, kill_at)) if generation == word.generation() => kill_at,
                 _ => Deadline::after(self.group.kill_after),
             };
-            if kill_at.is_past() && self.kill_owner(index, word.generation()) {
-                continue;
-            }
+            let kill_at = match kill_at.is_past() {
+                true if self.kill_owner(index, word.generation()) => continue,
+                // Its owner is just ending, or the word names nobody: another look a little later, not at once.
+                true => Deadline::after(self.group.kill_after.max(PAUSE_FIRST)),
+                false => kill_at,
+            };
             stopping.insert(index, (word.generation(), kill_at));
         }
         self.stopping = stopping;

@@ -213,7 +213,7 @@ impl<T: Pod + Send + Sync> Batches<(), (T,)> for Batch<T> {
 macro_rules! borrowed {
     ($all:ident $one:ident: $($name:ident $ty:ident),+) => {
         impl<$($name: $one<$ty>, $ty: Pod),+> $all<($($ty,)+)> for ($($name,)+) {
-            #[allow(non_snake_case)]
+            #[allow(non_snake_case, reason = "the places of a tuple are named after their types")]
             fn collect(&self, collector: &mut Collector<'_>) {
                 let ($($name,)+) = self;
                 $($one::<$ty>::collect($name, collector);)+
@@ -239,7 +239,7 @@ macro_rules! tuple_of_batches {
     ($($name:ident),+) => {
         impl<$($name: Sealed),+> Sealed for ($($name,)+) {}
         impl<$($name: HeldBatches),+> HeldBatches for ($($name,)+) {
-            #[allow(non_snake_case)]
+            #[allow(non_snake_case, reason = "the places of a tuple are named after their types")]
             fn truncate_at(&mut self, at: usize, len: usize) {
                 let ($($name,)+) = self;
                 let mut place = 0;
@@ -274,7 +274,7 @@ macro_rules! owned {
             $($input: Input<$in_ty> + HeldBatches, $in_ty: Pod,)*
             $($output: Output<$out_ty> + HeldBatches, $out_ty: Pod),*
         > Batches<($($in_ty,)*), ($($out_ty,)*)> for ($($input,)* $($output,)*) {
-            #[allow(non_snake_case)]
+            #[allow(non_snake_case, reason = "the places of a tuple are named after their types")]
             fn collect(&self, collector: &mut Collector<'_>) {
                 let ($($input,)* $($output,)*) = self;
                 $(Input::<$in_ty>::collect($input, collector);)*

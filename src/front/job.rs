@@ -154,9 +154,12 @@ impl<P: Payload> Job<P> {
         let done = self.word();
         let is_sound = done.is(State::Done) && done.generation() == self.reference.generation;
         let error = if !is_sound {
-            // The engine broke, and no worker process runs any more: what was handed over goes back.
-            self.core.wait_until_quiet();
-            self.core.broken().or(Some(Error::Closed))
+            // The engine broke: what was handed over goes back when no worker process runs any more. Or a kernel that this thread
+            // ran forked, and this is the child.
+            self.core.check_process().err().or_else(|| {
+                self.core.wait_until_quiet();
+                self.core.broken().or(Some(Error::Closed))
+            })
         } else if done.has(FLAG_OUTCOME) {
             execute::outcome_of(&self.core, self.reference.index)
         } else {

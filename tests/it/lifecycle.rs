@@ -427,6 +427,22 @@ mod forked {
         safe fn alarm(seconds: u32) -> u32;
     }
 
+    /// Returns twice: at once in a forked child, with `false`, and in the parent when the child has ended, with whether SIGKILL
+    /// ended it.
+    pub(super) fn comes_back() -> bool {
+        // SAFETY: as in `exit_code`; the caller is a worker, which holds no lock while it runs a kernel.
+        let child = unsafe { fork() };
+        assert!(child >= 0, "fork(2) failed");
+        if child == 0 {
+            alarm(30);
+            return false;
+        }
+        let mut status = 0;
+        // SAFETY: the status is a live local and the child is our own.
+        let waited = unsafe { waitpid(child, &raw mut status, 0) };
+        waited == child && status & 0x7F == 9
+    }
+
     /// Runs `body` in a forked child and returns its exit code; a child that hangs or dies fails the test.
     pub(super) fn exit_code(body: impl FnOnce() -> i32) -> i32 {
         // SAFETY: the child of a process with threads may use only what is async-signal-safe, and with glibc also the heap,
@@ -506,6 +522,33 @@ fn a_forked_child_is_told_and_can_drop_everything() {
         engine.map(bump, (), &mut y, &()).unwrap();
         assert!(y.iter().all(|&y| y == 2));
     });
+}
+
+/// The child of a worker whose kernel forked came back into the worker's loop: it finished its parent's job in memory that both
+/// share, while the parent still ran it, and went on as a second worker of the same name.
+#[test]
+fn a_kernel_that_forks_is_one_worker() {
+    alone("lifecycle::a_kernel_that_forks_is_one_worker", || {
+        let engine = Checked::new(|builder| builder.threads(1).help(Help::Never).backing(Backing::SharedMemory));
+        for turn in 0..20 {
+            let job = engine.run(move || (forked::comes_back(), turn)).unwrap();
+            let (killed, answer) = job.wait().unwrap();
+            assert_eq!((killed, answer), (true, turn));
+        }
+        let mut y = engine.batch::<u32>(20_000).unwrap();
+        engine.map_chunks(bump_and_fork, (), &mut y, &(), Chunking::of(1000)).unwrap();
+        assert!(y.iter().all(|&y| y == 1), "every chunk was run once");
+    });
+}
+
+kernel! {
+    /// Adds one, in two processes.
+    fn bump_and_fork(y: &mut [u32]) {
+        let is_parent = forked::comes_back();
+        for value in y {
+            *value += u32::from(is_parent);
+        }
+    }
 }
 
 #[test]
