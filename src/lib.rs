@@ -89,7 +89,8 @@
 //! - When the program ends, in whatever way, its workers end too, and no shared memory is left.
 //! - Closures cannot go to another process: [`Engine::run`], [`Engine::map_with`] and their like need threads in the same engine.
 //! - It protects against accidents, not against attackers: a worker that scribbles over the shared bookkeeping can make jobs
-//!   fail or hang, and one that runs under the same user could do worse without workring.
+//!   fail, and one that runs under the same user could do worse without workring. Damage is noticed where somebody waits for what
+//!   was damaged, and breaks the engine off with [`Error::Corrupt`].
 //!
 //! # Features
 //!

@@ -81,8 +81,8 @@ impl Builder {
         }
     }
 
-    /// Worker threads, 1 to 255. Unless said: one for each core the process may use, the CPU quota of its control group
-    /// counted.
+    /// Worker threads; together with worker processes 1 to 255. Unless said: one for each core the process may use, the CPU quota of
+    /// its control group counted, or none where there are worker processes.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -152,7 +152,8 @@ impl Builder {
         self
     }
 
-    /// Which jobs a waiting thread runs itself.
+    /// Which jobs a waiting thread runs itself. Unless said: [`Help::AnyJob`], or with worker processes [`Help::Never`], because who
+    /// asks for them wants kernels kept out of this process.
     pub fn help(mut self, help: Help) -> Self {
         self.help = Some(help);
         self
@@ -195,8 +196,13 @@ impl Builder {
 
     /// Makes the engine and starts its workers.
     ///
+    /// Does not wait for worker threads; blocks until every worker process is ready, some milliseconds as a rule and twenty
+    /// seconds at most, after which it is an error.
+    ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a limit out of range, [`Error::Io`] when the system gives no memory or threads.
+    /// [`Error::InvalidArgument`] for a limit out of range, [`Error::Io`] when the system gives no memory, threads or processes,
+    /// [`Error::WorkerStart`] when a worker process ends, is not ready in time or does not fit, or when this process was itself
+    /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
         let processes = self.processes;

@@ -219,7 +219,9 @@ impl Engine {
     /// # Errors
     /// [`Error::LengthMismatch`] before anything runs; [`Error::ForeignBatch`]; [`Error::KernelFailed`] or
     /// [`Error::KernelPanicked`] for the lowest failing chunk that was tried, outputs then written in part;
-    /// [`Error::OutOfMemory`] when the arena has no room for the bookkeeping; [`Error::Closed`].
+    /// [`Error::OutOfMemory`] when the arena has no room for the bookkeeping; [`Error::Closed`]. With worker processes also
+    /// [`Error::InvalidArgument`] for a kernel they were not told of, [`Error::WorkerDied`] beyond what
+    /// [`Retry`](crate::Retry) allows, [`Error::NoWorkers`] and [`Error::Corrupt`]; outputs are then written in part.
     pub fn map<K: Kernel>(
         &self,
         kernel: K,
@@ -416,13 +418,14 @@ impl Engine {
         self.job().submit_many(kernel, batches, params)
     }
 
-    /// Runs a closure on a worker and returns at once with a job for its result. Engines of threads only. No heap allocation
+    /// Runs a closure on a worker thread and returns at once with a job for its result. No heap allocation
     /// when the closure and its result have at most 48 bytes.
     ///
     /// The closure may use this engine: submit, wait, map.
     ///
     /// # Errors
-    /// Every error hands the closure back: [`Error::QueueFull`] as [`OnFull`](crate::OnFull) says, [`Error::Closed`].
+    /// Every error hands the closure back: [`Error::QueueFull`] as [`OnFull`](crate::OnFull) says, [`Error::Closed`],
+    /// [`Error::Unsupported`] when all workers are processes, as for every call with closures.
     pub fn run<F, R>(&self, closure: F) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
     where
         F: FnOnce() -> R + Send + 'static,

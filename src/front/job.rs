@@ -178,7 +178,8 @@ impl<P: Payload> Job<P> {
     ///
     /// # Errors
     /// Whatever the job ended with, together with everything that was handed over: [`Error::KernelFailed`],
-    /// [`Error::KernelPanicked`], [`Error::Cancelled`], [`Error::DeadlineExceeded`].
+    /// [`Error::KernelPanicked`], [`Error::Cancelled`], [`Error::DeadlineExceeded`]; with worker processes also
+    /// [`Error::WorkerDied`], [`Error::NoWorkers`] and [`Error::Corrupt`].
     pub fn wait(mut self) -> Result<P::Output, Failed<P::Returned>> {
         if let Err(error) = self.core.check_process() {
             return self.abandoned(error);

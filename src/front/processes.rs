@@ -77,7 +77,8 @@ impl WorkerProgram {
         self
     }
 
-    /// The workers' working directory; that of this process unless stated.
+    /// The workers' working directory; that of this process unless stated. One that does not exist is an error of
+    /// [`Builder::build`](crate::Builder::build).
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self

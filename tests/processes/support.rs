@@ -134,6 +134,7 @@ pub(crate) fn play_a_role() {
     let Ok(role) = std::env::var(ROLE) else { return };
     match role.as_str() {
         "engine" => crate::deaths::be_an_engine(),
+        "builder" => crate::limits::build_and_drop(),
         "talkative" => crate::limits::let_workers_talk(),
         "forgetful" => crate::limits::forget_the_entry(),
         #[cfg(feature = "fault")]
