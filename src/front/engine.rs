@@ -419,9 +419,7 @@ impl Engine {
     }
 
     /// Runs a closure on a worker thread and returns at once with a job for its result. No heap allocation
-    /// when the closure and its result have at most 48 bytes.
-    ///
-    /// The closure may use this engine: submit, wait, map.
+    /// when the closure and its result have at most 48 bytes. The closure may use this engine: submit, wait, map.
     ///
     /// # Errors
     /// Every error hands the closure back: [`Error::QueueFull`] as [`OnFull`](crate::OnFull) says, [`Error::Closed`],
