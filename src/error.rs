@@ -104,6 +104,13 @@ pub enum Error {
         /// What went wrong, and what to do about it.
         reason: String,
     },
+    /// This process could not become a worker of the engine it wanted to [`attach`](crate::attach) to.
+    Attach {
+        /// What does not fit, and what to do about it.
+        reason: String,
+    },
+    /// The process of the engine that this worker attached to is gone.
+    EngineGone,
     /// The process was forked after the engine was built: the child has the memory but none of the worker threads.
     Forked,
     /// This platform or engine cannot do what was asked.
@@ -140,11 +147,14 @@ pub enum Error {
 
 /// How a worker process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum WorkerExit {
     /// It ended by itself with this code.
     Code(i32),
     /// A signal of this number ended it.
     Signal(i32),
+    /// Only its parent was told: the worker was started by others.
+    Unknown,
 }
 
 impl WorkerExit {
@@ -153,11 +163,14 @@ impl WorkerExit {
 
     /// The exit as one word: bit 31 is set for a signal, the others are the number in two's complement.
     ///
-    /// [`from_bits`](Self::from_bits) gives back every exit whose number fits 31 bits, and so every one the system reports.
+    /// [`from_bits`](Self::from_bits) gives back every exit whose number fits 31 bits, and so every one the system reports. Signal 0,
+    /// which does not exist, is the unknown exit.
     pub(crate) const fn to_bits(self) -> u32 {
         match self {
             Self::Code(code) => code as u32 & !Self::SIGNAL,
             Self::Signal(signal) => signal as u32 | Self::SIGNAL,
+            // There is no signal 0.
+            Self::Unknown => Self::SIGNAL,
         }
     }
 
@@ -165,7 +178,11 @@ impl WorkerExit {
     pub(crate) const fn from_bits(bits: u32) -> Self {
         // Shifted out and back as a signed number, bit 30 becomes the sign.
         let number = (bits << 1) as i32 >> 1;
-        if bits & Self::SIGNAL == 0 { Self::Code(number) } else { Self::Signal(number) }
+        match (bits & Self::SIGNAL, number) {
+            (0, _) => Self::Code(number),
+            (_, 0) => Self::Unknown,
+            _ => Self::Signal(number),
+        }
     }
 }
 
@@ -179,6 +196,7 @@ impl fmt::Display for WorkerExit {
             Self::Signal(7) => f.write_str("signal 7 (SIGBUS)"),
             Self::Signal(15) => f.write_str("signal 15 (SIGTERM)"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("an exit that only its parent was told"),
         }
     }
 }
@@ -225,6 +243,8 @@ impl fmt::Display for Error {
             ),
             Self::NoWorkers { reason } => write!(f, "no worker process is left and none can be started: {reason}"),
             Self::WorkerStart { reason } => write!(f, "could not start a worker process: {reason}"),
+            Self::Attach { reason } => write!(f, "could not attach to the engine: {reason}"),
+            Self::EngineGone => f.write_str("the engine's process is gone"),
             Self::Forked => {
                 f.write_str("the process was forked after the engine was built; build a new engine in the child")
             }

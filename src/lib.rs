@@ -87,6 +87,7 @@
 //!   ([`Builder::kill_after`]).
 //! - Inputs are mapped read-only in workers.
 //! - When the program ends, in whatever way, its workers end too, and no shared memory is left.
+//! - Processes that something else started may join: [`attach`], [`Builder::outside_workers`].
 //! - Closures cannot go to another process: [`Engine::run`], [`Engine::map_with`] and their like need threads in the same engine.
 //! - It protects against accidents, not against attackers: a worker that scribbles over the shared bookkeeping can make jobs
 //!   fail, and one that runs under the same user could do worse without workring. Damage is noticed where somebody waits for what
@@ -138,17 +139,20 @@ pub use crate::{
     front::builder::{Builder, MAX_THREADS},
     front::call::{Call, SubmitAsync},
     front::closure::{Returns, Unstarted},
-    front::engine::{Engine, EngineStatistics, WorkerStatus},
+    front::engine::Engine,
     front::files::{Element, NpyInfo, OutputBatch, inspect_npy},
     front::host::HostInfo,
     front::job::{CancelHandle, Cancelled, Held, Job, Payload},
     front::job_set::{Finish, JobSet},
     front::kernels,
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
+    front::statistics::{EngineStatistics, WorkerStatus},
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;
 pub use error::{Error, Failed, Result, WorkerExit};
+#[cfg(all(target_os = "linux", not(workring_loom)))]
+pub use front::outside::{EngineSocket, OutsideWorker, ServeEnd, Stopper, attach};
 #[cfg(all(target_os = "linux", not(workring_loom)))]
 pub use front::processes::{WorkerProgram, worker_entry};
 

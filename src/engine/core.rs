@@ -12,6 +12,8 @@ use std::task::Waker;
 use crossbeam_utils::CachePadded;
 
 use super::belt::Broken;
+#[cfg(target_os = "linux")]
+use super::door::Door;
 use super::kernel::{KernelInfo, registered};
 use super::local::{LocalSlot, LocalTable};
 use super::options::{EngineConfig, Idle};
@@ -82,9 +84,17 @@ impl Space {
 /// What a worker process knows that the process which built the engine does not need to be told.
 pub(crate) struct WorkerRole {
     /// Which life of that row it is; stands in every word it claims.
-    pub(crate) incarnation: u16,
+    incarnation: u16,
     /// Its own kernels, at the numbers they have in the engine's process.
-    pub(crate) kernels: Box<[Option<&'static KernelInfo>]>,
+    kernels: Box<[Option<&'static KernelInfo>]>,
+    /// 1 once the worker shall stop after the job it runs, whatever else waits.
+    leaving: AtomicU32,
+}
+
+impl WorkerRole {
+    pub(crate) fn new(incarnation: u16, kernels: Vec<Option<&'static KernelInfo>>) -> Self {
+        Self { incarnation, kernels: kernels.into(), leaving: AtomicU32::new(0) }
+    }
 }
 
 /// What the supervisor, which sits in the process that built the engine, is called for.
@@ -131,6 +141,9 @@ pub(crate) struct Core {
     /// Whom futex calls reach: other processes only where there are any.
     pub(crate) scope: Scope,
     pub(super) bell: OnceLock<Bell>,
+    /// Where processes that others start come in, in the origin.
+    #[cfg(target_os = "linux")]
+    pub(crate) door: OnceLock<Arc<Door>>,
     /// Numbers of the kernels that worker processes know; not set where there are none.
     listed: OnceLock<BTreeSet<u32>>,
     /// Why nothing can be run any more, once that is so.
@@ -141,6 +154,8 @@ pub(crate) struct Core {
     pub(super) next_deadline: AtomicU64,
     /// Set when a running job was told to stop, for the supervisor.
     pub(super) attention: AtomicU32,
+    /// Workers from outside that take jobs at the moment; a hint for how a call is spread.
+    pub(crate) attached: AtomicU32,
     /// Workers that have not ended; a futex word of this process.
     pub(crate) workers_alive: AtomicU32,
     /// System calls made to wake workers, for people and tests that count them.
@@ -152,7 +167,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(config: EngineConfig, arena: Arc<Arena>) -> Result<Self> {
         panics::install_hook();
-        let participants = u32::try_from(config.workers()).ok().and_then(|workers| workers.checked_add(1));
+        let participants = u32::try_from(config.rows()).ok().and_then(|rows| rows.checked_add(1));
         let control = Control::create(config.queue_capacity, participants.unwrap_or(u32::MAX))?;
         Ok(Self::over(config, control, arena, None))
     }
@@ -167,7 +182,7 @@ impl Core {
     /// Over both segments. What serves submitting is there in the origin only.
     fn over(config: EngineConfig, control: Control, arena: Arc<Arena>, role: Option<WorkerRole>) -> Self {
         let jobs = if role.is_none() { config.queue_capacity } else { 0 };
-        let has_closure_rings = role.is_none() && config.processes > 0 && config.threads > 0;
+        let has_closure_rings = role.is_none() && config.is_shared() && config.threads > 0;
         Self {
             local: LocalTable::new(jobs),
             free: CachePadded::new(FreeList::full(jobs)),
@@ -180,14 +195,17 @@ impl Core {
             role,
             scope: config.scope(),
             bell: OnceLock::new(),
+            #[cfg(target_os = "linux")]
+            door: OnceLock::new(),
             listed: OnceLock::new(),
             broken: OnceLock::new(),
             quiet: AtomicU32::new(0),
             next_deadline: AtomicU64::new(u64::MAX),
             attention: AtomicU32::new(0),
+            attached: AtomicU32::new(0),
             workers_alive: AtomicU32::new(0),
             wake_calls: AtomicU32::new(0),
-            ports: Mutex::new(if config.processes > 0 { 1 << COLLECTOR_PORT } else { 0 }),
+            ports: Mutex::new(if config.is_shared() { 1 << COLLECTOR_PORT } else { 0 }),
         }
     }
 
@@ -294,6 +312,34 @@ impl Core {
         word.load(Ordering::Relaxed) == lifecycle::OPEN
     }
 
+    /// Whether this process's worker shall stop after the job it runs, although the engine goes on.
+    #[inline]
+    pub(super) fn is_leaving(&self) -> bool {
+        // Relaxed: ordered by fences, as the lifecycle.
+        self.role.as_ref().is_some_and(|role| role.leaving.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Whether workers shall end: at once when they are leaving, else when nothing is left to do.
+    #[inline]
+    pub(super) fn is_stopping(&self) -> bool {
+        !self.is_open() || self.is_leaving()
+    }
+
+    /// Has this process's worker stop after the job it runs, waking it if it sleeps.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn leave(&self, me: ParticipantSlot) {
+        if let Some(role) = &self.role {
+            role.leaving.store(1, Ordering::Relaxed);
+            // Its fence pairs with the one in `prepare_to_park`, as when the engine closes.
+            self.sleepers().wake_everybody(core::iter::once(me));
+        }
+    }
+
+    /// Workers that take jobs at the moment, at least one.
+    pub(super) fn workers_now(&self) -> usize {
+        (self.config.workers() + self.attached.load(Ordering::Relaxed) as usize).max(1)
+    }
+
     #[inline]
     pub(crate) fn sleepers<'s>(&'s self) -> Sleepers<'s, impl Fn(ParticipantSlot) -> Option<&'s AtomicU32> + use<'s>> {
         Sleepers::new(self.control.idle_line(), self.scope, |slot| {
@@ -353,7 +399,7 @@ impl Core {
 
     /// Wakes every worker that sleeps: it looks at the rings and at the engine's state again.
     pub(crate) fn wake_workers(&self) {
-        self.sleepers().wake_everybody((1..=self.config.workers() as u16).map(ParticipantSlot::new));
+        self.sleepers().wake_everybody((1..=self.config.rows() as u16).map(ParticipantSlot::new));
     }
 
     /// The rows of the worker threads in the participant table.

@@ -247,7 +247,7 @@ impl Spread<'_> {
         let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::ORIGIN;
         let caller_runs = in_kernel || config.help != Help::Never;
         // The caller takes a worker's place when the cores are all spoken for, so that no share waits for a core.
-        let threads = if self.closures { config.threads } else { config.workers() } as u32;
+        let threads = if self.closures { config.threads } else { self.core.workers_now() } as u32;
         let all = if caller_runs { (threads + 1).min((config.cores as u32).max(threads)) } else { threads };
         (all.clamp(1, MAX_SHARES).min(self.plan.chunks), caller_runs)
     }
@@ -273,7 +273,7 @@ impl Spread<'_> {
             if end.stop != 0 || end.failure.is_some() || end.own_failure.is_some() || finished == wanted {
                 return Ok(end);
             }
-            if waiting > 0 && (self.core.config.processes == 0 || !self.core.is_open()) {
+            if waiting > 0 && (!self.core.config.is_shared() || !self.core.is_open()) {
                 // A closing engine took all shares back: what is left of the chunks will never be run.
                 return Ok(FanOutEnd { stop: stop::CANCELLED, ..end });
             }
@@ -310,7 +310,7 @@ impl Spread<'_> {
             let draft = match self.core.try_reserve() {
                 Some(draft) => draft,
                 // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
-                None if share == 0 && self.core.config.processes > 0 => self.core.reserve(self.core.config.on_full)?,
+                None if share == 0 && self.core.config.is_shared() => self.core.reserve(self.core.config.on_full)?,
                 None => break,
             };
             if !children.start(draft, block, share, self, |draft| child(draft, share)) {

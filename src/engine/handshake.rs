@@ -2,16 +2,20 @@
 //!
 //! ```text
 //! engine                                   worker
-//!   Hello, with the two segments  ------->
-//!   Kernel, once for each         ------->
+//!                                 <-------   Join, with a descriptor of its process; only who was started by others
+//!   Hello, with the two segments
+//!   and the table of kernels      ------->   or Refused with the reason, to who was started by others
 //!                                 <-------   Ready, or Refused with the reason
+//!   Go                            ------->   only to who was started by others
 //!                                 <-------   Look: the collector port has something
 //!                                 <-------   Corrupt: it found what nobody writes
 //!                                 <-------   Fetch: a mapped file is wanted
 //!   File, with its descriptor     ------->
+//!                                 <-------   Farewell: it touches nothing any more
 //! ```
 //!
-//! Both sides check what they are told: each message has a fixed head, and lengths that do not fit are errors.
+//! Both sides check what they are told: each message has a fixed head, and lengths that do not fit are errors. No message is so
+//! long that a new socket would not take it: kernels, of which there may be many, travel in shared memory.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -19,21 +23,26 @@ use super::kernel::KernelInfo;
 use super::options::{EngineConfig, Help, Idle, OnFull};
 use crate::error::{Error, Result};
 use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
+use crate::layout::records::MAX_PARTICIPANTS;
 use crate::os::process::Limits;
 use std::time::Duration;
 
 /// The first word of a Hello.
-const MAGIC: u64 = u64::from_le_bytes(*b"wr-hello");
+const HELLO: u64 = u64::from_le_bytes(*b"wr-hello");
+/// The first word of a Join.
+const JOIN: u64 = u64::from_le_bytes(*b"wr-join!");
 /// Version of these messages.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 /// The longest name of a kernel.
 const NAME_LEN_MAX: usize = 1024;
+/// Kernels an engine can name.
+pub(crate) const KERNELS_MAX: u32 = 4096;
 /// Cores that a Hello can name.
 const CORES_MAX: usize = 4096;
 
-/// The first byte of every message after the Hello.
+/// The first byte of every message but Hello and Join.
 mod tag {
-    pub(super) const KERNEL: u8 = 1;
+    pub(super) const FAREWELL: u8 = 1;
     pub(super) const READY: u8 = 2;
     pub(super) const REFUSED: u8 = 3;
     pub(super) const LOOK: u8 = 4;
@@ -41,6 +50,7 @@ mod tag {
     pub(super) const FILE: u8 = 6;
     pub(super) const NO_FILE: u8 = 7;
     pub(super) const CORRUPT: u8 = 8;
+    pub(super) const GO: u8 = 9;
 }
 
 /// How a worker without work waits, in numbers.
@@ -61,11 +71,12 @@ struct HelloHead {
     incarnation: u32,
     threads: u32,
     processes: u32,
+    outside: u32,
     queue_capacity: u32,
-    idle: u32,
     idle_ns: u64,
+    idle: u32,
     allowed_cores: u32,
-    kernels: u32,
+    kernels: u64,
     control_len: u64,
     arena_len: u64,
     memory: u64,
@@ -75,13 +86,14 @@ struct HelloHead {
     zero: u32,
 }
 
-/// Everything a worker is told first. The descriptors of the control segment and the arena come with it.
+/// Everything a worker is told first. The descriptors of the control segment, the arena and the table of kernels come with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Hello {
     pub(crate) slot: u16,
     pub(crate) incarnation: u32,
     pub(crate) config: EngineConfig,
-    pub(crate) kernels: u32,
+    /// Bytes of the table of kernels.
+    pub(crate) kernels: u64,
     pub(crate) control_len: u64,
     pub(crate) arena_len: u64,
     pub(crate) limits: Limits,
@@ -89,6 +101,56 @@ pub(crate) struct Hello {
 
 fn refuse(reason: impl Into<String>) -> Error {
     Error::WorkerStart { reason: reason.into() }
+}
+
+/// Whether both sides were built with the same workring.
+fn same_build(greeting: (&str, u64, u64), protocol: u32, layout_version: u32, layout_hash: u64) -> Result<()> {
+    let pairs = [
+        greeting,
+        ("protocol version", u64::from(PROTOCOL), u64::from(protocol)),
+        ("layout version", u64::from(LAYOUT_VERSION), u64::from(layout_version)),
+        ("layout hash", LAYOUT_HASH, layout_hash),
+    ];
+    match pairs.into_iter().find(|(_, expected, found)| expected != found) {
+        None => Ok(()),
+        Some((what, expected, found)) => Err(refuse(format!(
+            "the other side has {what} {found:#x}, this program {expected:#x}: build both with the same workring"
+        ))),
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct JoinHead {
+    magic: u64,
+    protocol: u32,
+    layout_version: u32,
+    layout_hash: u64,
+}
+
+/// The first message of a worker that the engine did not start: it wants to join.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Join;
+
+impl Join {
+    /// The bytes of the message.
+    pub(crate) fn to_bytes() -> Vec<u8> {
+        let head =
+            JoinHead { magic: JOIN, protocol: PROTOCOL, layout_version: LAYOUT_VERSION, layout_hash: LAYOUT_HASH };
+        bytemuck::bytes_of(&head).to_vec()
+    }
+
+    /// Checks that it is one.
+    ///
+    /// # Errors
+    /// [`Error::WorkerStart`] that names what differs between the two programs.
+    pub(crate) fn check(bytes: &[u8]) -> Result<()> {
+        if bytes.len() != size_of::<JoinHead>() {
+            return Err(refuse(format!("the first message has {} bytes, which is none of a worker", bytes.len())));
+        }
+        let head: JoinHead = bytemuck::pod_read_unaligned(bytes);
+        same_build(("greeting", JOIN, head.magic), head.protocol, head.layout_version, head.layout_hash)
+    }
 }
 
 impl Hello {
@@ -102,7 +164,7 @@ impl Hello {
         let cores = self.limits.cores.as_deref().unwrap_or_default();
         let cores = &cores[..cores.len().min(CORES_MAX)];
         let head = HelloHead {
-            magic: MAGIC,
+            magic: HELLO,
             protocol: PROTOCOL,
             layout_version: LAYOUT_VERSION,
             layout_hash: LAYOUT_HASH,
@@ -110,9 +172,10 @@ impl Hello {
             incarnation: self.incarnation,
             threads: self.config.threads as u32,
             processes: self.config.processes as u32,
+            outside: self.config.outside as u32,
             queue_capacity: self.config.queue_capacity,
-            idle,
             idle_ns,
+            idle,
             allowed_cores: self.config.cores as u32,
             kernels: self.kernels,
             control_len: self.control_len,
@@ -137,26 +200,16 @@ impl Hello {
             .split_at_checked(size_of::<HelloHead>())
             .ok_or_else(|| refuse(format!("the engine's first message has only {} bytes", bytes.len())))?;
         let head: HelloHead = bytemuck::pod_read_unaligned(head);
-        let same = |what: &str, expected: u64, found: u64| {
-            if expected == found {
-                return Ok(());
-            }
-            Err(refuse(format!(
-                "the engine has {what} {found:#x}, this worker {expected:#x}: build both with the same workring"
-            )))
-        };
-        same("greeting", MAGIC, head.magic)?;
-        same("protocol version", u64::from(PROTOCOL), u64::from(head.protocol))?;
-        same("layout version", u64::from(LAYOUT_VERSION), u64::from(head.layout_version))?;
-        same("layout hash", LAYOUT_HASH, head.layout_hash)?;
+        same_build(("greeting", HELLO, head.magic), head.protocol, head.layout_version, head.layout_hash)?;
         let cores: Vec<usize> = rest
             .chunks_exact(4)
             .take(CORES_MAX)
             .map(|core| u32::from_ne_bytes(core.try_into().unwrap_or_default()) as usize)
             .collect();
-        let slot =
-            u16::try_from(head.slot).ok().filter(|&slot| slot > 0 && u32::from(slot) <= head.threads + head.processes);
-        let fits = cores.len() == head.cores as usize && head.threads <= 4096 && head.processes <= 4096;
+        let groups = [head.threads, head.processes, head.outside];
+        let rows = groups.iter().fold(0_u32, |sum, &group| sum.saturating_add(group));
+        let slot = u16::try_from(head.slot).ok().filter(|&slot| slot > 0 && u32::from(slot) <= rows);
+        let fits = cores.len() == head.cores as usize && rows < MAX_PARTICIPANTS as u32;
         let (Some(slot), true) = (slot, fits) else {
             return Err(refuse("the engine's first message contradicts itself"));
         };
@@ -171,6 +224,7 @@ impl Hello {
             config: EngineConfig {
                 threads: head.threads as usize,
                 processes: head.processes as usize,
+                outside: head.outside as usize,
                 queue_capacity: head.queue_capacity,
                 on_full: OnFull::Reject,
                 idle,
@@ -193,11 +247,10 @@ impl Hello {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct KernelHead {
-    tag: u8,
-    zero: [u8; 3],
     id: u32,
     version: u32,
     name_len: u32,
+    zero: u32,
     signature_hash: u64,
 }
 
@@ -221,35 +274,43 @@ impl KernelName {
         Ok(Self { id: info.id()?, version, signature_hash, name: info.name().to_owned() })
     }
 
-    /// The bytes of the message.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let head = KernelHead {
-            tag: tag::KERNEL,
-            zero: [0; 3],
-            id: self.id,
-            version: self.version,
-            name_len: self.name.len() as u32,
-            signature_hash: self.signature_hash,
-        };
-        let mut bytes = bytemuck::bytes_of(&head).to_vec();
-        bytes.extend_from_slice(self.name.as_bytes());
+    /// The bytes of the table of these kernels.
+    pub(crate) fn table(kernels: &[Self]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for kernel in kernels {
+            let head = KernelHead {
+                id: kernel.id,
+                version: kernel.version,
+                name_len: kernel.name.len() as u32,
+                zero: 0,
+                signature_hash: kernel.signature_hash,
+            };
+            bytes.extend_from_slice(bytemuck::bytes_of(&head));
+            bytes.extend_from_slice(kernel.name.as_bytes());
+        }
         bytes
     }
 
-    /// Reads the message back.
+    /// Reads a table back.
     ///
     /// # Errors
-    /// [`Error::WorkerStart`] when it is another message.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let wrong = || refuse("the engine sent something else where a kernel was expected");
-        let (head, name) = bytes.split_at_checked(size_of::<KernelHead>()).ok_or_else(wrong)?;
-        let head: KernelHead = bytemuck::pod_read_unaligned(head);
-        let name = core::str::from_utf8(name).map_err(|_| wrong())?;
-        if head.tag != tag::KERNEL || head.name_len as usize != name.len() || name.len() > NAME_LEN_MAX {
-            return Err(wrong());
+    /// [`Error::WorkerStart`] when the bytes are none.
+    pub(crate) fn read_table(mut bytes: &[u8]) -> Result<Vec<Self>> {
+        let wrong = || refuse("the engine sent something else where its kernels were expected");
+        let mut kernels = Vec::new();
+        while !bytes.is_empty() {
+            let (head, rest) = bytes.split_at_checked(size_of::<KernelHead>()).ok_or_else(wrong)?;
+            let head: KernelHead = bytemuck::pod_read_unaligned(head);
+            let (name, rest) = rest.split_at_checked(head.name_len as usize).ok_or_else(wrong)?;
+            let name = core::str::from_utf8(name).map_err(|_| wrong())?.to_owned();
+            if name.len() > NAME_LEN_MAX || head.id >= KERNELS_MAX {
+                return Err(wrong());
+            }
+            let KernelHead { id, version, signature_hash, .. } = head;
+            kernels.push(Self { id, version, signature_hash, name });
+            bytes = rest;
         }
-        let KernelHead { id, version, signature_hash, .. } = head;
-        Ok(Self { id, version, signature_hash, name: name.to_owned() })
+        Ok(kernels)
     }
 
     /// This kernel among those of the worker's program.
@@ -281,7 +342,10 @@ impl KernelName {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FromWorker {
     /// It runs jobs from now on.
-    Ready,
+    Ready {
+        /// Whether its process may be killed to end a job.
+        killable: bool,
+    },
     /// It does not fit, and ends.
     Refused(String),
     /// The collector port has something.
@@ -290,14 +354,16 @@ pub(crate) enum FromWorker {
     Corrupt(u64),
     /// It wants the file of a segment.
     Fetch(u16),
+    /// It runs no job and touches no shared memory any more; its process goes on.
+    Farewell,
 }
 
 impl FromWorker {
     /// The bytes of the message.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Ready => {
-                let mut bytes = vec![tag::READY];
+            Self::Ready { killable } => {
+                let mut bytes = vec![tag::READY, u8::from(*killable)];
                 bytes.extend(LAYOUT_HASH.to_ne_bytes());
                 bytes
             }
@@ -316,20 +382,52 @@ impl FromWorker {
                 let [low, high] = segment.to_le_bytes();
                 vec![tag::FETCH, low, high]
             }
+            Self::Farewell => vec![tag::FAREWELL],
         }
     }
 
     /// Reads a message; `None` for anything a worker does not say.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         match bytes {
-            [tag::READY, hash @ ..] if *hash == LAYOUT_HASH.to_ne_bytes() => Some(Self::Ready),
+            [tag::READY, killable @ (0 | 1), hash @ ..] if *hash == LAYOUT_HASH.to_ne_bytes() => {
+                Some(Self::Ready { killable: *killable == 1 })
+            }
             [tag::REFUSED, reason @ ..] => {
                 let reason = String::from_utf8_lossy(reason);
                 Some(Self::Refused(reason.chars().filter(|character| !character.is_control()).take(4096).collect()))
             }
             [tag::LOOK] => Some(Self::Look),
+            [tag::FAREWELL] => Some(Self::Farewell),
             [tag::CORRUPT, found @ ..] => Some(Self::Corrupt(u64::from_ne_bytes(found.try_into().ok()?))),
             [tag::FETCH, low, high] => Some(Self::Fetch(u16::from_le_bytes([*low, *high]))),
+            _ => None,
+        }
+    }
+}
+
+/// What the engine says to a worker that it did not start, besides Hello.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum ToOutsider {
+    /// It may take jobs now.
+    Go,
+    /// It cannot join.
+    Refused(String),
+}
+
+impl ToOutsider {
+    /// The bytes of the message.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Go => vec![tag::GO],
+            Self::Refused(reason) => FromWorker::Refused(reason.clone()).to_bytes(),
+        }
+    }
+
+    /// Reads a message; `None` for anything else.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match (bytes, FromWorker::from_bytes(bytes)) {
+            ([tag::GO], _) => Some(Self::Go),
+            (_, Some(FromWorker::Refused(reason))) => Some(Self::Refused(reason)),
             _ => None,
         }
     }
@@ -393,6 +491,7 @@ mod tests {
             config: EngineConfig {
                 threads: 1,
                 processes: 3,
+                outside: 2,
                 queue_capacity: 64,
                 on_full: OnFull::Reject,
                 idle: Idle::Spin(Duration::from_nanos(1234)),
@@ -425,28 +524,54 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..120, change: u8) {
             let _ = Hello::from_bytes(&bytes);
-            let _ = KernelName::from_bytes(&bytes);
+            let _ = KernelName::read_table(&bytes);
+            let _ = Join::check(&bytes);
             let _ = FromWorker::from_bytes(&bytes);
             let _ = FileAnswer::from_bytes(&bytes);
+            let _ = ToOutsider::from_bytes(&bytes);
             let mut broken = hello().to_bytes();
             let len = broken.len();
             broken[at % len] ^= change;
             let _ = Hello::from_bytes(&broken);
             broken.truncate(at);
             let _ = Hello::from_bytes(&broken);
+            let kernel = KernelName { id: 1, version: 2, signature_hash: 3, name: "kernel".into() };
+            let mut broken = KernelName::table(&[kernel.clone(), kernel]);
+            let len = broken.len();
+            broken[at % len] ^= change;
+            let _ = KernelName::read_table(&broken);
+            broken.truncate(at);
+            let _ = KernelName::read_table(&broken);
+        }
+
+        #[test]
+        fn only_a_join_of_the_same_build_is_one(at in 0usize..24, change in 1u8..) {
+            let mut bytes = Join::to_bytes();
+            prop_assert!(Join::check(&bytes).is_ok());
+            bytes[at] ^= change;
+            let is_refused = matches!(Join::check(&bytes), Err(Error::WorkerStart { .. }));
+            prop_assert!(is_refused);
         }
 
         #[test]
         fn kernels_and_files_arrive_as_they_were_sent(
-            id: u32, version: u32, signature_hash: u64, name in "[a-z]{0,40}", segment: u16, len: u64, writable: bool,
+            id in 0..KERNELS_MAX, version: u32, signature_hash: u64, names in proptest::collection::vec("[a-z]{0,40}", 0..5),
+            segment: u16, len: u64, writable: bool,
         ) {
-            let kernel = KernelName { id, version, signature_hash, name };
-            prop_assert_eq!(KernelName::from_bytes(&kernel.to_bytes()).unwrap(), kernel);
+            let kernels: Vec<_> =
+                names.into_iter().map(|name| KernelName { id, version, signature_hash, name }).collect();
+            prop_assert_eq!(KernelName::read_table(&KernelName::table(&kernels)).unwrap(), kernels);
             let answer = FileAnswer { segment, len, generation: signature_hash, writable };
             prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Some(&answer))), Some(answer));
             prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(None)), None);
-            for said in [FromWorker::Ready, FromWorker::Look, FromWorker::Fetch(segment), FromWorker::Corrupt(len), FromWorker::Refused("no".into())] {
+            for said in [
+                FromWorker::Ready { killable: writable }, FromWorker::Look, FromWorker::Fetch(segment), FromWorker::Corrupt(len),
+                FromWorker::Refused("no".into()), FromWorker::Farewell,
+            ] {
                 prop_assert_eq!(FromWorker::from_bytes(&said.to_bytes()), Some(said));
+            }
+            for said in [ToOutsider::Go, ToOutsider::Refused("no".into())] {
+                prop_assert_eq!(ToOutsider::from_bytes(&said.to_bytes()), Some(said));
             }
         }
     }

@@ -10,10 +10,16 @@
 //!
 //! The batches themselves never travel: the holder keeps them, or leaves them in the private slot when it lets go of the job.
 
+#[cfg(target_os = "linux")]
+mod attach;
 pub(crate) mod belt;
 pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod core;
+#[cfg(target_os = "linux")]
+mod deadlines;
+#[cfg(target_os = "linux")]
+pub(crate) mod door;
 pub(crate) mod execute;
 pub(crate) mod failure;
 pub(crate) mod fan_out;
@@ -23,6 +29,8 @@ pub(crate) mod handshake;
 pub(crate) mod kernel;
 pub(crate) mod local;
 pub(crate) mod options;
+#[cfg(target_os = "linux")]
+pub(crate) mod outsider;
 pub(crate) mod panics;
 #[cfg(target_os = "linux")]
 pub(crate) mod process_group;
@@ -31,6 +39,8 @@ pub(crate) mod recovery;
 #[cfg(target_os = "linux")]
 pub(crate) mod remote;
 pub(crate) mod run;
+#[cfg(target_os = "linux")]
+mod seat;
 mod serve;
 #[cfg(target_os = "linux")]
 pub(crate) mod supervisor;

@@ -115,6 +115,8 @@ pub(crate) struct JobOptions {
 pub(crate) struct EngineConfig {
     pub(crate) threads: usize,
     pub(crate) processes: usize,
+    /// Processes started by others that may take part at a time.
+    pub(crate) outside: usize,
     pub(crate) queue_capacity: u32,
     pub(crate) on_full: OnFull,
     pub(crate) idle: Idle,
@@ -124,15 +126,26 @@ pub(crate) struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Workers of both kinds.
+    /// Workers that the engine starts.
     pub(crate) fn workers(&self) -> usize {
         self.threads + self.processes
+    }
+
+    /// Rows of the participant table that workers may have, from row 1: first threads, then processes, then those from outside.
+    pub(crate) fn rows(&self) -> usize {
+        self.workers() + self.outside
+    }
+
+    /// Whether other processes take part.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.processes + self.outside > 0
     }
 
     /// Whom futex calls have to reach.
     pub(crate) fn scope(&self) -> Scope {
         #[cfg(target_os = "linux")]
-        if self.processes > 0 {
+        if self.is_shared() {
             return Scope::Shared;
         }
         Scope::Private

@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::handshake::KernelName;
 use super::remote::WORKER_VARIABLE;
 use crate::error::Result;
+use crate::os::attach::memory_of;
+use crate::os::map::Mapping;
 use crate::os::process::{Limits, WorkerProcess};
 
 /// How worker processes are started.
@@ -22,6 +24,8 @@ pub(crate) struct ProcessGroup {
     pub(crate) directory: Option<std::path::PathBuf>,
     /// Whether what workers print is passed on line by line, each with the worker's number before it.
     pub(crate) prefix_output: bool,
+    /// Where processes that others start may connect.
+    pub(crate) listen_at: Option<std::path::PathBuf>,
     /// How long a kernel may go on after it was told to stop, before its process is killed.
     pub(crate) kill_after: Duration,
 }
@@ -52,6 +56,11 @@ impl ProcessGroup {
         }
         Ok(command)
     }
+
+    /// The table of kernels as workers are given it.
+    pub(super) fn kernel_table(&self) -> Result<Mapping> {
+        memory_of("workring-kernels", &KernelName::table(&self.kernels))
+    }
 }
 
 /// The longest line that is passed on whole.
@@ -60,7 +69,7 @@ const LINE_LEN_MAX: u64 = 8192;
 /// Passes on what a worker prints, until it ends: standard output to standard output, standard error to standard error. Does
 /// nothing for a worker whose output was not piped.
 pub(super) fn pass_on_output(process: &mut WorkerProcess, worker: u16) {
-    let prefix = format!("worker {worker} [{}]: ", process.pid());
+    let prefix = format!("worker {worker} [{}]: ", process.handle().pid());
     let (output, error) = process.take_outputs();
     // Without a thread the worker's output is lost, and it is told so by a closed pipe; the engine goes on.
     if let Some(output) = output {

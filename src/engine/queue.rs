@@ -139,7 +139,7 @@ impl Core {
         // Relaxed, both: published with the word (R1). A job that is ended before it runs was cancelled; one that runs
         // overwrites this when it has anything else to say.
         draft.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
-        let deadline = if self.config.processes > 0 { deadline_of(draft.descriptor) } else { None };
+        let deadline = if self.config.is_shared() { deadline_of(draft.descriptor) } else { None };
         let sequence = draft.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
         draft.descriptor.origin.store(sequence, Ordering::Relaxed);
         fault::point(Point::F6_filled);
@@ -203,7 +203,7 @@ impl Core {
     /// As [`Core::notify`], right after a successful [`Core::publish`], whose fence serves both.
     #[inline]
     pub(crate) fn notify_published(&self, jobs: u32) {
-        let mut calls = self.sleepers().notify(jobs.min(self.config.workers() as u32));
+        let mut calls = self.sleepers().notify(jobs.min(self.config.rows() as u32));
         if self.has_closures() {
             // Whoever else is awake cannot run closures: as many threads must look.
             calls += self.sleepers().notify_first(jobs, self.config.threads as u16);

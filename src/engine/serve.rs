@@ -32,7 +32,7 @@ impl Core {
         if done.has(FLAG_WAITER) {
             job::notify_waiter(&descriptor.wait, self.scope);
         }
-        if self.config.processes > 0 {
+        if self.config.is_shared() {
             // Wakers, and what a detached job holds, lie in the origin's private memory. There, too, one thread alone serves
             // them, so that no job is freed twice: the supervisor.
             if done.has(FLAG_WAKER | FLAG_DETACHED) {
@@ -129,7 +129,7 @@ impl Core {
 
     /// Has the supervisor look at a deadline when it comes.
     pub(crate) fn expect_deadline(&self, deadline: Deadline) {
-        if self.config.processes > 0 && self.is_origin() {
+        if self.config.is_shared() && self.is_origin() {
             // AcqRel: pairs with the swap in `forget_deadlines`; a deadline that is stored after it is seen by the next look.
             let before = self.next_deadline.fetch_min(deadline.nanoseconds(), Ordering::AcqRel);
             if before > deadline.nanoseconds() {
@@ -168,7 +168,7 @@ impl Core {
         let cancel = job::request_cancel(&descriptor.word, reference.generation);
         match cancel {
             Cancel::Ended(done) => self.serve(reference.index, done),
-            Cancel::Requested if self.config.processes > 0 => {
+            Cancel::Requested if self.config.is_shared() => {
                 // The supervisor sees to it that the job ends.
                 self.attention.store(1, Ordering::Release);
                 self.call_supervisor();

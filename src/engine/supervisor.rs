@@ -14,20 +14,21 @@ use std::time::Duration;
 
 use super::belt::Broken;
 use super::core::Core;
-use super::execute::deadline_of;
-use super::handshake::{FileAnswer, FromWorker, Hello};
-use super::process_group::{ProcessGroup, pass_on_output};
+use super::door::{self, Door, Hall};
+use super::handshake::{FromWorker, ToOutsider};
+use super::process_group::ProcessGroup;
 use super::recovery::{self, Death};
+use super::seat::{Peer, Seat, Worker, answer_fetch};
 use super::worker;
 use crate::error::{Error, Result, WorkerExit};
-use crate::ids::{DescriptorIndex, ParticipantSlot};
-use crate::layout::records::participant_kind;
-use crate::layout::words::{FLAG_CANCEL, ParticipantWord, State};
-use crate::lockfree::job;
-use crate::os::channel::{Channel, Received, Sent};
+use crate::ids::DescriptorIndex;
+use crate::layout::words::ParticipantWord;
+use crate::os::channel::{Channel, Received};
 use crate::os::events::{EventFd, wait_for_events};
 use crate::os::host::Deadline;
-use crate::os::process::WorkerProcess;
+use crate::os::map::Mapping;
+use crate::os::pidfd::ProcessHandle;
+use crate::os::process::Limits;
 use crate::sync::Ordering;
 
 /// How long a worker may take from its start until it is ready.
@@ -35,7 +36,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// Workers that may fail to start one after the other before the engine gives up, if no other worker is alive.
 const START_ATTEMPTS: u32 = 5;
 /// The first pause before a worker is replaced that ended soon after its start; doubled each time.
-const PAUSE_FIRST: Duration = Duration::from_millis(1);
+pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// The longest such pause.
 const PAUSE_LONGEST: Duration = Duration::from_secs(1);
 /// The longest one if the worker had been ready.
@@ -45,82 +46,76 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// Messages read from one worker before the others have their turn.
 const MESSAGES_PER_TURN: usize = 64;
 
-/// A worker process and the engine's end of its socket.
-struct Worker {
-    process: WorkerProcess,
-    channel: Channel,
-    since: Deadline,
-    /// Whether it has said that it runs jobs.
-    ready: bool,
-    /// Why it does not fit, when it said so.
-    refused: Option<String>,
-    /// Whether the engine ended it because its job would not stop.
-    killed: bool,
-}
-
-/// A row of the participant table that belongs to a worker process, with or without one at the moment.
-struct Seat {
-    slot: ParticipantSlot,
-    incarnation: u32,
-    worker: Option<Worker>,
-    /// When the next one may be started.
-    not_before: Deadline,
-    pause: Duration,
-    /// No worker will come any more: the engine is closing.
-    ended: bool,
-}
-
 /// Told once whether the first workers are ready.
 type Started = Option<Sender<Result<()>>>;
 
-struct Supervisor {
-    core: Arc<Core>,
-    group: ProcessGroup,
+pub(super) struct Supervisor {
+    pub(super) core: Arc<Core>,
+    pub(super) group: ProcessGroup,
+    /// The table of kernels that every worker is given.
+    kernels: Mapping,
     bell: Arc<EventFd>,
-    seats: Vec<Seat>,
+    pub(super) seats: Vec<Seat>,
+    /// Who wants a seat, where others may start workers.
+    hall: Hall,
     started: Started,
     /// Failed starts since the last successful one, and what the last one said.
     failures: u32,
     /// Running jobs that were told to stop, with their generation and when their worker is to be killed.
-    stopping: HashMap<DescriptorIndex, (u32, Deadline)>,
+    pub(super) stopping: HashMap<DescriptorIndex, (u32, Deadline)>,
 }
 
-/// Starts the worker processes of an engine, and the thread that looks after them. Blocks until all of them are ready.
+/// What the supervisor waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Bell,
+    Listener,
+    Arrival,
+    /// A word from the worker of a seat.
+    Word(usize),
+    /// The end of its process.
+    End(usize),
+}
+
+/// Starts the worker processes of an engine, and the thread that looks after them. Blocks until all of them are ready. Returns the
+/// door by which others come in.
 ///
 /// # Errors
-/// [`Error::WorkerStart`] when one does not become ready, [`Error::Io`] when the system refuses. No process is left then.
-pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<()> {
-    let bell = Arc::new(EventFd::new()?);
+/// [`Error::WorkerStart`] when one does not become ready, [`Error::Io`] when the system refuses, [`Error::InvalidArgument`] for a
+/// path at which the engine cannot listen. No process is left then.
+pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> {
+    let door = Door::new()?;
+    let hall = Hall::new(Arc::clone(&door), group.listen_at.as_deref())?;
+    let kernels = group.kernel_table()?;
+    let bell = Arc::clone(door.bell());
     core.list_kernels(group.kernels.iter().map(|kernel| kernel.id));
     let ringer = Arc::clone(&bell);
     core.set_bell(Box::new(move |_| {
         let _ = ringer.notify();
     }));
-    let first = core.config.threads as u16 + 1;
-    let seats = (first..first + core.config.processes as u16)
-        .map(|slot| Seat {
-            slot: ParticipantSlot::new(slot),
-            incarnation: 0,
-            worker: None,
-            not_before: Deadline::now(),
-            pause: Duration::ZERO,
-            ended: false,
-        })
+    let config = core.config;
+    let first_process = config.threads as u16 + 1;
+    let first_outside = first_process + config.processes as u16;
+    let seats: Vec<Seat> = (first_process..first_outside + config.outside as u16)
+        .map(|slot| Seat::new(slot, slot >= first_outside))
         .collect();
     let (started, outcome) = channel();
-    core.workers_alive.fetch_add(core.config.processes as u32, Ordering::Relaxed);
+    let count = seats.len() as u32;
+    core.workers_alive.fetch_add(count, Ordering::Relaxed);
     let mut supervisor = Supervisor {
         core: Arc::clone(core),
         group,
+        kernels,
         bell,
         seats,
+        hall,
         started: Some(started),
         failures: 0,
         stopping: HashMap::new(),
     };
     let thread = thread::Builder::new().name("workring-supervisor".into()).spawn(move || supervisor.run());
     if let Err(error) = thread {
-        for _ in 0..core.config.processes {
+        for _ in 0..count {
             worker::ended(core);
         }
         core.start_closing();
@@ -132,7 +127,7 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<()> {
     if outcome.is_err() {
         core.start_closing();
     }
-    outcome
+    outcome.map(|()| door)
 }
 
 impl Supervisor {
@@ -143,100 +138,130 @@ impl Supervisor {
                 self.end_everybody();
             }
             self.replace_missing();
+            self.hall.look_around();
             self.report_start();
             self.look_at_deadlines();
             if self.seats.iter().all(|seat| seat.ended) {
                 return;
             }
             let until = self.next_time();
-            let fds = self.descriptors();
+            let (sources, fds): (Vec<Source>, Vec<BorrowedFd<'_>>) = self.sources().into_iter().unzip();
             if wait_for_events(&fds, until, &mut ready).is_err() {
                 // Only a system out of memory says so; it is asked again a little later.
                 thread::sleep(Duration::from_millis(10));
                 continue;
             }
-            if ready.first() == Some(&true) {
-                let _ = self.bell.clear();
-            }
+            let _ = self.bell.clear();
             self.core.serve_collected();
-            self.hear_workers(&ready);
+            self.hear(&sources, &ready);
         }
     }
 
-    /// The bell, then two for each worker: its socket and its process.
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut fds = vec![self.bell.as_fd()];
-        for worker in self.seats.iter().filter_map(|seat| seat.worker.as_ref()) {
-            fds.push(worker.channel.as_fd());
-            fds.push(worker.process.pidfd());
+    fn sources(&self) -> Vec<(Source, BorrowedFd<'_>)> {
+        let mut sources = vec![(Source::Bell, self.bell.as_fd())];
+        sources.extend(self.hall.listener().map(|listener| (Source::Listener, listener)));
+        sources.extend(self.hall.arrivals().map(|arrival| (Source::Arrival, arrival)));
+        for (at, seat) in self.seats.iter().enumerate() {
+            let Some(worker) = &seat.worker else { continue };
+            if !worker.hung_up {
+                sources.push((Source::Word(at), worker.channel.as_fd()));
+            }
+            sources.push((Source::End(at), worker.peer.handle().pidfd()));
         }
-        fds
+        sources
     }
 
     /// When something is due without anybody calling.
     fn next_time(&self) -> Option<Deadline> {
-        let seats = self.seats.iter().filter(|seat| !seat.ended).filter_map(|seat| match &seat.worker {
-            Some(worker) if worker.ready => None,
-            Some(worker) => Some(worker.since.plus(START_LIMIT)),
-            None => Some(seat.not_before),
-        });
+        let seats =
+            self.seats.iter().filter(|seat| !seat.ended && !seat.outside).filter_map(|seat| match &seat.worker {
+                Some(worker) if worker.ready => None,
+                Some(worker) => Some(worker.since.plus(START_LIMIT)),
+                None => Some(seat.not_before),
+            });
         let killings = self.stopping.values().map(|(_, kill_at)| *kill_at);
-        seats.chain(killings).chain(self.core.next_deadline()).min()
+        seats.chain(killings).chain(self.core.next_deadline()).chain(self.hall.next_time()).min()
     }
 
-    /// Reads what workers say and notices those that are gone.
-    fn hear_workers(&mut self, ready: &[bool]) {
-        let mut at = 1;
-        for seat in 0..self.seats.len() {
-            if self.seats[seat].worker.is_none() {
-                continue;
+    /// Reads what workers say, notices those that are gone, and lets in who wants to join.
+    fn hear(&mut self, sources: &[Source], ready: &[bool]) {
+        let mut spoke = Vec::new();
+        let mut knocked = false;
+        for (source, &is_ready) in sources.iter().zip(ready) {
+            match source {
+                Source::Arrival => spoke.push(is_ready),
+                Source::Listener => knocked = is_ready,
+                Source::Word(seat) if is_ready => self.hear_worker(*seat),
+                Source::End(seat) if is_ready => {
+                    // What it said before its end counts.
+                    self.hear_worker(*seat);
+                    self.bury(*seat, true);
+                }
+                Source::Bell | Source::Word(_) | Source::End(_) => {}
             }
-            let (spoke, is_gone) = (ready.get(at) == Some(&true), ready.get(at + 1) == Some(&true));
-            at += 2;
-            if spoke || is_gone {
-                self.hear(seat);
-            }
-            if is_gone {
-                self.bury(seat);
-            }
+        }
+        for (channel, process) in self.hall.hear(&spoke) {
+            self.seat_outsider(channel, process);
+        }
+        if knocked {
+            self.hall.accept();
         }
     }
 
-    fn hear(&mut self, seat: usize) {
+    fn hear_worker(&mut self, seat: usize) {
         let mut buffer = Vec::new();
         for _ in 0..MESSAGES_PER_TURN {
             let Some(worker) = &mut self.seats[seat].worker else { return };
+            if worker.hung_up {
+                return;
+            }
             match worker.channel.receive(&mut buffer) {
                 Ok(Received::Message(_)) => {}
-                Ok(Received::WouldBlock | Received::PeerGone) => return,
-                Err(_) => {
-                    // It says what no worker says.
-                    let _ = worker.process.kill();
-                    return;
-                }
+                Ok(Received::WouldBlock) => return,
+                // Its process is ending, or should: without the socket it is of no use.
+                Ok(Received::PeerGone) | Err(_) => return self.stop_hearing(seat),
             }
             match FromWorker::from_bytes(&buffer) {
-                Some(FromWorker::Ready) => self.is_ready(seat),
-                Some(FromWorker::Refused(reason)) => worker.refused = Some(reason),
+                Some(FromWorker::Ready { killable }) => self.is_ready(seat, killable),
+                Some(FromWorker::Refused(reason)) if worker.peer.is_child() => worker.refused = Some(reason),
                 Some(FromWorker::Look) => self.core.serve_collected(),
                 Some(FromWorker::Corrupt(found)) => {
                     self.core.give_up(Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found });
                     return;
                 }
-                Some(FromWorker::Fetch(segment)) => answer_fetch(&self.core, worker, segment),
-                None => {
-                    let _ = worker.process.kill();
-                    return;
-                }
+                Some(FromWorker::Fetch(segment)) => answer_fetch(&self.core, &worker.channel, segment),
+                Some(FromWorker::Farewell) if !worker.peer.is_child() => return self.bury(seat, false),
+                // It says what no worker says.
+                Some(FromWorker::Refused(_) | FromWorker::Farewell) | None => return self.stop_hearing(seat),
             }
         }
     }
 
-    fn is_ready(&mut self, seat: usize) {
+    /// Has a worker end that can be heard no longer. Its seat is free when its process is gone, or at once if it never took a job.
+    fn stop_hearing(&mut self, seat: usize) {
+        let Some(worker) = &mut self.seats[seat].worker else { return };
+        worker.hung_up = true;
+        worker.end();
+        if !worker.peer.is_child() && !worker.ready {
+            self.bury(seat, false);
+        }
+    }
+
+    fn is_ready(&mut self, seat: usize, killable: bool) {
         let seat = &mut self.seats[seat];
         let Some(worker) = &mut seat.worker else { return };
+        if worker.ready {
+            return;
+        }
         worker.ready = true;
-        self.failures = 0;
+        worker.killable = killable;
+        if seat.outside {
+            self.core.attached.fetch_add(1, Ordering::Relaxed);
+            // It takes no job before it has this. If it is gone, its process descriptor says so.
+            let _ = worker.channel.send(&ToOutsider::Go.to_bytes(), &[]);
+        } else {
+            self.failures = 0;
+        }
         if let Some(row) = self.core.control.participant(seat.slot) {
             row.word.store(ParticipantWord::new(seat.incarnation, ParticipantWord::ALIVE).bits(), Ordering::Release);
         }
@@ -244,20 +269,39 @@ impl Supervisor {
         self.core.notify(1);
     }
 
-    /// A worker's process is gone: takes its exit, sweeps, and says when the next one may be started.
-    fn bury(&mut self, seat: usize) {
-        let Some(mut worker) = self.seats[seat].worker.take() else { return };
-        let exit = match worker.process.try_reap() {
-            Ok(Some(exit)) => exit,
-            // Somebody else took it; that it is gone is certain.
-            Ok(None) | Err(_) => WorkerExit::Code(0),
+    /// Gives a seat to a process that others started, or says why not.
+    fn seat_outsider(&mut self, channel: Channel, process: ProcessHandle) {
+        let refuse = |reason: String| door::refuse(&channel, &Error::WorkerStart { reason });
+        if !self.core.is_open() || self.core.broken().is_some() {
+            return refuse("the engine is closing".into());
+        }
+        let Some(seat) = self.seats.iter_mut().find(|seat| seat.outside && !seat.ended && seat.worker.is_none()) else {
+            return refuse(format!(
+                "all {} seats for outside workers are taken; see Builder::outside_workers",
+                self.core.config.outside
+            ));
         };
+        // Limits are for the engine's own processes.
+        match seat.greet(&self.core, &Limits::default(), &self.kernels, &channel) {
+            Ok(()) => {
+                let mut worker = Worker::new(Peer::Outsider(process), channel);
+                worker.killable = false;
+                seat.sit_down(&self.core, worker);
+            }
+            Err(error) => door::refuse(&channel, &error),
+        }
+    }
+
+    /// A worker is gone, with its process or without it: sweeps, and says when the next one may be started.
+    fn bury(&mut self, seat: usize, process_ended: bool) {
+        let Some(mut worker) = self.seats[seat].worker.take() else { return };
+        let exit = if process_ended { worker.peer.take_exit() } else { WorkerExit::Unknown };
         crate::fault::point(crate::fault::Point::F33_reaped);
         let at = &mut self.seats[seat];
         let death = Death {
             slot: at.slot,
             incarnation: at.incarnation,
-            pid: worker.process.pid(),
+            pid: worker.peer.handle().pid(),
             exit,
             killed: worker.killed,
         };
@@ -271,10 +315,14 @@ impl Supervisor {
         };
         at.not_before = Deadline::after(at.pause);
         at.incarnation = at.incarnation.wrapping_add(1);
+        let outside = at.outside;
+        if outside && worker.ready {
+            self.core.attached.fetch_sub(1, Ordering::Relaxed);
+        }
         // It may have damaged the word by which its successors learn whether the engine is open.
         self.core.tell_lifecycle();
         recovery::sweep(&self.core, &death);
-        if !worker.ready {
+        if !worker.ready && !outside {
             let reason = worker.refused.unwrap_or_else(|| {
                 format!(
                     "worker process {} ended with {exit} before it was ready: its program must call \
@@ -294,195 +342,75 @@ impl Supervisor {
             self.seats.iter_mut().for_each(|seat| seat.worker = None);
             return;
         }
-        let anybody = self.seats.iter().any(|seat| seat.worker.as_ref().is_some_and(|worker| worker.ready));
-        if self.failures >= START_ATTEMPTS && !anybody && self.core.config.threads == 0 {
+        let anybody = self.seats.iter().any(Seat::is_ready);
+        let others = self.core.config.threads + self.core.config.outside > 0;
+        if self.failures >= START_ATTEMPTS && !anybody && !others {
             self.core.give_up(Broken::NoWorkers { reason: error.to_string() });
         }
     }
 
     /// Tells whoever builds the engine that all workers are ready.
     fn report_start(&mut self) {
-        let all = self.seats.iter().all(|seat| seat.worker.as_ref().is_some_and(|worker| worker.ready));
+        let all = self.seats.iter().all(|seat| seat.outside || seat.is_ready());
         if all && let Some(started) = self.started.take() {
             let _ = started.send(Ok(()));
         }
     }
 
-    /// Kills every worker after the engine broke, and says so when they are gone.
+    /// Ends every worker after the engine broke, and says so when they are gone. Outside workers that may not be killed are asked
+    /// to leave, and waited for as threads are.
     fn end_everybody(&mut self) {
         for seat in 0..self.seats.len() {
             if let Some(worker) = &mut self.seats[seat].worker {
-                worker.killed = true;
-                let _ = worker.process.kill();
-                let _ = worker.process.reap();
-                self.bury(seat);
+                worker.killed = worker.killable;
+                worker.end();
+                if let Peer::Child(process) = &mut worker.peer {
+                    let _ = process.reap();
+                    self.bury(seat, true);
+                } else if !worker.ready {
+                    self.bury(seat, false);
+                }
             }
             self.seats[seat].not_before = Deadline::from_nanoseconds(u64::MAX);
         }
-        self.core.set_quiet();
+        if self.seats.iter().all(|seat| seat.worker.is_none()) {
+            self.core.set_quiet();
+        }
     }
 
     /// Starts a worker for every seat that lacks one, unless the engine is closing and nothing is left to do.
     fn replace_missing(&mut self) {
         let closing = !self.core.is_open();
         for at in 0..self.seats.len() {
-            let seat = &self.seats[at];
+            let seat = &mut self.seats[at];
             if seat.ended {
                 continue;
             }
-            if let Some(worker) = &seat.worker {
-                if !worker.ready && worker.since.elapsed() > START_LIMIT {
-                    let _ = worker.process.kill();
+            if let Some(worker) = &mut seat.worker {
+                match (seat.outside, worker.ready) {
+                    // It has not begun and may not begin any more; those that have leave by themselves.
+                    (true, false) if closing => self.bury(at, false),
+                    (false, false) if worker.since.elapsed() > START_LIMIT => {
+                        worker.end();
+                        continue;
+                    }
+                    _ => continue,
                 }
-                continue;
             }
+            let seat = &mut self.seats[at];
             if closing && (!self.core.has_work() || self.core.broken().is_some()) {
-                self.seats[at].ended = true;
+                // Before the last one is told of: who sees the engine closed finds its socket gone.
+                self.hall.close();
+                seat.ended = true;
                 worker::ended(&self.core);
-            } else if seat.not_before.is_past()
-                && let Err(error) = self.spawn(at)
+            } else if !seat.outside
+                && seat.not_before.is_past()
+                && let Err(error) = seat.spawn(&self.core, &self.group, &self.kernels)
             {
-                let seat = &mut self.seats[at];
                 seat.pause = (seat.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST);
                 seat.not_before = Deadline::after(seat.pause);
                 self.start_failed(error);
             }
         }
     }
-
-    fn spawn(&mut self, at: usize) -> Result<()> {
-        let core = &self.core;
-        let seat = &mut self.seats[at];
-        let hello = Hello {
-            slot: seat.slot.get(),
-            incarnation: seat.incarnation,
-            config: core.config,
-            kernels: self.group.kernels.len() as u32,
-            control_len: core.control.mapping().len() as u64,
-            arena_len: core.arena.mapping().len() as u64,
-            limits: self.group.limits.clone(),
-        };
-        let (Some(control), Some(arena)) = (core.control.mapping().fd(), core.arena.mapping().fd()) else {
-            return Err(Error::Unsupported { what: "worker processes over memory that cannot be shared".into() });
-        };
-        let (channel, socket) = Channel::pair()?;
-        let mut process = WorkerProcess::spawn(&mut self.group.command()?, socket)?;
-        pass_on_output(&mut process, seat.slot.get());
-        if let Some(row) = core.control.participant(seat.slot) {
-            row.pid.store(process.pid(), Ordering::Relaxed);
-            row.kind.store(participant_kind::PROCESS, Ordering::Relaxed);
-            row.word.store(ParticipantWord::new(seat.incarnation, ParticipantWord::JOINING).bits(), Ordering::Release);
-        }
-        // Messages fit into the socket's buffer: the worker reads them when it is up.
-        let mut sent = channel.send(&hello.to_bytes(), &[control, arena]);
-        for kernel in &self.group.kernels {
-            if matches!(sent, Ok(Sent::Sent)) {
-                sent = send_patiently(&channel, &kernel.to_bytes());
-            }
-        }
-        match sent {
-            // A worker that is gone already says by its exit what went wrong.
-            Ok(Sent::Sent | Sent::PeerGone) => {}
-            Ok(Sent::WouldBlock) => {
-                let _ = process.kill();
-                let _ = process.reap();
-                return Err(Error::WorkerStart { reason: "the worker does not read what the engine tells it".into() });
-            }
-            Err(error) => return Err(error),
-        }
-        seat.worker =
-            Some(Worker { process, channel, since: Deadline::now(), ready: false, refused: None, killed: false });
-        Ok(())
-    }
-
-    /// Ends jobs whose time is over, and kills workers whose kernels were told to stop and did not.
-    fn look_at_deadlines(&mut self) {
-        let due = self.core.next_deadline().is_some_and(Deadline::is_past);
-        let kill = self.stopping.values().any(|(_, kill_at)| kill_at.is_past());
-        if !self.core.take_attention() && !due && !kill {
-            return;
-        }
-        self.core.forget_deadlines();
-        let mut stopping = HashMap::new();
-        let first_process = self.core.config.threads as u16 + 1;
-        for at in 0..self.core.control.descriptors().len() {
-            let index = DescriptorIndex::new(at as u32);
-            let Some(descriptor) = self.core.control.descriptor(index) else { break };
-            let word = job::snapshot(&descriptor.word);
-            if !word.is(State::Queued) && !word.is(State::Running) {
-                continue;
-            }
-            let deadline = deadline_of(descriptor);
-            match deadline {
-                Some(deadline) if deadline.is_past() && !word.has(FLAG_CANCEL) => {
-                    self.core.cancel_generation(index, word.generation());
-                }
-                Some(deadline) if !deadline.is_past() => self.core.expect_deadline(deadline),
-                _ => {}
-            }
-            let word = job::snapshot(&descriptor.word);
-            let told = word.is(State::Running) && word.has(FLAG_CANCEL) && word.owner().get() >= first_process;
-            if !told {
-                continue;
-            }
-            let kill_at = match self.stopping.get(&index) {
-                Some(&(generation, kill_at)) if generation == word.generation() => kill_at,
-                _ => Deadline::after(self.group.kill_after),
-            };
-            let kill_at = match kill_at.is_past() {
-                true if self.kill_owner(index, word.generation()) => continue,
-                // Its owner is just ending, or the word names nobody: another look a little later, not at once.
-                true => Deadline::after(self.group.kill_after.max(PAUSE_FIRST)),
-                false => kill_at,
-            };
-            stopping.insert(index, (word.generation(), kill_at));
-        }
-        self.stopping = stopping;
-    }
-
-    /// Kills the worker that runs one particular job. The worker is stopped first, so that it cannot finish that job, and begin
-    /// another one, in between.
-    fn kill_owner(&mut self, index: DescriptorIndex, generation: u32) -> bool {
-        let Some(descriptor) = self.core.control.descriptor(index) else { return false };
-        let owner = job::snapshot(&descriptor.word).owner();
-        let Some(worker) = self.seats.iter_mut().find(|seat| seat.slot == owner).and_then(|seat| seat.worker.as_mut())
-        else {
-            return false;
-        };
-        if !matches!(worker.process.pause(), Ok(true)) {
-            return false;
-        }
-        let word = job::snapshot(&descriptor.word);
-        if word.is(State::Running) && word.generation() == generation && word.owner() == owner {
-            worker.killed = true;
-            worker.process.kill().is_ok()
-        } else {
-            let _ = worker.process.resume();
-            false
-        }
-    }
-}
-
-/// Sends a message, waiting a little for a worker that is slow to read.
-fn send_patiently(channel: &Channel, bytes: &[u8]) -> Result<Sent> {
-    let until = Deadline::after(START_LIMIT);
-    loop {
-        match channel.send(bytes, &[])? {
-            Sent::WouldBlock if !until.is_past() => thread::sleep(Duration::from_millis(1)),
-            sent => return Ok(sent),
-        }
-    }
-}
-
-fn answer_fetch(core: &Core, worker: &Worker, segment: u16) {
-    let file = core.arena.file_of(segment);
-    let answer = file.as_ref().map(|file| FileAnswer {
-        segment,
-        len: file.len,
-        generation: file.generation,
-        writable: file.writable,
-    });
-    let fds: Vec<BorrowedFd<'_>> = file.as_ref().map(|file| file.fd()).into_iter().collect();
-    // A worker that cannot be answered is gone, or waits in vain and ends its job with an error.
-    let _ = worker.channel.send(&FileAnswer::to_bytes(answer.as_ref()), &fds);
 }

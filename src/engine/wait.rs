@@ -96,7 +96,7 @@ fn spin(core: &Core, descriptor: &Descriptor, deadline: Option<Deadline>) -> boo
 }
 
 fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
-    let among_threads = core.config.processes == 0;
+    let among_threads = !core.config.is_shared();
     job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| match deadline {
         None if among_threads => {
             futex::wait(wait_on, park::PARKED, core.scope);

@@ -150,11 +150,13 @@ pub(crate) fn work_as_process(core: &Arc<Core>, me: ParticipantSlot) {
     run_until_closed(core, me);
 }
 
-/// Runs jobs until the engine closes and the queue is empty.
+/// Runs jobs until the engine closes and the queue is empty, or this worker is told to leave.
 fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
     let mut budget = SpinBudget::new(core);
     loop {
-        while let Some(index) = core.take(me) {
+        while !core.is_leaving()
+            && let Some(index) = core.take(me)
+        {
             execute(core, me, index);
         }
         match next_job(core, me, &mut budget) {
@@ -167,18 +169,23 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
     // A push that relied on this worker's last search is either seen here or finds it gone.
     if core.has_work() {
         core.notify(CHAIN);
-        while let Some(index) = core.take(me) {
+        while !core.is_leaving()
+            && let Some(index) = core.take(me)
+        {
             execute(core, me, index);
         }
     }
 }
 
-/// Looks for a job, awake and then asleep; `None` when the engine is closing and nothing is left.
+/// Looks for a job, awake and then asleep; `None` when the engine is closing and nothing is left, or this worker leaves.
 fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option<DescriptorIndex> {
     let sleepers = core.sleepers();
     let mut others = sleepers.start_searching(me);
     let idle_since = Deadline::now();
     loop {
+        if core.is_leaving() {
+            return None;
+        }
         if let Some(index) = search(core, me, budget.limit(others), &mut budget.flow) {
             sleepers.found_job(me);
             fault::point(Point::F10_found);
@@ -188,7 +195,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             budget.learn(Deadline::now().nanoseconds().saturating_sub(idle_since.nanoseconds()));
             return Some(index);
         }
-        if core.is_open() && budget.flow.is_brisk(Deadline::now().nanoseconds(), || core.taken_hint()) {
+        if !core.is_stopping() && budget.flow.is_brisk(Deadline::now().nanoseconds(), || core.taken_hint()) {
             let until = Deadline::after(DOZE);
             sleepers.doze(me, |word| {
                 // How it ends does not matter: the worker looks at the rings next.
@@ -199,15 +206,15 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
         }
         // Read before the fence in `prepare_to_park`, which precedes the last look at the rings: a job whose submitter still
         // saw the engine open is found by that look (see `Core::publish`).
-        let closing = !core.is_open();
+        let stopping = core.is_stopping();
         sleepers.prepare_to_park(me);
         // The lifecycle is read again after the fence: an engine that began to close before it could see this worker as parked
         // has not woken it (see `Core::start_closing`, whose fence comes first then).
-        if core.has_work() || core.is_open() == closing {
+        if core.has_work() || core.is_stopping() != stopping {
             sleepers.resume(me);
             continue;
         }
-        if closing {
+        if stopping {
             sleepers.resume(me);
             return None;
         }
@@ -234,7 +241,7 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut 
         }
         let now = Deadline::now();
         if until.is_none_or(|until| until <= now)
-            || !core.is_open()
+            || core.is_stopping()
             || flow.is_brisk(now.nanoseconds(), || core.taken_hint())
         {
             return None;

@@ -47,6 +47,7 @@ const DEFAULT_RETAIN: u64 = 256 << 20;
 pub struct Builder {
     threads: Option<usize>,
     processes: usize,
+    outside: usize,
     #[cfg(target_os = "linux")]
     workers: WorkerOptions,
     capacity: Option<u64>,
@@ -66,6 +67,7 @@ impl Builder {
         Self {
             threads: None,
             processes: 0,
+            outside: 0,
             #[cfg(target_os = "linux")]
             workers: WorkerOptions::default(),
             capacity: None,
@@ -81,7 +83,7 @@ impl Builder {
         }
     }
 
-    /// Worker threads; together with worker processes 1 to 255. Unless said: one for each core the process may use, the CPU quota of
+    /// Worker threads; together with worker processes and seats for outside workers 1 to 255. Unless said: one for each core the process may use, the CPU quota of
     /// its control group counted, or none where there are worker processes.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
@@ -96,6 +98,27 @@ impl Builder {
     /// [`Builder::kernels`]. Linux only: elsewhere `build` fails with [`Error::Unsupported`].
     pub fn processes(mut self, processes: usize) -> Self {
         self.processes = processes;
+        self
+    }
+
+    /// Seats for workers in processes that others start and that [`attach`](crate::attach) themselves; none unless stated.
+    ///
+    /// They come and go as they like: by [`Builder::listen`] or [`Engine::invite`]. What they run must be listed in
+    /// [`Builder::kernels`]. An engine that has no other workers keeps its jobs until one attaches. Linux only: elsewhere `build`
+    /// fails with [`Error::Unsupported`].
+    pub fn outside_workers(mut self, seats: usize) -> Self {
+        self.outside = seats;
+        self
+    }
+
+    /// A path at which [outside workers](Builder::outside_workers) attach: a Unix socket that only this user and root can connect
+    /// to.
+    ///
+    /// There must be no file, or the socket of a process that is gone. It is removed when the engine has closed; a killed engine
+    /// leaves it to its successor.
+    #[cfg(target_os = "linux")]
+    pub fn listen(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.workers.listen_at = Some(path.into());
         self
     }
 
@@ -152,8 +175,8 @@ impl Builder {
         self
     }
 
-    /// Which jobs a waiting thread runs itself. Unless said: [`Help::AnyJob`], or with worker processes [`Help::Never`], because who
-    /// asks for them wants kernels kept out of this process.
+    /// Which jobs a waiting thread runs itself. Unless said: [`Help::AnyJob`], or with worker processes or without worker threads
+    /// [`Help::Never`], because who asks for that wants kernels kept out of this process.
     pub fn help(mut self, help: Help) -> Self {
         self.help = Some(help);
         self
@@ -200,25 +223,26 @@ impl Builder {
     /// seconds at most, after which it is an error.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a limit out of range, [`Error::Io`] when the system gives no memory, threads or processes,
+    /// [`Error::InvalidArgument`] for a limit out of range or a path at which it cannot listen, [`Error::Io`] when the system gives no memory, threads or processes,
     /// [`Error::WorkerStart`] when a worker process ends, is not ready in time or does not fit, or when this process was itself
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let processes = self.processes;
-        let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS) };
+        let Self { processes, outside, on_full, idle, pin, .. } = self;
+        let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
         let threads = self.threads.unwrap_or(usual);
-        if threads.saturating_add(processes) == 0 || threads.saturating_add(processes) > MAX_THREADS {
+        let rows = threads.saturating_add(processes).saturating_add(outside);
+        if rows == 0 || rows > MAX_THREADS {
             return Err(Error::invalid(format!(
-                "an engine has 1 to {MAX_THREADS} workers, not {threads} threads and {processes} processes"
+                "an engine has 1 to {MAX_THREADS} workers, not {threads} threads, {processes} processes and {outside} from outside"
             )));
         }
         #[cfg(not(target_os = "linux"))]
-        if processes > 0 {
+        if processes + outside > 0 {
             return Err(Error::Unsupported { what: "worker processes on this system; use threads".into() });
         }
         #[cfg(target_os = "linux")]
-        let group = if processes > 0 { Some(self.workers.group()?) } else { None };
+        let group = self.workers.group(processes, outside)?;
         let queue_capacity = self
             .queue_capacity
             .checked_next_power_of_two()
@@ -226,15 +250,16 @@ impl Builder {
             .map(|jobs| jobs.max(crate::layout::geometry::MIN_DESCRIPTORS))
             .ok_or_else(|| Error::invalid(format!("a queue holds 1 to 2^20 jobs, not {}", self.queue_capacity)))?;
         let arena = self.arena()?;
-        let Self { on_full, idle, pin, .. } = self;
-        // Whoever asks for processes wants kernels kept out of this one.
-        let help = self.help.unwrap_or(if processes > 0 { Help::Never } else { Help::default() });
-        let config = EngineConfig { threads, processes, queue_capacity, on_full, idle, help, cores, pin };
+        // Whoever asks for processes, or for no threads, wants kernels kept out of this one.
+        let keeps_out = processes > 0 || threads == 0;
+        let help = self.help.unwrap_or(if keeps_out { Help::Never } else { Help::default() });
+        let config = EngineConfig { threads, processes, outside, queue_capacity, on_full, idle, help, cores, pin };
         let core = Arc::new(Core::new(config, arena)?);
         worker::start(&core)?;
         #[cfg(target_os = "linux")]
         if let Some(group) = group {
-            supervisor::start(&core, group)?;
+            let door = supervisor::start(&core, group)?;
+            let _ = core.door.set(door);
         }
         Ok(Engine::new_from(core))
     }
@@ -244,8 +269,8 @@ impl Builder {
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),
             retain: self.retain,
             backing: match self.backing {
-                Backing::Automatic if self.processes > 0 => Backing::SharedMemory,
-                Backing::Anonymous if self.processes > 0 => {
+                Backing::Automatic if self.processes + self.outside > 0 => Backing::SharedMemory,
+                Backing::Anonymous if self.processes + self.outside > 0 => {
                     return Err(Error::invalid(
                         "worker processes need memory that can be shared, not Backing::Anonymous",
                     ));

@@ -12,5 +12,8 @@ pub(crate) mod job;
 pub(crate) mod job_set;
 pub mod kernels;
 #[cfg(target_os = "linux")]
+pub(crate) mod outside;
+#[cfg(target_os = "linux")]
 pub(crate) mod processes;
 pub(crate) mod rows;
+pub(crate) mod statistics;

@@ -119,21 +119,30 @@ pub(crate) struct WorkerOptions {
     pub(crate) kernels: Vec<&'static KernelInfo>,
     pub(crate) program: WorkerProgram,
     pub(crate) kill_after: Duration,
+    pub(crate) listen_at: Option<PathBuf>,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { kernels: Vec::new(), program: WorkerProgram::this(), kill_after: KILL_AFTER }
+        Self { kernels: Vec::new(), program: WorkerProgram::this(), kill_after: KILL_AFTER, listen_at: None }
     }
 }
 
 impl WorkerOptions {
-    /// What the supervisor needs, checked.
+    /// What the supervisor needs, checked; `None` for an engine of threads alone.
     ///
     /// # Errors
     /// [`Error::WorkerStart`] in a process that was itself started as a worker, which would start workers without end;
-    /// [`Error::InvalidArgument`] when there is no kernel.
-    pub(crate) fn group(&self) -> Result<ProcessGroup> {
+    /// [`Error::InvalidArgument`] when there is no kernel, or a place to listen at and no seat for who comes.
+    pub(crate) fn group(&self, processes: usize, outside: usize) -> Result<Option<ProcessGroup>> {
+        if self.listen_at.is_some() && outside == 0 {
+            return Err(Error::invalid(
+                "an engine that listens needs seats: say how many with Builder::outside_workers",
+            ));
+        }
+        if processes + outside == 0 {
+            return Ok(None);
+        }
         if remote::is_unclaimed_worker() {
             return Err(Error::WorkerStart {
                 reason: "this process was itself started as a worker, but its main did not call \
@@ -144,9 +153,24 @@ impl WorkerOptions {
         if self.kernels.is_empty() {
             return Err(Error::invalid("worker processes need kernels: list them with Builder::kernels(kernels![..])"));
         }
+        if self.listen_at.is_some() && outside == 0 {
+            return Err(Error::invalid(
+                "an engine that listens needs seats: say how many with Builder::outside_workers",
+            ));
+        }
         let WorkerProgram { program, arguments, environment, directory, prefix_output, limits } = self.program.clone();
         let kernels = self.kernels.iter().map(|info| KernelName::of(info)).collect::<Result<Vec<_>>>()?;
-        let kill_after = self.kill_after;
-        Ok(ProcessGroup { kernels, limits, program, arguments, environment, directory, prefix_output, kill_after })
+        let Self { kill_after, listen_at, .. } = self.clone();
+        Ok(Some(ProcessGroup {
+            kernels,
+            limits,
+            program,
+            arguments,
+            environment,
+            directory,
+            prefix_output,
+            kill_after,
+            listen_at,
+        }))
     }
 }

@@ -8,7 +8,7 @@
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{FileType, SealFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
 use crate::os::host;
@@ -69,6 +69,47 @@ impl Mapping {
         require_size(&fd, what, len)?;
         map_received(fd, len, mapped_len, writable, Kind::File)
     }
+}
+
+/// Bytes for other processes to read, in shared memory that cannot change length; closed on exec.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if there are none; [`Error::Io`] if the system gives no memory or descriptor.
+pub(crate) fn memory_of(name: &str, bytes: &[u8]) -> Result<Mapping> {
+    let memory = Mapping::shared_memory(name, bytes.len())?;
+    let failed = |error| Error::io(format!("write {} bytes of shared memory named {name:?}", bytes.len()), error);
+    let fd = memory.fd().ok_or_else(|| failed(Errno::BADF))?;
+    let mut written = 0;
+    while written < bytes.len() {
+        match retry_on_intr(|| rustix::io::pwrite(fd, &bytes[written..], written as u64)).map_err(failed)? {
+            0 => return Err(failed(Errno::NOSPC)),
+            count => written += count,
+        }
+    }
+    Ok(memory)
+}
+
+/// Copies the first `len` bytes of shared memory that another process sent; what it writes there later changes nothing.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it has fewer bytes, or `len` exceeds `limit`; [`Error::Io`] if the system refuses.
+pub(crate) fn copy_of(fd: &OwnedFd, len: u64, limit: u64) -> Result<Vec<u8>> {
+    let what = "a received table";
+    if len > limit {
+        return Err(Error::invalid(format!("{what} must have at most {limit} bytes, found {len}")));
+    }
+    require_regular_file(fd, what)?;
+    let mut bytes = vec![0; len as usize];
+    require_size(fd, what, bytes.len())?;
+    let mut read = 0;
+    while read < bytes.len() {
+        match retry_on_intr(|| rustix::io::pread(fd, &mut bytes[read..], read as u64)) {
+            Ok(0) => return Err(Error::invalid(format!("{what} must have {len} bytes, found {read}"))),
+            Ok(count) => read += count,
+            Err(error) => return Err(Error::io(format!("read {what}"), error)),
+        }
+    }
+    Ok(bytes)
 }
 
 fn require_regular_file(fd: &OwnedFd, what: &str) -> Result<()> {
@@ -242,6 +283,20 @@ mod tests {
         }
         let empty = Mapping::attach_file(duplicate(&file), 0, true).unwrap();
         assert_eq!((empty.len(), file.metadata().unwrap().len()), (0, 9000));
+    }
+
+    #[test]
+    fn bytes_are_copied_as_they_were_sent() {
+        let sent: Vec<u8> = (0..10_000).map(|at| (at % 251) as u8).collect();
+        let memory = memory_of("bytes", &sent).unwrap();
+        let fd = duplicate(memory.fd().unwrap());
+        assert_eq!(copy_of(&fd, 10_000, 1 << 20).unwrap(), sent);
+        assert_eq!(copy_of(&fd, 10, 10).unwrap(), sent[..10]);
+        for (len, limit) in [(10_001, 1 << 20), (10_000, 9_999), (u64::MAX, 9_999)] {
+            assert!(matches!(copy_of(&fd, len, limit), Err(Error::InvalidArgument { .. })), "{len}");
+        }
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert!(matches!(copy_of(&reader.into(), 1, 10), Err(Error::InvalidArgument { .. })));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, FdFlags, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
 };
 
 use crate::error::{Error, Result};
@@ -111,6 +111,12 @@ impl Channel {
     pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
         rustix::io::ioctl_fionbio(&self.socket, nonblocking)
             .map_err(|error| Error::io("choose whether a socket blocks", error))
+    }
+
+    /// Tells the other side that nothing more will be sent; it can still be heard. Does nothing when the other side is gone.
+    pub(crate) fn finish_sending(&self) {
+        // The only refusal is that there is nobody to tell.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
     }
 
     /// Sends one message with copies of the descriptors, which stay open here.

@@ -58,6 +58,18 @@ pub(crate) fn wait_until_readable(fd: BorrowedFd<'_>, until: Option<Deadline>) -
     Ok(!entries[0].revents().is_empty())
 }
 
+/// Waits until the other side of a socket has finished sending or is gone, or `event` is notified; `true` for the former. Messages
+/// that wait to be received do not end it. Blocks without limit.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses.
+pub(crate) fn wait_for_hang_up(socket: BorrowedFd<'_>, event: &EventFd) -> Result<bool> {
+    let mut entries =
+        [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP), PollFd::from_borrowed_fd(event.as_fd(), PollFlags::IN)];
+    poll_until(&mut entries, None)?;
+    Ok(!entries[0].revents().is_empty())
+}
+
 /// poll(2) with a point in time, begun again after signals. Hang-ups and errors are reported without being asked for.
 fn poll_until(entries: &mut [PollFd<'_>], until: Option<Deadline>) -> Result<()> {
     loop {

@@ -13,6 +13,8 @@
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
 //! | [`fork`] (unsafe) | [`ForkGuard`](fork::ForkGuard) tells a forked child from the process that built it, without a system call | does not make anything else work after a fork |
 //! | [`process`] (Linux only) | a [`WorkerProcess`](process::WorkerProcess) names one process for good; dropped, it leaves neither a process nor a zombie | not that a killed process ends at once; no limit on what a worker does but those put on it |
+//! | [`pidfd`] (Linux only) | a [`ProcessHandle`](pidfd::ProcessHandle) names one process for good, and is ready when it has ended | not how a process ended that is no child |
+//! | [`listener`] (Linux only) | only this user's processes connect; a socket that nobody answers at is replaced | the file stays when the process is killed |
 //! | [`channel`] (Linux only) | messages arrive whole, in order, with their descriptors; the end of the other side is seen | nothing about what the messages say |
 //! | [`events`] (Linux only) | a wait returns when a descriptor is ready or the deadline passed | no order among descriptors that are ready |
 //!
@@ -22,7 +24,7 @@
 //! take long, as the system needs to clear or free pages, but wait for nobody.
 
 #[cfg(target_os = "linux")]
-mod attach;
+pub(crate) mod attach;
 #[cfg(target_os = "linux")]
 pub(crate) mod channel;
 #[cfg(target_os = "linux")]
@@ -30,7 +32,11 @@ pub(crate) mod events;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod host;
+#[cfg(target_os = "linux")]
+pub(crate) mod listener;
 pub(crate) mod map;
+#[cfg(target_os = "linux")]
+pub(crate) mod pidfd;
 #[cfg(target_os = "linux")]
 pub(crate) mod process;
 mod region;

@@ -1,23 +1,20 @@
 //! Worker processes: [`WorkerProcess`] is what the process that starts one knows of it, and the functions below are
 //! what a worker does to itself.
 //!
-//! A process is named by a pidfd, which goes on meaning the same process when its number has been given to another. The
-//! end of a process is a fact the system tells, never a guess from silence.
+//! How a process is watched and signalled is [`ProcessHandle`]'s matter.
 //!
-//! Sources: pidfd_open(2), pidfd_send_signal(2), wait(2), prctl(2) (`PR_SET_PDEATHSIG`), setrlimit(2), setpriority(2),
+//! Sources: wait(2), prctl(2) (`PR_SET_PDEATHSIG`), setrlimit(2), setpriority(2),
 //! sched_setaffinity(2).
 
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
-
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 
 use crate::error::{Error, Result, WorkerExit as Exit};
-use crate::os::host::{self, Deadline};
+use crate::os::host;
+use crate::os::pidfd::ProcessHandle;
 
 /// The range of nice values (setpriority(2)); the system would silently take the nearest end for others.
 const NICE_MIN: i32 = -20;
@@ -36,9 +33,9 @@ fn exit_of(status: ExitStatus) -> Exit {
 /// A child of this process, killed and reaped on drop.
 #[derive(Debug)]
 pub(crate) struct WorkerProcess {
-    /// Reaps, and remembers the exit afterwards. Never signals: the pidfd does.
+    /// Reaps, and remembers the exit afterwards. Never signals: the handle does.
     child: Child,
-    pidfd: OwnedFd,
+    handle: ProcessHandle,
 }
 
 impl WorkerProcess {
@@ -63,82 +60,24 @@ impl WorkerProcess {
         let mut child = spawned
             .map_err(|error| Error::io(format!("start {} as a worker", command.get_program().display()), error))?;
         // The child is not reaped, so the number still is its own.
-        match rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(WorkerProcess { child, pidfd }),
+        match ProcessHandle::open(Pid::from_child(&child)) {
+            Ok(handle) => Ok(WorkerProcess { child, handle }),
             Err(error) => {
                 // Best effort: the error of the descriptor is the one worth reporting.
                 let _ = child.kill().and_then(|()| child.wait());
-                Err(match error {
-                    Errno::NOSYS => Error::Unsupported { what: "worker processes on Linux before 5.3".into() },
-                    _ => Error::io("open a descriptor of a worker process", error),
-                })
+                Err(error)
             }
         }
     }
 
-    /// The number of the process. It names this process until it is reaped.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// The process, to look at and to signal.
+    pub(crate) fn handle(&self) -> &ProcessHandle {
+        &self.handle
     }
 
     /// The reading ends of the standard output and error of a child whose command piped them; `None` the second time.
     pub(crate) fn take_outputs(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
         (self.child.stdout.take(), self.child.stderr.take())
-    }
-
-    /// A descriptor that is ready once the process has ended, and stays so.
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-
-    /// Ends the process, stopped or not, as far as nothing in the system holds it up; does nothing to one that has
-    /// ended. Does not wait for the end.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the system refuses, as it does when the process has taken another user's rights.
-    pub(crate) fn kill(&self) -> Result<()> {
-        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(error) => Err(Error::io(format!("kill worker process {}", self.pid()), error)),
-        }
-    }
-
-    /// Stops the process and waits until the system says that it has stopped; `false` if it has ended instead.
-    ///
-    /// Blocks for as long as the system needs, a few microseconds as a rule and a second at most.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the system refuses, or the process did not stop within that time; it has the signal then.
-    pub(crate) fn pause(&self) -> Result<bool> {
-        let failed = |error: std::io::Error| Error::io(format!("stop worker process {}", self.pid()), error);
-        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::STOP) {
-            Ok(()) => {}
-            Err(Errno::SRCH) => return Ok(false),
-            Err(error) => return Err(failed(error.into())),
-        }
-        let until = Deadline::after(Duration::from_secs(1));
-        loop {
-            let stat = std::fs::read(format!("/proc/{}/stat", self.pid())).map_err(failed)?;
-            // proc_pid_stat(5): the state follows the name, which stands in parentheses and may itself contain some.
-            let state = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2));
-            match state {
-                Some(b'T' | b't') => return Ok(true),
-                Some(b'Z' | b'X') | None => return Ok(false),
-                _ if until.is_past() => return Err(failed(std::io::ErrorKind::TimedOut.into())),
-                _ => std::thread::yield_now(),
-            }
-        }
-    }
-
-    /// Lets a stopped process go on.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the system refuses.
-    pub(crate) fn resume(&self) -> Result<()> {
-        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::CONT) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(error) => Err(Error::io(format!("let worker process {} go on", self.pid()), error)),
-        }
     }
 
     /// How the process ended, or `None` while it has not. Does not block; answers as often as it is asked.
@@ -162,7 +101,7 @@ impl WorkerProcess {
 
     fn not_reaped(&self, error: std::io::Error) -> Error {
         Error::io(
-            format!("learn how worker process {} ended; leave SIGCHLD and its exit to the engine", self.pid()),
+            format!("learn how worker process {} ended; leave SIGCHLD and its exit to the engine", self.handle.pid()),
             error,
         )
     }
@@ -172,7 +111,7 @@ impl Drop for WorkerProcess {
     /// Kills and reaps the process. Blocks until it has ended, unless it may not be killed: then it stays.
     fn drop(&mut self) {
         // Whatever goes wrong, there is nobody to tell.
-        let _ = match self.kill() {
+        let _ = match self.handle.kill() {
             Ok(()) => self.reap().map(Some),
             Err(_) => self.try_reap(),
         };
@@ -279,6 +218,10 @@ mod tests {
     use proptest::prelude::*;
     use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
 
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use rustix::io::Errno;
+
     use super::*;
     use crate::os::channel::{Channel, Received, Sent};
     use crate::os::events::{EventFd, wait_for_events, wait_until_readable};
@@ -338,7 +281,7 @@ mod tests {
     /// How the process ends, which it must do soon.
     #[track_caller]
     fn end_of(worker: &mut WorkerProcess) -> Exit {
-        assert!(wait_until_readable(worker.pidfd(), Some(patient())).unwrap(), "the process goes on");
+        assert!(wait_until_readable(worker.handle().pidfd(), Some(patient())).unwrap(), "the process goes on");
         worker.try_reap().unwrap().expect("a process whose descriptor is ready has ended")
     }
 
@@ -407,7 +350,7 @@ mod tests {
     fn parent(channel: &Channel) {
         let (orphan, inner) = start(&format!("orphan {}", std::process::id()));
         assert_eq!(receive(&inner).0, "ready");
-        send(channel, b"ready", &[orphan.pidfd()]);
+        send(channel, b"ready", &[orphan.handle().pidfd()]);
         sleep_for_ever();
     }
 
@@ -463,8 +406,8 @@ mod tests {
             mapped_file.fd().unwrap(),
             to_echo.as_fd(),
             inner.as_fd(),
-            echo.pidfd(),
-            child.pidfd(),
+            echo.handle().pidfd(),
+            child.handle().pidfd(),
             received[0].as_fd(),
         ];
         for fd in mine {
@@ -543,15 +486,15 @@ mod tests {
             assert_peer_gone(&channel);
             assert_eq!(worker.reap().unwrap(), exit);
             assert_eq!((worker.reap().unwrap(), worker.try_reap().unwrap()), (exit, Some(exit)), "as often as asked");
-            worker.kill().unwrap();
-            assert!(has_ended(worker.pidfd()), "and stays so");
+            worker.handle().kill().unwrap();
+            assert!(has_ended(worker.handle().pidfd()), "and stays so");
         }
     }
 
     #[test]
     fn a_worker_is_not_in_the_group_that_the_terminal_signals() {
         let (worker, channel) = start("echo");
-        let pid = Pid::from_raw(worker.pid() as i32).unwrap();
+        let pid = Pid::from_raw(worker.handle().pid() as i32).unwrap();
         assert_eq!(rustix::process::getpgid(Some(pid)).unwrap(), pid);
         assert_ne!(rustix::process::getpgid(None).unwrap(), pid);
         drop(channel);
@@ -564,10 +507,10 @@ mod tests {
         let mut ready = Vec::new();
         send(&channel, b"up", &[]);
         assert_eq!(receive(&channel).0, "up");
-        let fds = [event.as_fd(), other.0.pidfd(), worker.pidfd(), channel.as_fd()];
+        let fds = [event.as_fd(), other.0.handle().pidfd(), worker.handle().pidfd(), channel.as_fd()];
         wait_for_events(&fds, Some(Deadline::from_nanoseconds(0)), &mut ready).unwrap();
         assert_eq!(ready, [false; 4]);
-        worker.kill().unwrap();
+        worker.handle().kill().unwrap();
         wait_for_events(&fds[..3], Some(patient()), &mut ready).unwrap();
         assert_eq!(ready, [false, false, true]);
         assert_peer_gone(&channel);
@@ -577,11 +520,11 @@ mod tests {
     fn a_stopped_worker_is_alive_and_can_be_killed() {
         let (mut worker, channel) = start("stop");
         assert_eq!(receive(&channel).0, "about to stop");
-        let stopped = rustix::process::waitid(WaitId::PidFd(worker.pidfd()), WaitIdOptions::STOPPED);
+        let stopped = rustix::process::waitid(WaitId::PidFd(worker.handle().pidfd()), WaitIdOptions::STOPPED);
         assert!(stopped.unwrap().unwrap().stopped());
-        assert!(!has_ended(worker.pidfd()));
+        assert!(!has_ended(worker.handle().pidfd()));
         assert_eq!(worker.try_reap().unwrap(), None);
-        worker.kill().unwrap();
+        worker.handle().kill().unwrap();
         assert_eq!(end_of(&mut worker), Exit::Signal(9));
     }
 
@@ -589,7 +532,7 @@ mod tests {
     fn a_dropped_worker_leaves_neither_a_process_nor_a_zombie() {
         for role in ["echo", "stop", "exit 1"] {
             let (worker, channel) = start(role);
-            let pidfd = worker.pidfd().try_clone_to_owned().unwrap();
+            let pidfd = worker.handle().pidfd().try_clone_to_owned().unwrap();
             drop(worker);
             assert!(has_ended(&pidfd));
             let reaped = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
@@ -601,13 +544,13 @@ mod tests {
     #[test]
     fn an_exit_that_somebody_else_took_is_an_error_and_drop_returns() {
         let (mut worker, _channel) = start("exit 0");
-        let pid = Pid::from_raw(worker.pid() as i32).unwrap();
+        let pid = Pid::from_raw(worker.handle().pid() as i32).unwrap();
         rustix::process::waitpid(Some(pid), WaitOptions::empty()).unwrap();
         for _ in 0..2 {
             assert!(matches!(worker.try_reap(), Err(Error::Io { .. })));
             assert!(matches!(worker.reap(), Err(Error::Io { .. })));
         }
-        worker.kill().unwrap();
+        worker.handle().kill().unwrap();
     }
 
     #[test]
@@ -647,7 +590,7 @@ mod tests {
     #[test]
     fn a_child_of_a_worker_inherits_nothing_of_the_engine() {
         let (mut worker, channel) = start("inherit");
-        let memory = Mapping::shared_memory(&format!("inherit-{}", worker.pid()), 4096).unwrap();
+        let memory = Mapping::shared_memory(&format!("inherit-{}", worker.handle().pid()), 4096).unwrap();
         send(&channel, b"this", &[memory.fd().unwrap()]);
         assert_eq!(receive(&channel).0, "done");
         assert_eq!(end_of(&mut worker), Exit::Code(0));
@@ -673,7 +616,7 @@ mod tests {
         let (_, mut fds) = receive(&channel);
         let orphan = fds.pop().unwrap();
         assert!(!has_ended(&orphan));
-        worker.kill().unwrap();
+        worker.handle().kill().unwrap();
         assert_eq!(end_of(&mut worker), Exit::Signal(9), "without a chance to take its child along");
         let ended = wait_until_readable(orphan.as_fd(), Some(Deadline::after(Duration::from_secs(20)))).unwrap();
         let _ = rustix::process::pidfd_send_signal(&orphan, Signal::KILL);
@@ -726,7 +669,7 @@ mod tests {
 
         #[test]
         fn exits_survive_packing(number in prop_oneof![0..256, -(1 << 30)..1 << 30]) {
-            for exit in [Exit::Code(number), Exit::Signal(number)] {
+            for exit in [Exit::Code(number), if number == 0 { Exit::Unknown } else { Exit::Signal(number) }] {
                 prop_assert_eq!(Exit::from_bits(exit.to_bits()), exit);
             }
         }

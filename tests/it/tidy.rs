@@ -47,6 +47,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/frame.rs",
     "engine/local.rs",
     "engine/run.rs",
+    "front/outside.rs",
     "layout/view.rs",
     "os/fork.rs",
     "os/region.rs",

@@ -14,6 +14,8 @@ mod limits;
 #[cfg(target_os = "linux")]
 mod madness;
 #[cfg(target_os = "linux")]
+mod outside;
+#[cfg(target_os = "linux")]
 mod support;
 
 #[cfg(target_os = "linux")]
@@ -21,7 +23,7 @@ fn main() {
     workring::worker_entry(kernels::ALL());
     support::play_a_role();
     let arguments = libtest_mimic::Arguments::from_args();
-    let tests = [calls::tests(), deaths::tests(), limits::tests(), madness::tests()].concat();
+    let tests = [calls::tests(), deaths::tests(), limits::tests(), madness::tests(), outside::tests()].concat();
     let trial = |name: String, test: Box<dyn FnOnce() + Send>| {
         libtest_mimic::Trial::test(name, move || {
             support::watched(test);

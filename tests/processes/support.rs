@@ -64,9 +64,13 @@ impl Checked {
         Self(say(builder).build().expect("an engine of processes can be built"))
     }
 
-    /// Process ids of the workers that live.
+    /// Process ids of the engine's own workers that live.
     pub(crate) fn pids(&self) -> Vec<u32> {
-        self.workers().iter().filter(|worker| worker.is_process && worker.is_alive).map(|worker| worker.pid).collect()
+        self.workers()
+            .iter()
+            .filter(|worker| worker.is_process && !worker.is_outside && worker.is_alive)
+            .map(|worker| worker.pid)
+            .collect()
     }
 }
 
@@ -118,15 +122,16 @@ pub(crate) fn go_on(pid: u32) {
     assert!(signal(pid, Signal::CONT));
 }
 
+/// What starts a copy of this program in a role, without input and with its output piped.
+pub(crate) fn role_command(role: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    command.env(ROLE, role).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// Starts a copy of this program in a role.
 pub(crate) fn start_role(role: &str) -> Child {
-    Command::new(std::env::current_exe().expect("this program has a path"))
-        .env(ROLE, role)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("a copy of this program starts")
+    role_command(role).spawn().expect("a copy of this program starts")
 }
 
 /// Plays a role if this copy of the program was started in one, and ends.
@@ -134,6 +139,8 @@ pub(crate) fn play_a_role() {
     let Ok(role) = std::env::var(ROLE) else { return };
     match role.as_str() {
         "engine" => crate::deaths::be_an_engine(),
+        "listening engine" => crate::outside::be_a_listening_engine(),
+        role if role.starts_with("outsider ") => crate::outside::be_an_outsider(&role["outsider ".len()..]),
         "builder" => crate::limits::build_and_drop(),
         "talkative" => crate::limits::let_workers_talk(),
         "forgetful" => crate::limits::forget_the_entry(),

@@ -1,0 +1,83 @@
+//! The supervisor's clock: jobs whose time is over, and workers whose kernels were told to stop and did not.
+
+use std::collections::HashMap;
+
+use super::execute::deadline_of;
+use super::supervisor::{PAUSE_FIRST, Supervisor};
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::words::{FLAG_CANCEL, State};
+use crate::lockfree::job;
+use crate::os::host::Deadline;
+
+impl Supervisor {
+    /// Ends jobs whose time is over, and kills workers whose kernels were told to stop and did not.
+    pub(super) fn look_at_deadlines(&mut self) {
+        let due = self.core.next_deadline().is_some_and(Deadline::is_past);
+        let kill = self.stopping.values().any(|(_, kill_at)| kill_at.is_past());
+        if !self.core.take_attention() && !due && !kill {
+            return;
+        }
+        self.core.forget_deadlines();
+        let mut stopping = HashMap::new();
+        for at in 0..self.core.control.descriptors().len() {
+            let index = DescriptorIndex::new(at as u32);
+            let Some(descriptor) = self.core.control.descriptor(index) else { break };
+            let word = job::snapshot(&descriptor.word);
+            if !word.is(State::Queued) && !word.is(State::Running) {
+                continue;
+            }
+            let deadline = deadline_of(descriptor);
+            match deadline {
+                Some(deadline) if deadline.is_past() && !word.has(FLAG_CANCEL) => {
+                    self.core.cancel_generation(index, word.generation());
+                }
+                Some(deadline) if !deadline.is_past() => self.core.expect_deadline(deadline),
+                _ => {}
+            }
+            let word = job::snapshot(&descriptor.word);
+            if !word.is(State::Running) || !word.has(FLAG_CANCEL) || !self.may_kill(word.owner()) {
+                continue;
+            }
+            let kill_at = match self.stopping.get(&index) {
+                Some(&(generation, kill_at)) if generation == word.generation() => kill_at,
+                _ => Deadline::after(self.group.kill_after),
+            };
+            let kill_at = match kill_at.is_past() {
+                true if self.kill_owner(index, word.generation()) => continue,
+                // Its owner is just ending, or the word names nobody: another look a little later, not at once.
+                true => Deadline::after(self.group.kill_after.max(PAUSE_FIRST)),
+                false => kill_at,
+            };
+            stopping.insert(index, (word.generation(), kill_at));
+        }
+        self.stopping = stopping;
+    }
+
+    /// Whether a row belongs to a process that may be killed to end its job. Others end their jobs as threads do.
+    fn may_kill(&self, owner: ParticipantSlot) -> bool {
+        let seat = self.seats.iter().find(|seat| seat.slot == owner);
+        seat.is_some_and(|seat| !seat.outside || seat.worker.as_ref().is_some_and(|worker| worker.killable))
+    }
+
+    /// Kills the worker that runs one particular job. The worker is stopped first, so that it cannot finish that job, and begin
+    /// another one, in between.
+    fn kill_owner(&mut self, index: DescriptorIndex, generation: u32) -> bool {
+        let Some(descriptor) = self.core.control.descriptor(index) else { return false };
+        let owner = job::snapshot(&descriptor.word).owner();
+        let Some(worker) = self.seats.iter_mut().find(|seat| seat.slot == owner).and_then(|seat| seat.worker.as_mut())
+        else {
+            return false;
+        };
+        if !worker.killable || !matches!(worker.peer.handle().pause(), Ok(true)) {
+            return false;
+        }
+        let word = job::snapshot(&descriptor.word);
+        if word.is(State::Running) && word.generation() == generation && word.owner() == owner {
+            worker.killed = true;
+            worker.peer.handle().kill().is_ok()
+        } else {
+            let _ = worker.peer.handle().resume();
+            false
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Rows of the participant table that belong to worker processes, and what the supervisor knows of whoever has them.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use super::core::Core;
+use super::handshake::{FileAnswer, Hello};
+use super::process_group::ProcessGroup;
+use crate::error::{Error, Result, WorkerExit};
+use crate::ids::ParticipantSlot;
+use crate::layout::records::participant_kind;
+use crate::layout::words::ParticipantWord;
+use crate::os::channel::{Channel, Sent};
+use crate::os::host::Deadline;
+use crate::os::map::Mapping;
+use crate::os::pidfd::ProcessHandle;
+use crate::os::process::{Limits, WorkerProcess};
+use crate::sync::Ordering;
+
+/// The process of a worker.
+pub(super) enum Peer {
+    /// The engine started it: it ends with the engine, and is killed when this is dropped.
+    Child(WorkerProcess),
+    /// Others started it.
+    Outsider(ProcessHandle),
+}
+
+impl Peer {
+    pub(super) fn handle(&self) -> &ProcessHandle {
+        match self {
+            Self::Child(process) => process.handle(),
+            Self::Outsider(handle) => handle,
+        }
+    }
+
+    pub(super) fn is_child(&self) -> bool {
+        matches!(self, Self::Child(_))
+    }
+
+    /// How the process, which is gone, ended.
+    pub(super) fn take_exit(&mut self) -> WorkerExit {
+        match self {
+            // Somebody else may have taken it; that it is gone is certain.
+            Self::Child(process) => process.try_reap().ok().flatten().unwrap_or(WorkerExit::Unknown),
+            Self::Outsider(_) => WorkerExit::Unknown,
+        }
+    }
+}
+
+/// A worker process and the engine's end of its socket.
+pub(super) struct Worker {
+    pub(super) peer: Peer,
+    pub(super) channel: Channel,
+    /// Whether the other side has closed its end.
+    pub(super) hung_up: bool,
+    pub(super) since: Deadline,
+    /// Whether it has said that it runs jobs.
+    pub(super) ready: bool,
+    /// Whether its process may be killed to end a job.
+    pub(super) killable: bool,
+    /// Why it does not fit, when it said so.
+    pub(super) refused: Option<String>,
+    /// Whether the engine ended it because its job would not stop.
+    pub(super) killed: bool,
+}
+
+impl Worker {
+    pub(super) fn new(peer: Peer, channel: Channel) -> Self {
+        let since = Deadline::now();
+        let killable = peer.is_child();
+        Self { peer, channel, hung_up: false, since, ready: false, killable, refused: None, killed: false }
+    }
+
+    /// Ends the process if that is allowed, and else asks the worker to leave.
+    pub(super) fn end(&mut self) {
+        if self.killable {
+            // It can only have taken other rights; then it is asked like any other.
+            let _ = self.peer.handle().kill();
+        }
+        self.channel.finish_sending();
+    }
+}
+
+/// A row of the participant table that belongs to worker processes, with or without one at the moment.
+pub(super) struct Seat {
+    pub(super) slot: ParticipantSlot,
+    /// Whether it is for processes that others start.
+    pub(super) outside: bool,
+    pub(super) incarnation: u32,
+    pub(super) worker: Option<Worker>,
+    /// When the next one may be started.
+    pub(super) not_before: Deadline,
+    pub(super) pause: Duration,
+    /// No worker will come any more: the engine is closing.
+    pub(super) ended: bool,
+}
+
+impl Seat {
+    pub(super) fn new(slot: u16, outside: bool) -> Self {
+        Self {
+            slot: ParticipantSlot::new(slot),
+            outside,
+            incarnation: 0,
+            worker: None,
+            not_before: Deadline::now(),
+            pause: Duration::ZERO,
+            ended: false,
+        }
+    }
+
+    /// Whether somebody runs jobs here.
+    pub(super) fn is_ready(&self) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.ready)
+    }
+
+    /// Tells the worker at the other end of `channel` what it needs to know to take this seat.
+    ///
+    /// # Errors
+    /// [`Error::WorkerStart`] when it does not read, [`Error::Unsupported`] when the engine's memory cannot be shared,
+    /// [`Error::Io`] when the system refuses. `Ok` when it is gone: how it ended says more.
+    pub(super) fn greet(&self, core: &Core, limits: &Limits, kernels: &Mapping, channel: &Channel) -> Result<()> {
+        let unshared = || Error::Unsupported { what: "worker processes over memory that cannot be shared".into() };
+        let fds = [core.control.mapping().fd(), core.arena.mapping().fd(), kernels.fd()];
+        let [Some(control), Some(arena), Some(table)] = fds else { return Err(unshared()) };
+        let hello = Hello {
+            slot: self.slot.get(),
+            incarnation: self.incarnation,
+            config: core.config,
+            kernels: kernels.len() as u64,
+            control_len: core.control.mapping().len() as u64,
+            arena_len: core.arena.mapping().len() as u64,
+            limits: limits.clone(),
+        };
+        match channel.send(&hello.to_bytes(), &[control, arena, table])? {
+            Sent::Sent | Sent::PeerGone => Ok(()),
+            Sent::WouldBlock => {
+                Err(Error::WorkerStart { reason: "the worker does not read what the engine tells it".into() })
+            }
+        }
+    }
+
+    /// Starts a process for this seat.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses, and those of [`Seat::greet`]. No process is left then.
+    pub(super) fn spawn(&mut self, core: &Core, group: &ProcessGroup, kernels: &Mapping) -> Result<()> {
+        let (channel, socket): (Channel, OwnedFd) = Channel::pair()?;
+        let mut process = WorkerProcess::spawn(&mut group.command()?, socket)?;
+        super::process_group::pass_on_output(&mut process, self.slot.get());
+        self.greet(core, &group.limits, kernels, &channel)?;
+        self.sit_down(core, Worker::new(Peer::Child(process), channel));
+        Ok(())
+    }
+
+    /// Gives the seat to a worker that has been greeted.
+    pub(super) fn sit_down(&mut self, core: &Core, worker: Worker) {
+        if let Some(row) = core.control.participant(self.slot) {
+            row.pid.store(worker.peer.handle().pid(), Ordering::Relaxed);
+            row.kind.store(participant_kind::PROCESS, Ordering::Relaxed);
+            row.word.store(ParticipantWord::new(self.incarnation, ParticipantWord::JOINING).bits(), Ordering::Release);
+        }
+        self.worker = Some(worker);
+    }
+}
+
+/// Answers a worker that wants a mapped file.
+pub(super) fn answer_fetch(core: &Core, channel: &Channel, segment: u16) {
+    let file = core.arena.file_of(segment);
+    let answer = file.as_ref().map(|file| FileAnswer {
+        segment,
+        len: file.len,
+        generation: file.generation,
+        writable: file.writable,
+    });
+    let fds: Vec<BorrowedFd<'_>> = file.as_ref().map(|file| file.fd()).into_iter().collect();
+    // A worker that cannot be answered is gone, or waits in vain and ends its job with an error.
+    let _ = channel.send(&FileAnswer::to_bytes(answer.as_ref()), &fds);
+}

@@ -1,0 +1,149 @@
+//! A process by its descriptor: [`ProcessHandle`] goes on meaning the same process when its number has been given to another.
+//!
+//! The end of a process is a fact the system tells, never a guess from silence. A handle is made by the parent, or received from
+//! the process itself: its number is then the one the system tells of the descriptor, not what the sender says.
+//!
+//! Sources: pidfd_open(2), pidfd_send_signal(2), proc_pid_stat(5), proc_pid_fdinfo(5).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::{Errno, FdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::error::{Error, Result};
+use crate::os::host::Deadline;
+
+/// A process that may be watched and signalled. Does nothing to it when dropped.
+#[derive(Debug)]
+pub(crate) struct ProcessHandle {
+    pidfd: OwnedFd,
+    pid: u32,
+}
+
+/// A descriptor that names this process, closed on exec, for another process that shall watch it.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses; [`Error::Unsupported`] on kernels before 5.3.
+pub(crate) fn of_this_process() -> Result<OwnedFd> {
+    ProcessHandle::open(rustix::process::getpid()).map(|handle| handle.pidfd)
+}
+
+impl ProcessHandle {
+    /// Of the process that has this number now: for one's own child that is not reaped, and for oneself.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses; [`Error::Unsupported`] on kernels before 5.3.
+    pub(crate) fn open(pid: Pid) -> Result<Self> {
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self { pidfd, pid: pid.as_raw_nonzero().get().unsigned_abs() }),
+            Err(Errno::NOSYS) => Err(Error::Unsupported { what: "worker processes on Linux before 5.3".into() }),
+            Err(error) => Err(Error::io("open a descriptor of a worker process", error)),
+        }
+    }
+
+    /// Of the process that a received descriptor names. From now on it is closed on exec.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if it is no descriptor of a process, or of one that has ended or that this process cannot see
+    /// because it lives in another PID namespace; [`Error::Io`] if the system does not tell. The descriptor is closed then.
+    pub(crate) fn received(pidfd: OwnedFd) -> Result<Self> {
+        rustix::io::fcntl_setfd(&pidfd, FdFlags::CLOEXEC)
+            .map_err(|error| Error::io("have a descriptor of a process closed on exec", error))?;
+        let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+        let text = std::fs::read_to_string(&path).map_err(|error| Error::io(format!("read {path}"), error))?;
+        let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+        // 0 says that it lives in a namespace whose processes are not seen from here, -1 that it has ended.
+        match number.and_then(|number| number.trim().parse::<i32>().ok()) {
+            Some(pid @ 1..) => Ok(Self { pidfd, pid: pid.unsigned_abs() }),
+            Some(0) => Err(Error::invalid("the process must be one that is seen from the engine's PID namespace")),
+            Some(_) => Err(Error::invalid("the process has ended")),
+            None => Err(Error::invalid("the descriptor must be one of a process (pidfd)")),
+        }
+    }
+
+    /// The number of the process. It names this process until it is reaped.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// A descriptor that is ready once the process has ended, and stays so.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Ends the process, stopped or not, as far as nothing in the system holds it up; does nothing to one that has
+    /// ended. Does not wait for the end.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses, as it does when the process has taken another user's rights.
+    pub(crate) fn kill(&self) -> Result<()> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(Error::io(format!("kill worker process {}", self.pid()), error)),
+        }
+    }
+
+    /// Stops the process and waits until the system says that it has stopped; `false` if it has ended instead.
+    ///
+    /// Blocks for as long as the system needs, a few microseconds as a rule and a second at most.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses, or the process did not stop within that time; it has the signal then.
+    pub(crate) fn pause(&self) -> Result<bool> {
+        let failed = |error: std::io::Error| Error::io(format!("stop worker process {}", self.pid()), error);
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::STOP) {
+            Ok(()) => {}
+            Err(Errno::SRCH) => return Ok(false),
+            Err(error) => return Err(failed(error.into())),
+        }
+        let until = Deadline::after(Duration::from_secs(1));
+        loop {
+            let stat = std::fs::read(format!("/proc/{}/stat", self.pid())).map_err(failed)?;
+            // proc_pid_stat(5): the state follows the name, which stands in parentheses and may itself contain some.
+            let state = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2));
+            match state {
+                Some(b'T' | b't') => return Ok(true),
+                Some(b'Z' | b'X') | None => return Ok(false),
+                _ if until.is_past() => return Err(failed(std::io::ErrorKind::TimedOut.into())),
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Lets a stopped process go on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses.
+    pub(crate) fn resume(&self) -> Result<()> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::CONT) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(Error::io(format!("let worker process {} go on", self.pid()), error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_received_handle_has_the_number_the_system_tells() {
+        let handle = ProcessHandle::received(of_this_process().unwrap()).unwrap();
+        assert_eq!(handle.pid(), std::process::id());
+        assert!(rustix::io::fcntl_getfd(handle.pidfd()).unwrap().contains(FdFlags::CLOEXEC));
+        assert!(!crate::os::events::wait_until_readable(handle.pidfd(), Some(Deadline::now())).unwrap());
+    }
+
+    #[test]
+    fn what_names_no_living_process_is_refused() {
+        let file = OwnedFd::from(tempfile::tempfile().unwrap());
+        let text = ProcessHandle::received(file).unwrap_err().to_string();
+        assert!(text.contains("pidfd"), "{text}");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let handle = ProcessHandle::open(Pid::from_child(&child)).unwrap();
+        child.wait().unwrap();
+        let text = ProcessHandle::received(handle.pidfd).unwrap_err().to_string();
+        assert!(text.contains("has ended"), "{text}");
+    }
+}
