@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::PRIORITIES;
-use crate::layout::records::{kind, status};
+use crate::layout::records::{Descriptor, kind, status};
 use crate::layout::words::{DescriptorWord, State};
 use crate::lockfree::free_list::Returned;
 use crate::lockfree::futex;
@@ -218,18 +218,28 @@ impl Core {
         self.wake_calls.load(Ordering::Relaxed)
     }
 
+    /// Whether this process can run a queued job. An entry of a shared ring may have outlived its job, and the descriptor hold a
+    /// closure by now: that one has an entry of its own, where only the process that built the engine looks.
+    #[inline]
+    fn may_run(&self, descriptor: &Descriptor) -> bool {
+        self.is_origin() || call::kind_of(descriptor) != kind::CLOSURE
+    }
+
     /// Takes the first queued job, highest priority first.
     #[inline]
     pub(crate) fn take(&self, claimer: ParticipantSlot) -> Option<DescriptorIndex> {
         let incarnation = self.incarnation();
         let claim = |index| {
             self.control.descriptor(index).is_some_and(|descriptor| {
-                matches!(job::claim(&descriptor.word, claimer, incarnation), Claim::Claimed(_))
+                let accepts = || self.may_run(descriptor);
+                matches!(job::claim_if(&descriptor.word, claimer, incarnation, accepts), Claim::Claimed(_))
             })
         };
         // A job that was held up by a death goes first, whatever its priority.
         if self.redelivery().is_on()
-            && let Some(index) = self.redelivery().take(claim, |index| !self.is_stale(index))
+            && let Some(index) = self.redelivery().take(claim, |index| {
+                !self.is_stale(index) && self.control.descriptor(index).is_some_and(|found| self.may_run(found))
+            })
         {
             return Some(index);
         }

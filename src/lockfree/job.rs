@@ -96,15 +96,33 @@ pub(crate) fn abandon(word: &AtomicU64, reserved: DescriptorWord) {
 /// Queued to Running, owned by the claimer.
 #[inline]
 pub(crate) fn claim(word: &AtomicU64, claimer: ParticipantSlot, incarnation: u16) -> Claim {
-    let mut current = load(word, Ordering::Relaxed);
-    // Bounded: an exchange fails only when a flag was set, of which there are six, or the state left Queued.
+    claim_if(word, claimer, incarnation, || true)
+}
+
+/// As [`claim`], but only a job that `accepts` says yes to, reading fields of the descriptor that were filled before it was
+/// published.
+///
+/// Who came by an entry of a ring may find another job in the descriptor than the one that the entry was for. What `accepts` read
+/// belongs to the very job that is claimed: if the descriptor was filled anew meanwhile, its word has left the value that the
+/// exchange expects, and generations do not come back while anybody looks.
+#[inline]
+pub(crate) fn claim_if(
+    word: &AtomicU64,
+    claimer: ParticipantSlot,
+    incarnation: u16,
+    accepts: impl Fn() -> bool,
+) -> Claim {
+    // Acquire (A1): pairs with R1; `accepts` sees the fields of this job or of a later one.
+    let mut current = load(word, Ordering::Acquire);
+    // Bounded: an exchange fails only when a flag was set, of which there are six, or the state left Queued; and jobs that are not
+    // accepted end it.
     loop {
-        if !current.is(State::Queued) {
+        if !current.is(State::Queued) || !accepts() {
             return Claim::NotQueued;
         }
         let running = current.with_state(State::Running).with_owner(claimer, incarnation);
         // Acquire (A1): pairs with R1; a claimer sees the whole job. A loser of the race sees a state other than Queued.
-        match word.compare_exchange_weak(current.bits(), running.bits(), Ordering::Acquire, Ordering::Relaxed) {
+        match word.compare_exchange_weak(current.bits(), running.bits(), Ordering::Acquire, Ordering::Acquire) {
             Ok(_) => return Claim::Claimed(running),
             Err(found) => current = DescriptorWord::from_bits(found),
         }

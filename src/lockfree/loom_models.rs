@@ -377,6 +377,44 @@ mod descriptor {
         second.expect("the second worker claims");
     }
 
+    /// A claimer that came by an old entry looks at a descriptor in which one job follows another, of a kind that it must not run.
+    #[test]
+    fn a_job_of_a_kind_that_is_not_accepted_is_left_alone() {
+        let (first, neither) = (Seen::default(), Seen::default());
+        let seen = (first.clone(), neither.clone());
+        explore(None, move || {
+            let desk = Arc::new(Desk::new());
+            let kind = Arc::new(AtomicU32::new(0));
+            // As when a descriptor is filled: before the word is published.
+            let submit = |kind: &AtomicU32, what| {
+                let reserved = desk.fill().expect("the descriptor is free");
+                kind.store(what, Ordering::Relaxed);
+                job::publish(&desk.word, reserved);
+            };
+            submit(&kind, 1);
+            let picky = {
+                let (desk, kind, seen) = (desk.clone(), kind.clone(), seen.clone());
+                thread::spawn(move || {
+                    match job::claim_if(&desk.word, worker(2), 0, || kind.load(Ordering::Relaxed) == 1) {
+                        Claim::Claimed(_) => {
+                            assert_eq!(kind.load(Ordering::Relaxed), 1, "a job of the other kind was claimed");
+                            seen.0.mark();
+                        }
+                        Claim::NotQueued => seen.1.mark(),
+                    }
+                })
+            };
+            if desk.claim(worker(1)) {
+                desk.finish();
+                desk.read_and_retire();
+                submit(&kind, 2);
+            }
+            picky.join().unwrap();
+        });
+        first.expect("the first job is claimed");
+        neither.expect("none is");
+    }
+
     /// A cancel ends a queued job or reaches a running one; the holder, asleep, hears of the end in each case.
     #[test]
     fn a_cancelled_job_ends_once_and_its_holder_wakes() {

@@ -110,6 +110,10 @@ pub(crate) fn tests() -> Vec<(String, Box<dyn FnOnce() + Send>)> {
         tests.push((format!("faults::{}", fault::name(point)), Box::new(move || test_point(point))));
     }
     tests.push(("faults::F14_asleep".into(), Box::new(workers_are_replaced_in_their_sleep)));
+    tests.push((
+        "faults::old_entries_lead_no_worker_to_closures".into(),
+        Box::new(old_entries_lead_no_worker_to_closures),
+    ));
     tests.push(("faults::soak".into(), Box::new(soak)));
     tests
 }
@@ -530,6 +534,37 @@ fn fall_as_a_replacement(point: Point, what: &str) {
         goes_on(&engine, &load, 1 + u32::from(what == "kill"));
     }
     drop(reviver);
+}
+
+/// In a mixed engine a worker process read a job's entry and was held up; a thread ran that job; the descriptor went to a closure,
+/// which the process then claimed, could not run, and ended with an error about a damaged descriptor.
+fn old_entries_lead_no_worker_to_closures() {
+    let mark = Mark::new();
+    let program = WorkerProgram::this()
+        .environment("WORKRING_FAULT", format!("{}:1:stop", fault::name(Point::F16_cell_read)))
+        .environment("WORKRING_FAULT_MARK", mark.path());
+    let engine =
+        Checked::with(1, |builder| builder.threads(1).worker_program(program).idle(Idle::Park).queue_capacity(64));
+    mark.arm();
+    // Until the process stops with the entry of a job in its hand; a thread runs them all.
+    while mark.fallen().is_none() {
+        let job = engine.submit(count_up, engine.batch::<u64>(1).unwrap(), ()).unwrap();
+        assert_eq!(job.wait().unwrap()[0], 1);
+    }
+    // The thread is busy, and every descriptor that is free gets a closure.
+    let (release, busy) = std::sync::mpsc::channel::<()>();
+    let blocker = engine.run(move || busy.recv().is_err()).unwrap();
+    let me = std::process::id();
+    let closures: Vec<_> = (0..63).map(|_| engine.run(std::process::id).unwrap()).collect();
+    let stopped = mark.fallen().expect("it fell");
+    eventually("the process has stopped", || state_of(stopped) == Some('T'));
+    go_on(stopped);
+    thread::sleep(Duration::from_millis(20));
+    drop(release);
+    assert!(blocker.wait().unwrap());
+    for closure in closures {
+        assert_eq!(closure.wait().unwrap(), me);
+    }
 }
 
 /// F14 has no point: who sleeps passes none.
