@@ -206,6 +206,18 @@ impl Error {
         Self::Io { operation: operation.into(), source: source.into() }
     }
 
+    /// The error and its causes in one line, for those who get a text instead of an error.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::InvalidArgument { what: what.into() }
     }
@@ -256,8 +268,28 @@ impl fmt::Display for Error {
                 )
             }
             Self::Format { path, reason } => write!(f, "{path}: {reason}"),
-            Self::Io { operation, .. } => write!(f, "could not {operation}"),
+            Self::Io { operation, source } => {
+                write!(f, "could not {operation}")?;
+                remedy(source).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+            }
         }
+    }
+}
+
+/// What to do about the system's answer, where a limit of this process is its reason.
+fn remedy(source: &std::io::Error) -> Option<&'static str> {
+    /// EAGAIN, which among this crate's calls only starting a thread or process hands on.
+    #[cfg(target_os = "linux")]
+    const NO_MORE_PROCESSES: i32 = 11;
+    /// EMFILE.
+    #[cfg(target_os = "linux")]
+    const NO_MORE_DESCRIPTORS: i32 = 24;
+    match source.raw_os_error() {
+        #[cfg(target_os = "linux")]
+        Some(NO_MORE_PROCESSES) => Some("end some processes or threads, or raise their limit (ulimit -u)"),
+        #[cfg(target_os = "linux")]
+        Some(NO_MORE_DESCRIPTORS) => Some("close some files or raise the limit on open ones (ulimit -n)"),
+        _ => None,
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
         Err(error) => {
             let reason = match error {
                 Error::WorkerStart { reason } => reason,
-                other => other.to_string(),
+                other => other.with_causes(),
             };
             let _ = mouth.say(&FromWorker::Refused(reason));
             std::process::exit(1)

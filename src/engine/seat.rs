@@ -11,6 +11,7 @@ use crate::ids::ParticipantSlot;
 use crate::layout::records::participant_kind;
 use crate::layout::words::ParticipantWord;
 use crate::os::channel::{Channel, Sent};
+use crate::os::events::wait_until_readable;
 use crate::os::host::Deadline;
 use crate::os::map::Mapping;
 use crate::os::pidfd::ProcessHandle;
@@ -35,6 +36,15 @@ impl Peer {
 
     pub(super) fn is_child(&self) -> bool {
         matches!(self, Self::Child(_))
+    }
+
+    /// Whether the process is gone, where poll(2) does not tell of all descriptors at once.
+    pub(super) fn has_ended(&mut self) -> bool {
+        match self {
+            // An exit that somebody else took is one.
+            Self::Child(process) => !matches!(process.try_reap(), Ok(None)),
+            Self::Outsider(handle) => wait_until_readable(handle.pidfd(), Some(Deadline::now())).unwrap_or(false),
+        }
     }
 
     /// How the process, which is gone, ended.

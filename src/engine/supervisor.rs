@@ -147,9 +147,16 @@ impl Supervisor {
             let until = self.next_time();
             let (sources, fds): (Vec<Source>, Vec<BorrowedFd<'_>>) = self.sources().into_iter().unzip();
             if wait_for_events(&fds, until, &mut ready).is_err() {
-                // Only a system out of memory says so; it is asked again a little later.
+                // The system is out of memory, or allows fewer descriptors than there are here (RLIMIT_NOFILE was lowered):
+                // everybody is looked at, a little later.
                 thread::sleep(Duration::from_millis(10));
-                continue;
+                let seats = &mut self.seats;
+                let mut is_gone = |at: usize| seats[at].worker.as_mut().is_some_and(|worker| worker.peer.has_ended());
+                ready.clear();
+                ready.extend(sources.iter().map(|source| match source {
+                    Source::End(at) => is_gone(*at),
+                    _ => true,
+                }));
             }
             let _ = self.bell.clear();
             self.core.serve_collected();
@@ -345,7 +352,7 @@ impl Supervisor {
         let anybody = self.seats.iter().any(Seat::is_ready);
         let others = self.core.config.threads + self.core.config.outside > 0;
         if self.failures >= START_ATTEMPTS && !anybody && !others {
-            self.core.give_up(Broken::NoWorkers { reason: error.to_string() });
+            self.core.give_up(Broken::NoWorkers { reason: error.with_causes() });
         }
     }
 

@@ -185,6 +185,11 @@ fn create_temporary(target: &Path, next_number: &AtomicU64) -> Result<(File, Pat
 
 /// Gives an empty file its length in zeros, and its disk space where that can be had.
 fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
+    // Beyond this limit the system sends SIGXFSZ, which ends a process that does not expect it.
+    #[cfg(target_os = "linux")]
+    if rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some_and(|limit| len_bytes > limit) {
+        return Err(rustix::io::Errno::FBIG.into());
+    }
     file.set_len(len_bytes)?;
     #[cfg(target_os = "linux")]
     {

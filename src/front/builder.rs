@@ -284,7 +284,16 @@ impl Builder {
             return Err(Error::invalid("prefault needs a capacity: the default one exceeds most machines' memory"));
         }
         loop {
-            match Arena::create(&config) {
+            let arena = Arena::create(&config);
+            // Workers inherit the limit and map the arena twice.
+            #[cfg(target_os = "linux")]
+            let arena = match arena {
+                Ok(arena) if self.processes + self.outside > 0 && self.capacity.is_none() => {
+                    arena.mapping().second_view().map(|_| arena)
+                }
+                arena => arena,
+            };
+            match arena {
                 // Where address space is limited (RLIMIT_AS, strict overcommit) the default shrinks until it fits.
                 Err(Error::Io { .. }) if self.capacity.is_none() && config.capacity > 64 << 20 => config.capacity /= 2,
                 result => return result,

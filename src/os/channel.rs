@@ -73,6 +73,8 @@ impl Channel {
     pub(crate) fn pair() -> Result<(Channel, OwnedFd)> {
         let (here, there) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(io::Error::from)
+                .and_then(|(here, there)| Ok((events::above_standard_streams(here)?, there)))
                 .map_err(|error| Error::io("create a pair of sockets", error))?;
         let channel = Channel { socket: here };
         channel.set_nonblocking(true)?;

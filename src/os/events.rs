@@ -7,13 +7,22 @@
 //! Sources: poll(2), eventfd(2), pidfd_open(2), unix(7).
 
 use core::time::Duration;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
 use crate::os::host::Deadline;
+
+/// The same file under a number that is not one of the standard streams'.
+///
+/// Where those are closed, a new descriptor takes their place: what the program prints would go into it, and it would be closed
+/// when somebody opens the streams again.
+pub(crate) fn above_standard_streams(fd: OwnedFd) -> std::io::Result<OwnedFd> {
+    // A duplicate has a number of 3 at least.
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { fd.try_clone() }
+}
 
 /// The most descriptors one wait takes: two for each of several hundred processes, in 8 KiB of the caller's stack.
 pub(crate) const WAIT_FDS_MAX: usize = 1024;
@@ -99,6 +108,8 @@ impl EventFd {
     /// [`Error::Io`] if the system refuses, for example because too many files are open.
     pub(crate) fn new() -> Result<Self> {
         let descriptor = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+            .map_err(std::io::Error::from)
+            .and_then(above_standard_streams)
             .map_err(|error| Error::io("create an event descriptor", error))?;
         Ok(Self { descriptor })
     }

@@ -464,6 +464,19 @@ fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
+/// Refuses what the system would refuse with SIGXFSZ, which ends a process that does not expect it: a file of more bytes than
+/// `RLIMIT_FSIZE` allows.
+///
+/// # Errors
+/// `EFBIG`.
+#[cfg(target_os = "linux")]
+pub(crate) fn check_file_size(len: u64) -> std::io::Result<()> {
+    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+        Some(limit) if len > limit => Err(rustix::io::Errno::FBIG.into()),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -5,13 +5,16 @@
 //!
 //! Sources: pidfd_open(2), pidfd_send_signal(2), proc_pid_stat(5), proc_pid_fdinfo(5).
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::{Error, Result};
+use crate::os::events::above_standard_streams;
 use crate::os::host::Deadline;
 
 /// A process that may be watched and signalled. Does nothing to it when dropped.
@@ -19,6 +22,14 @@ use crate::os::host::Deadline;
 pub(crate) struct ProcessHandle {
     pidfd: OwnedFd,
     pid: u32,
+    /// /proc/PID/stat, open from the start: a process must be paused and killed when no descriptor is left as well.
+    stat: File,
+}
+
+fn open_stat(pid: u32) -> Result<File> {
+    File::open(format!("/proc/{pid}/stat"))
+        .and_then(|stat| Ok(File::from(above_standard_streams(stat.into())?)))
+        .map_err(|error| Error::io("open the state of a worker process", error))
 }
 
 /// A descriptor that names this process, closed on exec, for another process that shall watch it.
@@ -36,7 +47,12 @@ impl ProcessHandle {
     /// [`Error::Io`] if the system refuses; [`Error::Unsupported`] on kernels before 5.3.
     pub(crate) fn open(pid: Pid) -> Result<Self> {
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { pidfd, pid: pid.as_raw_nonzero().get().unsigned_abs() }),
+            Ok(pidfd) => {
+                let pid = pid.as_raw_nonzero().get().unsigned_abs();
+                let pidfd = above_standard_streams(pidfd)
+                    .map_err(|error| Error::io("open a descriptor of a worker process", error))?;
+                Ok(Self { pidfd, pid, stat: open_stat(pid)? })
+            }
             Err(Errno::NOSYS) => Err(Error::Unsupported { what: "worker processes on Linux before 5.3".into() }),
             Err(error) => Err(Error::io("open a descriptor of a worker process", error)),
         }
@@ -55,7 +71,7 @@ impl ProcessHandle {
         let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
         // 0 says that it lives in a namespace whose processes are not seen from here, -1 that it has ended.
         match number.and_then(|number| number.trim().parse::<i32>().ok()) {
-            Some(pid @ 1..) => Ok(Self { pidfd, pid: pid.unsigned_abs() }),
+            Some(pid @ 1..) => Ok(Self { pidfd, pid: pid.unsigned_abs(), stat: open_stat(pid.unsigned_abs())? }),
             Some(0) => Err(Error::invalid("the process must be one that is seen from the engine's PID namespace")),
             Some(_) => Err(Error::invalid("the process has ended")),
             None => Err(Error::invalid("the descriptor must be one of a process (pidfd)")),
@@ -99,7 +115,12 @@ impl ProcessHandle {
         }
         let until = Deadline::after(Duration::from_secs(1));
         loop {
-            let stat = std::fs::read(format!("/proc/{}/stat", self.pid())).map_err(failed)?;
+            let mut stat = [0_u8; 512];
+            let len = match self.stat.read_at(&mut stat, 0) {
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => return Ok(false),
+                answer => answer.map_err(failed)?,
+            };
+            let stat = &stat[..len];
             // proc_pid_stat(5): the state follows the name, which stands in parentheses and may itself contain some.
             let state = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2));
             match state {

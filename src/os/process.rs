@@ -54,7 +54,12 @@ impl WorkerProcess {
     /// [`Error::Io`] if the program cannot be started, for example because it does not exist, or too many files or
     /// processes are there; [`Error::Unsupported`] on kernels before 5.3. No process is left behind.
     pub(crate) fn spawn(command: &mut Command, socket: OwnedFd) -> Result<WorkerProcess> {
-        let spawned = command.stdin(Stdio::from(socket)).process_group(0).spawn();
+        command.stdin(Stdio::from(socket)).process_group(0);
+        // Where SIGCHLD is ignored the standard library, which waits for a child that could not run the program, panics. The
+        // caller's thread looks after all other workers.
+        let spawned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| command.spawn())).unwrap_or_else(|_| {
+            Err(std::io::Error::other("it cannot be run, and why is lost where SIGCHLD is ignored"))
+        });
         // The command owns what it was given: while it lived, nobody would see the end of the child's socket.
         command.stdin(Stdio::null());
         let mut child = spawned

@@ -34,7 +34,7 @@ mod linux {
     use rustix::mm::{Advice, MapFlags, ProtFlags};
     use rustix::thread::futex;
 
-    use crate::os::host;
+    use crate::os::{events, host};
 
     /// The alignment of anonymous regions in bytes: the large page of x86-64, and of AArch64 with pages of 4 KiB.
     const LARGE_PAGE_ALIGNMENT: usize = 2 << 20;
@@ -216,12 +216,14 @@ mod linux {
 
     /// A memfd of `len` bytes that can neither shrink nor grow.
     pub(crate) fn sealed_memory_file(name: &str, len: usize) -> io::Result<OwnedFd> {
+        host::check_file_size(len as u64)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let memory_file = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
             // Linux before 6.3 does not know MFD_NOEXEC_SEAL.
             Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
             answer => answer?,
         };
+        let memory_file = events::above_standard_streams(memory_file)?;
         retry_on_intr(|| rustix::fs::ftruncate(&memory_file, len as u64))?;
         rustix::fs::fcntl_add_seals(&memory_file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(memory_file)
@@ -235,6 +237,9 @@ mod linux {
 
     /// Reserves blocks for the first `len` bytes of a file and makes it at least that long, where the file system can.
     pub(crate) fn reserve_blocks(file: &File, len: u64) -> io::Result<()> {
+        if len > file.metadata()?.len() {
+            host::check_file_size(len)?;
+        }
         match retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)) {
             // The file stays sparse, as the documentation of `Mapping::file_read_write` says. posix_fallocate(3) would
             // write a byte to every block instead, which races with other writers of the file.

@@ -5,8 +5,12 @@
 mod calls;
 #[cfg(target_os = "linux")]
 mod deaths;
+#[cfg(target_os = "linux")]
+mod environment;
 #[cfg(all(feature = "fault", target_os = "linux"))]
 mod faults;
+#[cfg(target_os = "linux")]
+mod hosts;
 #[cfg(target_os = "linux")]
 mod kernels;
 #[cfg(target_os = "linux")]
@@ -16,6 +20,8 @@ mod madness;
 #[cfg(target_os = "linux")]
 mod outside;
 #[cfg(target_os = "linux")]
+mod parts;
+#[cfg(target_os = "linux")]
 mod support;
 
 #[cfg(target_os = "linux")]
@@ -23,7 +29,8 @@ fn main() {
     workring::worker_entry(kernels::ALL());
     support::play_a_role();
     let arguments = libtest_mimic::Arguments::from_args();
-    let tests = [calls::tests(), deaths::tests(), limits::tests(), madness::tests(), outside::tests()].concat();
+    let limits = [environment::tests(), hosts::tests(), limits::tests()].concat();
+    let tests = [calls::tests(), deaths::tests(), limits, madness::tests(), outside::tests()].concat();
     let trial = |name: String, test: Box<dyn FnOnce() + Send>| {
         libtest_mimic::Trial::test(name, move || {
             support::watched(test);

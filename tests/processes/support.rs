@@ -122,11 +122,15 @@ pub(crate) fn go_on(pid: u32) {
     assert!(signal(pid, Signal::CONT));
 }
 
-/// What starts a copy of this program in a role, without input and with its output piped.
-pub(crate) fn role_command(role: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+/// Has `command`, which starts a copy of this program, give it a role.
+pub(crate) fn in_role(mut command: Command, role: &str) -> Command {
     command.env(ROLE, role).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// What starts a copy of this program in a role, without input and with its output piped.
+pub(crate) fn role_command(role: &str) -> Command {
+    in_role(Command::new(std::env::current_exe().expect("this program has a path")), role)
 }
 
 /// Starts a copy of this program in a role.
@@ -144,6 +148,7 @@ pub(crate) fn play_a_role() {
         "builder" => crate::limits::build_and_drop(),
         "talkative" => crate::limits::let_workers_talk(),
         "forgetful" => crate::limits::forget_the_entry(),
+        role if role.starts_with("part ") => crate::parts::play(&role["part ".len()..]),
         #[cfg(feature = "fault")]
         "soak" => crate::faults::be_a_soak(),
         #[cfg(feature = "fault")]

@@ -1,0 +1,265 @@
+//! What the machine may refuse: descriptors, processes, address space, room for files, memory.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Resource;
+use workring::{Engine, Error, WorkerExit};
+
+use crate::kernels::{affine, allocate, hang, increment};
+use crate::parts::*;
+use crate::support::{eventually, kill};
+
+/// A limit that is no limit here.
+const PLENTY: u64 = 1024;
+/// Names a folder of the memory control group, delegated to whoever runs the tests, in which a group may be made.
+const GROUP: &str = "WORKRING_TEST_CGROUP";
+/// Has the shared-memory file system of the machine replaced, within a namespace, by one that is soon full.
+const SMALL_SHM: &str = "mount -t tmpfs -o size=1m tmpfs /dev/shm && exec \"$0\"";
+
+parts! {
+    "environment":
+    building_without_descriptors_is_an_error below [];
+    a_worker_is_replaced_when_descriptors_are_free_again below [];
+    jobs_say_that_descriptors_are_gone below [];
+    a_death_is_noticed_where_no_descriptor_may_be_opened below [];
+    a_worker_without_descriptors_fails_jobs_over_files below [];
+    building_without_processes_is_an_error below nobody();
+    a_worker_is_replaced_when_processes_may_be_started_again below nobody();
+    an_arena_beyond_the_address_space_is_an_error below [];
+    the_usual_arena_fits_a_limited_address_space below [];
+    an_arena_beyond_the_limit_on_files_is_an_error below [];
+    a_full_shared_memory_file_system_is_an_error below unshare(&["--mount", "sh", "-c", SMALL_SHM]);
+    a_worker_over_the_memory_of_its_group_is_replaced below [];
+}
+
+/// Builds below ever higher limits until it succeeds: every failure is told and leaves nothing. Returns how many failed.
+fn build_until_it_succeeds(resource: Resource, limits: impl Iterator<Item = u64>, cause: &str) -> usize {
+    let before = open_descriptors();
+    for (failures, limit) in limits.enumerate() {
+        let limited = Limited::to(resource, limit);
+        let built = build();
+        drop(limited);
+        match built {
+            Ok(engine) => {
+                run(&engine).unwrap();
+                close(engine, before);
+                return failures;
+            }
+            Err(error) => {
+                let text = told(&error);
+                assert!(matches!(error, Error::Io { .. } | Error::WorkerStart { .. }), "limit {limit}: {text}");
+                assert!(text.contains(cause), "limit {limit}: {text}");
+                nothing_is_left(before);
+            }
+        }
+    }
+    panic!("no limit was high enough");
+}
+
+fn building_without_descriptors_is_an_error() {
+    let failures = build_until_it_succeeds(Resource::Nofile, 3..PLENTY, "ulimit -n");
+    assert!(failures >= 5, "two processes take more than {failures} descriptors");
+}
+
+/// An engine all of whose descriptors have numbers above [`LOW`], with files that have the others.
+fn high_engine() -> (Vec<File>, Engine) {
+    let files = std::iter::repeat_with(|| File::open("/dev/null").unwrap()).take(LOW as usize).collect();
+    (files, build().unwrap())
+}
+
+/// A limit that leaves no descriptor to open to a [`high_engine`], and enough of them to wait for.
+const LOW: u64 = 20;
+
+fn a_worker_is_replaced_when_descriptors_are_free_again() {
+    let before = open_descriptors();
+    let (files, engine) = high_engine();
+    work_without_a_worker(&engine, Limited::to(Resource::Nofile, LOW));
+    drop(files);
+    close(engine, before);
+}
+
+/// One worker hangs, is killed and cannot be replaced; the other does the work. When the limit is gone, there are two again.
+fn work_without_a_worker(engine: &Engine, limited: Limited) {
+    let job = engine.job().deadline(Duration::from_millis(20)).submit(hang, engine.batch::<u32>(1).unwrap(), ());
+    let error = job.unwrap().wait().unwrap_err().error;
+    assert!(matches!(error, Error::DeadlineExceeded), "{error}");
+    eventually("the death is noticed", || pids(engine).len() == 1);
+    for _ in 0..100 {
+        run(engine).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(pids(engine).len(), 1, "there is a limit");
+    drop(limited);
+    eventually("the worker is replaced", || pids(engine).len() == 2);
+    lose(engine);
+}
+
+fn jobs_say_that_descriptors_are_gone() {
+    let before = open_descriptors();
+    let (files, engine) = high_engine();
+    let limited = Limited::to(Resource::Nofile, LOW);
+    let batches: Vec<_> = (0..8).map(|_| engine.batch::<u64>(100).unwrap()).collect();
+    pids(&engine).into_iter().for_each(|pid| assert!(kill(pid)));
+    for batch in batches {
+        let ended = engine.submit(increment, batch, ()).and_then(|job| job.wait());
+        if let Err(failed) = ended {
+            assert_eq!(failed.returned.len(), 100, "the batch comes back");
+            assert!(matches!(failed.error, Error::NoWorkers { .. } | Error::WorkerDied { .. }), "{}", failed.error);
+        }
+    }
+    let mut told = String::new();
+    eventually("the engine gives up", || match run(&engine) {
+        Err(error @ Error::NoWorkers { .. }) => {
+            told = error.to_string();
+            true
+        }
+        _ => false,
+    });
+    assert!(told.contains("ulimit -n"), "{told}");
+    drop((files, limited));
+    close(engine, before);
+    // It is that engine which has given up, not the process.
+    let engine = build().unwrap();
+    lose(&engine);
+    close(engine, before);
+}
+
+/// Programs that shut themselves in set this limit to 0; poll(2) then takes no descriptor at all.
+fn a_death_is_noticed_where_no_descriptor_may_be_opened() {
+    let (before, engine) = (open_descriptors(), build().unwrap());
+    let limited = Limited::to(Resource::Nofile, 0);
+    run(&engine).unwrap();
+    kill(pids(&engine)[0]);
+    eventually("the death is noticed", || pids(&engine).len() == 1);
+    run(&engine).unwrap();
+    let job = engine.job().deadline(Duration::from_millis(20)).submit(hang, engine.batch::<u32>(1).unwrap(), ());
+    let error = job.unwrap().wait().unwrap_err().error;
+    assert!(matches!(error, Error::DeadlineExceeded), "{error}");
+    drop(limited);
+    close(engine, before);
+}
+
+fn a_worker_without_descriptors_fails_jobs_over_files() {
+    let before = open_descriptors();
+    // One more than standard streams, socket and the two segments that it keeps: it greets with a third.
+    let builder = Engine::builder().processes(1).kernels(crate::kernels::ALL()).capacity(1 << 24);
+    let engine = builder.worker_program(behind("ulimit -n 7;")).build().unwrap();
+    let worker = pids(&engine);
+    // The worker keeps the descriptor of a file that it may write.
+    let mut kept = engine.create_file::<u64>("kept", 1000).unwrap();
+    engine.map(increment, (), &mut *kept, &()).unwrap();
+    fs::write("numbers", [0_u8; 8000]).unwrap();
+    let x = engine.map_file::<f64>("numbers").unwrap();
+    for _ in 0..3 {
+        let job = engine.submit(affine, (x.clone(), engine.batch::<f64>(1000).unwrap()), [2.0, 1.0]).unwrap();
+        let failed = job.wait().unwrap_err();
+        assert!(matches!(failed.error, Error::KernelFailed { .. }), "{:?}", failed.error);
+        assert!(told(&failed.error).contains("ulimit -n"), "{}", told(&failed.error));
+        assert_eq!(failed.returned.1.len(), 1000);
+        run(&engine).unwrap();
+    }
+    assert_eq!(pids(&engine), worker, "the worker lives on");
+    drop((x, kept));
+    close(engine, before);
+}
+
+fn building_without_processes_is_an_error() {
+    let failures = build_until_it_succeeds(Resource::Nproc, 1.., "ulimit -u");
+    assert!(failures >= 4, "two threads of this part, one of the engine, two workers: {failures}");
+}
+
+fn a_worker_is_replaced_when_processes_may_be_started_again() {
+    let (before, engine) = (open_descriptors(), build().unwrap());
+    work_without_a_worker(&engine, Limited::to(Resource::Nproc, 1));
+    close(engine, before);
+}
+
+/// Address space that this process has taken.
+fn address_space() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * rustix::param::page_size() as u64
+}
+
+// Shared memory is a memfd: no file system that is mounted bounds it, and its pages lack only where the machine or the control
+// group has none left. The system then kills a process instead of refusing, unless `prefault` meets a limit before.
+fn an_arena_beyond_the_address_space_is_an_error() {
+    let before = open_descriptors();
+    let limited = Limited::to(Resource::As, address_space() + (256 << 20));
+    for prefault in [false, true] {
+        let builder = Engine::builder().processes(1).kernels(crate::kernels::ALL()).capacity(1 << 40);
+        let error = builder.prefault(prefault).build().unwrap_err();
+        assert!(
+            matches!(error, Error::Io { .. }) && told(&error).contains("Cannot allocate memory"),
+            "{}",
+            told(&error)
+        );
+        nothing_is_left(before);
+    }
+    let engine = build().unwrap();
+    lose(&engine);
+    close(engine, before);
+    drop(limited);
+}
+
+/// Workers, which inherit the limit, map the arena twice.
+fn the_usual_arena_fits_a_limited_address_space() {
+    let before = open_descriptors();
+    for beyond in [700 << 20, 3 << 30, 65 << 30] {
+        let _limited = Limited::to(Resource::As, address_space() + beyond);
+        let engine = Engine::builder().processes(2).kernels(crate::kernels::ALL()).build();
+        let engine = engine.unwrap_or_else(|error| panic!("{beyond}: {}", told(&error)));
+        lose(&engine);
+        close(engine, before);
+    }
+}
+
+/// The system refuses a file beyond that limit with a signal, which ends a process that is not ready for it.
+fn an_arena_beyond_the_limit_on_files_is_an_error() {
+    let before = open_descriptors();
+    let engine = build().unwrap();
+    let limited = Limited::to(Resource::Fsize, 8 << 20);
+    let error = build().unwrap_err();
+    assert!(matches!(error, Error::Io { .. }) && told(&error).contains("File too large"), "{}", told(&error));
+    let error = engine.create_file::<u64>("squares", 2 << 20).expect_err("it is longer than files may be");
+    assert!(matches!(error, Error::Io { .. }) && told(&error).contains("File too large"), "{}", told(&error));
+    lose(&engine);
+    drop(limited);
+    close(engine, before);
+    close(build().unwrap(), before);
+}
+
+fn a_full_shared_memory_file_system_is_an_error() {
+    let before = open_descriptors();
+    assert!(fs::write("/dev/shm/much", vec![1; 2 << 20]).is_err(), "it is full now");
+    let engine = build().unwrap();
+    let error = engine.create_file::<u64>("/dev/shm/squares", 1000).expect_err("there is no room");
+    assert!(matches!(error, Error::Io { .. }) && told(&error).contains("No space left"), "{}", told(&error));
+    lose(&engine);
+    fs::remove_file("/dev/shm/much").unwrap();
+    drop(engine.create_file::<u64>("/dev/shm/squares", 1000).unwrap());
+    close(engine, before);
+}
+
+fn a_worker_over_the_memory_of_its_group_is_replaced() {
+    let Some(folder) = std::env::var_os(GROUP) else {
+        println!("skipped the control group: {GROUP} names no folder for it");
+        return;
+    };
+    let before = open_descriptors();
+    let group = Path::new(&folder).join(format!("workring-test-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
+    // The file is named so in the second version of control groups, otherwise in the first.
+    let limit =
+        ["memory.max", "memory.limit_in_bytes"].map(|name| group.join(name)).into_iter().find(|path| path.exists());
+    fs::write(limit.expect("the group limits memory"), (64 << 20).to_string()).unwrap();
+    let builder = Engine::builder().processes(1).kernels(crate::kernels::ALL()).capacity(1 << 24);
+    let program = behind(&format!("echo $$ > '{}/cgroup.procs' || exit 9;", group.display()));
+    let engine = builder.worker_program(program).build().unwrap();
+    let error = engine.submit(allocate, engine.batch::<u64>(1).unwrap(), 1 << 30).unwrap().wait().unwrap_err().error;
+    assert!(matches!(error, Error::WorkerDied { exit: WorkerExit::Signal(9), .. }), "{error}");
+    run(&engine).unwrap();
+    close(engine, before);
+    fs::remove_dir(&group).unwrap();
+}
