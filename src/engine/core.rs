@@ -156,7 +156,7 @@ pub(crate) struct Core {
     pub(super) attention: AtomicU32,
     /// Workers from outside that take jobs at the moment; a hint for how a call is spread.
     pub(crate) attached: AtomicU32,
-    /// Workers that have not ended; a futex word of this process.
+    /// Workers that have not ended, and the supervisor; a futex word of this process.
     pub(crate) workers_alive: AtomicU32,
     /// System calls made to wake workers, for people and tests that count them.
     pub(super) wake_calls: AtomicU32,

@@ -4,9 +4,11 @@ use super::call::{self, Call};
 use super::context::StopSignals;
 use super::core::{Core, Draft};
 use super::failure;
-use super::fan_out::{ChunkEnd, Plan, RowHandles, Spread, alone, run_share, stop};
+use super::fan_out::{ChunkEnd, RowHandles, Spread, alone, run_share, stop};
 use super::frame::RawSlice;
+use super::gather;
 use super::options::Priority;
+use super::plan::Plan;
 use super::run::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
@@ -28,6 +30,12 @@ pub(crate) const ROW_PANICKED: u8 = 2;
 /// The longest and the usual number of rows in a chunk.
 const ROWS_PER_CHUNK_MAX: usize = 1024;
 const ROW_CHUNKS_AIMED_AT: usize = 1024;
+
+/// How many rows are cut into chunks.
+pub(super) fn rows_plan(rows: usize) -> crate::error::Result<Plan> {
+    let chunk_len = rows.div_ceil(ROW_CHUNKS_AIMED_AT).clamp(1, ROWS_PER_CHUNK_MAX);
+    Plan::new(rows, Some(chunk_len), 0)
+}
 
 /// Runs a claimed job and finishes it.
 pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex) {
@@ -140,7 +148,7 @@ impl<'a> ShareCall<'a> {
     /// Runs chunks until none is left; the trouble of the chunk that failed, if one did.
     pub(crate) fn run(&self, header: &'a FanOutHeader, ranges: &[RangeLine], share: u32) -> Result<(), Trouble> {
         let signals = StopSignals { fan_out: Some(&header.stop), ..self.signals };
-        if header.mode.load(Ordering::Relaxed) == fan_out_mode::ROWS {
+        if header.mode.load(Ordering::Relaxed) & 0xFF != fan_out_mode::CHUNKS {
             return self.run_rows(header, ranges, share, signals);
         }
         let mut runner = ChunkRunner::new(self.call, self.plan, self.worker, signals).map_err(|_| Trouble::Corrupt)?;
@@ -261,7 +269,9 @@ fn share_job(
     let call = call::read(core, index, descriptor).map_err(unresolved)?;
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
-    share.run(header, ranges, descriptor.share.load(Ordering::Relaxed))
+    share.run(header, ranges, descriptor.share.load(Ordering::Relaxed))?;
+    gather::look_for_the_end(core, header, ranges);
+    Ok(())
 }
 
 /// A job of many rows: whoever claims it fans it out, takes part, and finishes it when all shares are over.
@@ -277,8 +287,7 @@ fn rows_job(
     // A job of rows carries the handles of its parameters and statuses where others carry parameters.
     let [params, statuses, ..] = &descriptor.param;
     let rows_at = RowHandles { params: params.load(Ordering::Relaxed), statuses: statuses.load(Ordering::Relaxed) };
-    let chunk_len = rows.div_ceil(ROW_CHUNKS_AIMED_AT).clamp(1, ROWS_PER_CHUNK_MAX);
-    let plan = Plan::new(rows, Some(chunk_len), 0).map_err(|_| Trouble::Corrupt)?;
+    let plan = rows_plan(rows).map_err(|_| Trouble::Corrupt)?;
     if plan.chunks == 0 {
         return Ok(());
     }
@@ -321,7 +330,7 @@ fn rows_job(
 }
 
 /// Gives a share the same kernel and batches as the job it belongs to.
-fn copy_call(core: &Core, draft: &Draft<'_>, index: DescriptorIndex, from: &Descriptor) {
+pub(super) fn copy_call(core: &Core, draft: &Draft<'_>, index: DescriptorIndex, from: &Descriptor) {
     let (kernel, references) = call::references(core, index, from);
     call::write(core, draft, kind::SHARE, kernel, references.as_slice(), &call::param_of(from));
     draft.descriptor.deadline_ns.store(from.deadline_ns.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -54,6 +54,37 @@ pub(crate) fn read_death(record: &FailureText) -> (u32, WorkerExit, u32) {
     (died as u32, WorkerExit::from_bits((died >> 32) as u32), attempts.load(Ordering::Relaxed) as u32)
 }
 
+/// A copy of a record in private memory. What it holds is checked by who reads it.
+pub(crate) struct Record {
+    lens: [u32; 2],
+    detail: [u64; 3],
+    text: Box<[u64]>,
+}
+
+impl Record {
+    /// What a record holds now.
+    pub(crate) fn of(record: &FailureText) -> Self {
+        // Relaxed: the caller has seen that the job is done (A3).
+        let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        Self {
+            lens: [&record.message_len, &record.location_len].map(|len| len.load(Ordering::Relaxed)),
+            detail: [0, 1, 2].map(|at| read(&record.detail[at])),
+            text: record.text.iter().map(read).collect(),
+        }
+    }
+
+    /// Writes it to another record.
+    pub(crate) fn write(&self, record: &FailureText) {
+        // Relaxed: published by the finish of the record's job (R3).
+        let [message_len, location_len] = self.lens;
+        record.message_len.store(message_len, Ordering::Relaxed);
+        record.location_len.store(location_len, Ordering::Relaxed);
+        for (word, &value) in record.detail.iter().zip(&self.detail).chain(record.text.iter().zip(&self.text)) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Writes what a job says about its failure, cut to the record.
 pub(crate) fn write(record: &FailureText, message: &str, location: &str) {
     let location = cut(location, LOCATION_LEN);

@@ -5,10 +5,9 @@
 //! runs share 0 itself; the other shares are jobs of their own in the ring, so that a share nobody has time for is simply
 //! emptied by thieves and taken back.
 
-use core::ops::Range;
-
 use super::core::{Core, Draft, JobReference};
 use super::options::{Help, Priority};
+use super::plan::Plan;
 use super::{panics, wait};
 use crate::arena::alloc::Block;
 use crate::error::{Error, Result};
@@ -22,17 +21,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The most shares one call is cut into.
 const MAX_SHARES: u32 = 255;
-/// Chunks are multiples of this many elements, so that no two chunks share a cache line.
-const CHUNK_GRAIN: usize = 1024;
-/// The shortest chunk the engine chooses, in elements.
-const CHUNK_MIN: usize = 4096;
-/// The longest chunk the engine chooses, in elements: 512 KiB of f64, half a second-level cache.
-const CHUNK_MAX: usize = 65_536;
 /// How often a call begins anew when deaths of workers left chunks behind.
 const MAX_ROUNDS: usize = 8;
-/// The engine aims at this many chunks, enough to even out workers that are held up.
-const CHUNKS_AIMED_AT: usize = 256;
-
 /// Why no further chunk is started; values of the header's stop word.
 pub(crate) mod stop {
     pub(crate) const CANCELLED: u32 = 1;
@@ -40,72 +30,6 @@ pub(crate) mod stop {
     pub(crate) const DEADLINE: u32 = 3;
     /// A range named a chunk that the call does not have.
     pub(crate) const CORRUPT: u32 = 4;
-}
-
-/// How a call is cut into chunks; a function of its length and of what the caller fixed, never of the workers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Plan {
-    pub(crate) total_len: usize,
-    pub(crate) chunk_len: usize,
-    pub(crate) chunks: u32,
-    pub(crate) halo: usize,
-}
-
-impl Plan {
-    /// Cuts `total_len` elements; into chunks of `chunk_len` if the caller says so.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for chunks of no elements, for more than 2^31 chunks and for a halo beyond 2^32.
-    pub(crate) fn new(total_len: usize, chunk_len: Option<usize>, halo: usize) -> Result<Self> {
-        let chunk_len = match chunk_len {
-            Some(0) => return Err(Error::invalid("a chunk must have at least one element")),
-            Some(len) => len,
-            None => {
-                let even = total_len.div_ceil(CHUNKS_AIMED_AT).next_multiple_of(CHUNK_GRAIN);
-                even.clamp(CHUNK_MIN, CHUNK_MAX)
-            }
-        };
-        let chunks = total_len.div_ceil(chunk_len);
-        if u32::try_from(halo).is_err() {
-            return Err(Error::invalid("a halo must be shorter than 2^32 elements"));
-        }
-        match u32::try_from(chunks) {
-            Ok(chunks) if chunks < 1 << 31 => Ok(Self { total_len, chunk_len, chunks, halo }),
-            _ => {
-                Err(Error::invalid(format!("{total_len} elements in chunks of {chunk_len} are more than 2^31 chunks")))
-            }
-        }
-    }
-
-    /// The elements of one chunk.
-    pub(crate) fn range(&self, chunk: u32) -> Range<usize> {
-        let begin = (chunk as usize).saturating_mul(self.chunk_len).min(self.total_len);
-        begin..begin.saturating_add(self.chunk_len).min(self.total_len)
-    }
-
-    /// The elements of the inputs that go with a chunk: with the halo, clipped at both ends.
-    pub(crate) fn input_range(&self, chunk: u32) -> Range<usize> {
-        let range = self.range(chunk);
-        range.start.saturating_sub(self.halo)..range.end.saturating_add(self.halo).min(self.total_len)
-    }
-
-    /// Reads the plan of a fan-out block back.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] when the numbers do not belong together.
-    pub(crate) fn read(header: &FanOutHeader) -> Result<Self> {
-        let corrupt = |expected, found| Error::Corrupt { what: "fan-out plan", offset: 0, expected, found };
-        let chunk_len = header.chunk_len.load(Ordering::Relaxed);
-        let total_len = header.total_len.load(Ordering::Relaxed);
-        let plan = usize::try_from(total_len).ok().zip(usize::try_from(chunk_len).ok()).and_then(|(total, chunk)| {
-            Self::new(total, Some(chunk), header.halo.load(Ordering::Relaxed) as usize).ok()
-        });
-        let plan = plan.ok_or_else(|| corrupt(1, chunk_len))?;
-        let chunks = header.chunks.load(Ordering::Relaxed);
-        // A reduction of nothing has one chunk without elements.
-        let plan = if total_len == 0 { Self { chunks: 1, ..plan } } else { plan };
-        if plan.chunks == chunks { Ok(plan) } else { Err(corrupt(u64::from(plan.chunks), u64::from(chunks))) }
-    }
 }
 
 /// What a chunk says when it is over.
@@ -187,13 +111,13 @@ pub(crate) fn repair_share(line: &RangeLine) {
 }
 
 /// Chunks that were finished.
-fn finished_chunks(ranges: &[RangeLine]) -> u64 {
+pub(super) fn finished_chunks(ranges: &[RangeLine]) -> u64 {
     // Acquire: pairs with the release stores in `run_share`.
     ranges.iter().map(|line| u64::from(ProgressWord::from_bits(line.progress.load(Ordering::Acquire)).done())).sum()
 }
 
 /// Chunks that wait in a range.
-fn waiting_chunks(ranges: &[RangeLine]) -> u64 {
+pub(super) fn waiting_chunks(ranges: &[RangeLine]) -> u64 {
     ranges.iter().map(|line| u64::from(range::remaining(&line.range))).sum()
 }
 
@@ -291,6 +215,11 @@ impl Spread<'_> {
         })
     }
 
+    fn prepare(&self, header: &FanOutHeader, ranges: &[RangeLine]) {
+        let mode = if self.rows.is_some() { fan_out_mode::ROWS } else { fan_out_mode::CHUNKS };
+        prepare(header, ranges, &self.plan, self.rows, mode);
+    }
+
     /// Starts the shares, takes part, and waits until none is run any more.
     ///
     /// # Errors
@@ -328,29 +257,28 @@ impl Spread<'_> {
         let failure = children.finish(caller_runs || children.count == 0, header, ranges);
         Ok(FanOutEnd { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
     }
+}
 
-    fn prepare(&self, header: &FanOutHeader, ranges: &[RangeLine]) {
-        // Relaxed, all of them: the publication of the shares (R1) makes them visible.
-        let shares = ranges.len() as u32;
-        header.chunks.store(self.plan.chunks, Ordering::Relaxed);
-        header.shares.store(shares, Ordering::Relaxed);
-        header.chunk_len.store(self.plan.chunk_len as u64, Ordering::Relaxed);
-        header.total_len.store(self.plan.total_len as u64, Ordering::Relaxed);
-        header.halo.store(self.plan.halo as u32, Ordering::Relaxed);
-        header.stop.store(0, Ordering::Relaxed);
-        header
-            .mode
-            .store(if self.rows.is_some() { fan_out_mode::ROWS } else { fan_out_mode::CHUNKS }, Ordering::Relaxed);
-        let rows = self.rows.unwrap_or(RowHandles { params: 0, statuses: 0 });
-        header.param_rows.store(rows.params, Ordering::Relaxed);
-        header.row_status.store(rows.statuses, Ordering::Relaxed);
-        header.failed_rows.store(0, Ordering::Relaxed);
-        for (share, line) in ranges.iter().enumerate() {
-            let part: RangeWord = range::initial(self.plan.chunks, share as u32, shares);
-            line.range.store(part.bits(), Ordering::Relaxed);
-            line.progress.store(0, Ordering::Relaxed);
-            line.failed.store(0, Ordering::Relaxed);
-        }
+/// Fills a fan-out block: every chunk waits in a range.
+pub(super) fn prepare(header: &FanOutHeader, ranges: &[RangeLine], plan: &Plan, rows: Option<RowHandles>, mode: u64) {
+    // Relaxed, all of them: the publication of the shares (R1) makes them visible.
+    let shares = ranges.len() as u32;
+    header.chunks.store(plan.chunks, Ordering::Relaxed);
+    header.shares.store(shares, Ordering::Relaxed);
+    header.chunk_len.store(plan.chunk_len as u64, Ordering::Relaxed);
+    header.total_len.store(plan.total_len as u64, Ordering::Relaxed);
+    header.halo.store(plan.halo as u32, Ordering::Relaxed);
+    header.stop.store(0, Ordering::Relaxed);
+    header.mode.store(mode, Ordering::Relaxed);
+    let rows = rows.unwrap_or(RowHandles { params: 0, statuses: 0 });
+    header.param_rows.store(rows.params, Ordering::Relaxed);
+    header.row_status.store(rows.statuses, Ordering::Relaxed);
+    header.failed_rows.store(0, Ordering::Relaxed);
+    for (share, line) in ranges.iter().enumerate() {
+        let part: RangeWord = range::initial(plan.chunks, share as u32, shares);
+        line.range.store(part.bits(), Ordering::Relaxed);
+        line.progress.store(0, Ordering::Relaxed);
+        line.failed.store(0, Ordering::Relaxed);
     }
 }
 
@@ -455,41 +383,6 @@ impl Drop for Children<'_> {
                 if let Some(descriptor) = self.core.control.descriptor(reference.index) {
                     self.core.dispose(reference.index, job::snapshot(&descriptor.word));
                 }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn chunks_cover_everything_once_and_depend_on_the_length_only(len in 0usize..100_000_000, halo in 0usize..100) {
-            let plan = Plan::new(len, None, halo).unwrap();
-            let mut next = 0;
-            for chunk in 0..plan.chunks {
-                let range = plan.range(chunk);
-                prop_assert_eq!(range.start, next);
-                prop_assert!(!range.is_empty());
-                let input = plan.input_range(chunk);
-                prop_assert_eq!(input.start, range.start.saturating_sub(halo));
-                prop_assert_eq!(input.end, (range.end + halo).min(len));
-                next = range.end;
-            }
-            prop_assert_eq!(next, len);
-            prop_assert_eq!(plan, Plan::new(len, None, halo).unwrap());
-        }
-
-        #[test]
-        fn any_plan_is_cut_or_refused(len: usize, chunk_len: usize, halo: usize, chunk: u32) {
-            if let Ok(plan) = Plan::new(len, Some(chunk_len), halo) {
-                let range = plan.range(chunk);
-                prop_assert!(range.start <= range.end && range.end <= len);
-                let input = plan.input_range(chunk);
-                prop_assert!(input.start <= input.end && input.end <= len);
             }
         }
     }

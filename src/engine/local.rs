@@ -11,10 +11,11 @@
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, align_of, size_of};
 use std::any::Any;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use super::core::Draft;
+use super::gather::Gather;
 use super::panics::{Panicked, catch};
 use crate::ids::DescriptorIndex;
 
@@ -51,6 +52,8 @@ pub(crate) struct LocalSlot {
     cell: UnsafeCell<Cell>,
     waker: Mutex<Option<Waker>>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
+    /// The shares of a job of rows, while they are under way.
+    gather: Mutex<Option<Arc<Gather>>>,
 }
 
 // SAFETY: the storage is touched by one thread at a time (law 1) and holds only `Send` closures and results (the bounds of
@@ -174,6 +177,7 @@ impl LocalSlot {
             }),
             waker: Mutex::new(None),
             held: Mutex::new(None),
+            gather: Mutex::new(None),
         }
     }
 
@@ -302,6 +306,21 @@ impl LocalSlot {
     /// Takes out what a detached job held.
     pub(crate) fn release(&self) -> Option<Box<dyn Any + Send>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Keeps the shares of a job. Those of an earlier one, whose last share nobody has freed yet, keep themselves.
+    pub(crate) fn set_gather(&self, gather: Arc<Gather>) {
+        *self.gather.lock().unwrap_or_else(PoisonError::into_inner) = Some(gather);
+    }
+
+    /// The shares of this job or of an earlier one.
+    pub(crate) fn gather(&self) -> Option<Arc<Gather>> {
+        self.gather.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets go of shares that are over.
+    pub(crate) fn forget_gather(&self, is_over: impl FnOnce(&Gather) -> bool) {
+        self.gather.lock().unwrap_or_else(PoisonError::into_inner).take_if(|gather| is_over(gather));
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) mod execute;
 pub(crate) mod failure;
 pub(crate) mod fan_out;
 pub(crate) mod frame;
+pub(crate) mod gather;
 #[cfg(target_os = "linux")]
 pub(crate) mod handshake;
 pub(crate) mod kernel;
@@ -32,6 +33,7 @@ pub(crate) mod options;
 #[cfg(target_os = "linux")]
 pub(crate) mod outsider;
 pub(crate) mod panics;
+pub(crate) mod plan;
 #[cfg(target_os = "linux")]
 pub(crate) mod process_group;
 mod queue;

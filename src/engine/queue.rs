@@ -136,12 +136,7 @@ impl Core {
         mut draft: Draft<'_>,
         priority: Priority,
     ) -> Result<JobReference, (Error, DescriptorWord)> {
-        // Relaxed, both: published with the word (R1). A job that is ended before it runs was cancelled; one that runs
-        // overwrites this when it has anything else to say.
-        draft.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
-        let deadline = if self.config.is_shared() { deadline_of(draft.descriptor) } else { None };
-        let sequence = draft.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
-        draft.descriptor.origin.store(sequence, Ordering::Relaxed);
+        let deadline = self.begin(&draft);
         fault::point(Point::F6_filled);
         let queued = job::publish(&draft.descriptor.word, draft.reserved);
         draft.published = true;
@@ -172,6 +167,27 @@ impl Core {
             self.expect_deadline(deadline);
         }
         Ok(reference)
+    }
+
+    /// Fills in what every job begins with; returns the deadline that the supervisor has to be told of.
+    #[inline]
+    fn begin(&self, draft: &Draft<'_>) -> Option<Deadline> {
+        // Relaxed, both: published with the word (R1). A job that is ended before it runs was cancelled; one that runs
+        // overwrites this when it has anything else to say.
+        draft.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
+        let sequence = draft.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
+        draft.descriptor.origin.store(sequence, Ordering::Relaxed);
+        if self.config.is_shared() { deadline_of(draft.descriptor) } else { None }
+    }
+
+    /// Publishes a job that is in no ring and counts as running, because others run parts of it.
+    pub(super) fn publish_running(&self, mut draft: Draft<'_>) {
+        let deadline = self.begin(&draft);
+        job::publish_running(&draft.descriptor.word, draft.reserved);
+        draft.published = true;
+        if let Some(deadline) = deadline {
+            self.expect_deadline(deadline);
+        }
     }
 
     /// How many jobs a descriptor has served: with the generation, a name for one job that does not repeat.

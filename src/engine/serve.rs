@@ -1,6 +1,7 @@
 //! What is owed when a job is over, and how jobs are told to end: wake-ups, reports, freeing, cancels, deadlines, closing.
 
 use super::core::{Core, JobReference};
+use super::gather;
 use super::local::LocalSlot;
 use super::panics;
 use crate::fault::{self, Point};
@@ -106,6 +107,11 @@ impl Core {
         if let Some(slot) = self.local.slot(index) {
             slot.discard_done();
             let held = slot.release();
+            if let Some(gather) = gather::hear_share(self, index, done, held.as_deref()) {
+                drop(held);
+                self.release(index, done);
+                return gather::share_is_over(self, &gather);
+            }
             let _ = panics::catch(move || drop(held));
         }
         self.release(index, done);
@@ -170,6 +176,9 @@ impl Core {
             Cancel::Ended(done) => self.serve(reference.index, done),
             Cancel::Requested if self.config.is_shared() => {
                 // The supervisor sees to it that the job ends.
+                if let Some(gather) = gather::of(self, reference) {
+                    gather.cancel(self);
+                }
                 self.attention.store(1, Ordering::Release);
                 self.call_supervisor();
             }

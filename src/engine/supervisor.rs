@@ -100,7 +100,8 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
         .map(|slot| Seat::new(slot, slot >= first_outside))
         .collect();
     let (started, outcome) = channel();
-    let count = seats.len() as u32;
+    // The supervisor counts as well: it serves what the last worker leaves.
+    let count = seats.len() as u32 + 1;
     core.workers_alive.fetch_add(count, Ordering::Relaxed);
     let mut supervisor = Supervisor {
         core: Arc::clone(core),
@@ -141,8 +142,10 @@ impl Supervisor {
             self.hall.look_around();
             self.report_start();
             self.look_at_deadlines();
-            if self.seats.iter().all(|seat| seat.ended) {
-                return;
+            // Threads of this process may still have jobs whose ends are this thread's to tell.
+            if self.seats.iter().all(|seat| seat.ended) && self.core.workers_alive.load(Ordering::Acquire) == 1 {
+                self.core.serve_collected();
+                return worker::ended(&self.core);
             }
             let until = self.next_time();
             let (sources, fds): (Vec<Source>, Vec<BorrowedFd<'_>>) = self.sources().into_iter().unzip();

@@ -126,6 +126,8 @@ pub(super) fn ended(core: &Core) {
     // Release: pairs with the acquire of whoever waits for the workers' end.
     core.workers_alive.fetch_sub(1, Ordering::Release);
     futex::wake_all(&core.workers_alive, Scope::Private);
+    // It ends after all others.
+    core.call_supervisor();
 }
 
 /// Ties the calling worker to its core. Where the system refuses it runs anywhere, which is only slower.

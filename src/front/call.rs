@@ -257,8 +257,13 @@ impl<'e> Call<'e> {
             Err(error) => return Err(Failed::new(error, (batches, params))),
         };
         let rows = params.rows();
-        let payload = Rows { batches, params, status, rows, kernel: kernel.info().name() };
-        self.hand_over(draft, payload).map_err(|failed| failed.map(|rows| (rows.batches, rows.params)))
+        match self.core.publish_rows(draft, rows, self.options.priority) {
+            Ok(reference) => {
+                let payload = Rows { batches, params, status, rows, kernel: kernel.info().name() };
+                Ok(Job::new(Arc::clone(self.core), reference, payload))
+            }
+            Err(error) => Err(Failed::new(error, (batches, params))),
+        }
     }
 
     fn fill_rows<K, B, Q>(&self, draft: &Draft<'_>, kernel: K, batches: &B, params: &Q) -> Result<Batch<u8>>

@@ -185,7 +185,7 @@ pub(crate) struct FanOutHeader {
     pub(crate) row_status: AtomicU64,
     /// Rows that failed.
     pub(crate) failed_rows: AtomicU64,
-    /// What an element is: see [`fan_out_mode`].
+    /// What an element is, in bits 0 to 7: see [`fan_out_mode`].
     pub(crate) mode: AtomicU64,
 }
 
@@ -233,6 +233,9 @@ pub(crate) mod fan_out_mode {
     pub(crate) const CHUNKS: u64 = 0;
     /// A row is one kernel call; chunks are runs of rows.
     pub(crate) const ROWS: u64 = 1;
+    /// As `ROWS`, and the shares belong to a job that ends with the last row: its index is in bits 8 to 31 of the word, its
+    /// generation in bits 32 to 63.
+    pub(crate) const GATHERED: u64 = 2;
 }
 
 /// Kinds of job, the first byte of [`Descriptor::shape`].

@@ -87,6 +87,13 @@ pub(crate) fn publish(word: &AtomicU64, reserved: DescriptorWord) -> DescriptorW
     queued
 }
 
+/// Reserved to Running, owned by the submitter's process: nobody claims the job, and others end it (see [`finish_generation`]).
+pub(crate) fn publish_running(word: &AtomicU64, reserved: DescriptorWord) {
+    let running = reserved.with_state(State::Running).with_owner(ParticipantSlot::ORIGIN, 0);
+    // Release (R1), as in `publish`.
+    word.store(running.bits(), Ordering::Release);
+}
+
 /// Reserved to Free: the job was not submitted after all.
 pub(crate) fn abandon(word: &AtomicU64, reserved: DescriptorWord) {
     // Release (R5): the next reservation's writes come after ours.
@@ -161,6 +168,23 @@ pub(crate) fn finish(word: &AtomicU64, has_outcome: bool) -> Result<DescriptorWo
             Err(found) => current = DescriptorWord::from_bits(found),
         }
     }
+}
+
+/// As [`finish`], for one job that its submitter published as running; `None` when it is another one, or over. Anybody may ask who
+/// knows that nothing is left to do.
+pub(crate) fn finish_generation(word: &AtomicU64, generation: u32, has_outcome: bool) -> Option<DescriptorWord> {
+    let mut current = load(word, Ordering::Relaxed);
+    // Bounded: an exchange fails only when one of the six flags was set meanwhile, or somebody else finished the job.
+    while current.generation() == generation && current.is(State::Running) && current.owner() == ParticipantSlot::ORIGIN
+    {
+        let done = current.with_state(State::Done).with_flag(if has_outcome { FLAG_OUTCOME } else { 0 });
+        // AcqRel, as in `finish` (R3, A4).
+        match word.compare_exchange_weak(current.bits(), done.bits(), Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return Some(done),
+            Err(found) => current = DescriptorWord::from_bits(found),
+        }
+    }
+    None
 }
 
 /// Whether a word is that of a job which `owner` ran in its life `incarnation`.

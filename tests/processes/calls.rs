@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use workring::{Cancelled, Chunking, Engine, Error, Help};
 
-use crate::kernels::{affine, below, fail, increment, patient, process_id, slow_process_id, sum};
+use crate::kernels::{affine, below, fail, increment, odd_fails, patient, process_id, slow_process_id, sum};
 use crate::support::{Checked, Tests, eventually};
 
 pub(crate) fn tests() -> Tests {
@@ -15,6 +15,10 @@ pub(crate) fn tests() -> Tests {
         ("calls::batches_come_back_from_a_job", batches_come_back_from_a_job),
         ("calls::results_are_as_long_as_the_kernel_says", results_are_as_long_as_the_kernel_says),
         ("calls::rows_are_jobs_of_their_own", rows_are_jobs_of_their_own),
+        ("calls::rows_are_spread_over_all_workers", rows_are_spread_over_all_workers),
+        ("calls::many_jobs_of_rows_end_in_any_way", many_jobs_of_rows_end_in_any_way),
+        ("calls::rows_that_fail_say_so_whoever_ran_them", rows_that_fail_say_so_whoever_ran_them),
+        ("calls::a_task_is_woken_while_its_engine_closes", a_task_is_woken_while_its_engine_closes),
         ("calls::mapped_files_reach_the_workers", mapped_files_reach_the_workers),
         ("calls::errors_and_panics_come_with_their_text", errors_and_panics_come_with_their_text),
         ("calls::futures_and_sets_hear_of_finished_jobs", futures_and_sets_hear_of_finished_jobs),
@@ -103,6 +107,83 @@ fn rows_are_jobs_of_their_own() {
     assert!(many.failures.is_empty());
     let (x, y) = &many.batches;
     assert!((0..10_000).all(|i| y[i] == (i / 2) as f64 * x[i] + 1.0));
+}
+
+/// A job of rows was run whole by the one process that claimed it; the others had nothing to do.
+fn rows_are_spread_over_all_workers() {
+    let engine = Checked::new(2);
+    let many = engine.submit_many(slow_process_id, engine.batch::<u32>(40).unwrap(), 40).unwrap().wait().unwrap();
+    let mut seen: Vec<u32> = many.batches.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    let mut workers = engine.pids();
+    workers.sort_unstable();
+    assert_eq!(seen, workers);
+}
+
+fn many_jobs_of_rows_end_in_any_way() {
+    // A short queue: there is not always room for shares.
+    let engine = Checked::with(2, |builder| builder.queue_capacity(64));
+    let ones = engine.batch_from_fn(300, |i| (i % 3) as f64).unwrap().freeze();
+    let submit = |turn: usize, call: workring::Call<'_>| {
+        let params = engine.batch_from_fn(100, |row| [row as f64, turn as f64]).unwrap();
+        call.submit_many(affine, (ones.clone(), engine.batch::<f64>(300).unwrap()), params).unwrap()
+    };
+    let check = |turn: usize, y: &[f64]| {
+        (0..300).all(|i| y[i] == (i / 3) as f64 * (i % 3) as f64 + turn as f64) || panic!("turn {turn}")
+    };
+    for turn in 0..200 {
+        let (awaited, dropped, cancelled) =
+            (submit(turn, engine.job()), submit(turn, engine.job()), submit(turn, engine.job()));
+        let late = submit(turn, engine.job().deadline(Duration::from_micros(turn as u64 * 3)));
+        let waited = submit(turn, engine.job());
+        drop(dropped);
+        cancelled.cancel();
+        assert!(check(turn, &pollster::block_on(awaited).unwrap().batches.1));
+        assert!(check(turn, &waited.wait().unwrap().batches.1));
+        for (job, reason) in [(cancelled, "cancelled"), (late, "deadline")] {
+            match job.wait() {
+                Ok(many) => assert!(check(turn, &many.batches.1)),
+                Err(failed) => {
+                    assert!(failed.error.to_string().contains(reason), "{}", failed.error);
+                    assert_eq!(failed.returned.0.1.len(), 300);
+                }
+            }
+        }
+    }
+    let mut set = engine.job_set().unwrap();
+    (0..20).for_each(|turn| set.insert(turn, submit(turn, engine.job())));
+    while let Some(finish) = set.wait_next() {
+        let (turn, result) = finish;
+        assert!(check(turn, &result.unwrap().batches.1));
+    }
+}
+
+fn rows_that_fail_say_so_whoever_ran_them() {
+    let engine = Checked::new(2);
+    let numbers = engine.batch_from_fn(3000, |i| i as u64).unwrap();
+    let many = engine.submit_many(odd_fails, numbers, 3000).unwrap().wait().unwrap();
+    let rows: Vec<usize> = many.failures.iter().map(|failure| failure.row).collect();
+    assert!(rows.iter().copied().eq((0..1500).map(|i| 2 * i + 1)), "{} rows", rows.len());
+    let told = many.failures.iter().filter(|failure| failure.error.to_string().contains("is odd")).count();
+    assert_eq!(told, 32);
+}
+
+/// The supervisor ended with the last worker process; tasks that awaited jobs of threads then slept for ever.
+fn a_task_is_woken_while_its_engine_closes() {
+    let engine = Checked::with(1, |builder| builder.threads(1));
+    let job = engine
+        .run(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            5
+        })
+        .unwrap();
+    std::thread::scope(|scope| {
+        let task = scope.spawn(|| pollster::block_on(job));
+        std::thread::sleep(Duration::from_millis(20));
+        engine.close(Duration::from_secs(20)).unwrap();
+        assert_eq!(task.join().unwrap().unwrap(), 5);
+    });
 }
 
 fn mapped_files_reach_the_workers() {

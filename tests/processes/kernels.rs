@@ -40,6 +40,14 @@ kernel! {
         y.fill(std::process::id());
     }
 
+    /// Takes even numbers only.
+    pub(crate) fn odd_fails(y: &mut [u64]) -> Result<(), String> {
+        match y[0] % 2 {
+            0 => Ok(()),
+            _ => Err(format!("{} is odd", y[0])),
+        }
+    }
+
     /// Keeps what is below the limit.
     pub(crate) fn below(x: &[u64], y: &mut [u64], limit: &u64, context: &mut Context) {
         let mut kept = 0;
@@ -192,6 +200,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             talk,
             process_id,
             slow_process_id,
+            odd_fails,
             die,
             write_input,
             hang,

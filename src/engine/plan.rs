@@ -1,0 +1,117 @@
+//! How a call is cut into chunks.
+
+use core::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::layout::records::FanOutHeader;
+use crate::sync::Ordering;
+
+/// Chunks are multiples of this many elements, so that no two chunks share a cache line.
+const CHUNK_GRAIN: usize = 1024;
+/// The shortest chunk the engine chooses, in elements.
+const CHUNK_MIN: usize = 4096;
+/// The longest chunk the engine chooses, in elements: 512 KiB of f64, half a second-level cache.
+const CHUNK_MAX: usize = 65_536;
+/// The engine aims at this many chunks, enough to even out workers that are held up.
+const CHUNKS_AIMED_AT: usize = 256;
+
+/// How a call is cut into chunks; a function of its length and of what the caller fixed, never of the workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Plan {
+    pub(crate) total_len: usize,
+    pub(crate) chunk_len: usize,
+    pub(crate) chunks: u32,
+    pub(crate) halo: usize,
+}
+
+impl Plan {
+    /// Cuts `total_len` elements; into chunks of `chunk_len` if the caller says so.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for chunks of no elements, for more than 2^31 chunks and for a halo beyond 2^32.
+    pub(crate) fn new(total_len: usize, chunk_len: Option<usize>, halo: usize) -> Result<Self> {
+        let chunk_len = match chunk_len {
+            Some(0) => return Err(Error::invalid("a chunk must have at least one element")),
+            Some(len) => len,
+            None => {
+                let even = total_len.div_ceil(CHUNKS_AIMED_AT).next_multiple_of(CHUNK_GRAIN);
+                even.clamp(CHUNK_MIN, CHUNK_MAX)
+            }
+        };
+        let chunks = total_len.div_ceil(chunk_len);
+        if u32::try_from(halo).is_err() {
+            return Err(Error::invalid("a halo must be shorter than 2^32 elements"));
+        }
+        match u32::try_from(chunks) {
+            Ok(chunks) if chunks < 1 << 31 => Ok(Self { total_len, chunk_len, chunks, halo }),
+            _ => {
+                Err(Error::invalid(format!("{total_len} elements in chunks of {chunk_len} are more than 2^31 chunks")))
+            }
+        }
+    }
+
+    /// The elements of one chunk.
+    pub(crate) fn range(&self, chunk: u32) -> Range<usize> {
+        let begin = (chunk as usize).saturating_mul(self.chunk_len).min(self.total_len);
+        begin..begin.saturating_add(self.chunk_len).min(self.total_len)
+    }
+
+    /// The elements of the inputs that go with a chunk: with the halo, clipped at both ends.
+    pub(crate) fn input_range(&self, chunk: u32) -> Range<usize> {
+        let range = self.range(chunk);
+        range.start.saturating_sub(self.halo)..range.end.saturating_add(self.halo).min(self.total_len)
+    }
+
+    /// Reads the plan of a fan-out block back.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the numbers do not belong together.
+    pub(crate) fn read(header: &FanOutHeader) -> Result<Self> {
+        let corrupt = |expected, found| Error::Corrupt { what: "fan-out plan", offset: 0, expected, found };
+        let chunk_len = header.chunk_len.load(Ordering::Relaxed);
+        let total_len = header.total_len.load(Ordering::Relaxed);
+        let plan = usize::try_from(total_len).ok().zip(usize::try_from(chunk_len).ok()).and_then(|(total, chunk)| {
+            Self::new(total, Some(chunk), header.halo.load(Ordering::Relaxed) as usize).ok()
+        });
+        let plan = plan.ok_or_else(|| corrupt(1, chunk_len))?;
+        let chunks = header.chunks.load(Ordering::Relaxed);
+        // A reduction of nothing has one chunk without elements.
+        let plan = if total_len == 0 { Self { chunks: 1, ..plan } } else { plan };
+        if plan.chunks == chunks { Ok(plan) } else { Err(corrupt(u64::from(plan.chunks), u64::from(chunks))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn chunks_cover_everything_once_and_depend_on_the_length_only(len in 0usize..100_000_000, halo in 0usize..100) {
+            let plan = Plan::new(len, None, halo).unwrap();
+            let mut next = 0;
+            for chunk in 0..plan.chunks {
+                let range = plan.range(chunk);
+                prop_assert_eq!(range.start, next);
+                prop_assert!(!range.is_empty());
+                let input = plan.input_range(chunk);
+                prop_assert_eq!(input.start, range.start.saturating_sub(halo));
+                prop_assert_eq!(input.end, (range.end + halo).min(len));
+                next = range.end;
+            }
+            prop_assert_eq!(next, len);
+            prop_assert_eq!(plan, Plan::new(len, None, halo).unwrap());
+        }
+
+        #[test]
+        fn any_plan_is_cut_or_refused(len: usize, chunk_len: usize, halo: usize, chunk: u32) {
+            if let Ok(plan) = Plan::new(len, Some(chunk_len), halo) {
+                let range = plan.range(chunk);
+                prop_assert!(range.start <= range.end && range.end <= len);
+                let input = plan.input_range(chunk);
+                prop_assert!(input.start <= input.end && input.end <= len);
+            }
+        }
+    }
+}
