@@ -27,6 +27,15 @@ kernel! {
         }
     }
 
+    /// A tenth of a millisecond.
+    pub fn long(y: &mut [u64]) {
+        let until = now_ns() + 100_000;
+        while now_ns() < until {
+            spin_loop();
+        }
+        y[0] = 1;
+    }
+
     /// Begins twice: at the first time it kills its process, at the second it notes how long ago that was.
     pub fn die_once(y: &mut [u64]) {
         if y[0] == 0 {
@@ -55,7 +64,7 @@ reducer! {
 }
 
 fn known() -> &'static [&'static workring::KernelInfo] {
-    kernels![tiny, untouched, affine, die_once, sum].to_vec().leak()
+    kernels![tiny, untouched, affine, long, die_once, sum].to_vec().leak()
 }
 
 fn now_ns() -> u64 {
@@ -288,6 +297,40 @@ fn lives(mode: &Mode) {
     table.run(mode);
 }
 
+/// Jobs handed over at once, with all results read.
+fn rows(mode: &Mode) {
+    let many = mode.pick(1_000_000, 1_000);
+    let tiny_rows = |engine: &Engine| {
+        let params = engine.batch_from_fn(many, |number| number as u64).expect("memory");
+        let results = engine.batch::<u64>(many).expect("memory");
+        let took = seconds(|| {
+            let end = engine.submit_many(tiny, results, params).expect("room").wait().expect("tiny cannot fail");
+            assert!(end.batches.iter().enumerate().all(|(number, &result)| result == number as u64 + 1));
+        });
+        many as f64 / took / 1e6
+    };
+    let long_rows = |engine: &Engine| {
+        let results = engine.batch::<u64>(100).expect("memory");
+        let took = seconds(|| {
+            let end = engine.submit_many(long, results, 100).expect("room").wait().expect("long cannot fail");
+            assert!(end.batches.iter().all(|&result| result == 1));
+        });
+        took * 1e3
+    };
+    let threads = Engine::builder().threads(2).help(Help::Never).build().expect("an engine of threads");
+    let workers = processes(2).build().expect("an engine of processes");
+    let mut table = Table::new(format!("submit_many, {many} tiny rows, two workers"), "M jobs/s", mode.pick(21, 1));
+    table.case("threads", || tiny_rows(&threads));
+    table.case("processes", || tiny_rows(&workers)).against("threads");
+    table.run(mode);
+    let mut table = Table::new("submit_many, 100 rows of 0.1 ms, two workers", "ms", mode.pick(21, 1));
+    table.case("threads", || long_rows(&threads));
+    table.case("processes", || long_rows(&workers)).against("threads");
+    table.run(mode);
+    close(&threads);
+    close(&workers);
+}
+
 pub(crate) fn main() {
     workring::worker_entry(known());
     echo_if_asked();
@@ -298,5 +341,6 @@ pub(crate) fn main() {
     round_trips(&mode, &everywhere);
     hand_over(&mode);
     bandwidth(&mode);
+    rows(&mode);
     cores::pin(&everywhere);
 }
