@@ -72,13 +72,14 @@ impl Attached {
         Self { present: [bits(), bits()], read_only, fetch, files: Mutex::new(HashMap::new()) }
     }
 
-    /// Address and length of a segment: of the arena, for reading only, or of a file.
+    /// Address and length of a segment, and whether it may be written: of the arena, for reading only, or of a file.
     ///
     /// # Errors
     /// When the file cannot be fetched or mapped.
-    pub(super) fn segment(&self, arena: &Arena, segment: u16) -> Result<(NonNull<u8>, u64)> {
+    pub(super) fn segment(&self, arena: &Arena, segment: u16) -> Result<(NonNull<u8>, u64, bool)> {
+        let found = |mapping: &Mapping| (mapping.base(), mapping.len() as u64, mapping.is_writable());
         if segment == 0 {
-            return Ok((self.read_only.base(), self.read_only.len() as u64));
+            return Ok(found(&self.read_only));
         }
         let corrupt =
             |found| Error::Corrupt { what: "segment of a handle", offset: u64::from(segment), expected: 0, found };
@@ -88,7 +89,7 @@ impl Attached {
         let generation = record.generation.load(Ordering::Relaxed);
         let mut files = lock(&self.files);
         match files.get(&segment) {
-            Some((known, mapping)) if *known == generation => Ok((mapping.base(), mapping.len() as u64)),
+            Some((known, mapping)) if *known == generation => Ok(found(mapping)),
             _ => {
                 let file = (self.fetch)(segment)?;
                 if file.generation != generation {
@@ -96,7 +97,7 @@ impl Attached {
                 }
                 let len = usize::try_from(file.len).map_err(|_| corrupt(file.len))?;
                 let mapping = Mapping::attach_file(file.fd, len, file.writable)?;
-                let found = (mapping.base(), mapping.len() as u64);
+                let found = found(&mapping);
                 // The mapping it replaces belongs to a file that no live job names: its number was given out again.
                 files.insert(segment, (generation, mapping));
                 Ok(found)

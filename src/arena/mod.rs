@@ -13,15 +13,17 @@ pub(crate) mod alloc;
 #[cfg(target_os = "linux")]
 pub(crate) mod attached;
 pub(crate) mod batch;
+mod file;
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 #[cfg(target_os = "linux")]
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::alloc::{Allocation, Allocator, Block};
+pub(crate) use self::file::FileSegment;
 use crate::error::{Error, Result};
 use crate::layout::records::{FailureText, FanOutHeader, MAX_SEGMENTS, RangeLine, Segment as SegmentRecord};
 use crate::os::fork::ForkGuard;
@@ -76,6 +78,7 @@ pub(crate) enum Access {
 struct SegmentSlot {
     base: AtomicPtr<u8>,
     len: AtomicU64,
+    writable: AtomicBool,
 }
 
 /// The allocator, and how much of what it gave out is the engine's own.
@@ -160,7 +163,11 @@ impl Arena {
             capacity,
             mapping,
             segments: (0..MAX_SEGMENTS)
-                .map(|_| SegmentSlot { base: AtomicPtr::new(core::ptr::null_mut()), len: AtomicU64::new(0) })
+                .map(|_| SegmentSlot {
+                    base: AtomicPtr::new(core::ptr::null_mut()),
+                    len: AtomicU64::new(0),
+                    writable: AtomicBool::new(false),
+                })
                 .collect(),
             fork: ForkGuard::new()?,
             #[cfg(target_os = "linux")]
@@ -302,7 +309,7 @@ impl Arena {
     /// The bytes stay mapped only while whoever named them holds the batch (law 3).
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the handle does not name that many bytes.
+    /// [`Error::Corrupt`] when the handle does not name that many bytes that may be written.
     #[inline]
     pub(crate) fn resolve(&self, handle: u64, len_bytes: u64) -> Result<NonNull<u8>> {
         self.resolve_for(handle, len_bytes, Access::Write)
@@ -313,19 +320,25 @@ impl Arena {
     pub(crate) fn resolve_for(&self, handle: u64, len_bytes: u64, access: Access) -> Result<NonNull<u8>> {
         let (segment, offset) = ((handle >> OFFSET_BITS) as usize, handle & ((1 << OFFSET_BITS) - 1));
         #[cfg(target_os = "linux")]
-        let (base, len) = match &self.attached {
+        let (base, len, writable) = match &self.attached {
             Some(attached) if segment > 0 || access == Access::Read => {
-                let (base, len) = attached.segment(self, segment as u16)?;
-                (Some(base), len)
+                let (base, len, writable) = attached.segment(self, segment as u16)?;
+                (Some(base), len, writable)
             }
-            Some(_) => (Some(self.mapping.base()), self.mapping.len() as u64),
+            Some(_) => (Some(self.mapping.base()), self.mapping.len() as u64, true),
             None => self.own_segment(segment),
         };
         #[cfg(not(target_os = "linux"))]
-        let (base, len) = {
-            let _ = access;
-            self.own_segment(segment)
-        };
+        let (base, len, writable) = self.own_segment(segment);
+        // A write to a file that was mapped for reading would end the process.
+        if access == Access::Write && !writable {
+            return Err(Error::Corrupt {
+                what: "handle of bytes to be written",
+                offset: handle,
+                expected: 1,
+                found: 0,
+            });
+        }
         let (Some(base), true) = (base, offset.checked_add(len_bytes).is_some_and(|end| end <= len)) else {
             return Err(Error::Corrupt { what: "batch handle", offset: handle, expected: len, found: len_bytes });
         };
@@ -347,17 +360,21 @@ impl Arena {
         let _ = (start, len_bytes, access);
     }
 
-    /// Address and length of a segment in the process that built the engine.
+    /// Address and length of a segment in the process that built the engine, and whether it may be written.
     #[inline]
-    fn own_segment(&self, segment: usize) -> (Option<NonNull<u8>>, u64) {
+    fn own_segment(&self, segment: usize) -> (Option<NonNull<u8>>, u64, bool) {
         if segment == 0 {
-            (Some(self.mapping.base()), self.mapping.len() as u64)
+            (Some(self.mapping.base()), self.mapping.len() as u64, true)
         } else {
             match self.segments.get(segment - 1) {
                 // Relaxed: the segment was registered before the job that names it was published (R1), and is removed only
                 // after its last batch is gone.
-                Some(slot) => (NonNull::new(slot.base.load(Ordering::Relaxed)), slot.len.load(Ordering::Relaxed)),
-                None => (None, 0),
+                Some(slot) => (
+                    NonNull::new(slot.base.load(Ordering::Relaxed)),
+                    slot.len.load(Ordering::Relaxed),
+                    slot.writable.load(Ordering::Relaxed),
+                ),
+                None => (None, 0, true),
             }
         }
     }
@@ -397,6 +414,7 @@ impl Arena {
         })?;
         let slot = &self.segments[usize::from(segment) - 1];
         slot.len.store(mapping.len() as u64, Ordering::Relaxed);
+        slot.writable.store(mapping.is_writable(), Ordering::Relaxed);
         slot.base.store(mapping.base().as_ptr(), Ordering::Relaxed);
         // Relaxed, both: published with the job that names the segment (R1). The number changes, so that a worker process which
         // knows an earlier file under it asks for this one.
@@ -456,37 +474,6 @@ impl Arena {
         }
         // SAFETY: inside the arena's own mapping, aligned to 64 bytes, atomics only (laws 1 and 2).
         Ok(unsafe { base.cast::<FailureText>().as_ref() })
-    }
-}
-
-/// A file mapped into an arena's address book; removed from it when the last batch over it is gone.
-pub(crate) struct FileSegment {
-    arena: Arc<Arena>,
-    mapping: Mapping,
-    segment: u16,
-}
-
-impl FileSegment {
-    /// Registers a mapping with `arena`.
-    pub(crate) fn new(arena: &Arc<Arena>, mapping: Mapping) -> Result<Self> {
-        let segment = arena.register(&mapping)?;
-        Ok(Self { arena: Arc::clone(arena), mapping, segment })
-    }
-
-    fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
-        let offset = (address.as_ptr() as usize).checked_sub(self.mapping.base().as_ptr() as usize)?;
-        (offset <= self.mapping.len()).then(|| (u64::from(self.segment) << OFFSET_BITS) | offset as u64)
-    }
-
-    /// The mapped bytes' address and length.
-    pub(crate) fn bytes(&self) -> (NonNull<u8>, usize) {
-        (self.mapping.base(), self.mapping.len())
-    }
-}
-
-impl Drop for FileSegment {
-    fn drop(&mut self) {
-        self.arena.unregister(self.segment);
     }
 }
 

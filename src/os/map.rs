@@ -213,7 +213,6 @@ impl Mapping {
     }
 
     /// Whether the bytes may be written.
-    #[cfg(target_os = "linux")]
     pub(crate) fn is_writable(&self) -> bool {
         self.access == Access::ReadWrite
     }
