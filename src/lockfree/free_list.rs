@@ -3,6 +3,9 @@
 //! The list is a hint: a descriptor's own word says whether it is free. It is a linked stack of indices whose head carries a
 //! tag, so that a head that was popped and pushed back meanwhile is not mistaken for the old one, and a flag that says that
 //! somebody waits for a free index. The flag travels in the same word, so returning an index needs no fence to see it.
+//!
+//! Who returns an index was told to do so by a descriptor's word, which a worker process can write. An index that is in the list
+//! already is therefore refused: linked in twice it would close the list to a ring without an end.
 
 use crate::ids::DescriptorIndex;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -13,6 +16,9 @@ const WAITERS: u64 = 1 << 31;
 const FIRST: u64 = WAITERS - 1;
 /// Bits 32..64 of the head: changed by every push and pop.
 const TAG_ONE: u64 = 1 << 32;
+
+/// The link of an index that is not in the list.
+const OUT: u32 = u32::MAX;
 
 /// Whether somebody waits for the index that was just returned.
 #[must_use]
@@ -49,16 +55,24 @@ impl FreeList {
             let next = self.next.get(index as usize)?.load(Ordering::Relaxed);
             let popped = (head & !FIRST).wrapping_add(TAG_ONE) | u64::from(next);
             match self.head.compare_exchange_weak(head, popped, Ordering::Acquire, Ordering::Acquire) {
-                Ok(_) => return Some(DescriptorIndex::new(index)),
+                Ok(_) => {
+                    // Relaxed: whoever returns the index has it from this caller, in whatever way that made this visible.
+                    self.next.get(index as usize)?.store(OUT, Ordering::Relaxed);
+                    return Some(DescriptorIndex::new(index));
+                }
                 Err(found) => head = found,
             }
         }
     }
 
-    /// Returns an index.
+    /// Returns an index. One that is in the list is left where it is.
     #[inline]
     pub(crate) fn push(&self, index: DescriptorIndex) -> Returned {
         let Some(link) = self.next.get(index.get() as usize) else { return Returned::Quietly };
+        // Relaxed: of several that return the same index one wins, and the exchange of the head publishes what it links.
+        if link.compare_exchange(OUT, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return Returned::Quietly;
+        }
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             link.store((head & FIRST) as u32, Ordering::Relaxed);
@@ -110,6 +124,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A descriptor's word that said "done, and nobody holds it" of a free descriptor made the list a ring: the next submit
+    /// never returned.
+    #[test]
+    fn an_index_that_is_in_the_list_is_not_returned_again() {
+        let list = FreeList::full(3);
+        assert_eq!(list.push(DescriptorIndex::new(1)), Returned::Quietly);
+        let all: Vec<u32> = core::iter::from_fn(|| list.pop()).take(9).map(DescriptorIndex::get).collect();
+        assert_eq!(all, [0, 1, 2]);
+        assert_eq!(list.push(DescriptorIndex::new(2)), Returned::Quietly);
+        assert_eq!(list.push(DescriptorIndex::new(2)), Returned::Quietly);
+        assert_eq!((list.pop(), list.pop()), (Some(DescriptorIndex::new(2)), None));
     }
 
     #[test]
