@@ -7,6 +7,7 @@ use super::failure;
 use super::fan_out::{ChunkEnd, RowHandles, Spread, alone, run_share, stop};
 use super::frame::RawSlice;
 use super::gather;
+use super::local::LocalSlot;
 use super::options::Priority;
 use super::plan::Plan;
 use super::run::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
@@ -105,8 +106,9 @@ fn run(
     deadline: Option<Deadline>,
 ) -> Result<(), Trouble> {
     match call::kind_of(descriptor) {
-        kind::CLOSURE => match core.local.slot(index) {
-            Some(slot) => slot.run_claimed().map_err(Trouble::Panicked),
+        kind::CLOSURE => match core.local.slot(index).and_then(LocalSlot::run_claimed) {
+            Some(result) => result.map_err(Trouble::Panicked),
+            // Nobody left a closure: the kind was scribbled on, and success would say that a kernel was run.
             None => Err(Trouble::Corrupt),
         },
         kind::WHOLE => {
@@ -410,5 +412,42 @@ pub(crate) fn error_of(kernel: &str, trouble: Trouble) -> Error {
         Trouble::Cancelled => Error::Cancelled,
         Trouble::Deadline => Error::DeadlineExceeded,
         Trouble::Corrupt | Trouble::OutOfMemory => Error::Corrupt { what: "call", offset: 0, expected: 0, found: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{Arena, ArenaConfig, Backing};
+    use crate::engine::options::{EngineConfig, Help, Idle, OnFull};
+
+    /// A job whose kind was changed to "closure" in shared memory was a success, and its kernel had never been run.
+    #[test]
+    fn a_closure_that_is_not_there_is_no_success() {
+        let backing = Backing::Anonymous;
+        let config = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
+        let limits = EngineConfig {
+            threads: 1,
+            processes: 0,
+            outside: 0,
+            queue_capacity: 64,
+            on_full: OnFull::Reject,
+            idle: Idle::Park,
+            help: Help::Never,
+            cores: 1,
+            pin: false,
+        };
+        let core = Core::new(limits, Arena::create(&config).unwrap()).unwrap();
+        let draft = core.try_reserve().unwrap();
+        draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+        let reference = core.publish(draft, Priority::Normal).unwrap();
+        let worker = ParticipantSlot::new(1);
+        assert_eq!(core.take(worker), Some(reference.index));
+        execute(&core, worker, reference.index);
+        let done = job::snapshot(&core.control.descriptor(reference.index).unwrap().word);
+        assert!(done.has(crate::layout::words::FLAG_OUTCOME), "{done:?}");
+        let error = outcome_of(&core, reference.index).unwrap();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        core.release(reference.index, done);
     }
 }

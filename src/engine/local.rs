@@ -198,24 +198,26 @@ impl LocalSlot {
         cell.drop_result = drop_value::<R>;
     }
 
-    /// Runs the closure and keeps its result.
+    /// Runs the closure and keeps its result; `None` when there is no closure.
     ///
     /// # Safety
     /// The caller owns the descriptor in Running (law 1).
-    pub(crate) unsafe fn run(&self) -> Result<(), Panicked> {
+    pub(crate) unsafe fn run(&self) -> Option<Result<(), Panicked>> {
         // The exclusive reference must not live while the closure runs: the closure may wait for other jobs and run them.
         let cell = self.cell.get();
         // SAFETY: exclusive by law 1; fields are read and written one by one.
         unsafe {
             if (*cell).contents != Contents::Closure {
-                return Ok(());
+                return None;
             }
             (*cell).contents = Contents::Nothing;
             let run = (*cell).run;
-            run(&raw mut (*cell).storage)?;
-            (*cell).contents = Contents::Result;
+            let result = run(&raw mut (*cell).storage);
+            if result.is_ok() {
+                (*cell).contents = Contents::Result;
+            }
+            Some(result)
         }
-        Ok(())
     }
 
     /// Takes the result out; `None` when the closure did not run to its end.
@@ -272,8 +274,8 @@ impl LocalSlot {
         unsafe { self.discard() };
     }
 
-    /// Runs the closure, for the worker that claimed its descriptor.
-    pub(crate) fn run_claimed(&self) -> Result<(), Panicked> {
+    /// Runs the closure, for the worker that claimed its descriptor; `None` when there is none.
+    pub(crate) fn run_claimed(&self) -> Option<Result<(), Panicked>> {
         // SAFETY: called by `execute` only, which runs after a successful claim and before the finish (law 1).
         unsafe { self.run() }
     }
