@@ -89,6 +89,13 @@ fn corrupt(what: &'static str, expected: u64, found: u64) -> Error {
     Error::Corrupt { what, offset: 0, expected, found }
 }
 
+/// Whether two resolved pieces of memory, each a handle and a length in bytes, have a byte in common.
+#[inline]
+fn overlap((first, first_len): (u64, u64), (second, second_len): (u64, u64)) -> bool {
+    // Resolved, so neither sum leaves its segment. Pieces of different segments are apart by their numbers.
+    first_len > 0 && second_len > 0 && first < second + second_len && second < first + first_len
+}
+
 impl Call {
     /// Finds the batches of a call, checking counts and element sizes against the kernel's signature.
     ///
@@ -117,6 +124,7 @@ impl Call {
             return Err(corrupt("number of batches", wanted as u64, count as u64));
         }
         let mut slices = [RawSlice::EMPTY; MAX_BATCHES];
+        let mut named = [(0, 0); MAX_BATCHES];
         for (at, (slice, layout)) in slices.iter_mut().zip(info.inputs().iter().chain(info.outputs())).enumerate() {
             let (handle, len) = reference(at);
             let size = layout.size_bytes().max(1) as u64;
@@ -125,10 +133,22 @@ impl Call {
             }
             let access = if at < info.inputs().len() { Access::Read } else { Access::Write };
             *slice = RawSlice::new(arena.resolve_for(handle, len, access)?, len as usize);
+            // By handle: a worker process sees inputs and outputs at different addresses.
+            if access == Access::Write && named[..at].iter().any(|other| overlap(*other, (handle, len))) {
+                return Err(corrupt("an output that overlaps another batch", 0, handle));
+            }
+            named[at] = (handle, len);
         }
         let (param_len, param_block) = match param {
             Param::Inline(_, len) => (len, RawSlice::EMPTY),
-            Param::Block { handle, len } => (len, RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize)),
+            Param::Block { handle, len } => {
+                let block = RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize);
+                let outputs = &named[info.inputs().len()..wanted];
+                if outputs.iter().any(|output| overlap(*output, (handle, u64::from(len)))) {
+                    return Err(corrupt("an output that overlaps the parameter", 0, handle));
+                }
+                (len, block)
+            }
         };
         if param_len as usize != info.param().size_bytes() {
             return Err(corrupt("length of the parameter", info.param().size_bytes() as u64, u64::from(param_len)));
@@ -140,6 +160,13 @@ impl Call {
     #[inline]
     pub(crate) fn slices(&self) -> &[RawSlice] {
         &self.slices[..self.count]
+    }
+
+    /// Whether an output has a byte in common with these, which were resolved for writing.
+    pub(crate) fn writes_to(&self, bytes: RawSlice) -> bool {
+        let place = |slice: &RawSlice| (slice.start().as_ptr() as u64, slice.len_bytes() as u64);
+        let outputs = self.slices().iter().skip(self.info.inputs().len());
+        outputs.map(place).any(|output| overlap(output, place(&bytes)))
     }
 
     /// Where the parameter lies; inside `self` when it travelled in the descriptor.
@@ -282,4 +309,54 @@ pub(crate) fn read(core: &Core, index: DescriptorIndex, descriptor: &Descriptor)
         None => (0, 0),
     };
     Call::resolve_with(&core.arena, info, count, reference, param_of(descriptor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{ArenaConfig, Backing};
+    use crate::engine::kernel::Kernel;
+
+    crate::kernel! {
+        fn copy(x: &[u64], y: &mut [u64], z: &mut [u64], p: &[u64; 8]) {
+            y.copy_from_slice(x);
+            z.fill(p[0]);
+        }
+    }
+
+    fn arena() -> std::sync::Arc<Arena> {
+        let backing = Backing::Anonymous;
+        Arena::create(&ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false }).unwrap()
+    }
+
+    /// A descriptor whose output was moved over its input gave the kernel an exclusive slice and a shared one of the same bytes:
+    /// undefined behaviour in the engine's own threads, by way of words that a worker process can write.
+    #[test]
+    fn an_output_that_overlaps_another_argument_is_refused() {
+        let arena = arena();
+        let resolve = |x, y, z, param| {
+            let param = Param::Block { handle: param, len: 64 };
+            let call = Call::resolve(&arena, copy.info(), &[(x, 64), (y, 64), (z, 64)], param);
+            call.map(|_| ()).map_err(|error| matches!(error, Error::Corrupt { .. }))
+        };
+        assert_eq!(resolve(0, 64, 128, 192), Ok(()));
+        assert_eq!(resolve(192, 128, 64, 0), Ok(()));
+        for (x, y, z, param) in [
+            (0, 0, 128, 192),
+            (0, 56, 128, 192),
+            (8, 64, 128, 192),
+            (0, 64, 120, 192),
+            (0, 64, 128, 184),
+            (0, 64, 128, 72),
+        ] {
+            assert_eq!(resolve(x, y, z, param), Err(true), "{x} {y} {z} {param}");
+        }
+    }
+
+    #[test]
+    fn the_same_input_twice_and_empty_outputs_are_no_overlap() {
+        assert!(!overlap((0, 0), (0, 64)) && !overlap((32, 0), (0, 64)) && !overlap((0, 64), (64, 1)));
+        assert!(overlap((0, 64), (63, 1)) && overlap((63, 1), (0, 64)) && overlap((0, 8), (0, 8)));
+        assert!(!overlap((0, 64), (1 << 48, 64)));
+    }
 }

@@ -232,6 +232,14 @@ impl RowBlock {
             _ if params_len == 0 => RawSlice::EMPTY,
             handle => RawSlice::new(core.arena.resolve(handle, params_len)?, params_len as usize),
         };
+        if call.writes_to(params) {
+            return Err(Error::Corrupt {
+                what: "an output that overlaps the parameters",
+                offset: 0,
+                expected: 0,
+                found: 0,
+            });
+        }
         let handle = header.row_status.load(Ordering::Relaxed);
         let status = RawSlice::new(core.arena.resolve(handle, rows)?, plan.total_len);
         Ok(Self { params, status, texts: handle.saturating_add(rows.next_multiple_of(64)) })
