@@ -121,6 +121,9 @@ mod engine;
 pub mod formats;
 #[cfg(not(workring_loom))]
 mod front;
+#[cfg(all(feature = "fuzzing", target_os = "linux", not(workring_loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(not(workring_loom))]
 pub mod numeric;
 #[cfg(not(workring_loom))]

@@ -2,13 +2,18 @@
 //!
 //! Everything on the lock-free floor takes its atomics from here, so that `--cfg workring_loom` builds the very same code over
 //! loom's atomics. The cfg has a name of its own because a plain `loom` would also switch on the models of dependencies.
+//! With the feature `fuzzing` they are the hardware's, and a hook runs before each load.
 
+#[cfg(not(any(workring_loom, feature = "fuzzing")))]
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(not(workring_loom))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use core::sync::atomic::{Ordering, fence};
 #[cfg(workring_loom)]
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 #[cfg(workring_loom)]
 pub(crate) use modelled::{AtomicU32, AtomicU64};
+#[cfg(all(feature = "fuzzing", not(workring_loom)))]
+pub(crate) use watched::{AtomicU32, AtomicU64};
 
 /// Who can wake whom: a wake reaches only the waiters of its own scope on the same word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,4 +114,72 @@ mod modelled {
 
     modelled!(AtomicU32, u32);
     modelled!(AtomicU64, u64);
+}
+
+/// The hardware's atomics, with a hook before every load: a fuzzer changes the bytes between two reads of them there, the same
+/// ones each time, which a second thread could not.
+#[cfg(all(feature = "fuzzing", not(workring_loom)))]
+pub(crate) mod watched {
+    use core::cell::RefCell;
+    use core::ops::Deref;
+    use core::sync::atomic::{self, Ordering};
+
+    thread_local! {
+        static HOOK: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+    }
+
+    /// Runs `body` with `hook` called before each load that this thread makes in it.
+    pub(crate) fn with_hook<R>(hook: Box<dyn FnMut()>, body: impl FnOnce() -> R) -> R {
+        struct Unset;
+        impl Drop for Unset {
+            fn drop(&mut self) {
+                HOOK.with(|place| *place.borrow_mut() = None);
+            }
+        }
+        HOOK.with(|place| *place.borrow_mut() = Some(hook));
+        let _unset = Unset;
+        body()
+    }
+
+    fn before_load() {
+        // The loads of the hook itself find it borrowed; those of destructors at a thread's end find no hook.
+        let _ = HOOK.try_with(|place| {
+            if let Ok(mut place) = place.try_borrow_mut()
+                && let Some(hook) = place.as_mut()
+            {
+                hook();
+            }
+        });
+    }
+
+    macro_rules! watched {
+        ($name:ident, $value:ty) => {
+            /// As the atomic of this name in `core`, with the same layout.
+            #[derive(Debug)]
+            #[repr(transparent)]
+            pub(crate) struct $name(atomic::$name);
+
+            impl $name {
+                pub(crate) const fn new(value: $value) -> Self {
+                    Self(atomic::$name::new(value))
+                }
+
+                pub(crate) fn load(&self, ordering: Ordering) -> $value {
+                    before_load();
+                    self.0.load(ordering)
+                }
+            }
+
+            impl Deref for $name {
+                type Target = atomic::$name;
+
+                fn deref(&self) -> &Self::Target {
+                    &self.0
+                }
+            }
+        };
+    }
+
+    watched!(AtomicU32, u32);
+    watched!(AtomicU64, u64);
 }

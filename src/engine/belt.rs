@@ -3,7 +3,6 @@
 //!
 //! The protocol needs none of this. A worker process can write anything, though, and then nobody may hang.
 
-use core::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::core::{Core, JobReference, Summons};
@@ -14,7 +13,7 @@ use crate::lockfree::futex;
 use crate::lockfree::job;
 use crate::os::futex::{Scope, Waited, wait_until};
 use crate::os::host::Deadline;
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicU32, Ordering, fence};
 
 /// How long a wait for another process lasts before the waiter looks by itself.
 pub(crate) const BELT: Duration = Duration::from_secs(1);

@@ -4,7 +4,6 @@
 //! `queue.rs`, what is owed after a job in `serve.rs`, how one is run in `execute.rs`.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
@@ -31,7 +30,7 @@ use crate::lockfree::redelivery::Redelivery;
 use crate::lockfree::ring::Ring;
 use crate::lockfree::sleep::Sleepers;
 use crate::os::futex::Scope;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Which job: a descriptor in one of its generations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -35,6 +35,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "kernel", "reducer",
         ],
     ),
+    // Beside the floors, for fuzz targets only.
+    (
+        "fuzzing",
+        &[
+            "error", "ids", "sync", "os", "layout", "lockfree", "arena", "formats", "engine", "front", "kernel",
+            "fuzzing",
+        ],
+    ),
     // Floor 7: the command, a crate of its own, which has the public interface and itself.
     ("cli", &["cli"]),
     ("main.rs", &["cli"]),
@@ -634,11 +642,13 @@ fn unsafe_code_lives_in_the_listed_files_and_is_explained() {
 #[test]
 fn everything_is_ascii() {
     let mut paths = Vec::new();
-    for folder in ["src", "tests", "benches", "examples", "docs", ".ci"] {
+    for folder in ["src", "tests", "benches", "examples", "docs", ".ci", "fuzz/fuzz_targets"] {
         paths.extend(files_below(&root().join(folder)));
     }
     paths.retain(|path| !path.starts_with(root().join("examples/data")));
-    for name in ["Cargo.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE", ".gitignore", ".rustfmt.toml"] {
+    for name in
+        ["Cargo.toml", "fuzz/Cargo.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE", ".gitignore", ".rustfmt.toml"]
+    {
         paths.push(root().join(name));
     }
     report(paths.iter().flat_map(|path| check_ascii(&relative(path, root()), &fs::read(path).unwrap())).collect());
