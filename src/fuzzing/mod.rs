@@ -157,10 +157,11 @@ pub fn recovery(data: &[u8]) {
     let core = &world.core;
     for (at, reference) in world.jobs.iter().enumerate() {
         let Some(descriptor) = core.control.descriptor(reference.index) else { continue };
-        if running >> at & 1 == 1 && SEEDS[at] != Seed::Closure {
+        let is_in = |set: u8| set.rotate_right(at as u32) & 1 == 1;
+        if is_in(running) && SEEDS[at] != Seed::Closure {
             let _ = job::claim(&descriptor.word, PROCESS, INCARNATION);
         }
-        if finished >> at & 1 == 1 {
+        if is_in(finished) {
             let _ = job::finish(&descriptor.word, false);
         }
     }

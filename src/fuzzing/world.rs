@@ -17,7 +17,7 @@ use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
 use crate::engine::options::{EngineConfig, Help, Idle, OnFull, Priority};
 use crate::error::{Error, Result};
-use crate::ids::ParticipantSlot;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::Geometry;
 use crate::layout::records::{fan_out_mode, kind};
 use crate::layout::view::Control;
@@ -113,9 +113,11 @@ pub(super) enum Seed {
     Detached,
     /// On a thread of the engine only.
     Closure,
+    /// The first share of a job of rows that was spread over all workers.
+    Gathered,
 }
 
-pub(super) const SEEDS: [Seed; 8] = [
+pub(super) const SEEDS: [Seed; 9] = [
     Seed::Wide,
     Seed::OverFile,
     Seed::Bare,
@@ -124,6 +126,7 @@ pub(super) const SEEDS: [Seed; 8] = [
     Seed::Rows,
     Seed::Detached,
     Seed::Closure,
+    Seed::Gathered,
 ];
 
 pub(super) struct World {
@@ -248,7 +251,7 @@ impl World {
                 block = self.fan_out(ROWS, 2, 0, Some(self.rows()));
                 fill(kind::SHARE, line.info(), &[doubles(), doubles()], &two_words)
             }
-            Seed::Rows => {
+            Seed::Rows | Seed::Gathered => {
                 let handles = fill(kind::ROWS, line.info(), &[doubles(), doubles()], &two_words);
                 let (params, statuses) = self.rows();
                 let [params_at, statuses_at, ..] = &draft.descriptor.param;
@@ -265,13 +268,26 @@ impl World {
         };
         let batches = handles.len() as u64;
         handles.push(draft.descriptor.param[0].load(Ordering::Relaxed));
-        let fan_out = if seed == Seed::Rows { ROWS } else { block };
+        let fan_out = if matches!(seed, Seed::Rows | Seed::Gathered) { ROWS } else { block };
         draft.descriptor.fan_out.store(fan_out, Ordering::Relaxed);
         draft.descriptor.share.store(0, Ordering::Relaxed);
         draft.descriptor.retries.store(1, Ordering::Relaxed);
         draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
         let priority = if seed == Seed::Bare { Priority::High } else { Priority::Normal };
-        let reference = core.publish(draft, priority).expect("the ring has room");
+        let reference = if seed == Seed::Gathered {
+            core.publish_rows(draft, ROWS as usize, priority)
+        } else {
+            core.publish(draft, priority)
+        };
+        let mut reference = reference.expect("the ring has room");
+        if seed == Seed::Gathered {
+            // The descriptors of the shares follow that of the whole.
+            reference.index = DescriptorIndex::new(reference.index.get() + 1);
+            let share = core.control.descriptor(reference.index).expect("the table has room");
+            reference.generation = job::snapshot(&share.word).generation();
+            block = share.fan_out.load(Ordering::Relaxed);
+            assert!(call::kind_of(share) == kind::SHARE && block != 0, "the rows were spread");
+        }
         if seed == Seed::Detached
             && let (Some(slot), Some(descriptor)) =
                 (core.local.slot(reference.index), core.control.descriptor(reference.index))
