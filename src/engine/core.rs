@@ -59,7 +59,7 @@ impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.published {
             if let Some(slot) = self.core.local.slot(self.index) {
-                slot.discard_reserved();
+                slot.discard();
             }
             job::abandon(&self.descriptor.word, self.reserved);
             self.core.return_index(self.index);

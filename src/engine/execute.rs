@@ -106,7 +106,7 @@ fn run(
     deadline: Option<Deadline>,
 ) -> Result<(), Trouble> {
     match call::kind_of(descriptor) {
-        kind::CLOSURE => match core.local.slot(index).and_then(LocalSlot::run_claimed) {
+        kind::CLOSURE => match core.local.slot(index).and_then(LocalSlot::run) {
             Some(result) => result.map_err(Trouble::Panicked),
             // Nobody left a closure: the kind was scribbled on, and success would say that a kernel was run.
             None => Err(Trouble::Corrupt),

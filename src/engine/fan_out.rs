@@ -351,6 +351,10 @@ impl Children<'_> {
             if !done.is(State::Done) || done.generation() != reference.generation {
                 // The engine broke; the memory is the caller's again when no worker process runs any more.
                 self.core.wait_until_quiet();
+                // Threads of this process may still run a closure of the caller's, or come to it later.
+                if let Some(slot) = self.core.local.slot(reference.index) {
+                    slot.discard();
+                }
                 failure = Some((0, self.core.broken().unwrap_or(Error::Closed)));
                 continue;
             }

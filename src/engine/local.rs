@@ -1,10 +1,11 @@
 //! What belongs to a descriptor but must not be in shared memory: closures, wakers, what a detached job held.
 //!
 //! Laws of this file:
-//! 1. The storage of a slot is touched only by whoever owns its descriptor at that moment: the submitter in Reserved, the
-//!    claimer in Running, the holder of the job (or the finisher of a detached one) in Done. The descriptor word's releases and
-//!    acquires (R1/A1, R3/A3, R5/A5) order these accesses.
-//! 2. `contents` says what the storage holds; whoever empties the storage says so before giving up the descriptor.
+//! 1. The storage of a slot is touched only by whoever moved the slot's state to `BUSY` or `RUNNING`, until it moves it on. The
+//!    state is private: what other processes write into descriptor words can make somebody come at the wrong moment, who then
+//!    finds another state and leaves the storage alone.
+//! 2. The state says what the storage holds, and of which closure: its *number* changes with every closure that is stored, and a
+//!    ticket, which knows the types, is good for its own number only.
 //! 3. Closures and results move by copying their bytes, once, from one place to the other.
 #![allow(unsafe_code)]
 
@@ -18,23 +19,28 @@ use super::core::Draft;
 use super::gather::Gather;
 use super::panics::{Panicked, catch};
 use crate::ids::DescriptorIndex;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Bytes a closure, or a result, may have to be kept without a heap allocation.
 pub(crate) const INLINE_LEN: usize = 48;
 
 type Storage = MaybeUninit<[u64; INLINE_LEN / 8]>;
 
-/// What the storage holds (law 2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Contents {
-    Nothing,
-    Closure,
-    Result,
+/// What the storage holds (law 2), in the low bits of the state; the others are the number of the closure.
+mod contents {
+    pub(super) const NOTHING: u64 = 0;
+    pub(super) const CLOSURE: u64 = 1;
+    pub(super) const RESULT: u64 = 2;
+    /// The closure is being run.
+    pub(super) const RUNNING: u64 = 3;
+    /// Something is being put in, taken out or dropped.
+    pub(super) const BUSY: u64 = 4;
+    pub(super) const MASK: u64 = 7;
+    pub(super) const NUMBER_ONE: u64 = 8;
 }
 
 struct Cell {
     storage: Storage,
-    contents: Contents,
     /// Runs the closure in the storage and puts its result there.
     run: unsafe fn(*mut Storage) -> Result<(), Panicked>,
     drop_closure: unsafe fn(*mut Storage),
@@ -49,6 +55,8 @@ fn nothing_to_run(_: *mut Storage) -> Result<(), Panicked> {
 
 /// The private half of one descriptor.
 pub(crate) struct LocalSlot {
+    /// See [`contents`].
+    state: AtomicU64,
     cell: UnsafeCell<Cell>,
     waker: Mutex<Option<Waker>>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
@@ -57,7 +65,7 @@ pub(crate) struct LocalSlot {
 }
 
 // SAFETY: the storage is touched by one thread at a time (law 1) and holds only `Send` closures and results (the bounds of
-// `store`); the rest is behind locks.
+// `store`); the rest is atomic or behind locks.
 unsafe impl Sync for LocalSlot {}
 // SAFETY: as above.
 unsafe impl Send for LocalSlot {}
@@ -67,19 +75,20 @@ type Unstarted<R> = Box<dyn FnOnce() -> R + Send>;
 
 /// The claim on a closure's result; made when the closure is put into its slot, redeemed when its job is done.
 pub(crate) struct Ticket<R> {
-    take_closure: fn(&LocalSlot) -> Option<Unstarted<R>>,
+    /// The number of the closure.
+    number: u64,
+    take_closure: fn(&LocalSlot, u64) -> Option<Unstarted<R>>,
 }
 
 impl<R: Send + 'static> Ticket<R> {
     /// The result, or the closure itself when it never ran, or nothing when it panicked.
     ///
-    /// `slot` must be the one the ticket was made for, and the caller the holder of its job, which is done.
+    /// `slot` must be the one the ticket was made for.
     pub(crate) fn redeem(self, slot: &LocalSlot) -> Result<R, Option<Unstarted<R>>> {
-        // SAFETY: the holder of a done job owns the slot (law 1), and a ticket is made only by `keep`, which stored a closure
-        // returning `R` there.
-        match unsafe { slot.take_result::<R>() } {
+        // SAFETY: a ticket is made only by `keep`, which stored a closure returning `R` under this number (law 2).
+        match unsafe { slot.take_result::<R>(self.number) } {
             Some(result) => Ok(result),
-            None => Err((self.take_closure)(slot)),
+            None => Err((self.take_closure)(slot, self.number)),
         }
     }
 }
@@ -91,12 +100,13 @@ where
     R: Send + 'static,
 {
     debug_assert!(core::ptr::eq(slot, draft.slot()));
-    // SAFETY: the draft owns the reservation (law 1); the closure borrows nothing.
-    unsafe { slot.store::<F, R>(closure) };
+    // SAFETY: the closure borrows nothing.
+    let number = unsafe { slot.store::<F, R>(closure) };
     Ticket {
-        take_closure: |slot| {
-            // SAFETY: called by `redeem` (law 1), for the slot that holds an `F`.
-            let closure = unsafe { slot.take_closure::<F>() }?;
+        number,
+        take_closure: |slot, number| {
+            // SAFETY: `redeem` hands the ticket's own number on, under which an `F` was stored (law 2).
+            let closure = unsafe { slot.take_closure::<F>(number) }?;
             Some(Box::new(closure))
         },
     }
@@ -168,9 +178,9 @@ unsafe fn drop_value<T>(storage: *mut Storage) {
 impl LocalSlot {
     fn new() -> Self {
         Self {
+            state: AtomicU64::new(contents::NOTHING),
             cell: UnsafeCell::new(Cell {
                 storage: MaybeUninit::uninit(),
-                contents: Contents::Nothing,
                 run: nothing_to_run,
                 drop_closure: nothing,
                 drop_result: nothing,
@@ -181,110 +191,110 @@ impl LocalSlot {
         }
     }
 
-    /// Puts a closure into the slot. No heap allocation when it and its result have at most 48 bytes.
+    /// Moves the state from `from` to `to` under the same number; the number, if it was so. `number` says which closure, if only
+    /// one will do.
+    fn enter(&self, number: Option<u64>, from: u64, to: u64) -> Option<u64> {
+        let state = self.state.load(Ordering::Relaxed);
+        let found = state & !contents::MASK;
+        if state & contents::MASK != from || number.is_some_and(|number| number != found) {
+            return None;
+        }
+        // Acquire: pairs with the release in `leave`; what the last one left in the storage is seen.
+        let entered = self.state.compare_exchange(state, found | to, Ordering::Acquire, Ordering::Relaxed);
+        entered.is_ok().then_some(found)
+    }
+
+    /// Lets go of the storage, which now holds `contents`.
+    fn leave(&self, number: u64, contents: u64) {
+        self.state.store(number | contents, Ordering::Release);
+    }
+
+    /// Puts a closure into the slot and returns its number. No heap allocation when it and its result have at most 48 bytes.
     ///
     /// # Safety
-    /// The caller owns the descriptor in Reserved (law 1). Everything the closure borrows must stay valid until it has been
-    /// run, taken out or discarded.
-    pub(crate) unsafe fn store<F: FnOnce() -> R + Send, R: Send>(&self, closure: F) {
-        // SAFETY: exclusive by law 1.
-        let cell = unsafe { &mut *self.cell.get() };
-        debug_assert_eq!(cell.contents, Contents::Nothing);
-        // SAFETY: the storage is exclusive and empty.
-        unsafe { put::<F>(&raw mut cell.storage, closure) };
-        cell.contents = Contents::Closure;
-        cell.run = run_closure::<F, R>;
-        cell.drop_closure = drop_value::<F>;
-        cell.drop_result = drop_value::<R>;
+    /// Everything the closure borrows must stay valid until it has been taken out, or discarded, or its slot was discarded after
+    /// it was run.
+    pub(crate) unsafe fn store<F: FnOnce() -> R + Send, R: Send>(&self, closure: F) -> u64 {
+        // The slot of a reserved descriptor is empty, unless its word was scribbled on: then an earlier holder's is dropped.
+        let number = loop {
+            match self.enter(None, contents::NOTHING, contents::BUSY) {
+                Some(number) => break number.wrapping_add(contents::NUMBER_ONE),
+                None => self.discard(),
+            }
+        };
+        let cell = self.cell.get();
+        // SAFETY: the storage is this thread's (law 1) and empty (law 2).
+        unsafe {
+            put::<F>(&raw mut (*cell).storage, closure);
+            (*cell).run = run_closure::<F, R>;
+            (*cell).drop_closure = drop_value::<F>;
+            (*cell).drop_result = drop_value::<R>;
+        }
+        self.leave(number, contents::CLOSURE);
+        number
     }
 
     /// Runs the closure and keeps its result; `None` when there is no closure.
-    ///
-    /// # Safety
-    /// The caller owns the descriptor in Running (law 1).
-    pub(crate) unsafe fn run(&self) -> Option<Result<(), Panicked>> {
-        // The exclusive reference must not live while the closure runs: the closure may wait for other jobs and run them.
+    pub(crate) fn run(&self) -> Option<Result<(), Panicked>> {
+        let number = self.enter(None, contents::CLOSURE, contents::RUNNING)?;
         let cell = self.cell.get();
-        // SAFETY: exclusive by law 1; fields are read and written one by one.
-        unsafe {
-            if (*cell).contents != Contents::Closure {
-                return None;
-            }
-            (*cell).contents = Contents::Nothing;
-            let run = (*cell).run;
-            let result = run(&raw mut (*cell).storage);
-            if result.is_ok() {
-                (*cell).contents = Contents::Result;
-            }
-            Some(result)
-        }
+        // SAFETY: the storage is this thread's until `leave` (law 1) and holds the closure that `run` was made for (law 2). No
+        // reference to it lives while the closure runs, which may wait for other jobs and run them.
+        let result = unsafe { ((*cell).run)(&raw mut (*cell).storage) };
+        self.leave(number, if result.is_ok() { contents::RESULT } else { contents::NOTHING });
+        Some(result)
     }
 
-    /// Takes the result out; `None` when the closure did not run to its end.
+    /// Takes the result out; `None` when the closure of this number did not run to its end.
     ///
     /// # Safety
-    /// The caller owns the descriptor in Done (law 1), and `R` is the result type of the closure that was stored.
-    pub(crate) unsafe fn take_result<R>(&self) -> Option<R> {
-        // SAFETY: exclusive by law 1.
-        let cell = unsafe { &mut *self.cell.get() };
-        if cell.contents != Contents::Result {
-            return None;
-        }
-        cell.contents = Contents::Nothing;
-        // SAFETY: the storage holds an `R` by the caller's promise.
-        Some(unsafe { take::<R>(&raw mut cell.storage) })
+    /// `R` is the result type of the closure that was stored under this number.
+    pub(crate) unsafe fn take_result<R>(&self, number: u64) -> Option<R> {
+        let number = self.enter(Some(number), contents::RESULT, contents::BUSY)?;
+        // SAFETY: the storage is this thread's (law 1) and holds an `R` by the caller's promise.
+        let result = unsafe { take::<R>(&raw mut (*self.cell.get()).storage) };
+        self.leave(number, contents::NOTHING);
+        Some(result)
     }
 
-    /// Takes the closure out again; `None` when it has run.
+    /// Takes the closure of this number out again; `None` when it has run.
     ///
     /// # Safety
-    /// The caller owns the descriptor in Reserved or Done (law 1), and `F` is the type of the closure that was stored.
-    pub(crate) unsafe fn take_closure<F>(&self) -> Option<F> {
-        // SAFETY: exclusive by law 1.
-        let cell = unsafe { &mut *self.cell.get() };
-        if cell.contents != Contents::Closure {
-            return None;
-        }
-        cell.contents = Contents::Nothing;
-        // SAFETY: the storage holds an `F` by the caller's promise.
-        Some(unsafe { take::<F>(&raw mut cell.storage) })
+    /// `F` is the type of the closure that was stored under this number.
+    pub(crate) unsafe fn take_closure<F>(&self, number: u64) -> Option<F> {
+        let number = self.enter(Some(number), contents::CLOSURE, contents::BUSY)?;
+        // SAFETY: the storage is this thread's (law 1) and holds an `F` by the caller's promise.
+        let closure = unsafe { take::<F>(&raw mut (*self.cell.get()).storage) };
+        self.leave(number, contents::NOTHING);
+        Some(closure)
     }
 
-    /// Drops whatever is left in the storage.
+    /// Drops whatever is in the storage: for the submitter that gives up a reservation, and for whoever frees a finished job.
     ///
-    /// # Safety
-    /// The caller owns the descriptor in Reserved or Done (law 1).
-    pub(crate) unsafe fn discard(&self) {
-        // SAFETY: exclusive by law 1.
-        let cell = unsafe { &mut *self.cell.get() };
-        let contents = core::mem::replace(&mut cell.contents, Contents::Nothing);
-        // SAFETY: the storage holds what `contents` says (law 2), of the types the functions were made for.
-        unsafe {
-            match contents {
-                Contents::Nothing => {}
-                Contents::Closure => (cell.drop_closure)(&raw mut cell.storage),
-                Contents::Result => (cell.drop_result)(&raw mut cell.storage),
+    /// Waits for a closure that is being run, which it is at such a moment only if the descriptor's word was scribbled on: what the
+    /// closure borrows must outlive it.
+    pub(crate) fn discard(&self) {
+        loop {
+            let state = self.state.load(Ordering::Relaxed);
+            let kind = state & contents::MASK;
+            match kind {
+                contents::NOTHING => return,
+                contents::CLOSURE | contents::RESULT => {
+                    let Some(number) = self.enter(Some(state & !contents::MASK), kind, contents::BUSY) else {
+                        continue;
+                    };
+                    let cell = self.cell.get();
+                    // SAFETY: the storage is this thread's (law 1) and holds what the state said (law 2), of the types that the
+                    // functions were made for.
+                    unsafe {
+                        let drop = if kind == contents::CLOSURE { (*cell).drop_closure } else { (*cell).drop_result };
+                        drop(&raw mut (*cell).storage);
+                    }
+                    return self.leave(number, contents::NOTHING);
+                }
+                _ => std::thread::yield_now(),
             }
         }
-    }
-
-    /// Drops whatever is left in the storage, for the submitter that gives up a reservation.
-    pub(crate) fn discard_reserved(&self) {
-        // SAFETY: called by the draft that owns the reservation, before it gives it up (law 1).
-        unsafe { self.discard() };
-    }
-
-    /// Runs the closure, for the worker that claimed its descriptor; `None` when there is none.
-    pub(crate) fn run_claimed(&self) -> Option<Result<(), Panicked>> {
-        // SAFETY: called by `execute` only, which runs after a successful claim and before the finish (law 1).
-        unsafe { self.run() }
-    }
-
-    /// Drops whatever is left in the storage, for whoever frees a finished job.
-    pub(crate) fn discard_done(&self) {
-        // SAFETY: called by the holder of a done job, or by the finisher of a detached one, before it frees the descriptor
-        // (law 1).
-        unsafe { self.discard() };
     }
 
     /// Keeps the waker of the task that waits for the job, instead of the one before.
@@ -328,7 +338,84 @@ impl LocalSlot {
 
 impl Drop for LocalSlot {
     fn drop(&mut self) {
-        // SAFETY: `&mut self`: nobody else is left.
-        unsafe { self.discard() };
+        self.discard();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::thread;
+    use std::time::Duration;
+
+    /// Words that another process scribbled on can let two holders believe that a slot is theirs, with closures of other types.
+    #[test]
+    fn a_ticket_is_good_for_its_own_closure_only() {
+        let slot = LocalSlot::new();
+        // SAFETY: the closure borrows nothing.
+        let first = unsafe { slot.store::<_, u64>(|| 7) };
+        assert!(slot.run().unwrap().is_ok());
+        // SAFETY: as above.
+        let second = unsafe { slot.store::<_, String>(|| "text".to_owned()) };
+        assert_ne!(first, second);
+        assert!(slot.run().unwrap().is_ok());
+        assert!(slot.run().is_none(), "it is run once");
+        // SAFETY: a number under which no such type was stored is refused; that is what is tested.
+        assert_eq!(unsafe { slot.take_result::<u64>(first) }, None);
+        // SAFETY: the second closure returned a `String`.
+        assert_eq!(unsafe { slot.take_result::<String>(second) }.as_deref(), Some("text"));
+        // SAFETY: as above.
+        assert_eq!(unsafe { slot.take_result::<String>(second) }, None);
+    }
+
+    #[test]
+    fn what_an_earlier_holder_left_is_dropped_once() {
+        static DROPPED: AtomicUsize = AtomicUsize::new(0);
+        struct Counted;
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                DROPPED.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        let slot = LocalSlot::new();
+        let counted = || {
+            let counted = Counted;
+            move || counted
+        };
+        // SAFETY: the closures borrow nothing.
+        unsafe { slot.store::<_, Counted>(counted()) };
+        // SAFETY: as above.
+        unsafe { slot.store::<_, Counted>(counted()) };
+        assert_eq!(DROPPED.load(Ordering::Acquire), 1, "a closure");
+        assert!(slot.run().unwrap().is_ok());
+        // SAFETY: as above.
+        unsafe { slot.store::<_, Counted>(counted()) };
+        assert_eq!(DROPPED.load(Ordering::Acquire), 2, "a result");
+        drop(slot);
+        assert_eq!(DROPPED.load(Ordering::Acquire), 3);
+    }
+
+    /// The caller of a `map_with` whose share's word was scribbled to "done" must not go on while the share runs on its stack.
+    #[test]
+    fn discarding_waits_for_the_end_of_a_closure() {
+        let slot = LocalSlot::new();
+        let (started, over) = (AtomicBool::new(false), AtomicBool::new(false));
+        // SAFETY: what it borrows outlives the scope below, in which it is run, and the slot is discarded in it.
+        unsafe {
+            slot.store::<_, ()>(|| {
+                started.store(true, Ordering::Release);
+                thread::sleep(Duration::from_millis(50));
+                over.store(true, Ordering::Release);
+            });
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| slot.run());
+            while !started.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            slot.discard();
+            assert!(over.load(Ordering::Acquire));
+        });
     }
 }

@@ -296,8 +296,8 @@ pub(crate) fn closure_over_chunks(
             let run = move || {
                 shared(header, ranges, number);
             };
-            // SAFETY: the draft owns the reservation. What the closure borrows (the block, `share`, `body`) stays valid until
-            // it is over: `Spread::run` returns only when every share is finished or taken back.
+            // SAFETY: what the closure borrows (the block, `share`, `body`) stays valid until `Spread::run` returns, which has
+            // every share's slot discarded before, whatever their words say.
             unsafe { draft.slot().store::<_, ()>(run) };
         },
         |header, ranges| share(header, ranges, 0),

@@ -105,7 +105,7 @@ impl Core {
     /// Frees a finished job that nobody will read, with everything it held.
     pub(crate) fn dispose(&self, index: DescriptorIndex, done: DescriptorWord) {
         if let Some(slot) = self.local.slot(index) {
-            slot.discard_done();
+            slot.discard();
             let held = slot.release();
             if let Some(gather) = gather::hear_share(self, index, done, held.as_deref()) {
                 drop(held);

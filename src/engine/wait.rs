@@ -7,7 +7,7 @@ use super::options::{Help, Idle};
 use super::panics;
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Descriptor;
-use crate::layout::words::{State, park};
+use crate::layout::words::{DescriptorWord, State, park};
 use crate::lockfree::{futex, job};
 use crate::os::futex::{Waited, wait_until};
 use crate::os::host::Deadline;
@@ -127,6 +127,14 @@ fn look_after(core: &Core, reference: JobReference, descriptor: &Descriptor) -> 
     let word = job::snapshot(&descriptor.word);
     let is_ours = word.generation() == reference.generation;
     match word.state() {
+        Some(State::Running) if is_ours && is_asleep(core, word) => {
+            // Acquire, both: a worker that sleeps has finished all its jobs before, so a word that still says otherwise was never
+            // true.
+            let again = job::snapshot(&descriptor.word);
+            if again.is(State::Running) && again.owner() == word.owner() && again.generation() == word.generation() {
+                core.found_corrupt(reference, word);
+            }
+        }
         Some(State::Done | State::Running) if is_ours => {}
         Some(State::Queued) if is_ours => {
             // No ring knows of it, although it was pushed: the mark makes up for an entry that was overwritten.
@@ -140,4 +148,47 @@ fn look_after(core: &Core, reference: JobReference, descriptor: &Descriptor) -> 
     }
     // Without a worker nothing ends any more.
     core.broken().is_none() && core.workers_alive.load(Ordering::Acquire) > 0
+}
+
+/// Whether the worker that runs a job, by its word, is a process that sleeps for want of jobs.
+fn is_asleep(core: &Core, word: DescriptorWord) -> bool {
+    let owner = core.control.participant(word.owner()).filter(|_| word.owner() != ParticipantSlot::ORIGIN);
+    owner.is_some_and(|row| row.park.load(Ordering::Acquire) == park::PARKED)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::arena::{Arena, ArenaConfig, Backing};
+    use crate::engine::options::{EngineConfig, OnFull, Priority};
+    use crate::error::Error;
+
+    /// A word that was scribbled to "running, by a worker that lives" was waited on without end.
+    #[test]
+    fn a_job_that_a_sleeping_worker_runs_was_never_true() {
+        let backing = Backing::SharedMemory;
+        let config = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
+        let limits = EngineConfig {
+            threads: 0,
+            processes: 1,
+            outside: 0,
+            queue_capacity: 64,
+            on_full: OnFull::Reject,
+            idle: Idle::Park,
+            help: Help::Never,
+            cores: 1,
+            pin: false,
+        };
+        let core = Core::new(limits, Arena::create(&config).unwrap()).unwrap();
+        let reference = core.publish(core.try_reserve().unwrap(), Priority::Normal).unwrap();
+        let worker = ParticipantSlot::new(1);
+        assert_eq!(core.take(worker), Some(reference.index));
+        let descriptor = core.control.descriptor(reference.index).unwrap();
+        core.workers_alive.store(1, Ordering::Relaxed);
+        assert!(look_after(&core, reference, descriptor), "the worker runs the job");
+        core.control.participant(worker).unwrap().park.store(park::PARKED, Ordering::Relaxed);
+        assert!(!look_after(&core, reference, descriptor));
+        assert!(matches!(core.broken(), Some(Error::Corrupt { .. })));
+        core.release(reference.index, job::finish(&descriptor.word, false).unwrap());
+    }
 }

@@ -85,8 +85,9 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     pub(crate) fn prepare_to_park(&self, me: ParticipantSlot) {
         let (word, bit) = bit_of(me);
         if let Some(park_word) = (self.park_word)(me) {
-            // Relaxed, all three: the fence orders them before the check of the rings.
-            park_word.store(park::PARKED, Ordering::Relaxed);
+            // Relaxed would do here and in the next two: the fence orders them before the check of the rings. Release for onlookers:
+            // who sees this worker parked sees all its jobs finished.
+            park_word.store(park::PARKED, Ordering::Release);
             fault::point(Point::F12_parked);
         }
         self.line.idle[word].fetch_or(bit, Ordering::Relaxed);
