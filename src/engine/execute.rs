@@ -303,8 +303,9 @@ fn rows_job(
     }
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
-    if !core.is_origin() {
-        // A worker process has no room in the arena to spread the rows: it runs them all.
+    if core.config.is_shared() {
+        // Where other processes take part the submitter has spread the rows (`gather.rs`), and what comes here is run by one
+        // worker: shares could die, and a job that waits for shares could not be started again by their deaths.
         let (header, range) = alone(&plan, rows_at);
         share.run(&header, &[range], 0)?;
         return match header.stop.load(Ordering::Relaxed) {
