@@ -103,9 +103,14 @@ impl Core {
     pub(crate) fn park(&self, word: &AtomicU32) {
         if self.scope == Scope::Private {
             futex::wait(word, park::PARKED, self.scope);
-        } else if wait_until(word, park::PARKED, Deadline::after(BELT), self.scope) == Waited::TimedOut
+            return;
+        }
+        let taken = self.taken_hint();
+        if wait_until(word, park::PARKED, Deadline::after(BELT), self.scope) == Waited::TimedOut
             && word.load(Ordering::Acquire) == park::PARKED
             && self.has_work()
+            // Jobs that flow past a worker that is not needed are no reason to count: there is nearly always one on its way.
+            && self.taken_hint() == taken
         {
             self.count_rescue();
         }
