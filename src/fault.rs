@@ -125,6 +125,12 @@ points! {
     F41_run,
     /// Fan-out: a chunk was counted, no other one named.
     F42_counted,
+    /// Deadline: a worker is to be killed because its kernel goes on, and is not stopped.
+    F43_due,
+    /// Deadline: it is stopped, its job not looked at again.
+    F44_paused,
+    /// Deadline: it is killed, and not swept.
+    F45_killed,
 }
 
 /// Falls here if this process was armed for this hit of `point`.
@@ -155,10 +161,14 @@ mod armed {
     use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use rustix::process::Signal;
 
     use super::{POINTS, Point};
+
+    /// Far longer than the system needs to stop all threads of a process.
+    const SETTLING: Duration = Duration::from_millis(20);
 
     /// What this process was armed with.
     struct Plan {
@@ -227,8 +237,10 @@ mod armed {
             }
             let fallen = self.mark.with_extension(std::process::id().to_string());
             if std::fs::rename(&self.mark, fallen).is_ok() {
-                // Delivered before the call returns: SIGKILL ends every thread, SIGSTOP stops them.
+                // SIGKILL ends every thread before the call returns.
                 let _ = rustix::process::kill_process(rustix::process::getpid(), self.signal);
+                // SIGSTOP may be taken by another thread, which then stops this one. It must not be past the point by then.
+                std::thread::sleep(SETTLING);
             }
         }
     }

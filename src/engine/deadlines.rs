@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::execute::deadline_of;
 use super::supervisor::{PAUSE_FIRST, Supervisor};
+use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::words::{FLAG_CANCEL, State};
 use crate::lockfree::job;
@@ -68,13 +69,20 @@ impl Supervisor {
         else {
             return false;
         };
-        if !worker.killable || !matches!(worker.peer.handle().pause(), Ok(true)) {
+        if !worker.killable {
             return false;
         }
+        fault::point(Point::F43_due);
+        if !matches!(worker.peer.handle().pause(), Ok(true)) {
+            return false;
+        }
+        fault::point(Point::F44_paused);
         let word = job::snapshot(&descriptor.word);
         if word.is(State::Running) && word.generation() == generation && word.owner() == owner {
             worker.killed = true;
-            worker.peer.handle().kill().is_ok()
+            let killed = worker.peer.handle().kill().is_ok();
+            fault::point(Point::F45_killed);
+            killed
         } else {
             let _ = worker.peer.handle().resume();
             false

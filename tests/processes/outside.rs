@@ -1,5 +1,6 @@
 //! Workers in processes that the engine did not start.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -78,16 +79,21 @@ pub(crate) fn be_an_outsider(how_and_where: &str) {
 }
 
 /// A process in the role of an outside worker, whose lines are read one by one.
-struct Outsider {
+pub(crate) struct Outsider {
     process: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Outsider {
     /// Starts one that comes in by a path.
-    fn start(how: &str, path: &Path) -> Self {
+    pub(crate) fn start(how: &str, path: &Path) -> Self {
+        Self::start_with(how, path, [])
+    }
+
+    /// As [`start`](Self::start), with more variables.
+    pub(crate) fn start_with<const N: usize>(how: &str, path: &Path, variables: [(&str, OsString); N]) -> Self {
         let mut command = role_command(&format!("outsider {how} {}", path.display()));
-        Self::of(command.stdin(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap())
+        Self::of(command.envs(variables).stdin(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap())
     }
 
     /// Starts one that comes in by an invitation, and is in.
@@ -105,26 +111,32 @@ impl Outsider {
         Self { process, lines }
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
     /// Stops one that can be stopped, or lets an idle one begin.
-    fn nudge(&mut self) {
+    pub(crate) fn nudge(&mut self) {
         self.process.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     }
 
     /// Waits for the end of one that ends by itself; how its service ended.
-    fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         let line = self.line();
         assert!(self.process.wait().unwrap().success());
         line
+    }
+
+    /// Waits for the end of one that does not end by itself; the signal that ended it.
+    #[cfg(feature = "fault")]
+    pub(crate) fn signal(mut self) -> Option<i32> {
+        std::os::unix::process::ExitStatusExt::signal(&self.process.wait().unwrap())
     }
 
     fn kill(mut self) {

@@ -17,10 +17,12 @@ const ROLE: &str = "WORKRING_TEST_ROLE";
 
 pub(crate) type Tests = Vec<(&'static str, fn())>;
 
-/// The limit of this run: the soak may have been asked to take longer.
+/// The limit of this run: the soak, or the jobs with deadlines, may have been asked to take longer.
 fn limit() -> Duration {
     #[cfg(feature = "fault")]
-    return LIMIT + Duration::from_millis(500) * crate::faults::kills_wanted();
+    return LIMIT
+        + Duration::from_millis(500) * crate::faults::kills_wanted()
+        + Duration::from_millis(10) * crate::faults::jobs_wanted();
     #[cfg(not(feature = "fault"))]
     LIMIT
 }
@@ -51,7 +53,8 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// An engine that is closed at the end of its test; nothing may be left in its arena and none of its workers may live on.
+/// An engine that is closed at the end of its test; nothing may be left in its arena, none of its workers may live on, and no
+/// wait may have ended only because it was bounded.
 pub(crate) struct Checked(Engine);
 
 impl Checked {
@@ -89,7 +92,9 @@ impl Drop for Checked {
         }
         let pids = self.pids();
         self.0.close(Duration::from_secs(20)).expect("the engine closes");
-        assert_eq!(self.0.statistics().arena.in_use, 0, "bytes are left in the arena");
+        let statistics = self.0.statistics();
+        assert_eq!(statistics.arena.in_use, 0, "bytes are left in the arena");
+        assert_eq!(statistics.timeout_rescues, 0, "waits ended only because they were bounded");
         for pid in pids {
             assert!(!is_alive(pid), "worker process {pid} outlived its engine");
         }
@@ -154,6 +159,14 @@ pub(crate) fn play_a_role() {
         #[cfg(feature = "fault")]
         role if role.starts_with("engine_with_fault ") => {
             crate::faults::be_an_engine_with_fault(&role["engine_with_fault ".len()..]);
+        }
+        #[cfg(feature = "fault")]
+        role if role.starts_with("engine_with_deadlines ") => {
+            crate::faults::be_an_engine_with_deadlines(&role["engine_with_deadlines ".len()..]);
+        }
+        #[cfg(feature = "fault")]
+        role if role.starts_with("engine_at_a_moment ") => {
+            crate::faults::be_an_engine_at_a_moment(&role["engine_at_a_moment ".len()..]);
         }
         other => panic!("no role {other}"),
     }
