@@ -77,7 +77,9 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
     // Relaxed reads: the submitter's publication precedes the claim, which precedes the death.
     // The limit is read from the segment: whatever it says, a job is not started again beyond what its word can count.
     let retries = descriptor.retries.load(Ordering::Relaxed).min(u32::from(MAX_ATTEMPT));
-    let stopped = word.has(FLAG_CANCEL) || death.killed;
+    // The job for which a worker is killed was told to stop before. A worker may finish it all the same, and begin another one, before
+    // it is hit: that one died with its worker, like any other.
+    let stopped = word.has(FLAG_CANCEL) || (death.killed && core.broken().is_some());
     let is_share = call::kind_of(descriptor) == kind::SHARE;
     if u32::from(word.attempt()) < retries && !stopped {
         if is_share {

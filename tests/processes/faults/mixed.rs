@@ -198,7 +198,8 @@ pub(super) fn rows_are_computed_or_their_job_fails() {
         let micros = engine.batch_from_fn(rows, |_| 50_u64).unwrap();
         let job = call.submit_many(slow_affine, (x.clone(), engine.batch::<f64>(rows).unwrap()), micros).unwrap();
         thread::sleep(Duration::from_micros(turn * 20));
-        engine.pids().into_iter().for_each(|pid| assert!(kill(pid)));
+        let killed = engine.pids()[0];
+        assert!(kill(killed), "turn {turn}");
         match job.wait() {
             Ok(done) => {
                 assert!(done.failures.is_empty());
@@ -210,7 +211,8 @@ pub(super) fn rows_are_computed_or_their_job_fails() {
                 died += 1;
             }
         }
-        eventually("the process is there", || engine.pids().len() == 1);
+        // The dead one may count as alive for a moment after the thread has ended the job.
+        eventually("another process is there", || engine.pids().first().is_some_and(|&pid| pid != killed));
     }
     println!("{died} of 50 that may not be repeated failed");
 }
