@@ -1,5 +1,6 @@
 //! Engines of threads and processes: whatever becomes of a process, closures, which only threads run, go on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -143,11 +144,12 @@ fn fall_as_a_replacement(point: Point, what: &str) {
     let (release, busy) = mpsc::channel::<()>();
     let blocker = engine.run(move || busy.recv().is_err()).unwrap();
     mark.arm();
-    let (mut jobs, mut killed) = (Vec::new(), 0);
+    let (mut jobs, mut killed) = (Vec::new(), BTreeSet::new());
     // Until it dies while it runs one of them: only then is something left for redelivery.
-    while mark.fallen().is_none() && killed < ROUNDS_MAX as u32 {
+    while mark.fallen().is_none() && killed.len() < ROUNDS_MAX {
         jobs = (0..4).map(|_| load.submit_again(&engine)).collect::<Vec<_>>();
-        killed += engine.pids().into_iter().map(|pid| u32::from(kill(pid))).sum::<u32>();
+        // A process that is dead and not reaped yet takes signals as well.
+        killed.extend(engine.pids().into_iter().filter(|&pid| kill(pid)));
         eventually("all is done, or the point is reached", || {
             mark.fallen().is_some() || jobs.iter().all(Job::is_finished)
         });
@@ -159,7 +161,10 @@ fn fall_as_a_replacement(point: Point, what: &str) {
     for job in jobs {
         load.check(&job.wait().unwrap().1);
     }
-    goes_on(&engine, load, killed + u32::from(what == "kill"));
+    if what == "kill" {
+        killed.extend(mark.fallen());
+    }
+    goes_on(&engine, load, killed.len() as u32);
 }
 
 /// The process falls when the engine closes, while closures wait.
