@@ -1,5 +1,6 @@
 //! One process of an engine with two worker processes falls at one point: a worker, or the engine's own process.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -149,14 +150,14 @@ pub(super) fn fall_for_good(point: Point) {
 
 /// Kills the worker of the first row every few milliseconds; the other one thus lives long enough to pass a point three times.
 pub(super) fn kill_first(engine: &Engine, enough: &AtomicBool) -> u32 {
-    let mut killed = 0;
+    // By number: a process whose death is not noticed yet takes signals as well.
+    let mut killed = BTreeSet::new();
     while !enough.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(5));
-        if let Some(worker) = engine.workers().iter().find(|worker| worker.worker == 1 && worker.is_alive) {
-            killed += u32::from(kill(worker.pid));
-        }
+        let first = engine.workers().into_iter().find(|worker| worker.worker == 1 && worker.is_alive);
+        killed.extend(first.map(|worker| worker.pid).filter(|&pid| kill(pid)));
     }
-    killed
+    killed.len() as u32
 }
 
 /// One of the first two workers falls before it is ready, or right after.
