@@ -218,6 +218,15 @@ impl Error {
         text
     }
 
+    /// Why something cannot be started, for the other side of a handshake, which gives the text a type of its own.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn into_reason(self) -> String {
+        match self {
+            Self::WorkerStart { reason } => reason,
+            other => other.with_causes(),
+        }
+    }
+
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::InvalidArgument { what: what.into() }
     }

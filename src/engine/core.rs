@@ -416,6 +416,30 @@ impl Core {
     }
 }
 
+#[cfg(test)]
+impl Core {
+    /// An engine without workers, of one page, for tests that play their parts.
+    pub(crate) fn without_workers(threads: usize, processes: usize) -> Self {
+        use super::options::{Help, OnFull};
+        use crate::arena::{ArenaConfig, Backing};
+
+        let backing = if processes > 0 { Backing::SharedMemory } else { Backing::Anonymous };
+        let arena = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
+        let config = EngineConfig {
+            threads,
+            processes,
+            outside: 0,
+            queue_capacity: 64,
+            on_full: OnFull::Reject,
+            idle: Idle::Park,
+            help: Help::Never,
+            cores: 1,
+            pin: false,
+        };
+        Self::new(config, Arena::create(&arena).expect("a page")).expect("a control segment")
+    }
+}
+
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("config", &self.config).finish_non_exhaustive()

@@ -147,7 +147,7 @@ impl Hall {
                 Ok(Received::PeerGone) | Err(_) => {}
                 Ok(Received::Message(fds)) => match identify(&buffer, fds) {
                     Ok(process) => joining.push((arrival.channel, process)),
-                    Err(error) => refuse(&arrival.channel, &error),
+                    Err(error) => refuse(&arrival.channel, error),
                 },
             }
         }
@@ -175,10 +175,6 @@ fn identify(message: &[u8], fds: Vec<OwnedFd>) -> Result<ProcessHandle> {
 }
 
 /// Says why somebody cannot join. Who does not read it sees the connection end.
-pub(super) fn refuse(channel: &Channel, error: &Error) {
-    let reason = match error {
-        Error::WorkerStart { reason } => reason.clone(),
-        other => other.to_string(),
-    };
-    let _ = channel.send(&ToOutsider::Refused(reason).to_bytes(), &[]);
+pub(super) fn refuse(channel: &Channel, error: Error) {
+    let _ = channel.send(&ToOutsider::Refused(error.into_reason()).to_bytes(), &[]);
 }

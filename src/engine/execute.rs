@@ -427,26 +427,11 @@ pub(crate) fn error_of(kernel: &str, trouble: Trouble) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::{Arena, ArenaConfig, Backing};
-    use crate::engine::options::{EngineConfig, Help, Idle, OnFull};
 
     /// A job whose kind was changed to "closure" in shared memory was a success, and its kernel had never been run.
     #[test]
     fn a_closure_that_is_not_there_is_no_success() {
-        let backing = Backing::Anonymous;
-        let config = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
-        let limits = EngineConfig {
-            threads: 1,
-            processes: 0,
-            outside: 0,
-            queue_capacity: 64,
-            on_full: OnFull::Reject,
-            idle: Idle::Park,
-            help: Help::Never,
-            cores: 1,
-            pin: false,
-        };
-        let core = Core::new(limits, Arena::create(&config).unwrap()).unwrap();
+        let core = Core::without_workers(1, 0);
         let draft = core.try_reserve().unwrap();
         draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
         let reference = core.publish(draft, Priority::Normal).unwrap();

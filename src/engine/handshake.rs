@@ -5,7 +5,7 @@
 //!                                 <-------   Join, with a descriptor of its process; only who was started by others
 //!   Hello, with the two segments
 //!   and the table of kernels      ------->   or Refused with the reason, to who was started by others
-//!                                 <-------   Ready, or Refused with the reason
+//!                                 <-------   Ready, or Refused with the reason; who was started by others just hangs up
 //!   Go                            ------->   only to who was started by others
 //!                                 <-------   Look: the collector port has something
 //!                                 <-------   Corrupt: it found what nobody writes

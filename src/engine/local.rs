@@ -347,7 +347,6 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::thread;
-    use std::time::Duration;
 
     /// Words that another process scribbled on can let two holders believe that a slot is theirs, with closures of other types.
     #[test]
@@ -400,12 +399,16 @@ mod tests {
     #[test]
     fn discarding_waits_for_the_end_of_a_closure() {
         let slot = LocalSlot::new();
-        let (started, over) = (AtomicBool::new(false), AtomicBool::new(false));
+        let [started, discarding, over] = [const { AtomicBool::new(false) }; 3];
         // SAFETY: what it borrows outlives the scope below, in which it is run, and the slot is discarded in it.
         unsafe {
             slot.store::<_, ()>(|| {
                 started.store(true, Ordering::Release);
-                thread::sleep(Duration::from_millis(50));
+                while !discarding.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+                // Time enough for a discard that does not wait.
+                (0..1000).for_each(|_| thread::yield_now());
                 over.store(true, Ordering::Release);
             });
         }
@@ -414,6 +417,7 @@ mod tests {
             while !started.load(Ordering::Acquire) {
                 thread::yield_now();
             }
+            discarding.store(true, Ordering::Release);
             slot.discard();
             assert!(over.load(Ordering::Acquire));
         });

@@ -69,14 +69,9 @@ impl Outsider {
         }
         fault::arm_as_told();
         let leave = Arc::new(EventFd::new()?);
-        match attach(&mouth, kernels) {
-            Ok((core, slot)) => Ok(Self { core, slot, mouth, leave }),
-            Err(error) => {
-                let error = refused(error);
-                let _ = mouth.say(&FromWorker::Refused(error.to_string()));
-                Err(error)
-            }
-        }
+        // The engine has no use for the reason of a refusal: that the connection ends says enough.
+        let (core, slot) = attach(&mouth, kernels).map_err(refused)?;
+        Ok(Self { core, slot, mouth, leave })
     }
 
     /// What has [`serve`](Self::serve) return after the job it runs when it is notified, by any thread, now or later.

@@ -4,7 +4,6 @@ use super::attach::{Mouth, attach};
 use super::handshake::FromWorker;
 use super::kernel::KernelInfo;
 use super::worker;
-use crate::error::Error;
 use crate::fault::{self, Point};
 use crate::os::channel::{Channel, Sent};
 use crate::os::process;
@@ -54,11 +53,7 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
             std::process::exit(0)
         }
         Err(error) => {
-            let reason = match error {
-                Error::WorkerStart { reason } => reason,
-                other => other.with_causes(),
-            };
-            let _ = mouth.say(&FromWorker::Refused(reason));
+            let _ = mouth.say(&FromWorker::Refused(error.into_reason()));
             std::process::exit(1)
         }
     }

@@ -82,7 +82,7 @@ enum Source {
 ///
 /// # Errors
 /// [`Error::WorkerStart`] when one does not become ready, [`Error::Io`] when the system refuses, [`Error::InvalidArgument`] for a
-/// path at which the engine cannot listen. No process is left then.
+/// path at which the engine cannot listen. No process is left then; the caller closes the engine.
 pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> {
     let door = Door::new()?;
     let hall = Hall::new(Arc::clone(&door), group.listen_at.as_deref())?;
@@ -119,15 +119,11 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
         for _ in 0..count {
             worker::ended(core);
         }
-        core.start_closing();
         return Err(Error::io("start the supervisor's thread", error));
     }
     let outcome = outcome.recv().unwrap_or_else(|_| {
         Err(Error::WorkerStart { reason: "the supervisor ended before the workers were ready".into() })
     });
-    if outcome.is_err() {
-        core.start_closing();
-    }
     outcome.map(|()| door)
 }
 
@@ -264,8 +260,9 @@ impl Supervisor {
             return;
         }
         worker.ready = true;
-        worker.killable = killable;
         if seat.outside {
+            // The engine's own workers have no say in it.
+            worker.killable = killable;
             self.core.attached.fetch_add(1, Ordering::Relaxed);
             // It takes no job before it has this. If it is gone, its process descriptor says so.
             let _ = worker.channel.send(&ToOutsider::Go.to_bytes(), &[]);
@@ -281,7 +278,7 @@ impl Supervisor {
 
     /// Gives a seat to a process that others started, or says why not.
     fn seat_outsider(&mut self, channel: Channel, process: ProcessHandle) {
-        let refuse = |reason: String| door::refuse(&channel, &Error::WorkerStart { reason });
+        let refuse = |reason: String| door::refuse(&channel, Error::WorkerStart { reason });
         if !self.core.is_open() || self.core.broken().is_some() {
             return refuse("the engine is closing".into());
         }
@@ -293,12 +290,8 @@ impl Supervisor {
         };
         // Limits are for the engine's own processes.
         match seat.greet(&self.core, &Limits::default(), &self.kernels, &channel) {
-            Ok(()) => {
-                let mut worker = Worker::new(Peer::Outsider(process), channel);
-                worker.killable = false;
-                seat.sit_down(&self.core, worker);
-            }
-            Err(error) => door::refuse(&channel, &error),
+            Ok(()) => seat.sit_down(&self.core, Worker::new(Peer::Outsider(process), channel)),
+            Err(error) => door::refuse(&channel, error),
         }
     }
 

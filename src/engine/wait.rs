@@ -159,27 +159,13 @@ fn is_asleep(core: &Core, word: DescriptorWord) -> bool {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::arena::{Arena, ArenaConfig, Backing};
-    use crate::engine::options::{EngineConfig, OnFull, Priority};
+    use crate::engine::options::Priority;
     use crate::error::Error;
 
     /// A word that was scribbled to "running, by a worker that lives" was waited on without end.
     #[test]
     fn a_job_that_a_sleeping_worker_runs_was_never_true() {
-        let backing = Backing::SharedMemory;
-        let config = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
-        let limits = EngineConfig {
-            threads: 0,
-            processes: 1,
-            outside: 0,
-            queue_capacity: 64,
-            on_full: OnFull::Reject,
-            idle: Idle::Park,
-            help: Help::Never,
-            cores: 1,
-            pin: false,
-        };
-        let core = Core::new(limits, Arena::create(&config).unwrap()).unwrap();
+        let core = Core::without_workers(0, 1);
         let reference = core.publish(core.try_reserve().unwrap(), Priority::Normal).unwrap();
         let worker = ParticipantSlot::new(1);
         assert_eq!(core.take(worker), Some(reference.index));

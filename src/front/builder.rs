@@ -101,7 +101,8 @@ impl Builder {
         self
     }
 
-    /// Seats for workers in processes that others start and that [`attach`](crate::attach) themselves; none unless stated.
+    /// Seats for workers in processes that others start and that [`attach`](crate::attach) themselves, one worker each; none unless
+    /// stated.
     ///
     /// They come and go as they like: by [`Builder::listen`] or [`Engine::invite`]. What they run must be listed in
     /// [`Builder::kernels`]. An engine that has no other workers keeps its jobs until one attaches. Linux only: elsewhere `build`
@@ -258,7 +259,8 @@ impl Builder {
         worker::start(&core)?;
         #[cfg(target_os = "linux")]
         if let Some(group) = group {
-            let door = supervisor::start(&core, group)?;
+            // The threads are there already, and would wait for jobs for ever.
+            let door = supervisor::start(&core, group).inspect_err(|_| core.start_closing())?;
             let _ = core.door.set(door);
         }
         Ok(Engine::new_from(core))

@@ -132,7 +132,7 @@ impl OutsideWorker {
         self
     }
 
-    /// A handle by which another thread, or a signal handler's thread, ends [`OutsideWorker::serve`].
+    /// A handle by which another thread ends [`OutsideWorker::serve`], whether that has begun or not. Does not block.
     pub fn stopper(&self) -> Stopper {
         Stopper { leave: self.worker.leave_event() }
     }
@@ -193,7 +193,7 @@ impl Engine {
         }
     }
 
-    /// Outside workers that take jobs at the moment.
+    /// How many outside workers take jobs at the moment. Does not block; the number may be old when it is used.
     pub fn outside_workers(&self) -> usize {
         self.core.attached.load(Ordering::Relaxed) as usize
     }

@@ -103,7 +103,8 @@ pub(crate) fn abandon(word: &AtomicU64, reserved: DescriptorWord) {
 /// Queued to Running, owned by the claimer.
 #[inline]
 pub(crate) fn claim(word: &AtomicU64, claimer: ParticipantSlot, incarnation: u16) -> Claim {
-    claim_if(word, claimer, incarnation, || true)
+    let any_job = || true;
+    claim_if(word, claimer, incarnation, any_job)
 }
 
 /// As [`claim`], but only a job that `accepts` says yes to, reading fields of the descriptor that were filled before it was

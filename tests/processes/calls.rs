@@ -1,5 +1,9 @@
 //! The same calls, the same results.
 
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use workring::{Cancelled, Chunking, Engine, Error, Help};
@@ -171,19 +175,27 @@ fn rows_that_fail_say_so_whoever_ran_them() {
 
 /// The supervisor ended with the last worker process; tasks that awaited jobs of threads then slept for ever.
 fn a_task_is_woken_while_its_engine_closes() {
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
     let engine = Checked::with(1, |builder| builder.threads(1));
-    let job = engine
-        .run(|| {
-            std::thread::sleep(Duration::from_millis(200));
-            5
-        })
-        .unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let mut job = std::pin::pin!(engine.run(move || released.recv().is_err()).unwrap());
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(job.as_mut().poll(&mut context).is_pending());
     std::thread::scope(|scope| {
-        let task = scope.spawn(|| pollster::block_on(job));
-        std::thread::sleep(Duration::from_millis(20));
-        engine.close(Duration::from_secs(20)).unwrap();
-        assert_eq!(task.join().unwrap().unwrap(), 5);
+        let closer = scope.spawn(|| engine.close(Duration::from_secs(20)));
+        eventually("the last worker process is gone", || engine.pids().is_empty());
+        drop(release);
+        eventually("the task is woken", || woken.0.load(Ordering::Acquire));
+        closer.join().unwrap().unwrap();
     });
+    assert!(matches!(job.poll(&mut context), std::task::Poll::Ready(Ok(true))));
 }
 
 fn mapped_files_reach_the_workers() {

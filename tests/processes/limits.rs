@@ -20,7 +20,10 @@ pub(crate) fn tests() -> Tests {
         ("limits::a_worker_over_its_memory_fails_its_job", a_worker_over_its_memory_fails_its_job),
         ("limits::workers_have_few_descriptors_open", workers_have_few_descriptors_open),
         ("limits::jobs_fail_when_no_worker_can_be_started", jobs_fail_when_no_worker_can_be_started),
-        ("limits::building_and_dropping_leaves_no_descriptor", building_and_dropping_leaves_no_descriptor),
+        (
+            "limits::building_and_dropping_leaves_no_descriptor_and_no_thread",
+            building_and_dropping_leaves_no_descriptor_and_no_thread,
+        ),
     ]
 }
 
@@ -189,10 +192,21 @@ pub(crate) fn build_and_drop() {
         // The supervisor's thread ends a moment after its engine is closed.
         eventually("all descriptors are closed", || count() == before);
     }
+    // An engine that cannot listen has started its threads before it finds out.
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
+    let taken = tempfile::NamedTempFile::new().unwrap();
+    for _ in 0..10 {
+        let builder = Engine::builder().threads(2).outside_workers(1).listen(taken.path());
+        let built = builder.capacity(1 << 20).kernels(crate::kernels::ALL()).build();
+        assert!(matches!(built, Err(Error::InvalidArgument { .. })));
+    }
+    drop(taken);
+    eventually("all threads have ended", || threads() <= before);
     println!("nothing left");
 }
 
-fn building_and_dropping_leaves_no_descriptor() {
+fn building_and_dropping_leaves_no_descriptor_and_no_thread() {
     let output = start_role("builder").wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.trim(), "nothing left", "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,6 @@
 //! Kernels that go on after their deadline: the supervisor stops their worker, looks again, and kills it. Meanwhile the worker may
 //! finish, die or be killed by others, and the engine's own process may fall.
 
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,7 +10,7 @@ use workring::__private::fault::{self, Point};
 use workring::{Batch, Call, Engine, Error, Failed, Held, Job, WorkerProgram, kernel};
 
 use super::matrix::workers_of;
-use super::{Mark, Reviver, deaths, state_of, wanted};
+use super::{Mark, deaths, state_of, wanted};
 use crate::kernels::increment;
 use crate::support::{Checked, eventually, go_on, is_alive, kill, start_role};
 
@@ -215,23 +214,7 @@ fn kill_now_and_then(engine: &Checked, enough: &AtomicBool) -> u32 {
 
 /// The engine's process falls at a step of the supervisor. Killed, it leaves no worker, not even a stopped one.
 pub(super) fn engine_falls(point: Point, hit: u32, what: &str) {
-    let row = format!("{} hit {hit} {what}", fault::name(point));
-    let mark = Mark::new();
-    mark.arm();
-    let reviver = (what == "stop").then(|| Reviver::new(&mark));
-    let argument = format!("{}:{hit}:{what}", fault::name(point));
-    let engine = start_role(&format!("engine_with_deadlines {argument} {}", mark.path().display()));
-    let pid = engine.id();
-    let output = engine.wait_with_output().unwrap();
-    drop(reviver);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(mark.fallen(), Some(pid), "{row}: the point was not reached: {said}");
-    if what == "kill" {
-        assert_eq!(output.status.signal(), Some(9), "{row}: {said}");
-    } else {
-        assert!(output.status.success(), "{row}: {} {said}", output.status);
-    }
-    eventually("no worker is left", || workers_of(pid).is_empty());
+    super::matrix::role_falls("engine_with_deadlines", point, hit, what);
 }
 
 /// The role of such an engine: `point:hit:what` and the mark.

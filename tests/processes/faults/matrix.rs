@@ -230,12 +230,17 @@ pub(super) fn workers_of(engine: u32) -> Vec<u32> {
 
 /// The engine's process falls: killed it takes all its workers with it, stopped it goes on later and everything is right.
 pub(super) fn engine_falls(point: Point, hit: u32, what: &str) {
+    role_falls("engine_with_fault", point, hit, what);
+}
+
+/// The engine of a role falls; in no case a worker of it is left, not even a stopped one.
+pub(super) fn role_falls(role: &str, point: Point, hit: u32, what: &str) {
     let row = format!("{} hit {hit} {what}", fault::name(point));
     let mark = Mark::new();
     mark.arm();
     let reviver = (what == "stop").then(|| Reviver::new(&mark));
     let argument = format!("{}:{hit}:{what}", fault::name(point));
-    let engine = start_role(&format!("engine_with_fault {argument} {}", mark.path().display()));
+    let engine = start_role(&format!("{role} {argument} {}", mark.path().display()));
     let pid = engine.id();
     let output = engine.wait_with_output().unwrap();
     drop(reviver);

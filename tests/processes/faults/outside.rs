@@ -61,6 +61,15 @@ impl House {
         Outsider::start_with("stoppable", &self.path(), mark.variables(point, hit, what))
     }
 
+    /// An outside worker that has done a share of the load, and will fall at a point that only leaving passes.
+    fn serving(&self, engine: &Checked, load: &Load, mark: &Mark, point: Point, what: &str) -> Outsider {
+        let mut outsider = self.armed(mark, point, 1, what);
+        assert_eq!(outsider.line(), "attached");
+        eventually("it serves", || engine.outside_workers() == 1);
+        assert_eq!(load.round(engine), 0);
+        outsider
+    }
+
     /// One that does not, as soon as a seat is free.
     fn next(&self) -> Outsider {
         let mut seated = None;
@@ -162,11 +171,8 @@ fn fall_when_told_to_leave(point: Point, what: &str) {
     let (house, mark) = (House::new(), Mark::new());
     let engine = house.engine(point);
     let load = Load::new(&engine);
-    let mut outsider = house.armed(&mark, point, 1, what);
     let reviver = (what == "stop").then(|| Reviver::new(&mark));
-    assert_eq!(outsider.line(), "attached");
-    eventually("it serves", || engine.outside_workers() == 1);
-    assert_eq!(load.round(&engine), 0);
+    let mut outsider = house.serving(&engine, &load, &mark, point, what);
     outsider.nudge();
     for _ in 0..ROUNDS_MAX {
         assert_eq!(load.round(&engine), 0, "it runs no job any more");
@@ -183,11 +189,8 @@ fn fall_when_the_engine_closes(point: Point, what: &str) {
     let (house, mark) = (House::new(), Mark::new());
     let engine = house.engine(point);
     let load = Load::new(&engine);
-    let mut outsider = house.armed(&mark, point, 1, what);
     let reviver = (what == "stop").then(|| Reviver::new(&mark));
-    assert_eq!(outsider.line(), "attached");
-    eventually("it serves", || engine.outside_workers() == 1);
-    assert_eq!(load.round(&engine), 0);
+    let outsider = house.serving(&engine, &load, &mark, point, what);
     drop(load);
     drop(engine);
     drop(reviver);
