@@ -29,6 +29,7 @@ use crate::layout::records::{FailureText, FanOutHeader, MAX_SEGMENTS, RangeLine,
 use crate::os::fork::ForkGuard;
 use crate::os::host;
 use crate::os::map::Mapping;
+use crate::os::memory;
 
 /// Every block starts at, and is padded to, a multiple of this many bytes (the Arrow columnar format's recommendation).
 pub const ALIGNMENT: usize = 64;
@@ -156,7 +157,7 @@ impl Arena {
             let _ = mapping.advise_large_pages();
         }
         if config.prefault {
-            mapping.populate(0, len)?;
+            memory::prefault(&mapping)?;
         }
         Ok(Arc::new(Self {
             books: Mutex::new(Books { allocator: Allocator::new(mapped, config.retain, page), bookkeeping: 0 }),

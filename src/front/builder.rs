@@ -197,7 +197,9 @@ impl Builder {
     }
 
     /// Whether to take all of the arena's memory when the engine is built, so that no job meets a page fault, and too little
-    /// memory is an error now. Set the capacity as well.
+    /// memory is an error now: [`Builder::build`] looks at what the machine and the control groups of this process have to give
+    /// before it takes it, swap not counted. Other programs that take memory at the same moment can still have the system end a
+    /// process. Set the capacity as well.
     pub fn prefault(mut self, wanted: bool) -> Self {
         self.prefault = wanted;
         self

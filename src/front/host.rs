@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::os::host;
+use crate::os::{host, memory};
 
 /// The machine as the engine sees it. Reading it makes a few dozen system calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,8 +58,8 @@ impl HostInfo {
                 ("level_3", caches.level_3),
                 ("line", caches.line),
             ]),
-            memory_total: host::memory_total(),
-            memory_available: host::memory_available(),
+            memory_total: memory::memory_total(),
+            memory_available: memory::memory_available(),
             limits: known([
                 ("address_space", limits.address_space),
                 ("data", limits.data),

@@ -4,8 +4,8 @@
 //! does not tell is `None`. Nothing here panics on a file of an unexpected form. None of it is meant for a hot path
 //! except [`page_size`] and [`Deadline`].
 //!
-//! Sources: sched_setaffinity(2), getrlimit(2), clock_gettime(2), proc(5), cgroups(7), and the kernel's documentation
-//! of transparent large pages (admin-guide/mm/transhuge), of cgroup v1 and v2 memory and of `/sys/devices/system/cpu`.
+//! Sources: sched_setaffinity(2), getrlimit(2), clock_gettime(2), proc(5), and the kernel's documentation of transparent large
+//! pages (admin-guide/mm/transhuge) and of `/sys/devices/system/cpu`.
 
 use core::time::Duration;
 use std::num::NonZero;
@@ -317,99 +317,6 @@ pub(crate) fn kernel_release() -> Option<String> {
     Some(read("/proc/sys/kernel/osrelease")?.trim().to_owned())
 }
 
-/// The memory in bytes this process could have were it alone: the machine's, or the smallest cgroup limit above it.
-pub(crate) fn memory_total() -> Option<u64> {
-    let machine = meminfo_field(&read("/proc/meminfo")?, "MemTotal")?;
-    Some(memory_groups().iter().map(|group| group.limit).fold(machine, u64::min))
-}
-
-/// The memory in bytes this process can probably take now without swapping.
-///
-/// The kernel's estimate for the machine, or what is left below a cgroup limit, whichever is less. What a cgroup has in
-/// use includes file pages the kernel could drop, so the figure errs on the low side; it is no promise that an
-/// allocation succeeds.
-pub(crate) fn memory_available() -> Option<u64> {
-    let machine = meminfo_field(&read("/proc/meminfo")?, "MemAvailable")?;
-    Some(memory_groups().iter().map(|group| group.limit.saturating_sub(group.used)).fold(machine, u64::min))
-}
-
-/// The limit of one cgroup and what its processes use, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct MemoryGroup {
-    limit: u64,
-    used: u64,
-}
-
-/// Every memory limit that holds for this process: those of its cgroup and of all groups above it that can be seen.
-fn memory_groups() -> Vec<MemoryGroup> {
-    let (Some(memberships), Some(mounts)) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo")) else {
-        return Vec::new();
-    };
-    let mut groups = Vec::new();
-    for (version, folders) in memory_group_folders(&memberships, &mounts) {
-        let (limit_name, used_name) = match version {
-            1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-            _ => ("memory.max", "memory.current"),
-        };
-        for folder in folders {
-            let figure = |name: &str| read(&format!("{folder}/{name}"))?.trim().parse::<u64>().ok();
-            // A missing file is the root group; `max` is no limit. Neither parses.
-            if let Some(limit) = figure(limit_name) {
-                groups.push(MemoryGroup { limit, used: figure(used_name).unwrap_or(0) });
-            }
-        }
-    }
-    groups
-}
-
-/// For every hierarchy that may control memory its version and the folders of this process' group and all above it.
-///
-/// Takes the texts of /proc/self/cgroup and /proc/self/mountinfo. A mount that shows only part of a hierarchy, as in a
-/// container, is followed from where it starts. Mount points with blanks, which mountinfo escapes, are not followed.
-fn memory_group_folders(memberships: &str, mounts: &str) -> Vec<(u32, Vec<String>)> {
-    let mut hierarchies = Vec::new();
-    for membership in memberships.lines() {
-        let mut fields = membership.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let version = match controllers {
-            "" => 2,
-            _ if controllers.split(',').any(|controller| controller == "memory") => 1,
-            _ => continue,
-        };
-        for mount in mounts.lines() {
-            let Some((root, point)) = memory_mount(mount, version) else { continue };
-            let below_root = if root == "/" { Some(path) } else { path.strip_prefix(root) };
-            // In a container without a cgroup namespace the path may lie outside the mount, whose root then is the
-            // group.
-            let below_root = below_root.filter(|rest| rest.is_empty() || rest.starts_with('/'));
-            let mut below = below_root.unwrap_or("").trim_end_matches('/');
-            let mut folders = Vec::new();
-            while let Some((above, _)) = below.rsplit_once('/') {
-                folders.push(format!("{point}{below}"));
-                below = above;
-            }
-            folders.push(point.to_owned());
-            hierarchies.push((version, folders));
-            break;
-        }
-    }
-    hierarchies
-}
-
-/// The root and the mount point of a line of mountinfo, if it mounts the cgroup hierarchy of that version with memory.
-fn memory_mount(line: &str, version: u32) -> Option<(&str, &str)> {
-    let (mount, file_system) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(3);
-    let (root, point) = (mount.next()?, mount.next()?);
-    let mut file_system = file_system.split(' ');
-    let (kind, options) = (file_system.next()?, file_system.nth(1)?);
-    let fits = match version {
-        1 => kind == "cgroup" && options.split(',').any(|option| option == "memory"),
-        _ => kind == "cgroup2",
-    };
-    fits.then_some((root, point))
-}
-
 /// The limits of this process that bear on mappings and files; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Limits {
@@ -442,14 +349,8 @@ pub(crate) fn limits() -> Limits {
 }
 
 /// The text of a small file of /proc or /sys; `None` on systems that have neither.
-fn read(path: &str) -> Option<String> {
+pub(super) fn read(path: &str) -> Option<String> {
     if cfg!(target_os = "linux") { std::fs::read_to_string(path).ok() } else { None }
-}
-
-/// A field of /proc/meminfo in bytes; the file counts in kibibytes.
-fn meminfo_field(meminfo: &str, name: &str) -> Option<u64> {
-    let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    value.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// A size such as `48K` or `64` in bytes.
@@ -538,7 +439,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_a_reader_panic(text in "[a-z0-9:/, \\[\\]\\n-]{0,200}", other in "[a-z0-9:/, \\n-]{0,200}") {
-            let _ = (meminfo_field(&text, "m"), parse_size(&text), memory_group_folders(&text, &other));
+            let _ = parse_size(&text);
             let _ = LargePageMode::in_force(Some(&text), Some(&other));
         }
     }
@@ -640,52 +541,8 @@ mod tests {
     }
 
     #[test]
-    fn meminfo_counts_in_kibibytes() {
-        let text = "MemTotal:       24684092 kB\nMemFree:  7 kB\nMemAvailable:   24367944 kB\nHugePages_Total:  3\n";
-        assert_eq!(meminfo_field(text, "MemTotal"), Some(24_684_092 * 1024));
-        assert_eq!(meminfo_field(text, "MemAvailable"), Some(24_367_944 * 1024));
-        for missing in ["Mem", "Swap", "HugePages_Total", "emTotal"] {
-            assert_eq!(meminfo_field(text, missing), None, "{missing}");
-        }
-        assert_eq!(meminfo_field("X: 18446744073709551615 kB", "X"), None);
-    }
-
-    #[test]
-    fn memory_groups_are_found_up_to_the_top_of_their_mount() {
-        const V2: &str = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
-        const V1: &str = "34 31 0:32 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-                          35 31 0:32 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory\n";
-        const PART: &str = "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro master:1 - cgroup cgroup rw,memory\n";
-        let folders = |memberships, mounts| memory_group_folders(memberships, mounts);
-        let owned = |list: &[&str]| list.iter().map(|&folder| folder.to_owned()).collect::<Vec<_>>();
-
-        assert_eq!(
-            folders("0::/user.slice/run.scope\n", V2),
-            [(2, owned(&["/sys/fs/cgroup/user.slice/run.scope", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup"]))]
-        );
-        assert_eq!(folders("0::/\n", V2), [(2, owned(&["/sys/fs/cgroup"]))]);
-        assert_eq!(
-            folders("9:cpu:/x\n4:hugetlb,memory:/jobs/7\n", V1),
-            [(1, owned(&["/sys/fs/cgroup/memory/jobs/7", "/sys/fs/cgroup/memory/jobs", "/sys/fs/cgroup/memory"]))]
-        );
-        assert_eq!(
-            folders("4:memory:/docker/abc/inner\n", PART),
-            [(1, owned(&["/sys/fs/cgroup/memory/inner", "/sys/fs/cgroup/memory"]))]
-        );
-        for outside in ["4:memory:/docker/abcd/x\n", "4:memory:/docker/abc\n", "4:memory:/\n"] {
-            assert_eq!(folders(outside, PART), [(1, owned(&["/sys/fs/cgroup/memory"]))], "{outside}");
-        }
-        assert_eq!(folders("4:memory:/a\n0::/b\n", V2), [(2, owned(&["/sys/fs/cgroup/b", "/sys/fs/cgroup"]))]);
-        for nothing in ["", "\n", "0:", "9:cpu:/x", "::"] {
-            assert!(folders(nothing, V1).is_empty(), "{nothing:?}");
-        }
-    }
-
-    #[test]
     #[cfg(target_os = "linux")]
     fn this_machine_tells_about_itself() {
-        let (total, available) = (memory_total().unwrap(), memory_available().unwrap());
-        assert!(available <= total && total > 1 << 20, "{available} of {total}");
         assert!(kernel_release().unwrap().starts_with(|first: char| first.is_ascii_digit()));
         assert!(cpu_model().is_none_or(|model| !model.is_empty()));
         if let Some(caches) = cache_sizes() {

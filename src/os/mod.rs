@@ -11,6 +11,7 @@
 //! | [`map`], over `region` (unsafe) | a [`Mapping`](map::Mapping) owns its address range until it is dropped; new memory reads as zero; sealed shared memory never changes length; what was received is checked before it is mapped (`attach`) | never hands out a reference to mapped bytes; no protection against other writers of the same memory; no protection against a file that is cut while it is mapped |
 //! | [`futex`] | a wait returns when the word is woken, no longer holds the expected value, or the deadline passed | no memory ordering; no one-to-one match of wakes and returns: every wait may return spuriously |
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
+//! | [`memory`] | what the machine and its control groups had to give when asked; takes no page beyond that | others may take it in the meantime |
 //! | [`fork`] (unsafe) | [`ForkGuard`](fork::ForkGuard) tells a forked child from the process that built it, without a system call | does not make anything else work after a fork |
 //! | [`process`] (Linux only) | a [`WorkerProcess`](process::WorkerProcess) names one process for good; dropped, it leaves neither a process nor a zombie | not that a killed process ends at once; no limit on what a worker does but those put on it |
 //! | [`pidfd`] (Linux only) | a [`ProcessHandle`](pidfd::ProcessHandle) names one process for good, and is ready when it has ended | not how a process ended that is no child |
@@ -35,6 +36,7 @@ pub(crate) mod host;
 #[cfg(target_os = "linux")]
 pub(crate) mod listener;
 pub(crate) mod map;
+pub(crate) mod memory;
 #[cfg(target_os = "linux")]
 pub(crate) mod pidfd;
 #[cfg(target_os = "linux")]

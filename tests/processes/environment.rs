@@ -1,7 +1,8 @@
 //! What the machine may refuse: descriptors, processes, address space, room for files, memory.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Resource;
@@ -31,6 +32,8 @@ parts! {
     the_usual_arena_fits_a_limited_address_space below [];
     an_arena_beyond_the_limit_on_files_is_an_error below [];
     a_full_shared_memory_file_system_is_an_error below unshare(&["--mount", "sh", "-c", SMALL_SHM]);
+    prefault_beyond_the_memory_is_an_error below [];
+    prefault_beyond_the_memory_of_the_group_is_an_error below [];
     a_worker_over_the_memory_of_its_group_is_replaced below [];
 }
 
@@ -242,22 +245,67 @@ fn a_full_shared_memory_file_system_is_an_error() {
     close(engine, before);
 }
 
-fn a_worker_over_the_memory_of_its_group_is_replaced() {
+/// The system said nothing, and ended a process of its choice: this one, as a rule.
+fn prefault_beyond_the_memory_is_an_error() {
+    // Should it happen again, this process is the one to end.
+    fs::write("/proc/self/oom_score_adj", "1000").unwrap();
+    let memory = fs::read_to_string("/proc/meminfo").unwrap();
+    let total = memory.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10;
+    refuse_to_prefault(total);
+}
+
+/// Neither threads nor processes get an arena of so many bytes at once, and smaller ones they do.
+fn refuse_to_prefault(capacity: u64) {
+    let before = open_descriptors();
+    for processes in [0, 1] {
+        let build = |capacity| {
+            let builder = Engine::builder().threads(1 - processes).processes(processes).kernels(crate::kernels::ALL());
+            builder.capacity(capacity).prefault(true).build()
+        };
+        let error = build(capacity).unwrap_err();
+        assert!(
+            matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::OutOfMemory),
+            "{}",
+            told(&error)
+        );
+        nothing_is_left(before);
+        let engine = build(1 << 24).unwrap();
+        run(&engine).unwrap();
+        close(engine, before);
+    }
+}
+
+/// A control group of this process, of so many bytes of memory; `None` where nobody delegated a folder for it.
+fn group_of(bytes: u64) -> Option<PathBuf> {
     let Some(folder) = std::env::var_os(GROUP) else {
         println!("skipped the control group: {GROUP} names no folder for it");
-        return;
+        return None;
     };
-    let before = open_descriptors();
     let group = Path::new(&folder).join(format!("workring-test-{}", std::process::id()));
     fs::create_dir(&group).unwrap();
     // The file is named so in the second version of control groups, otherwise in the first.
     let limit =
         ["memory.max", "memory.limit_in_bytes"].map(|name| group.join(name)).into_iter().find(|path| path.exists());
-    fs::write(limit.expect("the group limits memory"), (64 << 20).to_string()).unwrap();
+    fs::write(limit.expect("the group limits memory"), bytes.to_string()).unwrap();
+    Some(group)
+}
+
+fn prefault_beyond_the_memory_of_the_group_is_an_error() {
+    let Some(group) = group_of(256 << 20) else { return };
+    let enter = |group: &Path| fs::write(group.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+    enter(&group);
+    refuse_to_prefault(256 << 20);
+    enter(group.parent().unwrap());
+    fs::remove_dir(&group).unwrap();
+}
+
+fn a_worker_over_the_memory_of_its_group_is_replaced() {
+    let Some(group) = group_of(64 << 20) else { return };
+    let before = open_descriptors();
     let builder = Engine::builder().processes(1).kernels(crate::kernels::ALL()).capacity(1 << 24);
     let program = behind(&format!("echo $$ > '{}/cgroup.procs' || exit 9;", group.display()));
     let engine = builder.worker_program(program).build().unwrap();
-    let error = engine.submit(allocate, engine.batch::<u64>(1).unwrap(), 1 << 30).unwrap().wait().unwrap_err().error;
+    let error = engine.submit(allocate, engine.batch::<u64>(1).unwrap(), 1 << 28).unwrap().wait().unwrap_err().error;
     assert!(matches!(error, Error::WorkerDied { exit: WorkerExit::Signal(9), .. }), "{error}");
     run(&engine).unwrap();
     close(engine, before);

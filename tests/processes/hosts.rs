@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::WaitOptions;
-use rustix::time::ClockId;
-use workring::{Engine, Error, WorkerExit, WorkerProgram};
+use rustix::time::{ClockId, Timespec};
+use workring::{Cancelled, Engine, Error, WorkerExit, WorkerProgram};
 
-use crate::kernels::{die, increment};
+use crate::kernels::{die, hang, increment, patient};
 use crate::parts::*;
 use crate::support::{eventually, kill};
 
+/// Says, when it is set, that the clock of the machine may be set.
+const CLOCK: &str = "WORKRING_TEST_CLOCK";
 /// Leaves the place of the first process to the shell.
 const CHILD: &str = "\"$0\"; exit $?";
 
@@ -25,6 +27,7 @@ parts! {
     engines_are_the_first_process_of_a_namespace below unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"]);
     workers_in_pid_namespaces_are_refused below unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"]);
     deadlines_hold_where_the_clock_was_set below unshare(&["--time", "--monotonic", "1000000", "--fork", "--kill-child"]);
+    deadlines_hold_while_the_clock_is_set below [];
     deaths_are_noticed_where_sigchld_is_ignored below ["env", "--ignore-signal=CHLD"];
     deaths_are_noticed_where_the_host_waits_for_every_child below [];
     engines_run_where_the_standard_streams_are_closed below [];
@@ -82,6 +85,38 @@ fn deadlines_hold_where_the_clock_was_set() {
     let (before, engine) = (open_descriptors(), build().unwrap());
     let call = engine.job().deadline(Duration::from_secs(3600));
     call.submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap().wait().unwrap();
+    lose_some_and_close(engine, before);
+}
+
+/// The clock on the wall is set an hour forth and back while jobs run and while workers sleep.
+fn deadlines_hold_while_the_clock_is_set() {
+    if std::env::var_os(CLOCK).is_none() {
+        println!("skipped setting the clock: {CLOCK} does not say that this machine is the tests' own");
+        return;
+    }
+    let (before, engine) = (open_descriptors(), build().unwrap());
+    let hour = 3600;
+    let set = |seconds: i64| {
+        let now = rustix::time::clock_gettime(ClockId::Realtime);
+        rustix::time::clock_settime(ClockId::Realtime, Timespec { tv_sec: now.tv_sec + seconds, ..now }).unwrap();
+    };
+    for jump in [hour, -hour] {
+        // A deadline that the jump must not bring about, and one that it must not put off beyond the limit of this part.
+        let long = engine.job().deadline(Duration::from_secs(hour as u64 / 2));
+        let long = long.submit(patient, engine.batch::<u64>(1).unwrap(), ()).unwrap();
+        let hasty = engine.job().deadline(Duration::from_millis(300));
+        let hasty = hasty.submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap();
+        eventually("both run", || engine.statistics().queued == 0);
+        set(jump);
+        let error = hasty.wait().unwrap_err().error;
+        assert!(matches!(error, Error::DeadlineExceeded), "{error}");
+        run(&engine).unwrap();
+        assert!(!long.is_finished(), "its time is not over");
+        assert_eq!(long.cancel(), Cancelled::WhileRunning);
+        let error = long.wait().unwrap_err().error;
+        assert!(matches!(error, Error::Cancelled), "{error}");
+        lose(&engine);
+    }
     lose_some_and_close(engine, before);
 }
 
