@@ -1,0 +1,37 @@
+//! What is asked, one file for each question.
+
+use crate::measure::{Measured, Table};
+
+pub mod hand_over;
+pub mod round_trip;
+pub mod tiny_jobs;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    pub rounds: usize,
+    /// Small sizes and one round: shows that everything works, its figures mean nothing.
+    pub is_quick: bool,
+}
+
+impl Effort {
+    pub fn pick<T>(self, full: T, quick: T) -> T {
+        if self.is_quick { quick } else { full }
+    }
+
+    pub fn run(self, table: Table<'_>) -> Result<Measured, String> {
+        table.run(self.rounds)
+    }
+}
+
+pub struct Question {
+    pub key: &'static str,
+    pub title: &'static str,
+    pub ask: fn(Effort) -> Result<Vec<Measured>, String>,
+}
+
+pub const ALL: &[Question] = &[
+    Question { key: "hand_over", title: "A batch there and back", ask: hand_over::ask },
+    Question { key: "round_trip", title: "Round trip of one tiny job", ask: round_trip::ask },
+    Question { key: "tiny_jobs", title: "A million tiny jobs", ask: tiny_jobs::ask },
+];
