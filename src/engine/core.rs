@@ -159,6 +159,8 @@ pub(crate) struct Core {
     pub(crate) workers_alive: AtomicU32,
     /// System calls made to wake workers, for people and tests that count them.
     pub(super) wake_calls: AtomicU32,
+    /// Held by the submitter that clears a full ring.
+    pub(super) clearing: Mutex<()>,
     /// Which completion ports are taken.
     pub(crate) ports: Mutex<u64>,
 }
@@ -204,6 +206,7 @@ impl Core {
             attached: AtomicU32::new(0),
             workers_alive: AtomicU32::new(0),
             wake_calls: AtomicU32::new(0),
+            clearing: Mutex::new(()),
             ports: Mutex::new(if config.is_shared() { 1 << COLLECTOR_PORT } else { 0 }),
         }
     }

@@ -1,5 +1,6 @@
 //! The way of a job into the queue and out of it: reserving a descriptor, waiting for one, publishing, taking.
 
+use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::task::Waker;
 use std::time::Duration;
@@ -25,6 +26,9 @@ use crate::sync::{Ordering, fence};
 
 /// How long a submit waits while the queue holds nothing but unread results, before it is an error.
 const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a submitter clears a full ring before it goes another way.
+const CLEARINGS: usize = 8;
 
 /// Bits of the origin word that count the jobs of a descriptor.
 const SEQUENCE_MASK: u64 = (1 << 40) - 1;
@@ -117,8 +121,7 @@ impl Core {
     /// Publishes a filled descriptor. Nobody is woken yet: see [`Core::notify`].
     ///
     /// # Errors
-    /// [`Error::QueueFull`] when the ring is full of entries of jobs that are gone, [`Error::Closed`] when the engine closed
-    /// meanwhile. The descriptor is free again then.
+    /// [`Error::Closed`] when the engine closed meanwhile, and what it broke off with. The descriptor is free again then.
     #[inline]
     pub(crate) fn publish(&self, draft: Draft<'_>, priority: Priority) -> Result<JobReference> {
         let index = draft.index;
@@ -142,15 +145,10 @@ impl Core {
         draft.published = true;
         fault::point(Point::F7_queued);
         let reference = JobReference { index: draft.index, generation: queued.generation() };
-        let ring = match self.closure_ring(priority.ring()) {
-            Some(ring) if call::kind_of(draft.descriptor) == kind::CLOSURE => ring,
-            _ => self.ring(priority.ring()),
-        };
+        let closures = self.closure_ring(priority.ring()).filter(|_| call::kind_of(draft.descriptor) == kind::CLOSURE);
+        let ring = closures.unwrap_or_else(|| self.ring(priority.ring()));
         if ring.push(draft.index).is_err() {
-            ring.drop_stale(self.config.queue_capacity as usize, |index| self.is_stale(index));
-            if ring.push(draft.index).is_err() {
-                return self.take_back(reference, Error::QueueFull { capacity: self.config.queue_capacity });
-            }
+            self.make_room(ring, draft.index, closures.is_some());
         }
         fault::point(Point::F9_pushed);
         // SeqCst: orders the push before the reading of the lifecycle, and before the look at the sleeping workers (F1 of the
@@ -167,6 +165,39 @@ impl Core {
             self.expect_deadline(deadline);
         }
         Ok(reference)
+    }
+
+    /// Pushes into a ring that is full: of entries of jobs that are gone, mostly, as the cells are twice as many as the descriptors.
+    #[cold]
+    fn make_room(&self, ring: Ring<'_>, index: DescriptorIndex, is_private: bool) {
+        // One at a time: each keeps one entry for a job, and several would keep several.
+        let clearing = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outside = vec![index];
+        for turn in 0.. {
+            while outside.last().is_some_and(|&index| ring.push(index).is_ok()) {
+                outside.pop();
+            }
+            if outside.is_empty() {
+                break;
+            }
+            // A ring of this process's own ends this: another turn means that others submitted as many jobs as it has room for. One
+            // that worker processes write may never, and they look at marks; these lead to every job but closures.
+            if turn == CLEARINGS && !is_private {
+                outside.drain(..).for_each(|index| self.redelivery().mark(index));
+                break;
+            }
+            // Entries that outlived their jobs look alive when their descriptor is queued again: of those that lead to one job, one
+            // is kept. It is in the ring, or somebody took it and claimed the job, which then is not queued in that generation.
+            let mut kept = HashMap::new();
+            outside.extend(ring.compact(|index| {
+                let word = self.control.descriptor(index).map(|descriptor| job::snapshot(&descriptor.word));
+                word.filter(|word| word.is(State::Queued))
+                    .is_some_and(|word| kept.insert(index.get(), word.generation()) != Some(word.generation()))
+            }));
+        }
+        drop(clearing);
+        // Somebody may have looked while an entry was out of the ring, and sleep now.
+        self.notify(1);
     }
 
     /// Fills in what every job begins with; returns the deadline that the supervisor has to be told of.

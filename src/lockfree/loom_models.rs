@@ -1082,6 +1082,39 @@ mod entries {
             board.drain_and_check(&[false, true]);
         });
     }
+
+    /// A full ring with a queued job at its head and a gone one behind it is cleared by two submitters, while a worker takes.
+    #[test]
+    fn clearing_a_full_ring_keeps_what_is_queued() {
+        let (taken, left) = (Seen::default(), Seen::default());
+        let seen = (taken.clone(), left.clone());
+        explore(Some(3), move || {
+            let board = Board::new(2, 2, u32::MAX);
+            assert_eq!(board.submit(0), Ok(()));
+            let gone = board.desks[1].submit();
+            assert!(board.ring().push(DescriptorIndex::new(1)).is_ok());
+            assert!(matches!(job::request_cancel(&board.desks[1].word, gone.generation()), Cancel::Ended(_)));
+            let compact = |board: &Board| {
+                let is_kept =
+                    |index: DescriptorIndex| job::snapshot(&board.desks[index.get() as usize].word).is(State::Queued);
+                assert_eq!(board.ring().compact(is_kept), None);
+            };
+            let taking = taker(&board, 1, 1, &seen.0);
+            let compacting = thread::spawn({
+                let board = board.clone();
+                move || compact(&board)
+            });
+            compact(&board);
+            taking.join().unwrap();
+            compacting.join().unwrap();
+            if job::snapshot(&board.desks[0].word).is(State::Queued) {
+                seen.1.mark();
+            }
+            board.drain_and_check(&[true, false]);
+        });
+        taken.expect("the worker takes the job");
+        left.expect("the job is out of the ring while the worker looks, and in it afterwards");
+    }
 }
 
 /// Sleeping and waking of workers (`sleep.rs`), with the worker's loop of `engine/worker.rs` and the submitter's steps of

@@ -190,6 +190,38 @@ impl<'a> Ring<'a> {
         }
     }
 
+    /// Takes every entry out once, from the head on, and appends those again that are to be kept. For a ring that is full although
+    /// few jobs are queued: one that waits at the head keeps the gone ones behind it from being dropped.
+    ///
+    /// Meanwhile an entry can be out of the ring, where nobody who looks for work sees it. So the caller makes a fence and notifies
+    /// workers afterwards, as after a push, whatever else comes of its call. An entry for which others took the room is returned.
+    #[must_use]
+    pub(crate) fn compact(&self, mut is_kept: impl FnMut(DescriptorIndex) -> bool) -> Option<DescriptorIndex> {
+        // As many as there are now: one round more would change their order.
+        for _ in 0..self.len_hint() {
+            // Acquire, here and below, as in `take`.
+            let head = self.header.head.load(Ordering::Acquire);
+            let (at, turn) = self.place(head);
+            let found = CellWord::from_bits(self.cells.get(at)?.load(Ordering::Acquire));
+            if found.turn() != turn {
+                // Another participant has cleared the cell and not moved the head on yet, or this head is an old one.
+                Self::advance(&self.header.head, head);
+                continue;
+            }
+            // An empty cell at the head: the ring is empty.
+            let index = found.index()?;
+            let empty = CellWord::empty(turn.wrapping_add(1)).bits();
+            // Relaxed, as in `take`. Whoever clears the cell has the entry: one alone appends it again.
+            let is_ours =
+                self.cells.get(at)?.compare_exchange(found.bits(), empty, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            Self::advance(&self.header.head, head);
+            if is_ours && is_kept(index) && self.push(index).is_err() {
+                return Some(index);
+            }
+        }
+        None
+    }
+
     /// Whether an entry waits. After `fence(SeqCst)` it sees every push made before the submitter's own fence.
     #[inline]
     pub(crate) fn has_entries(&self) -> bool {
@@ -224,6 +256,8 @@ mod tests {
         Push(u32),
         Take,
         TakeOnly(u32),
+        /// Entries below the number are gone.
+        Compact(u32),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -231,6 +265,7 @@ mod tests {
             3 => (0u32..1000).prop_map(Step::Push),
             2 => Just(Step::Take),
             1 => (0u32..1000).prop_map(Step::TakeOnly),
+            1 => (0u32..1000).prop_map(Step::Compact),
         ];
         proptest::collection::vec(step, 0..400)
     }
@@ -265,6 +300,10 @@ mod tests {
                             Taken::Bad(bad) => prop_assert!(false, "{bad:?}"),
                         }
                     }
+                    Step::Compact(gone) => {
+                        prop_assert_eq!(ring.compact(|index| index.get() >= gone), None);
+                        naive.retain(|&index| index >= gone);
+                    }
                     Step::TakeOnly(wanted) => {
                         let expected = loop {
                             match naive.pop_front() { None => break None, Some(index) if index == wanted => break Some(index), _ => {} }
@@ -289,6 +328,7 @@ mod tests {
             let ring = Ring::new(&header, &cells);
             let _ = ring.push(DescriptorIndex::new(index));
             let _ = ring.take(|_| false);
+            let _ = ring.compact(|index| index.get() % 2 == 0);
             let _ = ring.has_entries();
             let _ = ring.len_hint();
         }

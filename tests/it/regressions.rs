@@ -27,6 +27,31 @@ fn a_submit_that_waits_while_jobs_become_unread_ends() {
     assert!(matches!(error, Error::QueueFull { .. }), "{error}");
 }
 
+/// Jobs that their waiters ran themselves left entries in the ring. One job that waited at its head kept them all from being
+/// dropped, and after twice the capacity a submit was refused although two jobs were open.
+#[test]
+fn jobs_that_are_gone_fill_no_queue() {
+    let (release, released) = mpsc::channel::<()>();
+    let (begun, began) = mpsc::channel();
+    let engine = Engine::builder().threads(1).queue_capacity(64).help(Help::OwnJob).build().unwrap();
+    let blocking = engine.run(move || {
+        begun.send(()).unwrap();
+        released.recv().is_ok()
+    });
+    let blocking = blocking.unwrap();
+    began.recv().unwrap();
+    let first = engine.run(|| 1).unwrap();
+    for number in 0..1000 {
+        assert_eq!(engine.run(move || number).unwrap().wait().unwrap(), number);
+    }
+    assert!(!first.is_finished());
+    release.send(()).unwrap();
+    // By the worker, which finds it wherever its entry went.
+    assert_eq!(first.wait_timeout(Duration::from_secs(20)).unwrap().unwrap(), 1);
+    assert!(blocking.wait().unwrap());
+    engine.close(Duration::from_secs(20)).unwrap();
+}
+
 kernel! {
     pub fn until_told(y: &mut [u64], ctx: &mut Context) {
         if ctx.chunk_index() == 0 { while !ctx.is_cancelled() {} return; }

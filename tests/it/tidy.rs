@@ -96,7 +96,10 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files_below(&path));
+            // What a package of its own was built into is no source.
+            if path.file_name().is_some_and(|name| name != "target") {
+                found.extend(files_below(&path));
+            }
         } else {
             found.push(path);
         }

@@ -64,7 +64,9 @@ fn one_by_one(jobs: usize, workers: usize, submitters: usize) -> Table<'static> 
     let three_times = || (With::BestOf(&["rayon", "crossbeam-channel pool", "threadpool", "rusty_pool", "tokio"]), 3.0);
     let with_engine = move |work: fn(&Engine, core::ops::Range<usize>) -> u64| {
         move || {
-            let engine = Engine::builder().threads(workers).build().expect("an engine of threads");
+            // Room for every open job of every submitter.
+            let room = (2 * WINDOW * submitters) as u32;
+            let engine = Engine::builder().threads(workers).queue_capacity(room).build().expect("an engine of threads");
             let rate = rate(jobs, submitters, |numbers| work(&engine, numbers));
             close(engine);
             Ok(rate)
