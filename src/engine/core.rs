@@ -39,13 +39,12 @@ pub(crate) struct JobReference {
     pub(crate) generation: u32,
 }
 
-/// A reserved descriptor that is being filled. Dropping it frees the descriptor again.
+/// A reserved descriptor that is being filled. Dropping it frees the descriptor again; one that was published is forgotten.
 pub(crate) struct Draft<'a> {
     pub(super) core: &'a Core,
     pub(crate) index: DescriptorIndex,
     pub(crate) descriptor: &'a Descriptor,
     pub(super) reserved: DescriptorWord,
-    pub(super) published: bool,
 }
 
 impl Draft<'_> {
@@ -57,13 +56,11 @@ impl Draft<'_> {
 
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
-        if !self.published {
-            if let Some(slot) = self.core.local.slot(self.index) {
-                slot.discard();
-            }
-            job::abandon(&self.descriptor.word, self.reserved);
-            self.core.return_index(self.index);
+        if let Some(slot) = self.core.local.slot(self.index) {
+            slot.discard();
         }
+        job::abandon(&self.descriptor.word, self.reserved);
+        self.core.return_index(self.index);
     }
 }
 
@@ -120,6 +117,14 @@ impl PrivateRing {
         let cells = (0..u64::from(queue_capacity) * 2).map(|_| AtomicU64::new(0)).collect();
         Self { header: RingHeader::new(), cells }
     }
+}
+
+#[cold]
+fn not_listed(info: &'static KernelInfo) -> Error {
+    Error::invalid(format!(
+        "kernel {} is not known to the worker processes: list it in worker_entry and in Builder::kernels",
+        info.name()
+    ))
 }
 
 /// Shared by everything that belongs to one engine. A worker process has one of its own over the same segments.
@@ -229,15 +234,10 @@ impl Core {
     /// # Errors
     /// [`Error::InvalidArgument`] when worker processes were not told of the kernel, [`Error::Unsupported`] when the process
     /// knows too many.
+    #[inline]
     pub(crate) fn kernel_id(&self, info: &'static KernelInfo) -> Result<u32> {
         let id = info.id()?;
-        match self.listed.get() {
-            Some(listed) if !listed.contains(&id) => Err(Error::invalid(format!(
-                "kernel {} is not known to the worker processes: list it in worker_entry and in Builder::kernels",
-                info.name()
-            ))),
-            _ => Ok(id),
-        }
+        if self.listed.get().is_none_or(|listed| listed.contains(&id)) { Ok(id) } else { Err(not_listed(info)) }
     }
 
     /// Says which kernels worker processes know, once, before the first job.
@@ -270,11 +270,16 @@ impl Core {
     /// Whether the engine may be used by this process and takes jobs.
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
-        self.check_process()?;
-        match self.broken() {
-            _ if !self.is_open() => Err(Error::Closed),
-            Some(error) => Err(error),
-            None => Ok(()),
+        let is_usable = self.check_process().is_ok() && self.is_open() && self.broken.get().is_none();
+        if is_usable { Ok(()) } else { Err(self.why_not_open()) }
+    }
+
+    #[cold]
+    fn why_not_open(&self) -> Error {
+        match self.check_process() {
+            Err(forked) => forked,
+            Ok(()) if !self.is_open() => Error::Closed,
+            Ok(()) => self.broken().unwrap_or(Error::Closed),
         }
     }
 

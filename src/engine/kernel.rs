@@ -138,6 +138,7 @@ impl KernelInfo {
     }
 
     /// Index of this kernel in the process's registry, entering it at the first use.
+    #[inline]
     pub(crate) fn id(&'static self) -> Result<u32> {
         // Relaxed: the number is followed to the registry, whose cells synchronise themselves.
         match self.registered.load(Ordering::Relaxed) {
@@ -176,6 +177,7 @@ static REGISTRY: [OnceLock<&'static KernelInfo>; MAX_KERNELS] = [const { OnceLoc
 /// How many cells are taken; the lock serialises registration only.
 static REGISTERED: Mutex<usize> = Mutex::new(0);
 
+#[cold]
 fn register(info: &'static KernelInfo) -> Result<u32> {
     let mut count = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
     match info.registered.load(Ordering::Relaxed) {

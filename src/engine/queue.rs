@@ -1,5 +1,6 @@
 //! The way of a job into the queue and out of it: reserving a descriptor, waiting for one, publishing, taking.
 
+use core::mem::ManuallyDrop;
 use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::task::Waker;
@@ -44,18 +45,24 @@ impl Core {
             // left out from now on.
             if let Ok(reserved) = job::reserve(&descriptor.word, ParticipantSlot::ORIGIN, 0) {
                 fault::point(Point::F5_reserved);
-                return Some(Draft { core: self, index, descriptor, reserved, published: false });
+                return Some(Draft { core: self, index, descriptor, reserved });
             }
         }
         None
     }
 
     /// Takes a free descriptor, waiting for one as `on_full` says.
+    #[inline]
     pub(crate) fn reserve(&self, on_full: OnFull) -> Result<Draft<'_>> {
         self.check_open()?;
-        if let Some(draft) = self.try_reserve() {
-            return Ok(draft);
+        match self.try_reserve() {
+            Some(draft) => Ok(draft),
+            None => self.wait_for_room(on_full),
         }
+    }
+
+    #[cold]
+    fn wait_for_room(&self, on_full: OnFull) -> Result<Draft<'_>> {
         let full = || Error::QueueFull { capacity: self.config.queue_capacity };
         let deadline = match on_full {
             OnFull::Reject => return Err(full()),
@@ -136,13 +143,14 @@ impl Core {
     #[inline]
     pub(crate) fn publish_keeping(
         &self,
-        mut draft: Draft<'_>,
+        draft: Draft<'_>,
         priority: Priority,
     ) -> Result<JobReference, (Error, DescriptorWord)> {
+        // From here on nothing can fail before it is published.
+        let draft = ManuallyDrop::new(draft);
         let deadline = self.begin(&draft);
         fault::point(Point::F6_filled);
         let queued = job::publish(&draft.descriptor.word, draft.reserved);
-        draft.published = true;
         fault::point(Point::F7_queued);
         let reference = JobReference { index: draft.index, generation: queued.generation() };
         let closures = self.closure_ring(priority.ring()).filter(|_| call::kind_of(draft.descriptor) == kind::CLOSURE);
@@ -212,10 +220,10 @@ impl Core {
     }
 
     /// Publishes a job that is in no ring and counts as running, because others run parts of it.
-    pub(super) fn publish_running(&self, mut draft: Draft<'_>) {
+    pub(super) fn publish_running(&self, draft: Draft<'_>) {
+        let draft = ManuallyDrop::new(draft);
         let deadline = self.begin(&draft);
         job::publish_running(&draft.descriptor.word, draft.reserved);
-        draft.published = true;
         if let Some(deadline) = deadline {
             self.expect_deadline(deadline);
         }

@@ -21,34 +21,35 @@ pub struct Collector<'a> {
     references: References,
     /// Length in elements of the first batch, which the others are measured against.
     first_len: Option<usize>,
-    error: Option<Error>,
+    /// A batch of another engine was among them.
+    is_foreign: bool,
 }
 
 impl<'a> Collector<'a> {
+    #[inline]
     pub(crate) fn new(arena: &'a Arc<Arena>) -> Self {
-        Self { arena, references: References::new(), first_len: None, error: None }
+        Self { arena, references: References::new(), first_len: None, is_foreign: false }
     }
 
     pub(crate) fn owns(&self, arena: &Arc<Arena>) -> bool {
         Arc::ptr_eq(arena, self.arena)
     }
 
+    #[inline]
     fn add(&mut self, arena: &Arc<Arena>, reference: Option<(u64, u64)>, len: usize) {
         match reference {
             Some(reference) if self.owns(arena) => {
                 self.references.push(reference);
                 self.first_len.get_or_insert(len);
             }
-            _ => self.error = Some(Error::ForeignBatch),
+            _ => self.is_foreign = true,
         }
     }
 
     /// The references, and the length of the first batch if there is one.
-    pub(crate) fn finish(self) -> Result<(References, Option<usize>)> {
-        match self.error {
-            Some(error) => Err(error),
-            None => Ok((self.references, self.first_len)),
-        }
+    #[inline]
+    pub(crate) fn finish(&self) -> Result<(&References, Option<usize>)> {
+        if self.is_foreign { Err(Error::ForeignBatch) } else { Ok((&self.references, self.first_len)) }
     }
 }
 

@@ -115,7 +115,9 @@ impl Call<'_> {
 
     fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<(References, Option<usize>)> {
         self.core.check_open()?;
-        collect(self.core, batches)
+        let collector = collect(self.core, batches);
+        let (references, first_len) = collector.finish()?;
+        Ok((*references, first_len))
     }
 
     fn spread<P: Pod>(

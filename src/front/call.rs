@@ -14,7 +14,7 @@ use super::job::{Held, Job, Payload};
 use super::rows::{ManyJob, RowParams, Rows};
 use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
-use crate::engine::call::{self, Call as KernelCall, Param, References};
+use crate::engine::call::{self, Call as KernelCall, Param};
 use crate::engine::core::{Core, Draft};
 use crate::engine::execute::row_block_len;
 use crate::engine::kernel::Kernel;
@@ -107,6 +107,7 @@ impl<'e> Call<'e> {
     }
 
     /// Writes what the options say into a draft.
+    #[inline]
     fn stamp(&self, draft: &Draft<'_>) {
         let deadline = self.deadline_now();
         draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
@@ -159,7 +160,8 @@ impl<'e> Call<'e> {
             Ok(block) => block,
             Err(error) => return Err(Failed::new(error, batches)),
         };
-        self.hand_over(draft, Held { batches, _param: block }).map_err(|failed| failed.map(|held| held.batches))
+        self.hand_over(draft, Held { batches, _param: block.map(Box::new) })
+            .map_err(|failed| failed.map(|held| held.batches))
     }
 
     fn fill<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
@@ -169,7 +171,8 @@ impl<'e> Call<'e> {
         batches: &B,
         param: &K::Param,
     ) -> Result<Option<Batch<u8>>> {
-        let (references, _) = collect(self.core, |collector| batches.collect(collector))?;
+        let collector = collect(self.core, |collector| batches.collect(collector));
+        let (references, _) = collector.finish()?;
         let packed = self.pack(param)?;
         call::write(
             self.core,
@@ -273,7 +276,8 @@ impl<'e> Call<'e> {
         Q: RowParams<K::Param>,
     {
         let (rows, info) = (params.rows(), kernel.info());
-        let (references, _) = collect(self.core, |collector| batches.collect(collector))?;
+        let collector = collect(self.core, |collector| batches.collect(collector));
+        let (references, _) = collector.finish()?;
         let packed = Param::Inline(call::ParamBytes::zeroed(), info.param().size_bytes() as u32);
         let checked = KernelCall::resolve(&self.core.arena, info, references.as_slice(), packed)?;
         check_rows(&checked, rows)?;
@@ -293,13 +297,11 @@ impl<'e> Call<'e> {
 }
 
 /// Gathers the batches of a call.
-pub(crate) fn collect(
-    core: &Arc<Core>,
-    batches: impl FnOnce(&mut Collector<'_>),
-) -> Result<(References, Option<usize>)> {
+#[inline]
+pub(crate) fn collect<'c>(core: &'c Arc<Core>, batches: impl FnOnce(&mut Collector<'_>)) -> Collector<'c> {
     let mut collector = Collector::new(&core.arena);
     batches(&mut collector);
-    collector.finish()
+    collector
 }
 
 /// Every batch must have the same number of elements for each of the jobs.

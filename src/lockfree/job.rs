@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Who may change the word: in Reserved its owner; in Queued any claimer, the holder's cancel, and anybody setting a flag; in
-//! Running its owner and anybody setting a flag; in Done the holder of the job, or the finisher when the job was detached.
+//! Running its owner and anybody setting a flag; in Free whoever has the index from the free list; in Done the holder of the
+//! job, or the finisher when the job was detached.
 //! Where exactly one party may write, it stores; everywhere else the word changes by compare-and-swap only.
 
 use crate::fault::{self, Point};
@@ -60,20 +61,19 @@ fn load(word: &AtomicU64, ordering: Ordering) -> DescriptorWord {
     DescriptorWord::from_bits(word.load(ordering))
 }
 
-/// Free to Reserved: the caller may fill the descriptor now.
+/// Free to Reserved: the caller may fill the descriptor now. It has the index from the free list, which gives it to one at a time
+/// whatever the words say, and nobody else changes a word that is Free; so a store suffices.
 #[inline]
 pub(crate) fn reserve(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16) -> Result<DescriptorWord, BadState> {
-    let current = load(word, Ordering::Relaxed);
+    // Acquire (A5): pairs with R5, so that what this reservation writes comes after the last holder's reads.
+    let current = load(word, Ordering::Acquire);
     if !current.is(State::Free) {
         return Err(BadState(current));
     }
     let reserved = current.next_reservation(owner, incarnation);
-    // Acquire (A5): pairs with R5, so that what this reservation writes comes after the last holder's reads. If another
-    // participant reserved it first, the exchange fails and nothing was touched.
-    match word.compare_exchange(current.bits(), reserved.bits(), Ordering::Acquire, Ordering::Relaxed) {
-        Ok(_) => Ok(reserved),
-        Err(found) => Err(BadState(DescriptorWord::from_bits(found))),
-    }
+    // Relaxed: only this thread looks at it before `publish` or `abandon`.
+    word.store(reserved.bits(), Ordering::Relaxed);
+    Ok(reserved)
 }
 
 /// Reserved to Queued: any worker may claim the job from here on.

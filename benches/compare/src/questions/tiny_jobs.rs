@@ -1,7 +1,8 @@
 //! A million tiny jobs, every result read: one by one, and all at once.
 //!
-//! A rival's job puts its result into one channel that is shared by all jobs, which is the cheapest way that its users have;
-//! ours gives each job a handle. No submitter has more than a window of unread jobs.
+//! One by one is asked twice: with a handle for each job, by which its own result is had, as ours always gives one; and with results
+//! in any order, for which the rivals' jobs send into one channel, the cheapest way that their users have. No submitter has more
+//! than a window of unread jobs.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ pub fn ask(effort: Effort) -> Result<Vec<Measured>, String> {
     let jobs = effort.pick(1_000_000, 4_000);
     let mut measured = Vec::new();
     for (workers, submitters) in [(1, 1), (2, 1), (2, 4)] {
-        measured.push(effort.run(one_by_one(jobs, workers, submitters))?);
+        measured.push(effort.run(by_handle(jobs, workers, submitters))?);
+        measured.push(effort.run(in_any_order(jobs, workers, submitters))?);
     }
     for workers in [1, 2] {
         measured.push(effort.run(at_once(jobs, workers))?);
@@ -54,14 +56,13 @@ fn rate(jobs: usize, submitters: usize, submit_and_read: impl Fn(core::ops::Rang
     (share * submitters) as f64 / 1e6 / seconds
 }
 
-fn one_by_one(jobs: usize, workers: usize, submitters: usize) -> Table<'static> {
-    let title = format!(
-        "{jobs} tiny jobs one by one, {}, {}, windows of {WINDOW}",
-        counted(workers, "worker"),
-        counted(submitters, "submitter")
-    );
+/// What the rivals of one by one are called.
+const POOLS: &[&str] = &["rayon", "crossbeam-channel pool", "threadpool", "rusty_pool", "tokio"];
+
+fn one_by_one(how: &str, jobs: usize, workers: usize, submitters: usize, times: f64) -> Table<'static> {
+    let (at, from) = (counted(workers, "worker"), counted(submitters, "submitter"));
+    let title = format!("{jobs} tiny jobs one by one, {how}, {at}, {from}, windows of {WINDOW}");
     let mut table = Table::new(title, "M jobs/s", Better::Higher);
-    let three_times = || (With::BestOf(&["rayon", "crossbeam-channel pool", "threadpool", "rusty_pool", "tokio"]), 3.0);
     let with_engine = move |work: fn(&Engine, core::ops::Range<usize>) -> u64| {
         move || {
             // Room for every open job of every submitter.
@@ -72,10 +73,92 @@ fn one_by_one(jobs: usize, workers: usize, submitters: usize) -> Table<'static> 
             Ok(rate)
         }
     };
-    let (with, bound) = three_times();
-    table.ours("submit", with_engine(submit_kernels)).goal(with, bound);
-    let (with, bound) = three_times();
-    table.ours("run closures", with_engine(run_closures)).goal(with, bound);
+    table.ours("submit", with_engine(submit_kernels)).goal(With::BestOf(POOLS), times);
+    table.ours("run closures", with_engine(run_closures)).goal(With::BestOf(POOLS), times);
+    table
+}
+
+fn by_handle(jobs: usize, workers: usize, submitters: usize) -> Table<'static> {
+    let mut table = one_by_one("a handle for each", jobs, workers, submitters, 3.0);
+    table.rival("rayon spawn, a channel for each", move || {
+        let pool = rayon_pool(workers, None);
+        let spawn = |number| {
+            let (job, handle) = one_shot(number);
+            pool.spawn(job);
+            handle
+        };
+        with_handles(jobs, submitters, spawn, recv)
+    });
+    table.rival("threadpool, a channel for each", move || {
+        let pool = threadpool::ThreadPool::new(workers);
+        let spawn = |number| {
+            let (job, handle) = one_shot(number);
+            pool.execute(job);
+            handle
+        };
+        with_handles(jobs, submitters, spawn, recv)
+    });
+    table.rival("rusty_pool evaluate", move || {
+        let pool = rusty_pool::ThreadPool::new(workers, workers, Duration::from_secs(60));
+        let spawn = |number| pool.evaluate(move || number + 1);
+        let sample = with_handles(jobs, submitters, spawn, |handle| handle.await_complete());
+        pool.shutdown_join();
+        sample
+    });
+    table.rival("tokio spawn_blocking", move || {
+        let runtime = tokio_runtime(workers, None);
+        let spawn = |number| runtime.spawn_blocking(move || number + 1);
+        with_handles(jobs, submitters, spawn, |handle| runtime.block_on(handle).expect("it does not panic"))
+    });
+    table.rival("crossbeam-channel pool of boxed closures, a channel for each", move || {
+        let (queue, queued) = crossbeam_channel::bounded::<BoxedJob>(WINDOW);
+        with_workers(
+            workers,
+            move || queued.iter().for_each(|job| job()),
+            move || {
+                let spawn = |number| {
+                    let (job, handle) = one_shot(number);
+                    queue.send(Box::new(job)).expect("workers");
+                    handle
+                };
+                with_handles(jobs, submitters, spawn, recv)
+            },
+        )
+    });
+    table
+}
+
+/// Sends its result through a channel of its own.
+fn one_shot(number: u64) -> (impl FnOnce() + Send + 'static, crossbeam_channel::Receiver<u64>) {
+    let (reply, replied) = crossbeam_channel::bounded(1);
+    (move || reply.send(number + 1).expect("the submitter waits"), replied)
+}
+
+fn recv(handle: crossbeam_channel::Receiver<u64>) -> u64 {
+    handle.recv().expect("a result")
+}
+
+/// Each submitter reads by the handles of its jobs, the oldest first.
+fn with_handles<H>(
+    jobs: usize,
+    submitters: usize,
+    spawn: impl Fn(u64) -> H + Sync,
+    read: impl Fn(H) -> u64 + Sync,
+) -> Sample {
+    Ok(rate(jobs, submitters, |numbers| {
+        let mut handles: Vec<Option<H>> = (0..WINDOW).map(|_| None).collect();
+        let mut sum = 0;
+        for (sent, number) in numbers.enumerate() {
+            let handle = &mut handles[sent % WINDOW];
+            sum += handle.take().map_or(0, &read);
+            *handle = Some(spawn(number as u64));
+        }
+        sum + handles.into_iter().flatten().map(&read).sum::<u64>()
+    }))
+}
+
+fn in_any_order(jobs: usize, workers: usize, submitters: usize) -> Table<'static> {
+    let mut table = one_by_one("results in any order", jobs, workers, submitters, 1.0);
     table.rival("rayon spawn", move || {
         let pool = rayon_pool(workers, None);
         through_a_channel(jobs, submitters, |job| pool.spawn(move || job.run()))
