@@ -10,13 +10,21 @@ kernel! {
     /// One addition.
     pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
 
+    /// Nothing.
+    pub fn untouched(y: &mut [u64]) { let _ = y; }
+
+    /// About so many tenths of a millisecond of computing, one at least.
+    pub fn computing(y: &mut [u64], p: &u64) {
+        y[0] = (0..(*p).max(1)).fold(0, |sum, _| sum ^ crate::work::compute()) | 1;
+    }
+
     /// y[i] = 2 y[i] + 1, in place
     pub fn double(y: &mut [f64]) { crate::work::double(y); }
 }
 
 /// What every worker process of this program knows.
 pub fn known() -> Vec<&'static KernelInfo> {
-    kernels![tiny, double].to_vec()
+    kernels![tiny, double, untouched, computing].to_vec()
 }
 
 /// An engine of one worker thread, in its place.

@@ -31,6 +31,12 @@ impl Pair {
         }
     }
 
+    /// Both on one core.
+    pub fn same() -> Self {
+        let core = allowed()[0];
+        Self { caller: core, worker: core }
+    }
+
     /// Runs `body` with the calling thread in its place, and lets the thread go everywhere again afterwards.
     pub fn with_caller<R>(self, body: impl FnOnce() -> R) -> R {
         let everywhere = allowed();

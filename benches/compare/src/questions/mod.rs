@@ -2,7 +2,10 @@
 
 use crate::measure::{Measured, Table};
 
+pub mod event_loop;
+pub mod growth;
 pub mod hand_over;
+pub mod limits;
 pub mod round_trip;
 pub mod tiny_jobs;
 
@@ -31,7 +34,10 @@ pub struct Question {
 }
 
 pub const ALL: &[Question] = &[
+    Question { key: "limits", title: "What the machine gives", ask: limits::ask },
     Question { key: "hand_over", title: "A batch there and back", ask: hand_over::ask },
     Question { key: "round_trip", title: "Round trip of one tiny job", ask: round_trip::ask },
     Question { key: "tiny_jobs", title: "A million tiny jobs", ask: tiny_jobs::ask },
+    Question { key: "event_loop", title: "An event loop beside the work", ask: event_loop::ask },
+    Question { key: "growth", title: "Cost as it grows", ask: growth::ask },
 ];
