@@ -97,6 +97,12 @@ fn overlap((first, first_len): (u64, u64), (second, second_len): (u64, u64)) -> 
 }
 
 impl Call {
+    /// A call whose batches are yet to be found.
+    #[inline]
+    pub(crate) fn unresolved(info: &'static KernelInfo, param: Param) -> Self {
+        Self { info, slices: [RawSlice::EMPTY; MAX_BATCHES], count: 0, param, param_block: RawSlice::EMPTY }
+    }
+
     /// Finds the batches of a call, checking counts and element sizes against the kernel's signature.
     ///
     /// # Errors
@@ -107,31 +113,38 @@ impl Call {
         references: &[(u64, u64)],
         param: Param,
     ) -> Result<Self> {
-        Self::resolve_with(arena, info, references.len(), |at| references[at], param)
+        let mut call = Self::unresolved(info, param);
+        call.resolve_batches(arena, references.len(), |at| references[at])?;
+        Ok(call)
     }
 
-    // Inlined: a call is a few hundred bytes, and this way it is built where it is used.
-    #[inline(always)]
-    fn resolve_with(
-        arena: &Arena,
-        info: &'static KernelInfo,
-        count: usize,
-        reference: impl Fn(usize) -> (u64, u64),
-        param: Param,
-    ) -> Result<Self> {
-        let wanted = info.inputs().len() + info.outputs().len();
+    // In place: a call is a few hundred bytes, and small ones are resolved millions of times a second.
+    #[inline]
+    fn resolve_batches(&mut self, arena: &Arena, count: usize, reference: impl Fn(usize) -> (u64, u64)) -> Result<()> {
+        let wanted = self.info.inputs().len() + self.info.outputs().len();
         if count != wanted || wanted > MAX_BATCHES {
             return Err(corrupt("number of batches", wanted as u64, count as u64));
         }
-        let mut slices = [RawSlice::EMPTY; MAX_BATCHES];
-        let mut named = [(0, 0); MAX_BATCHES];
-        for (at, (slice, layout)) in slices.iter_mut().zip(info.inputs().iter().chain(info.outputs())).enumerate() {
+        self.count = count;
+        if count <= INLINE_BATCHES {
+            self.resolve_named::<INLINE_BATCHES>(arena, reference)
+        } else {
+            self.resolve_named::<MAX_BATCHES>(arena, reference)
+        }
+    }
+
+    /// As above, with room for the handles of `N` batches, which are at least as many as the call has.
+    #[inline]
+    fn resolve_named<const N: usize>(&mut self, arena: &Arena, reference: impl Fn(usize) -> (u64, u64)) -> Result<()> {
+        let (inputs, outputs) = (self.info.inputs(), self.info.outputs());
+        let mut named = [(0, 0); N];
+        for (at, (slice, layout)) in self.slices.iter_mut().zip(inputs.iter().chain(outputs)).take(N).enumerate() {
             let (handle, len) = reference(at);
             let size = layout.size_bytes().max(1) as u64;
-            if !len.is_multiple_of(size) {
+            if layout.elements_in(len) * size != len {
                 return Err(corrupt("length of a batch", size, len));
             }
-            let access = if at < info.inputs().len() { Access::Read } else { Access::Write };
+            let access = if at < inputs.len() { Access::Read } else { Access::Write };
             *slice = RawSlice::new(arena.resolve_for(handle, len, access)?, len as usize);
             // By handle: a worker process sees inputs and outputs at different addresses.
             if access == Access::Write && named[..at].iter().any(|other| overlap(*other, (handle, len))) {
@@ -139,21 +152,22 @@ impl Call {
             }
             named[at] = (handle, len);
         }
-        let (param_len, param_block) = match param {
-            Param::Inline(_, len) => (len, RawSlice::EMPTY),
+        let param_len = match self.param {
+            Param::Inline(_, len) => len,
             Param::Block { handle, len } => {
-                let block = RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize);
-                let outputs = &named[info.inputs().len()..wanted];
+                self.param_block = RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize);
+                let outputs = &named[inputs.len()..self.count];
                 if outputs.iter().any(|output| overlap(*output, (handle, u64::from(len)))) {
                     return Err(corrupt("an output that overlaps the parameter", 0, handle));
                 }
-                (len, block)
+                len
             }
         };
-        if param_len as usize != info.param().size_bytes() {
-            return Err(corrupt("length of the parameter", info.param().size_bytes() as u64, u64::from(param_len)));
+        if param_len as usize != self.info.param().size_bytes() {
+            let expected = self.info.param().size_bytes() as u64;
+            return Err(corrupt("length of the parameter", expected, u64::from(param_len)));
         }
-        Ok(Self { info, slices, count, param, param_block })
+        Ok(())
     }
 
     /// The batches: inputs, then outputs.
@@ -175,6 +189,21 @@ impl Call {
         match &self.param {
             Param::Inline(bytes, len) => RawSlice::new(NonNull::from(&bytes.0).cast(), *len as usize),
             Param::Block { .. } => self.param_block,
+        }
+    }
+
+    /// Elements of the first output, or of the first input when there is no output.
+    #[inline]
+    pub(crate) fn first_len(&self) -> usize {
+        let (inputs, outputs) = (self.info.inputs(), self.info.outputs());
+        let (at, layout) = match outputs.first() {
+            Some(layout) => (inputs.len(), Some(layout)),
+            None => (0, inputs.first()),
+        };
+        match (self.slices().get(at), layout) {
+            // No more than the length in bytes, which is a `usize`.
+            (Some(slice), Some(layout)) => layout.elements_in(slice.len_bytes() as u64) as usize,
+            _ => 0,
         }
     }
 
@@ -295,20 +324,28 @@ pub(crate) fn param_of(descriptor: &Descriptor) -> Param {
     Param::Inline(ParamBytes(bytes), len)
 }
 
-/// Reads a call back from a claimed descriptor: every field once, then checked.
+/// The call of a claimed descriptor, its batches not yet found.
+///
+/// # Errors
+/// [`Error::Corrupt`] for a kernel that no submitter names.
+#[inline]
+pub(crate) fn begin(core: &Core, descriptor: &Descriptor) -> Result<Call> {
+    let kernel = descriptor.kernel.load(Ordering::Relaxed);
+    let info = core.kernel(kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(kernel)))?;
+    Ok(Call::unresolved(info, param_of(descriptor)))
+}
+
+/// Finds the batches of the call that was begun from this descriptor: every field is read once, then checked.
 ///
 /// # Errors
 /// [`Error::Corrupt`] for whatever no submitter writes.
-#[inline(always)]
-pub(crate) fn read(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Call> {
-    let kernel = descriptor.kernel.load(Ordering::Relaxed);
-    let info = core.kernel(kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(kernel)))?;
+#[inline]
+pub(crate) fn resolve(call: &mut Call, core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<()> {
     let count = (descriptor.shape.load(Ordering::Relaxed) >> 8 & 0xFF) as usize;
-    let reference = |at| match place(core, index, descriptor, at) {
+    call.resolve_batches(&core.arena, count, |at| match place(core, index, descriptor, at) {
         Some(place) => (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed)),
         None => (0, 0),
-    };
-    Call::resolve_with(&core.arena, info, count, reference, param_of(descriptor))
+    })
 }
 
 #[cfg(test)]

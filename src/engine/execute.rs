@@ -112,7 +112,8 @@ fn run(
             None => Err(Trouble::Corrupt),
         },
         kind::WHOLE => {
-            let call = call::read(core, index, descriptor).map_err(unresolved)?;
+            let mut call = call::begin(core, descriptor).map_err(unresolved)?;
+            call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
             let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
             let lens = whole(&call, u32::from(who.get()), signals)?;
             // The bit may be left from a worker that died before it finished the job.
@@ -129,6 +130,7 @@ fn run(
 
 /// Why a call cannot be resolved: its descriptor is damaged, or this process cannot map a file that the call names, because it was
 /// cut short meanwhile or the system refuses.
+#[cold]
 fn unresolved(error: Error) -> Trouble {
     match error {
         Error::Corrupt { .. } => Trouble::Corrupt,
@@ -276,7 +278,8 @@ fn share_job(
     let (header, _) = core.arena.fan_out(handle, 0).map_err(corrupt)?;
     let (header, ranges) = core.arena.fan_out(handle, header.shares.load(Ordering::Relaxed)).map_err(corrupt)?;
     let plan = Plan::read(header).map_err(corrupt)?;
-    let call = call::read(core, index, descriptor).map_err(unresolved)?;
+    let mut call = call::begin(core, descriptor).map_err(unresolved)?;
+    call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
     share.run(header, ranges, descriptor.share.load(Ordering::Relaxed))?;
@@ -292,7 +295,8 @@ fn rows_job(
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
 ) -> Result<(), Trouble> {
-    let call = call::read(core, index, descriptor).map_err(unresolved)?;
+    let mut call = call::begin(core, descriptor).map_err(unresolved)?;
+    call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
     let rows = usize::try_from(descriptor.fan_out.load(Ordering::Relaxed)).map_err(|_| Trouble::Corrupt)?;
     // A job of rows carries the handles of its parameters and statuses where others carry parameters.
     let [params, statuses, ..] = &descriptor.param;

@@ -29,6 +29,14 @@ impl ElementLayout {
     pub const fn size_bytes(self) -> usize {
         self.size as usize
     }
+
+    /// Whole elements in so many bytes; elements without bytes count as bytes. Most sizes are powers of two, and a division would take
+    /// longer than the rest of a small job's checks.
+    #[inline]
+    pub(crate) fn elements_in(self, len_bytes: u64) -> u64 {
+        let size = u64::from(self.size).max(1);
+        if size.is_power_of_two() { len_bytes >> size.trailing_zeros() } else { len_bytes / size }
+    }
 }
 
 /// Why a kernel did not succeed: what it returned as its error, as text.

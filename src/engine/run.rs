@@ -62,12 +62,8 @@ fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, P
 pub(crate) fn whole(call: &Call, worker: u32, signals: StopSignals<'_>) -> Result<[usize; MAX_OUTPUTS], Trouble> {
     let info = call.info;
     let (inputs, outputs) = call.slices().split_at(info.inputs().len());
-    let (first, size) = match outputs.first() {
-        Some(output) => (Some(output), call.element_size(inputs.len())),
-        None => (inputs.first(), call.element_size(0)),
-    };
     let mut context = Context::new(worker, signals);
-    context.place(0, 0..first.map_or(0, |slice| slice.len_bytes() / size), 0);
+    context.place(0, 0..call.first_len(), 0);
     // SAFETY: the slices were resolved against the mapping and belong to this call alone (law 1); `call`, and with it an
     // inline parameter, outlives the frame.
     let mut frame = unsafe { Frame::new(inputs, outputs, call.param(), &mut context) };
