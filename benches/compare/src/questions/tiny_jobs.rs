@@ -12,7 +12,9 @@ use workring::{Batch, Engine, Held, Job, Returns};
 
 use super::Effort;
 use crate::measure::{Better, Measured, Sample, Table, With};
-use crate::ours::{self, close};
+use crate::ours::{self, close, one_process};
+use crate::place::Pair;
+use crate::rivals::iceoryx;
 use crate::rivals::threads::{rayon_pool, tokio_runtime};
 
 /// Unread jobs of a submitter.
@@ -24,6 +26,9 @@ pub fn ask(effort: Effort) -> Result<Vec<Measured>, String> {
     for (workers, submitters) in [(1, 1), (2, 1), (2, 4)] {
         measured.push(effort.run(by_handle(jobs, workers, submitters))?);
         measured.push(effort.run(in_any_order(jobs, workers, submitters))?);
+    }
+    if let Some(pair) = Pair::split() {
+        measured.push(effort.run(to_a_process(jobs, pair))?);
     }
     for workers in [1, 2] {
         measured.push(effort.run(at_once(jobs, workers))?);
@@ -73,7 +78,9 @@ fn one_by_one(how: &str, jobs: usize, workers: usize, submitters: usize, times: 
             Ok(rate)
         }
     };
-    table.ours("submit", with_engine(submit_kernels)).goal(With::BestOf(POOLS), times);
+    table
+        .ours("submit", with_engine(|engine, numbers| submit_kernels(engine, numbers, WINDOW)))
+        .goal(With::BestOf(POOLS), times);
     table.ours("run closures", with_engine(run_closures)).goal(With::BestOf(POOLS), times);
     table
 }
@@ -214,6 +221,23 @@ fn in_any_order(jobs: usize, workers: usize, submitters: usize) -> Table<'static
     table
 }
 
+/// Jobs under way to another process at a time.
+const PROCESS_WINDOW: usize = 512;
+
+fn to_a_process(jobs: usize, pair: Pair) -> Table<'static> {
+    let title = format!("{jobs} tiny jobs one by one to a process, {PROCESS_WINDOW} open at a time");
+    let mut table = Table::new(title, "M jobs/s", Better::Higher);
+    table.ours("submit", move || {
+        let engine = one_process(Engine::builder(), pair);
+        let rate = pair.with_caller(|| rate(jobs, 1, |numbers| submit_kernels(&engine, numbers, PROCESS_WINDOW)));
+        close(engine);
+        Ok(rate)
+    });
+    table.goal(With::BestOf(&["iceoryx2"]), 5.0);
+    table.rival("iceoryx2 publish-subscribe, polling", move || iceoryx::many(pair, jobs, PROCESS_WINDOW));
+    table
+}
+
 type BoxedJob = Box<dyn FnOnce() + Send>;
 
 /// One addition, whose result goes into a channel.
@@ -254,19 +278,19 @@ fn with_workers(count: usize, work: impl Fn() + Clone + Send + 'static, submit: 
     sample
 }
 
-fn submit_kernels(engine: &Engine, numbers: core::ops::Range<usize>) -> u64 {
+fn submit_kernels(engine: &Engine, numbers: core::ops::Range<usize>, window: usize) -> u64 {
     let submit = |batch, number: usize| {
         engine.submit(ours::tiny, batch, number as u64).expect("the queue is longer than the window")
     };
-    let mut handles: Vec<Option<Job<Held<Batch<u64>>>>> = (0..WINDOW).map(|_| None).collect();
+    let mut handles: Vec<Option<Job<Held<Batch<u64>>>>> = (0..window).map(|_| None).collect();
     let mut sum = 0;
     for (sent, number) in numbers.enumerate() {
-        let handle = &mut handles[sent % WINDOW];
+        let handle = &mut handles[sent % window];
         let batch = match handle.take() {
             Some(job) => job.wait().expect("tiny cannot fail"),
             None => engine.batch::<u64>(1).expect("a small batch"),
         };
-        if sent >= WINDOW {
+        if sent >= window {
             sum += batch[0];
         }
         *handle = Some(submit(batch, number));

@@ -1,6 +1,7 @@
 //! iceoryx2: publish-subscribe in shared memory, by polling and by events; request-response by polling.
 
 use core::hint::spin_loop;
+use std::time::Instant;
 
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
@@ -102,6 +103,63 @@ fn try_round_trip(pair: Pair, pace: Pace, by_event: bool) -> Made<f64> {
     Ok(nanoseconds)
 }
 
+/// Millions of numbers a second there and back, so many of them under way at a time, by polling.
+pub fn many(pair: Pair, jobs: usize, window: usize) -> Sample {
+    try_many(pair, jobs, window).map_err(|error| error.to_string())
+}
+
+/// A service whose buffers hold a window; nothing is dropped.
+fn wide(
+    node: &Node<ipc::Service>,
+    name: &str,
+    window: usize,
+) -> Made<iceoryx2::service::port_factory::publish_subscribe::PortFactory<ipc::Service, u64, ()>> {
+    let service = node.service_builder(&ServiceName::new(name)?).publish_subscribe::<u64>();
+    Ok(service.subscriber_max_buffer_size(window).enable_safe_overflow(false).history_size(0).open_or_create()?)
+}
+
+fn try_many(pair: Pair, jobs: usize, window: usize) -> Made<f64> {
+    let name = format!("workring-compare-many-{}", std::process::id());
+    let node = NodeBuilder::new().create::<ipc::Service>()?;
+    let there = wide(&node, &format!("{name}-there"), window)?.publisher_builder().create()?;
+    let back = wide(&node, &format!("{name}-back"), window)?.subscriber_builder().create()?;
+    let peer = Peer::start("iceoryx", pair, &[&name, "many", &window.to_string()]);
+    let rate = pair.with_caller(|| {
+        let (mut sent, mut read, mut sum) = (0u64, 0u64, 0u64);
+        let start = Instant::now();
+        while read < jobs as u64 {
+            while sent < jobs as u64 && sent - read < window as u64 {
+                there.loan_uninit()?.write_payload(sent).send()?;
+                sent += 1;
+            }
+            while let Some(sample) = back.receive()? {
+                sum += *sample;
+                read += 1;
+            }
+        }
+        let rate = jobs as f64 / 1e6 / start.elapsed().as_secs_f64();
+        assert_eq!(sum, (1..=jobs as u64).sum::<u64>(), "every number came back once");
+        Made::Ok(rate)
+    })?;
+    there.loan_uninit()?.write_payload(STOP).send()?;
+    peer.join();
+    Ok(rate)
+}
+
+fn play_many(name: &str, window: usize) -> Done {
+    let node = NodeBuilder::new().create::<ipc::Service>()?;
+    let there = wide(&node, &format!("{name}-there"), window)?.subscriber_builder().create()?;
+    let back = wide(&node, &format!("{name}-back"), window)?.publisher_builder().create()?;
+    peer::is_ready();
+    loop {
+        match there.receive()?.map(|sample| *sample) {
+            Some(STOP) => return Ok(()),
+            Some(number) => drop(back.loan_uninit()?.write_payload(number + 1).send()?),
+            None => spin_loop(),
+        }
+    }
+}
+
 /// Microseconds for a batch there and back: a loan that counts as filled but for its ends, and an answer in another loan.
 pub fn hand_over(pair: Pair, len: usize, turns: usize, by_event: bool) -> Sample {
     try_hand_over(pair, len, turns, by_event).map_err(|error| error.to_string())
@@ -167,6 +225,9 @@ fn play_slices(name: &str, by_event: bool, len: usize) -> Done {
 
 /// The other process.
 pub fn play(arguments: &[String]) -> Done {
+    if let (true, Some(window)) = (arguments[1] == "many", arguments.get(2)) {
+        return play_many(&arguments[0], window.parse()?);
+    }
     if let Some(len) = arguments.get(2) {
         return play_slices(&arguments[0], arguments[1] == "event", len.parse()?);
     }
