@@ -3,6 +3,7 @@
 //! Prints a table for each question, and writes one JSON file with every sample and a picture for each question.
 
 mod bare;
+mod kernels;
 mod machine;
 mod measure;
 mod ours;
@@ -90,8 +91,11 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
         answers.push(answer);
     }
     let (met, missed) = report::verdicts(&answers);
-    println!("{met} goals met, {} missed", missed.len());
-    for (table, case, comparison) in &missed {
+    match effort.is_quick {
+        true => println!("goals are not judged in a quick run"),
+        false => println!("{met} goals met, {} missed", missed.len()),
+    }
+    for (table, case, comparison) in missed.iter().filter(|_| !effort.is_quick) {
         let ratio = Figure(comparison.ratio.median);
         println!("- {}: {}: {ratio}x of {}, not {}", table.title, case.name, comparison.with, comparison.bound);
     }

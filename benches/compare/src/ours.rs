@@ -24,7 +24,7 @@ kernel! {
 
 /// What every worker process of this program knows.
 pub fn known() -> Vec<&'static KernelInfo> {
-    kernels![tiny, double, untouched, computing].to_vec()
+    [kernels![tiny, double, untouched, computing].to_vec(), crate::kernels::known()].concat()
 }
 
 /// An engine of one worker thread, in its place.

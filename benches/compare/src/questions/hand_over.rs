@@ -11,6 +11,7 @@ use super::Effort;
 use crate::measure::{Better, Measured, Sample, Table, With};
 use crate::ours::{self, close, one_process, one_thread};
 use crate::place::Pair;
+use crate::rivals::scripts::{self, Ask, Script};
 use crate::rivals::threads::rayon_pool;
 use crate::rivals::{iceoryx, ipc, sockets};
 use crate::work::{self, check, double, microseconds_each};
@@ -24,8 +25,8 @@ pub fn ask(effort: Effort) -> Result<Vec<Measured>, String> {
     };
     let mut measured = Vec::new();
     for &(bytes, size, turns) in sizes {
-        measured.push(effort.run(to_a_thread(pair, bytes / 8, size, turns))?);
-        measured.push(effort.run(to_a_process(pair, bytes / 8, size, turns))?);
+        measured.push(effort.run(to_a_thread(effort, pair, bytes / 8, size, turns))?);
+        measured.push(effort.run(to_a_process(effort, pair, bytes / 8, size, turns))?);
     }
     Ok(measured)
 }
@@ -58,7 +59,7 @@ fn engine(engine: Engine, pair: Pair, len: usize, turns: usize) -> Sample {
     Ok(sample)
 }
 
-fn to_a_thread(pair: Pair, len: usize, size: &str, turns: usize) -> Table<'static> {
+fn to_a_thread(effort: Effort, pair: Pair, len: usize, size: &str, turns: usize) -> Table<'static> {
     let mut table = Table::new(format!("{size} to a thread and back"), "us", Better::Lower);
     table.limit(FLOOR, move || Ok(kernel_alone(pair, len, turns))).is_floor();
     let moved = "crossbeam-channel, the Vec is moved";
@@ -74,7 +75,42 @@ fn to_a_thread(pair: Pair, len: usize, size: &str, turns: usize) -> Table<'stati
         let mut values = vec![0.0; len];
         Ok(pair.with_caller(|| microseconds_each(turns, &mut values, |values| pool.install(|| double(values)))))
     });
+    add_scripts(&mut table, effort, pair, (len, turns), THREAD_SCRIPTS);
     table
+}
+
+/// Interpreters and their pools.
+const THREAD_SCRIPTS: &[(&str, Script)] = &[
+    ("Node worker_threads, cloned", scripts::NODE_CLONE),
+    ("Node worker_threads, transferred", scripts::NODE_TRANSFER),
+    ("Node worker_threads, SharedArrayBuffer", scripts::NODE_SHARED),
+    ("Piscina, transferred", scripts::PISCINA_TRANSFER),
+    ("Piscina, SharedArrayBuffer", scripts::PISCINA_SHARED),
+    ("workerpool thread, transferred", scripts::WORKERPOOL_THREAD),
+];
+
+const PROCESS_SCRIPTS: &[(&str, Script)] = &[
+    ("Node fork", scripts::NODE_FORK),
+    ("workerpool process", scripts::WORKERPOOL_PROCESS),
+    ("Python Pool, pickle", scripts::PYTHON_POOL),
+    ("Python shared_memory", scripts::PYTHON_SHARED),
+];
+
+/// Copies of a GiB would take minutes: only those who share memory hand one over.
+fn add_scripts(
+    table: &mut Table<'_>,
+    effort: Effort,
+    pair: Pair,
+    (len, turns): (usize, usize),
+    all: &[(&'static str, Script)],
+) {
+    for (name, script) in scripts::of_run(effort.is_quick, all) {
+        if len * size_of::<f64>() < 1 << 30 || script.shares_memory() {
+            table.rival(name, move || {
+                scripts::sample(script, Ask::HandOver { len, turns }, Some(pair), effort.is_quick)
+            });
+        }
+    }
 }
 
 /// The arena: the batch, and a little.
@@ -107,17 +143,18 @@ fn crossbeam(pair: Pair, len: usize, turns: usize, hand: fn(Vec<f64>) -> Vec<f64
     })
 }
 
-fn to_a_process(pair: Pair, len: usize, size: &str, turns: usize) -> Table<'static> {
+fn to_a_process(effort: Effort, pair: Pair, len: usize, size: &str, turns: usize) -> Table<'static> {
     let mut table = Table::new(format!("{size} to a process and back"), "us", Better::Lower);
     table.limit(FLOOR, move || Ok(kernel_alone(pair, len, turns))).is_floor();
     table.ours("engine", move || engine(one_process(Engine::builder().capacity(room(len)), pair), pair, len, turns));
     table.goal(With::BestOf(&["iceoryx2"]), 1.0);
     if len == 1 << 23 {
-        table.goal(With::BestOf(&["ipc-channel", "Unix socket"]), 0.2);
+        table.goal(With::BestOf(&["ipc-channel", "Unix socket", "Node fork", "Python Pool"]), 0.2);
     }
     table.rival("iceoryx2, loan and publish, polling", move || iceoryx::hand_over(pair, len, turns, false));
     table.rival("iceoryx2, loan and publish, events", move || iceoryx::hand_over(pair, len, turns, true));
     table.rival("ipc-channel, bytes", move || ipc::hand_over(pair, len, turns));
     table.rival("Unix socket", move || sockets::hand_over(pair, len, turns));
+    add_scripts(&mut table, effort, pair, (len, turns), PROCESS_SCRIPTS);
     table
 }

@@ -5,8 +5,11 @@ use crate::measure::{Measured, Table};
 pub mod event_loop;
 pub mod growth;
 pub mod hand_over;
+pub mod kernels;
 pub mod limits;
+pub mod memory;
 pub mod round_trip;
+pub mod start;
 pub mod tiny_jobs;
 
 /// How much is measured.
@@ -38,6 +41,9 @@ pub const ALL: &[Question] = &[
     Question { key: "hand_over", title: "A batch there and back", ask: hand_over::ask },
     Question { key: "round_trip", title: "Round trip of one tiny job", ask: round_trip::ask },
     Question { key: "tiny_jobs", title: "A million tiny jobs", ask: tiny_jobs::ask },
+    Question { key: "kernels", title: "Kernels over large arrays", ask: kernels::ask },
     Question { key: "event_loop", title: "An event loop beside the work", ask: event_loop::ask },
+    Question { key: "start", title: "From nothing to the first result", ask: start::ask },
+    Question { key: "memory", title: "Page faults and memory of a steady state", ask: memory::ask },
     Question { key: "growth", title: "Cost as it grows", ask: growth::ask },
 ];

@@ -10,6 +10,7 @@ use crate::measure::{Better, Measured, Sample, Table, With};
 use crate::ours::{self, close, one_process, one_thread};
 use crate::pace::Pace;
 use crate::place::Pair;
+use crate::rivals::scripts::{self, Ask, Script};
 use crate::rivals::{iceoryx, ipc, sockets, threads};
 
 pub fn ask(effort: Effort) -> Result<Vec<Measured>, String> {
@@ -18,10 +19,29 @@ pub fn ask(effort: Effort) -> Result<Vec<Measured>, String> {
     // Nobody polls for a millisecond, but those who poll for ever.
     let asleep = Pace::AfterWork { trips: effort.pick(100, 3), work: Duration::from_millis(1) };
     Ok(vec![
-        effort.run(between_threads("threads, one job after the other", split, awake, Waiting::SpinThenSleep))?,
-        effort.run(between_threads("threads, after 1 ms of the caller's own work", split, asleep, Waiting::Sleep))?,
-        effort.run(between_processes("processes, one job after the other", split, awake, Waiting::SpinThenSleep))?,
+        effort.run(between_threads(
+            effort,
+            "threads, one job after the other",
+            split,
+            awake,
+            Waiting::SpinThenSleep,
+        ))?,
+        effort.run(between_threads(
+            effort,
+            "threads, after 1 ms of the caller's own work",
+            split,
+            asleep,
+            Waiting::Sleep,
+        ))?,
         effort.run(between_processes(
+            effort,
+            "processes, one job after the other",
+            split,
+            awake,
+            Waiting::SpinThenSleep,
+        ))?,
+        effort.run(between_processes(
+            effort,
             "processes, after 1 ms of the caller's own work",
             split,
             asleep,
@@ -71,7 +91,26 @@ fn bound(waiting: Waiting) -> (With, f64) {
     (With::Case(bare_name(waiting).into()), bound)
 }
 
-fn between_threads(title: &str, pair: Pair, pace: Pace, bare: Waiting) -> Table<'static> {
+const THREAD_SCRIPTS: &[(&str, Script)] = &[
+    ("Node worker_threads, postMessage", scripts::NODE_CLONE),
+    ("Node worker_threads, SharedArrayBuffer, Atomics.wait", scripts::NODE_SHARED),
+    ("Piscina", scripts::PISCINA_SHARED),
+    ("workerpool thread", scripts::WORKERPOOL_THREAD),
+];
+
+const PROCESS_SCRIPTS: &[(&str, Script)] = &[
+    ("Node fork", scripts::NODE_FORK),
+    ("workerpool process", scripts::WORKERPOOL_PROCESS),
+    ("Python Pool", scripts::PYTHON_POOL),
+];
+
+fn add_scripts(table: &mut Table<'_>, effort: Effort, pair: Pair, pace: Pace, all: &[(&'static str, Script)]) {
+    for (name, script) in scripts::of_run(effort.is_quick, all) {
+        table.rival(name, move || scripts::sample(script, Ask::RoundTrip(pace), Some(pair), effort.is_quick));
+    }
+}
+
+fn between_threads(effort: Effort, title: &str, pair: Pair, pace: Pace, bare: Waiting) -> Table<'static> {
     let mut table = Table::new(title, "ns", Better::Lower);
     for &waiting in limits(bare) {
         table.limit(bare_name(waiting), move || Ok(bare::between_threads(pair, pace, waiting)));
@@ -96,10 +135,11 @@ fn between_threads(title: &str, pair: Pair, pace: Pace, bare: Waiting) -> Table<
     for (name, trip) in rivals {
         table.rival(name, move || trip(pair, pace));
     }
+    add_scripts(&mut table, effort, pair, pace, THREAD_SCRIPTS);
     table
 }
 
-fn between_processes(title: &str, pair: Pair, pace: Pace, bare: Waiting) -> Table<'static> {
+fn between_processes(effort: Effort, title: &str, pair: Pair, pace: Pace, bare: Waiting) -> Table<'static> {
     let mut table = Table::new(title, "ns", Better::Lower);
     for &waiting in limits(bare) {
         table.limit(bare_name(waiting), move || Ok(bare::between_processes(pair, pace, waiting)));
@@ -108,11 +148,13 @@ fn between_processes(title: &str, pair: Pair, pace: Pace, bare: Waiting) -> Tabl
     table.ours("engine", move || engine_trip(one_process(Engine::builder(), pair), pair, pace));
     table.goal(with, bound);
     // One that polls for ever takes a core of its own: those who sleep are compared with those who sleep.
-    let alike: &[&str] = if bare == Waiting::Sleep { &["event", "ipc-channel", "socket"] } else { &[] };
+    let asleep: &[&str] = &["event", "ipc-channel", "socket", "Node fork", "workerpool process", "Python Pool"];
+    let alike = if bare == Waiting::Sleep { asleep } else { &[] };
     table.goal(if alike.is_empty() { With::BestRival } else { With::BestOf(alike) }, 1.0);
     table.rival("iceoryx2 publish-subscribe, polling", move || iceoryx::round_trip(pair, pace, false));
     table.rival("iceoryx2 publish-subscribe, events", move || iceoryx::round_trip(pair, pace, true));
     table.rival("ipc-channel", move || ipc::round_trip(pair, pace));
     table.rival("Unix socket", move || sockets::round_trip(pair, pace));
+    add_scripts(&mut table, effort, pair, pace, PROCESS_SCRIPTS);
     table
 }

@@ -15,6 +15,7 @@ use crate::measure::{Better, Measured, Sample, Table, With};
 use crate::ours::{self, close, one_process};
 use crate::place::Pair;
 use crate::rivals::iceoryx;
+use crate::rivals::scripts::{self, Ask, Script};
 use crate::rivals::threads::{rayon_pool, tokio_runtime};
 
 /// Unread jobs of a submitter.
@@ -24,7 +25,7 @@ pub fn ask(effort: Effort) -> Result<Vec<Measured>, String> {
     let jobs = effort.pick(1_000_000, 4_000);
     let mut measured = Vec::new();
     for (workers, submitters) in [(1, 1), (2, 1), (2, 4)] {
-        measured.push(effort.run(by_handle(jobs, workers, submitters))?);
+        measured.push(effort.run(by_handle(effort, jobs, workers, submitters))?);
         measured.push(effort.run(in_any_order(jobs, workers, submitters))?);
     }
     if let Some(pair) = Pair::split() {
@@ -85,7 +86,16 @@ fn one_by_one(how: &str, jobs: usize, workers: usize, submitters: usize, times: 
     table
 }
 
-fn by_handle(jobs: usize, workers: usize, submitters: usize) -> Table<'static> {
+/// Interpreters and their pools, which take so long for a job that they are given fewer.
+const SCRIPTS: &[(&str, Script)] = &[
+    ("Node worker_threads, postMessage", scripts::NODE_CLONE),
+    ("Piscina", scripts::PISCINA_SHARED),
+    ("workerpool thread", scripts::WORKERPOOL_THREAD),
+    ("workerpool process", scripts::WORKERPOOL_PROCESS),
+    ("Python Pool", scripts::PYTHON_POOL),
+];
+
+fn by_handle(effort: Effort, jobs: usize, workers: usize, submitters: usize) -> Table<'static> {
     let mut table = one_by_one("a handle for each", jobs, workers, submitters, 3.0);
     table.rival("rayon spawn, a channel for each", move || {
         let pool = rayon_pool(workers, None);
@@ -132,6 +142,15 @@ fn by_handle(jobs: usize, workers: usize, submitters: usize) -> Table<'static> {
             },
         )
     });
+    // In both languages one thread at a time can submit.
+    if submitters == 1 {
+        for (name, script) in scripts::of_run(effort.is_quick, SCRIPTS) {
+            let jobs = jobs / if name.starts_with("Node") { 10 } else { 50 };
+            table.rival(format!("{name} ({jobs} jobs)"), move || {
+                scripts::sample(script, Ask::TinyJobs { jobs, workers, window: WINDOW }, None, effort.is_quick)
+            });
+        }
+    }
     table
 }
 

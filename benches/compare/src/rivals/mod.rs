@@ -2,6 +2,7 @@
 
 pub mod iceoryx;
 pub mod ipc;
+pub mod scripts;
 pub mod sockets;
 pub mod threads;
 
