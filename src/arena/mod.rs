@@ -347,18 +347,18 @@ impl Arena {
         Ok(unsafe { base.add(offset as usize) })
     }
 
-    /// Brings in the pages of resolved bytes that are going to be used, in a worker process; elsewhere it does nothing.
+    /// Brings in the pages of a part of a resolved batch that is going to be used, in a worker process; elsewhere it does nothing.
     ///
     /// A worker process maps what others have filled, and each page it touches first is a fault: a call for many pages is a tenth
     /// of their cost. Bytes outside the arena are left alone.
     #[inline]
-    pub(crate) fn bring_in(&self, start: NonNull<u8>, len_bytes: usize, access: Access) {
+    pub(crate) fn bring_in(&self, batch: NonNull<[u8]>, part: NonNull<[u8]>, access: Access) {
         #[cfg(target_os = "linux")]
         if let Some(attached) = &self.attached {
-            attached.bring_in(&self.mapping, access, start, len_bytes);
+            attached.bring_in(&self.mapping, access, batch, part);
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = (start, len_bytes, access);
+        let _ = (batch, part, access);
     }
 
     /// Address and length of a segment in the process that built the engine, and whether it may be written.

@@ -32,6 +32,12 @@ impl RawSlice {
         Self { start, len_bytes }
     }
 
+    /// All its bytes.
+    #[inline]
+    pub(crate) fn bytes(&self) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.start(), self.len_bytes())
+    }
+
     /// Address of the first byte.
     #[inline]
     pub(crate) fn start(&self) -> NonNull<u8> {

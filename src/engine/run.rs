@@ -112,7 +112,7 @@ impl<'a> ChunkRunner<'a> {
                 output_range(slice.len_bytes() / size, &self.plan, chunk)
             };
             let part = slice.part(elements.start.saturating_mul(size), elements.end.saturating_mul(size));
-            arena.bring_in(part.start(), part.len_bytes(), if at < inputs { Access::Read } else { Access::Write });
+            arena.bring_in(slice.bytes(), part.bytes(), if at < inputs { Access::Read } else { Access::Write });
             self.parts[at] = part;
         }
         let halo_before = range.start - input_range.start;
