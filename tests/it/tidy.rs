@@ -96,8 +96,8 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            // What a package of its own was built into is no source.
-            if path.file_name().is_some_and(|name| name != "target") {
+            // What a package of its own was built into, or fetched, is no source.
+            if path.file_name().is_some_and(|name| name != "target" && name != "node_modules") {
                 found.extend(files_below(&path));
             }
         } else {
