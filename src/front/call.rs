@@ -160,8 +160,7 @@ impl<'e> Call<'e> {
             Ok(block) => block,
             Err(error) => return Err(Failed::new(error, batches)),
         };
-        self.hand_over(draft, Held { batches, _param: block.map(Box::new) })
-            .map_err(|failed| failed.map(|held| held.batches))
+        self.hand_over(draft, Held { batches, _param: block }).map_err(|failed| failed.map(|held| held.batches))
     }
 
     fn fill<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(

@@ -62,7 +62,7 @@ impl<B: HeldBatches> Payload for Held<B> {
 pub struct Held<B> {
     pub(crate) batches: B,
     /// A parameter too large for the descriptor; kept until the job is read.
-    pub(crate) _param: Option<Box<Batch<u8>>>,
+    pub(crate) _param: Option<Batch<u8>>,
 }
 
 /// A job that was handed to the engine.
