@@ -31,9 +31,6 @@ const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a submitter clears a full ring before it goes another way.
 const CLEARINGS: usize = 8;
 
-/// Of so many jobs that their waiters run, one removes old entries from the rings.
-const STALE_PERIOD: u32 = 8;
-
 /// Bits of the origin word that count the jobs of a descriptor.
 const SEQUENCE_MASK: u64 = (1 << 40) - 1;
 
@@ -314,11 +311,13 @@ impl Core {
             .find_map(|priority| from(self.ring(priority)).or_else(|| self.closure_ring(priority).and_then(from)))
     }
 
-    #[cold]
+    /// Removes entries of jobs that are gone from the heads of the rings, two of each at most.
+    #[inline]
     fn drop_some_stale(&self) {
         for priority in 0..PRIORITIES {
-            for ring in [Some(self.ring(priority)), self.closure_ring(priority)].into_iter().flatten() {
-                ring.drop_stale(2 * STALE_PERIOD as usize, |index| self.is_stale(index));
+            self.ring(priority).drop_stale(2, |index| self.is_stale(index));
+            if let Some(ring) = self.closure_ring(priority) {
+                ring.drop_stale(2, |index| self.is_stale(index));
             }
         }
     }
@@ -329,11 +328,8 @@ impl Core {
         let descriptor = self.control.descriptor(reference.index)?;
         match job::claim_generation(&descriptor.word, reference.generation, claimer, 0) {
             Claim::Claimed(word) => {
-                // Its ring entry is useless now. Those at the head are removed so that they do not pile up; now and then, as no
-                // more than passing them is lost before.
-                if reference.generation.is_multiple_of(STALE_PERIOD) {
-                    self.drop_some_stale();
-                }
+                // Its ring entry is useless now; the ones at the head are removed so that they do not pile up.
+                self.drop_some_stale();
                 Some(word)
             }
             Claim::NotQueued => None,
