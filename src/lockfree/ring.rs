@@ -2,7 +2,8 @@
 //!
 //! Filling a cell is one compare-and-swap, so there is no moment at which a position is claimed but not yet published: a
 //! participant that dies or sleeps between any two steps leaves a ring that everybody else can go on with. Head and tail are
-//! only hints about where to look first; whoever finds one behind moves it on.
+//! only hints about where to look first; whoever finds the head behind moves it on, and who goes past a tail that is behind
+//! notes where it got to.
 //!
 //! A cell holds `{turn, index}`. In lap `t` of the ring it goes from `empty(t)` to `full(t, index)` to `empty(t + 1)`.
 //! A cell may outlive its job (cancelled, or run by a helping waiter): `take` asks the claim, and passes such a cell by.
@@ -66,16 +67,27 @@ impl<'a> Ring<'a> {
         (cell as usize, (position >> self.cells.len().trailing_zeros()) as u32)
     }
 
-    /// Moves a position on by one, unless another participant did. Returns where it is now.
+    /// Moves the head on by one, unless another participant did. Returns where it is now.
     #[inline]
-    fn advance(position: &AtomicU64, from: u64) -> u64 {
+    fn advance_head(&self, from: u64) -> u64 {
         let next = from.wrapping_add(1);
-        // AcqRel, Acquire: the cell left behind was seen in a later lap before this exchange, and whoever reads the position
-        // with acquire sees it there too. Were it relaxed, a taker could find the new head and, at a full lap's distance, the
-        // old cell. If another participant moved the position on first, the exchange fails, which is as good.
-        match position.compare_exchange(from, next, Ordering::AcqRel, Ordering::Acquire) {
+        // AcqRel, Acquire: the cell left behind was seen in a later lap before this exchange, and whoever reads the head with
+        // acquire sees it there too. Were it relaxed, a taker could find the new head and, at a full lap's distance, the
+        // old cell. If another participant moved it on first, the exchange fails, which is as good.
+        match self.header.head.compare_exchange(from, next, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => next,
             Err(found) => found,
+        }
+    }
+
+    /// Notes that every position before `next` was filled. A hint, so a store: a submitter that is held up before it may put the
+    /// tail back to where it was. The next push then finds cells that are filled, and goes past them.
+    #[inline]
+    fn note_tail(&self, next: u64) {
+        // Relaxed, both: nothing is read through the tail but cells, and those by exchanges, which find the newest word.
+        let noted = self.header.tail.load(Ordering::Relaxed);
+        if next.wrapping_sub(noted).cast_signed() > 0 {
+            self.header.tail.store(next, Ordering::Relaxed);
         }
     }
 
@@ -85,16 +97,17 @@ impl<'a> Ring<'a> {
     /// [`Full`] when every cell is taken.
     #[inline]
     pub(crate) fn push(&self, index: DescriptorIndex) -> Result<(), Full> {
-        let mut tail = self.header.tail.load(Ordering::Relaxed);
-        // Each turn of the loop ends the call or finds that another participant made progress; after as many turns as there
+        // Never beyond the first position that is free.
+        let mut position = self.header.tail.load(Ordering::Relaxed);
+        // Each turn of the loop ends the call or goes past a cell that another submitter filled; after as many turns as there
         // are cells the ring is treated as full, so that no scribbled word can hold the caller.
         for _ in 0..self.cells.len().saturating_mul(2) {
-            let (at, turn) = self.place(tail);
+            let (at, turn) = self.place(position);
             let Some(cell) = self.cells.get(at) else { return Err(Full) };
             let empty = CellWord::empty(turn);
             // Release (R2): the descriptor's Queued state, stored before, is visible to whoever reads this cell (A2). If
             // another submitter fills the cell first the exchange fails and the next position is tried.
-            match cell.compare_exchange(
+            let found = match cell.compare_exchange(
                 empty.bits(),
                 CellWord::full(turn, index).bits(),
                 Ordering::Release,
@@ -102,24 +115,21 @@ impl<'a> Ring<'a> {
             ) {
                 Ok(_) => {
                     fault::point(Point::F8_cell_filled);
-                    Self::advance(&self.header.tail, tail);
+                    self.note_tail(position.wrapping_add(1));
                     return Ok(());
                 }
-                Err(found) => {
-                    let found = CellWord::from_bits(found);
-                    if found.turn() == turn.wrapping_sub(1) {
-                        // The entry of the last lap is still there. The tail may have been read long ago: look again.
-                        let fresh = self.header.tail.load(Ordering::Relaxed);
-                        if fresh == tail {
-                            return Err(Full);
-                        }
-                        tail = fresh;
-                    } else {
-                        Self::advance(&self.header.tail, tail);
-                        tail = self.header.tail.load(Ordering::Relaxed);
-                    }
-                }
+                Err(found) => CellWord::from_bits(found),
+            };
+            let laps = found.turn().wrapping_sub(turn);
+            if laps == u32::MAX {
+                // The entry of the last lap is still there, and every cell from it on is filled.
+                self.note_tail(position);
+                return Err(Full);
             }
+            // A cell that is laps ahead tells that the tail was put back: it was filled in all the laps before its own.
+            let last = if found.index().is_some() { laps } else { laps.wrapping_sub(1) };
+            let whole_laps = if last.cast_signed() > 0 { u64::from(last) } else { 0 };
+            position = position.wrapping_add(whole_laps << self.cells.len().trailing_zeros()).wrapping_add(1);
         }
         Err(Full)
     }
@@ -127,7 +137,7 @@ impl<'a> Ring<'a> {
     /// Takes the first entry that `claim` accepts. Entries it refuses are removed: their jobs are gone.
     #[inline]
     pub(crate) fn take(&self, mut claim: impl FnMut(DescriptorIndex) -> bool) -> Taken {
-        // Acquire: pairs with the release in `advance`, so that no cell is seen in an earlier lap than the head.
+        // Acquire: pairs with the release in `advance_head`, so that no cell is seen in an earlier lap than the head.
         let mut head = self.header.head.load(Ordering::Acquire);
         loop {
             let (at, turn) = self.place(head);
@@ -150,14 +160,14 @@ impl<'a> Ring<'a> {
                     Ordering::Relaxed,
                 );
                 fault::point(Point::F18_cell_cleared);
-                let next = Self::advance(&self.header.head, head);
+                let next = self.advance_head(head);
                 if claimed {
                     fault::point(Point::F18_taken);
                     return Taken::Claimed(index);
                 }
                 head = next;
             } else if ahead == 1 {
-                head = Self::advance(&self.header.head, head);
+                head = self.advance_head(head);
             } else {
                 // The cell is laps ahead of a head read long ago, or the ring is bad. An exchange that changes nothing tells:
                 // unlike a load it reads the newest head. Relaxed: when it succeeds nothing but the verdict depends on it.
@@ -186,7 +196,7 @@ impl<'a> Ring<'a> {
             // own further back.
             let empty = CellWord::empty(turn.wrapping_add(1)).bits();
             let _ = cell.compare_exchange(found.bits(), empty, Ordering::Relaxed, Ordering::Relaxed);
-            Self::advance(&self.header.head, head);
+            self.advance_head(head);
         }
     }
 
@@ -205,7 +215,7 @@ impl<'a> Ring<'a> {
             let found = CellWord::from_bits(self.cells.get(at)?.load(Ordering::Acquire));
             if found.turn() != turn {
                 // Another participant has cleared the cell and not moved the head on yet, or this head is an old one.
-                Self::advance(&self.header.head, head);
+                self.advance_head(head);
                 continue;
             }
             // An empty cell at the head: the ring is empty.
@@ -214,7 +224,7 @@ impl<'a> Ring<'a> {
             // Relaxed, as in `take`. Whoever clears the cell has the entry: one alone appends it again.
             let is_ours =
                 self.cells.get(at)?.compare_exchange(found.bits(), empty, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-            Self::advance(&self.header.head, head);
+            self.advance_head(head);
             if is_ours && is_kept(index) && self.push(index).is_err() {
                 return Some(index);
             }
@@ -258,6 +268,8 @@ mod tests {
         TakeOnly(u32),
         /// Entries below the number are gone.
         Compact(u32),
+        /// A submitter that was held up stores the tail of so many pushes ago.
+        PutTailBack(u64),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -266,6 +278,7 @@ mod tests {
             2 => Just(Step::Take),
             1 => (0u32..1000).prop_map(Step::TakeOnly),
             1 => (0u32..1000).prop_map(Step::Compact),
+            1 => prop_oneof![0u64..40, 0u64..5000].prop_map(Step::PutTailBack),
         ];
         proptest::collection::vec(step, 0..400)
     }
@@ -283,14 +296,17 @@ mod tests {
             let cells: Vec<AtomicU64> = (0..len).map(|_| AtomicU64::new(CellWord::empty(first_turn).bits())).collect();
             let ring = Ring::new(&header, &cells);
             let mut naive = VecDeque::new();
+            let mut is_tail_right = true;
             for step in steps {
                 prop_assert_eq!(ring.has_entries(), !naive.is_empty());
-                prop_assert_eq!(ring.len_hint(), naive.len() as u64);
+                prop_assert!(ring.len_hint() <= naive.len() as u64);
+                prop_assert!(!is_tail_right || ring.len_hint() == naive.len() as u64);
                 match step {
                     Step::Push(index) => {
                         let pushed = ring.push(DescriptorIndex::new(index));
                         prop_assert_eq!(pushed.is_ok(), naive.len() < len);
                         if pushed.is_ok() { naive.push_back(index); }
+                        is_tail_right = true;
                     }
                     Step::Take => {
                         let expected = naive.pop_front();
@@ -300,6 +316,12 @@ mod tests {
                             Taken::Bad(bad) => prop_assert!(false, "{bad:?}"),
                         }
                     }
+                    Step::PutTailBack(pushes) => {
+                        let tail = header.tail.load(Ordering::Relaxed);
+                        header.tail.store(tail.saturating_sub(pushes), Ordering::Relaxed);
+                        is_tail_right &= pushes == 0;
+                    }
+                    Step::Compact(_) if !is_tail_right => {}
                     Step::Compact(gone) => {
                         prop_assert_eq!(ring.compact(|index| index.get() >= gone), None);
                         naive.retain(|&index| index >= gone);
