@@ -24,7 +24,7 @@ use crate::layout::geometry::{COLLECTOR_PORT, PRIORITIES};
 use crate::layout::records::{Descriptor, RingHeader};
 use crate::layout::view::Control;
 use crate::layout::words::{DescriptorWord, lifecycle};
-use crate::lockfree::free_list::FreeList;
+use crate::lockfree::free_list::{FreeList, Returners};
 use crate::lockfree::job;
 use crate::lockfree::redelivery::Redelivery;
 use crate::lockfree::ring::Ring;
@@ -190,8 +190,11 @@ impl Core {
         let jobs = if role.is_none() { config.queue_capacity } else { 0 };
         let has_closure_rings = role.is_none() && config.is_shared() && config.threads > 0;
         Self {
-            local: LocalTable::new(jobs),
-            free: CachePadded::new(FreeList::full(jobs)),
+            local: LocalTable::new(jobs, !config.is_shared()),
+            free: CachePadded::new(FreeList::full(
+                jobs,
+                if config.is_shared() { Returners::Anybody } else { Returners::Holders },
+            )),
             control,
             arena,
             config,

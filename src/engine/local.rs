@@ -7,6 +7,10 @@
 //! 2. The state says what the storage holds, and of which closure: its *number* changes with every closure that is stored, and a
 //!    ticket, which knows the types, is good for its own number only.
 //! 3. Closures and results move by copying their bytes, once, from one place to the other.
+//! 4. In a *private* table, that of an engine of threads alone, nobody outside this process writes descriptor words. There the words
+//!    themselves say who may come: the one that reserved the descriptor, then the one that claimed the job, then whoever holds the
+//!    finished job, until it returns the index (`docs/protocol.md`). So the state needs no exchange, and the reference to the
+//!    engine that a slot keeps is touched only by whoever reserved the descriptor or holds its finished job.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
@@ -15,7 +19,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
-use super::core::Draft;
+use super::core::{Core, Draft};
 use super::gather::Gather;
 use super::panics::{Panicked, catch};
 use crate::ids::DescriptorIndex;
@@ -58,6 +62,10 @@ pub(crate) struct LocalSlot {
     /// See [`contents`].
     state: AtomicU64,
     cell: UnsafeCell<Cell>,
+    /// Whether the slot is one of a private table (law 4).
+    is_private: bool,
+    /// A reference to the engine for the next holder of the descriptor, left by the last one, so that neither counts one (law 4).
+    engine: UnsafeCell<Option<Arc<Core>>>,
     waker: Mutex<Option<Waker>>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
     /// The shares of a job of rows, while they are under way.
@@ -65,7 +73,7 @@ pub(crate) struct LocalSlot {
 }
 
 // SAFETY: the storage is touched by one thread at a time (law 1) and holds only `Send` closures and results (the bounds of
-// `store`); the rest is atomic or behind locks.
+// `store`), the reference to the engine likewise (law 4); the rest is atomic or behind locks.
 unsafe impl Sync for LocalSlot {}
 // SAFETY: as above.
 unsafe impl Send for LocalSlot {}
@@ -121,15 +129,42 @@ pub(crate) fn take_unpublished<R: Send + 'static>(ticket: Ticket<R>, slot: &Loca
 pub(crate) struct LocalTable(Box<[LocalSlot]>);
 
 impl LocalTable {
-    /// A table for `count` descriptors.
-    pub(crate) fn new(count: u32) -> Self {
-        Self((0..count).map(|_| LocalSlot::new()).collect())
+    /// A table for `count` descriptors. It is private (law 4) where this process alone writes the descriptors.
+    pub(crate) fn new(count: u32, is_private: bool) -> Self {
+        Self((0..count).map(|_| LocalSlot::new(is_private)).collect())
     }
 
     /// The private half of a descriptor.
     #[inline]
     pub(crate) fn slot(&self, index: DescriptorIndex) -> Option<&LocalSlot> {
         self.0.get(index.get() as usize)
+    }
+}
+
+/// A reference to the engine, for the handle of a job that the caller has reserved a descriptor for.
+#[inline]
+pub(crate) fn lease(core: &Arc<Core>, index: DescriptorIndex) -> Arc<Core> {
+    let left = core.local.slot(index).and_then(LocalSlot::take_engine);
+    left.unwrap_or_else(|| Arc::clone(core))
+}
+
+/// Returns the descriptor of a job that its holder has read, and leaves the holder's reference to the engine in the slot for the next
+/// one. Where that cannot be, the reference comes back, and the descriptor is still the caller's.
+#[inline]
+pub(crate) fn return_lease(core: Arc<Core>, index: DescriptorIndex) -> Option<Arc<Core>> {
+    if !core.local.slot(index).is_some_and(|slot| slot.is_private) {
+        return Some(core);
+    }
+    let engine = Arc::into_raw(core);
+    // SAFETY: the reference that was counted for `engine` is in the slot, and only who has the index takes it out again: this
+    // thread, or after `push_quietly` another one. The engine may be gone before that call has returned; it touches nothing of
+    // it after the exchange that returns the index.
+    unsafe {
+        let slot = (*engine).local.slot(index);
+        if let Some(slot) = slot {
+            *slot.engine.get() = Some(Arc::from_raw(engine));
+        }
+        if (*engine).free.push_quietly(index) { None } else { slot.and_then(LocalSlot::take_engine) }
     }
 }
 
@@ -176,8 +211,10 @@ unsafe fn drop_value<T>(storage: *mut Storage) {
 }
 
 impl LocalSlot {
-    fn new() -> Self {
+    fn new(is_private: bool) -> Self {
         Self {
+            is_private,
+            engine: UnsafeCell::new(None),
             state: AtomicU64::new(contents::NOTHING),
             cell: UnsafeCell::new(Cell {
                 storage: MaybeUninit::uninit(),
@@ -199,9 +236,25 @@ impl LocalSlot {
         if state & contents::MASK != from || number.is_some_and(|number| number != found) {
             return None;
         }
+        if self.is_private {
+            // Whoever comes has the descriptor by its word (law 4), with all that the one before did.
+            self.state.store(found | to, Ordering::Relaxed);
+            return Some(found);
+        }
         // Acquire: pairs with the release in `leave`; what the last one left in the storage is seen.
         let entered = self.state.compare_exchange(state, found | to, Ordering::Acquire, Ordering::Relaxed);
         entered.is_ok().then_some(found)
+    }
+
+    /// Takes out the reference to the engine that the last holder left. For whoever reserved the descriptor, holds its finished job
+    /// or closed the list of free descriptors with it in it.
+    #[inline]
+    pub(crate) fn take_engine(&self) -> Option<Arc<Core>> {
+        if !self.is_private {
+            return None;
+        }
+        // SAFETY: a private slot is the caller's own at the moments named (law 4).
+        unsafe { (*self.engine.get()).take() }
     }
 
     /// Lets go of the storage, which now holds `contents`.
@@ -351,7 +404,7 @@ mod tests {
     /// Words that another process scribbled on can let two holders believe that a slot is theirs, with closures of other types.
     #[test]
     fn a_ticket_is_good_for_its_own_closure_only() {
-        let slot = LocalSlot::new();
+        let slot = LocalSlot::new(false);
         // SAFETY: the closure borrows nothing.
         let first = unsafe { slot.store::<_, u64>(|| 7) };
         assert!(slot.run().unwrap().is_ok());
@@ -377,7 +430,7 @@ mod tests {
                 DROPPED.fetch_add(1, Ordering::AcqRel);
             }
         }
-        let slot = LocalSlot::new();
+        let slot = LocalSlot::new(false);
         let counted = || {
             let counted = Counted;
             move || counted
@@ -398,7 +451,7 @@ mod tests {
     /// The caller of a `map_with` whose share's word was scribbled to "done" must not go on while the share runs on its stack.
     #[test]
     fn discarding_waits_for_the_end_of_a_closure() {
-        let slot = LocalSlot::new();
+        let slot = LocalSlot::new(false);
         let [started, discarding, over] = [const { AtomicBool::new(false) }; 3];
         // SAFETY: what it borrows outlives the scope below, in which it is run, and the slot is discarded in it.
         unsafe {

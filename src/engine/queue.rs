@@ -2,13 +2,14 @@
 
 use core::mem::ManuallyDrop;
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use super::call;
 use super::core::{Core, Draft, JobReference};
 use super::execute::deadline_of;
+use super::local::{self, LocalSlot};
 use super::options::{OnFull, Priority};
 use super::panics;
 use crate::error::{Error, Result};
@@ -63,6 +64,7 @@ impl Core {
 
     #[cold]
     fn wait_for_room(&self, on_full: OnFull) -> Result<Draft<'_>> {
+        self.check_open()?;
         let full = || Error::QueueFull { capacity: self.config.queue_capacity };
         let deadline = match on_full {
             OnFull::Reject => return Err(full()),
@@ -120,8 +122,33 @@ impl Core {
 
     #[inline]
     pub(super) fn return_index(&self, index: DescriptorIndex) {
-        if self.free.push(index) == Returned::WakeWaiters {
-            self.wake_space();
+        match self.free.push(index) {
+            Returned::Quietly => {}
+            Returned::WakeWaiters => self.wake_space(),
+            Returned::Closed => self.forget_lease(index),
+        }
+    }
+
+    /// Drops the reference to the engine in a descriptor that nobody will reserve any more; the caller has one of its own.
+    #[cold]
+    fn forget_lease(&self, index: DescriptorIndex) {
+        drop(self.local.slot(index).and_then(LocalSlot::take_engine));
+    }
+
+    /// Hands out no descriptor any more, and drops the references to the engine that lie in free ones: the engine's handle is gone.
+    pub(crate) fn close_table(&self) {
+        self.free.close().for_each(|index| self.forget_lease(index));
+    }
+
+    /// As [`Core::release`], with the holder's reference to the engine.
+    #[inline]
+    pub(crate) fn release_lease(core: Arc<Self>, index: DescriptorIndex, done: DescriptorWord) {
+        if let Some(descriptor) = core.control.descriptor(index) {
+            fault::point(Point::F27_read);
+            job::retire(&descriptor.word, done);
+            if let Some(core) = local::return_lease(core, index) {
+                core.return_index(index);
+            }
         }
     }
 

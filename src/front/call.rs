@@ -190,7 +190,7 @@ impl<'e> Call<'e> {
         match self.core.publish(draft, self.options.priority) {
             Ok(reference) => {
                 self.core.notify_published(1);
-                Ok(Job::new(Arc::clone(self.core), reference, payload))
+                Ok(Job::new(local::lease(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, payload)),
         }
@@ -227,7 +227,7 @@ impl<'e> Call<'e> {
         match self.core.publish_keeping(draft, self.options.priority) {
             Ok(reference) => {
                 self.core.notify_published(1);
-                Ok(Job::new(Arc::clone(self.core), reference, Returns { ticket }))
+                Ok(Job::new(local::lease(self.core, reference.index), reference, Returns { ticket }))
             }
             Err((error, done)) => {
                 let closure = self.core.local.slot(index).and_then(|slot| local::take_unpublished(ticket, slot));
@@ -262,7 +262,7 @@ impl<'e> Call<'e> {
         match self.core.publish_rows(draft, rows, self.options.priority) {
             Ok(reference) => {
                 let payload = Rows { batches, params, status, rows, kernel: kernel.info().name() };
-                Ok(Job::new(Arc::clone(self.core), reference, payload))
+                Ok(Job::new(local::lease(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, (batches, params))),
         }

@@ -413,6 +413,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if self.core.check_process().is_ok() {
             self.core.start_closing_now();
+            self.core.close_table();
         }
     }
 }

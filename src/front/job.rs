@@ -93,18 +93,24 @@ pub struct Held<B> {
 /// ```
 #[must_use = "dropping a job detaches it and its results are lost; wait for it, or drop it on purpose"]
 pub struct Job<P: Payload> {
-    core: Arc<Core>,
     reference: JobReference,
     /// `None` once the result was read.
-    payload: Option<P>,
+    open: Option<Open<P>>,
+}
+
+/// What a job has until its result is read.
+struct Open<P> {
+    /// See [`lease`](crate::engine::local::lease).
+    core: Arc<Core>,
+    payload: P,
 }
 
 /// Asks one job to stop, from anywhere. Cheap to clone; outlives the job harmlessly.
 #[derive(Clone)]
 pub struct CancelHandle {
-    core: Arc<Core>,
     reference: JobReference,
-    sequence: u64,
+    /// The engine, and the job's number in its descriptor; `None` for a job whose result had been read.
+    open: Option<(Arc<Core>, u64)>,
 }
 
 /// What a cancel came to.
@@ -128,9 +134,48 @@ impl From<Cancel> for Cancelled {
     }
 }
 
+impl<P: Payload> Open<P> {
+    /// Reads the result of a job that is done.
+    fn read(self, reference: JobReference) -> Result<P::Output, Failed<P::Returned>> {
+        let Self { core, payload } = self;
+        let done = word_of(&core, reference);
+        let is_sound = done.is(State::Done) && done.generation() == reference.generation;
+        let error = if !is_sound {
+            // The engine broke: what was handed over goes back when no worker process runs any more. Or a kernel that this thread
+            // ran forked, and this is the child.
+            core.check_process().err().or_else(|| {
+                core.wait_until_quiet();
+                core.broken().or(Some(Error::Closed))
+            })
+        } else if done.has(FLAG_OUTCOME) {
+            execute::outcome_of(&core, reference.index)
+        } else {
+            None
+        };
+        let result = payload.finish(Finished { core: &core, reference, error });
+        if is_sound {
+            // The payload has emptied the private slot, so nothing is left but to free the descriptor.
+            Core::release_lease(core, reference.index, done);
+        }
+        result
+    }
+
+    /// What was handed over, in a forked child: no thread will ever finish the job here, and the descriptor is the parent's.
+    fn abandon(self, reference: JobReference, error: Error) -> Result<P::Output, Failed<P::Returned>> {
+        self.payload.finish(Finished { core: &self.core, reference, error: Some(error) })
+    }
+}
+
+fn word_of(core: &Core, reference: JobReference) -> DescriptorWord {
+    match core.control.descriptor(reference.index) {
+        Some(descriptor) => job::snapshot(&descriptor.word),
+        None => DescriptorWord::from_bits(State::Done as u64),
+    }
+}
+
 impl<P: Payload> Job<P> {
     pub(crate) fn new(core: Arc<Core>, reference: JobReference, payload: P) -> Self {
-        Self { core, reference, payload: Some(payload) }
+        Self { reference, open: Some(Open { core, payload }) }
     }
 
     pub(crate) fn reference(&self) -> JobReference {
@@ -138,39 +183,21 @@ impl<P: Payload> Job<P> {
     }
 
     pub(crate) fn belongs_to(&self, core: &Arc<Core>) -> bool {
-        Arc::ptr_eq(&self.core, core)
+        self.core().is_some_and(|own| Arc::ptr_eq(own, core))
     }
 
-    fn word(&self) -> DescriptorWord {
-        match self.core.control.descriptor(self.reference.index) {
-            Some(descriptor) => job::snapshot(&descriptor.word),
-            None => DescriptorWord::from_bits(State::Done as u64),
-        }
+    /// The engine, until the result was read.
+    #[inline]
+    fn core(&self) -> Option<&Arc<Core>> {
+        self.open.as_ref().map(|open| &open.core)
     }
 
-    /// Reads the result of a job that is done.
-    fn read(&mut self) -> Option<Result<P::Output, Failed<P::Returned>>> {
-        let payload = self.payload.take()?;
-        let done = self.word();
-        let is_sound = done.is(State::Done) && done.generation() == self.reference.generation;
-        let error = if !is_sound {
-            // The engine broke: what was handed over goes back when no worker process runs any more. Or a kernel that this thread
-            // ran forked, and this is the child.
-            self.core.check_process().err().or_else(|| {
-                self.core.wait_until_quiet();
-                self.core.broken().or(Some(Error::Closed))
-            })
-        } else if done.has(FLAG_OUTCOME) {
-            execute::outcome_of(&self.core, self.reference.index)
-        } else {
-            None
-        };
-        let result = payload.finish(Finished { core: &self.core, reference: self.reference, error });
-        if is_sound {
-            // The payload has emptied the private slot, so nothing is left but to free the descriptor.
-            self.core.release(self.reference.index, done);
+    /// Reads the result of a job that is done; the job itself where it cannot be read: in a forked child.
+    fn read_or_keep(mut self) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
+        match self.open.take_if(|open| open.core.check_process().is_ok()) {
+            Some(open) => Ok(open.read(self.reference)),
+            None => Err(self),
         }
-        Some(result)
     }
 
     /// Waits until the job is done and gives its result. Blocks; meanwhile the thread may run queued jobs itself, this one
@@ -181,21 +208,18 @@ impl<P: Payload> Job<P> {
     /// [`Error::KernelPanicked`], [`Error::Cancelled`], [`Error::DeadlineExceeded`]; with worker processes also
     /// [`Error::WorkerDied`], [`Error::NoWorkers`] and [`Error::Corrupt`].
     pub fn wait(mut self) -> Result<P::Output, Failed<P::Returned>> {
-        if let Err(error) = self.core.check_process() {
-            return self.abandoned(error);
+        // The result is taken only by calls that consume the handle or give it: see `try_take`.
+        let taken_before = "the result of this job was taken before";
+        let core = self.core().expect(taken_before);
+        let forked = core.check_process().err();
+        if forked.is_none() {
+            wait::wait_for(core, self.reference, None);
         }
-        wait::wait_for(&self.core, self.reference, None);
-        match self.read() {
-            Some(result) => result,
-            // The payload is taken only by calls that consume the handle or give the result: see `try_take`.
-            None => panic!("the result of this job was taken before"),
+        let open = self.open.take().expect(taken_before);
+        match forked {
+            Some(forked) => open.abandon(self.reference, forked),
+            None => open.read(self.reference),
         }
-    }
-
-    fn abandoned(mut self, error: Error) -> Result<P::Output, Failed<P::Returned>> {
-        // In a forked child no thread will ever finish the job: the batches go back, the descriptor is the parent's.
-        let payload = self.payload.take().expect("a job that is waited for holds its payload");
-        payload.finish(Finished { core: &self.core, reference: self.reference, error: Some(error) })
     }
 
     /// Waits until the job is done, at most for `limit`, and gives its result, or the job itself when it needs longer.
@@ -204,61 +228,49 @@ impl<P: Payload> Job<P> {
     ///
     /// # Errors
     /// As [`Job::wait`], inside `Ok`; `Err(job)` when the time is over.
-    pub fn wait_timeout(mut self, limit: Duration) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
-        if self.core.check_process().is_err() {
-            return Err(self);
-        }
-        let is_over = wait::wait_for(&self.core, self.reference, Some(Deadline::after(limit)));
-        if !is_over && !self.core.is_quiet() {
-            return Err(self);
-        }
-        match self.read() {
-            Some(result) => Ok(result),
-            None => Err(self),
-        }
+    pub fn wait_timeout(self, limit: Duration) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
+        let Some(core) = self.core().filter(|core| core.check_process().is_ok()) else { return Err(self) };
+        let is_over = wait::wait_for(core, self.reference, Some(Deadline::after(limit)));
+        if is_over || core.is_quiet() { self.read_or_keep() } else { Err(self) }
     }
 
     /// Gives the result if the job is done, or the job itself. Does not block.
     ///
     /// # Errors
     /// As [`Job::wait`], inside `Ok`; `Err(job)` when it is not done.
-    pub fn try_take(mut self) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
+    pub fn try_take(self) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
         // In a forked child the descriptor is the parent's to free.
-        if self.core.check_process().is_err() || !self.is_finished() {
-            return Err(self);
-        }
-        match self.read() {
-            Some(result) => Ok(result),
-            None => Err(self),
-        }
+        if self.is_finished() { self.read_or_keep() } else { Err(self) }
     }
 
     /// Whether the job is done. Does not block.
     pub fn is_finished(&self) -> bool {
-        self.word().is(State::Done)
+        self.core().is_none_or(|core| word_of(core, self.reference).is(State::Done))
     }
 
     /// Asks the job to stop. A queued job ends at once, and waiting for it gives everything back with [`Error::Cancelled`];
     /// a running one is told. Does not block.
     pub fn cancel(&self) -> Cancelled {
-        self.core.cancel(self.reference).into()
+        self.core().map_or(Cancelled::TooLate, |core| core.cancel(self.reference).into())
     }
 
     /// A handle that can cancel the job from elsewhere.
     pub fn cancel_handle(&self) -> CancelHandle {
-        let sequence = self.core.sequence_of(self.reference.index);
-        CancelHandle { core: Arc::clone(&self.core), reference: self.reference, sequence }
+        let open = self.core().map(|core| (Arc::clone(core), core.sequence_of(self.reference.index)));
+        CancelHandle { reference: self.reference, open }
     }
 }
 
 impl CancelHandle {
     /// As [`Job::cancel`]. Does not block.
     pub fn cancel(&self) -> Cancelled {
-        // The generation alone repeats after 2^24 jobs; together with the job's sequence number it does not.
-        if self.core.sequence_of(self.reference.index) != self.sequence {
-            return Cancelled::TooLate;
+        match &self.open {
+            // The generation alone repeats after 2^24 jobs; together with the job's sequence number it does not.
+            Some((core, sequence)) if core.sequence_of(self.reference.index) == *sequence => {
+                core.cancel(self.reference).into()
+            }
+            _ => Cancelled::TooLate,
         }
-        self.core.cancel(self.reference).into()
     }
 }
 
@@ -269,48 +281,48 @@ where
     type Output = Result<P::Output, Failed<P::Returned>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let core = Arc::clone(&self.core);
-        let index = self.reference.index;
-        if let Err(error) = core.check_process() {
-            return match self.payload.take() {
-                Some(payload) => {
-                    let finished = Finished { core: &core, reference: self.reference, error: Some(error) };
-                    Poll::Ready(payload.finish(finished))
-                }
-                None => panic!("a job was polled after it gave its result"),
-            };
-        }
-        if panics::depth() > 0 && core.claim_own(self.reference, ParticipantSlot::ORIGIN).is_some() {
-            // Inside a kernel this thread may be the only one that could run the job: an executor that blocks it until the
-            // job is done would wait for ever.
-            execute::execute(&core, ParticipantSlot::ORIGIN, index);
-        }
-        let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
+        let reference = self.reference;
+        let open = self.open.as_ref().expect("a job was polled after it gave its result");
+        let forked = open.core.check_process().err();
+        if forked.is_none() && !is_ready(&open.core, reference, context) {
             return Poll::Pending;
-        };
-        if !job::is_done(&descriptor.word) && !core.is_quiet() {
-            // The waker is in place before the flag is set or seen to be set: the finisher that sees the flag takes this
-            // waker, or a later one. See `docs/protocol.md`, "Wakers".
-            slot.set_waker(context.waker());
-            if job::set_flag(&descriptor.word, FLAG_WAKER) == FlagSet::Set {
-                return Poll::Pending;
-            }
         }
-        match self.read() {
-            Some(result) => Poll::Ready(result),
-            None => panic!("a job was polled after it gave its result"),
-        }
+        let open = self.open.take().expect("it was there a moment ago");
+        Poll::Ready(match forked {
+            Some(forked) => open.abandon(reference, forked),
+            None => open.read(reference),
+        })
     }
+}
+
+/// Whether the result of a job can be read; if not, the task is woken when it can.
+fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> bool {
+    let index = reference.index;
+    if panics::depth() > 0 && core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
+        // Inside a kernel this thread may be the only one that could run the job: an executor that blocks it until the
+        // job is done would wait for ever.
+        execute::execute(core, ParticipantSlot::ORIGIN, index);
+    }
+    let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
+        return false;
+    };
+    if job::is_done(&descriptor.word) || core.is_quiet() {
+        return true;
+    }
+    // The waker is in place before the flag is set or seen to be set: the finisher that sees the flag takes this waker, or a
+    // later one. See `docs/protocol.md`, "Wakers".
+    slot.set_waker(context.waker());
+    job::set_flag(&descriptor.word, FLAG_WAKER) != FlagSet::Set
 }
 
 impl<P: Payload> Drop for Job<P> {
     fn drop(&mut self) {
-        let Some(payload) = self.payload.take() else { return };
-        if self.core.check_process().is_err() {
+        let Some(Open { core, payload }) = self.open.take() else { return };
+        if core.check_process().is_err() {
             return;
         }
         let index = self.reference.index;
-        let (Some(descriptor), Some(slot)) = (self.core.control.descriptor(index), self.core.local.slot(index)) else {
+        let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
             return;
         };
         if !job::is_done(&descriptor.word) {
@@ -320,7 +332,7 @@ impl<P: Payload> Drop for Job<P> {
                 return;
             }
         }
-        self.core.dispose(index, self.word());
+        core.dispose(index, word_of(&core, self.reference));
     }
 }
 
@@ -333,5 +345,79 @@ impl<P: Payload> fmt::Debug for Job<P> {
 impl fmt::Debug for CancelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CancelHandle").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(workring_loom)))]
+mod tests {
+    use super::*;
+    use crate::front::engine::Engine;
+    use std::sync::Weak;
+    use std::thread;
+
+    fn gone(core: &Weak<Core>) -> bool {
+        // Workers let go of the engine a moment after they ended.
+        (0..2000).any(|_| {
+            if core.strong_count() > 0 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            core.strong_count() == 0
+        })
+    }
+
+    fn engine() -> (Engine, Weak<Core>) {
+        let engine = Engine::builder().threads(2).queue_capacity(64).build().unwrap();
+        let core = Arc::downgrade(engine.core());
+        (engine, core)
+    }
+
+    /// A descriptor keeps the engine for its next holder: with nobody left that would be for ever.
+    #[test]
+    fn an_engine_ends_with_the_last_of_its_handles() {
+        let (engine, core) = engine();
+        let jobs: Vec<_> = (0..64).map(|number| engine.run(move || number).unwrap()).collect();
+        jobs.into_iter().enumerate().for_each(|(number, job)| assert_eq!(job.wait().unwrap(), number));
+        assert!(core.strong_count() > 64, "free descriptors keep the engine");
+        drop(engine);
+        assert!(gone(&core), "no job was open");
+    }
+
+    #[test]
+    fn jobs_that_outlive_the_engine_keep_it_to_their_ends() {
+        let (engine, core) = engine();
+        let again: Vec<_> = (0..8).map(|number| engine.run(move || number)).collect();
+        again.into_iter().for_each(|job| drop(job.unwrap().wait()));
+        let mut jobs: Vec<_> = (0..8).map(|number| engine.run(move || number).unwrap()).collect();
+        // Detached, read by now, cancelled by the end of the engine, dropped after it.
+        drop(jobs.pop());
+        jobs.pop().unwrap().wait().unwrap();
+        let handle = jobs[0].cancel_handle();
+        drop(engine);
+        let last = jobs.pop();
+        jobs.into_iter().for_each(|job| drop(job.wait()));
+        assert!(core.strong_count() > 0, "one is left");
+        drop(last);
+        drop(handle);
+        assert!(gone(&core));
+    }
+
+    /// Holders that return their descriptors while the engine ends, over and over: the descriptor is either in the list that the
+    /// engine clears, or the holder is told.
+    #[test]
+    fn results_are_read_while_the_engine_ends() {
+        for _ in 0..200 {
+            let (engine, core) = engine();
+            let jobs: Vec<_> = (0..32).map(|number| engine.run(move || number).unwrap()).collect();
+            jobs.iter().for_each(|job| {
+                while !job.is_finished() {
+                    thread::yield_now();
+                }
+            });
+            thread::scope(|scope| {
+                scope.spawn(move || drop(engine));
+                jobs.into_iter().for_each(|job| drop(job.wait()));
+            });
+            assert!(gone(&core));
+        }
     }
 }

@@ -286,7 +286,7 @@ mod checker {
 mod descriptor {
     use super::*;
     use crate::layout::words::{FLAG_CANCEL, FLAG_DETACHED, FLAG_PORT, FLAG_WAITER, FLAG_WAKER};
-    use crate::lockfree::free_list::FreeList;
+    use crate::lockfree::free_list::{FreeList, Returners};
 
     /// What is owed after a finish, as `engine::core::Core::serve`, without ports.
     fn serve(desk: &Desk, done: DescriptorWord) {
@@ -323,7 +323,7 @@ mod descriptor {
                     }
                 }
             });
-            let list = Arc::new(FreeList::full(1));
+            let list = Arc::new(FreeList::full(1, Returners::Holders));
             let next = thread::spawn({
                 let (desk, list, reused) = (desk.clone(), list.clone(), seen.2.clone());
                 move || {
@@ -1731,7 +1731,7 @@ mod ports {
 /// Free descriptor indices (`free_list.rs`).
 mod free_indices {
     use super::*;
-    use crate::lockfree::free_list::{FreeList, Returned};
+    use crate::lockfree::free_list::{FreeList, Returned, Returners};
 
     struct Stock {
         free: FreeList,
@@ -1746,7 +1746,7 @@ mod free_indices {
     impl Stock {
         fn new(count: u32) -> Arc<Self> {
             Arc::new(Self {
-                free: FreeList::full(count),
+                free: FreeList::full(count, Returners::Holders),
                 memory: core::array::from_fn(|_| Shadow::new()),
                 taken: core::array::from_fn(|_| PlainU32::new(0)),
                 sequence: AtomicU32::new(0),
@@ -1878,6 +1878,53 @@ mod free_indices {
         });
         slept[0].expect("the first waiter sleeps");
         slept[1].expect("the second waiter sleeps");
+    }
+
+    /// A list is closed while indices are taken and returned, with or without quiet returns: each index ends in the list that the
+    /// closer clears, or with the holder who is told.
+    #[test]
+    fn a_closed_list_loses_no_index() {
+        let (cleared, told) = (Seen::default(), Seen::default());
+        let seen = (cleared.clone(), told.clone());
+        explore(Some(3), move || {
+            let stock = Stock::new(2);
+            let index = stock.pop().unwrap();
+            let returning = thread::spawn({
+                let stock = stock.clone();
+                move || {
+                    // `local::return_lease`, then `Core::return_index`.
+                    stock.memory[index.get() as usize].write();
+                    let is_told = !stock.free.push_quietly(index) && stock.free.push(index) == Returned::Closed;
+                    is_told.then_some(index)
+                }
+            });
+            let taking = thread::spawn({
+                let stock = stock.clone();
+                move || {
+                    let index = stock.free.pop()?;
+                    stock.memory[index.get() as usize].write();
+                    (stock.free.push(index) == Returned::Closed).then_some(index)
+                }
+            });
+            let mut all: Vec<u32> = Vec::new();
+            for index in stock.free.close() {
+                stock.memory[index.get() as usize].write();
+                all.push(index.get());
+            }
+            if all.contains(&index.get()) {
+                seen.0.mark();
+            }
+            for thread in [returning, taking] {
+                if let Some(index) = thread.join().unwrap() {
+                    seen.1.mark();
+                    all.push(index.get());
+                }
+            }
+            all.sort_unstable();
+            assert_eq!(all, [0, 1]);
+        });
+        cleared.expect("the index is returned before the list is closed");
+        told.expect("a holder is told");
     }
 
     /// What a waiter left before it announced itself is visible to the return that reports it; else it finds the index.
