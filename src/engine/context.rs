@@ -69,6 +69,8 @@ pub struct Context<'a> {
     worker: u32,
     chunk: usize,
     range: Range<usize>,
+    /// Elements of the whole call, where this is a chunk of it.
+    call_len: usize,
     halo_before: usize,
     stop: StopSignals<'a>,
     /// Whether the kernel was told to stop: its result is then not used, as it may have returned early.
@@ -83,7 +85,16 @@ impl<'a> Context<'a> {
     pub(crate) fn new(worker: u32, stop: StopSignals<'a>) -> Self {
         let saw_stop = Cell::new(false);
         let output_lens = [usize::MAX; MAX_OUTPUTS];
-        Self { worker, chunk: 0, range: 0..0, halo_before: 0, stop, saw_stop, output_lens, scratch: Vec::new() }
+        let scratch = Vec::new();
+        Self { worker, chunk: 0, range: 0..0, call_len: 0, halo_before: 0, stop, saw_stop, output_lens, scratch }
+    }
+
+    /// As [`Context::new`], for chunks of a call of so many elements.
+    #[inline]
+    pub(crate) fn in_call(worker: u32, stop: StopSignals<'a>, call_len: usize) -> Self {
+        let mut context = Self::new(worker, stop);
+        context.call_len = call_len;
+        context
     }
 
     /// Says which part of the call comes next.
@@ -107,6 +118,12 @@ impl<'a> Context<'a> {
     /// Which elements of the whole call the outputs are, in elements; rows for a `submit_many`.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
+    }
+
+    /// How many elements the whole call has that [`Context::range`] is a part of. A row is a call of its own, of one element.
+    #[inline]
+    pub(crate) fn call_len(&self) -> usize {
+        self.call_len.max(self.range.len())
     }
 
     /// How many elements of the inputs come before the first of [`Context::range`]: the halo, shorter at the left edge.

@@ -96,7 +96,8 @@ impl<'a> ChunkRunner<'a> {
             expected: 0,
             found: 0,
         })?;
-        Ok(Self { call, plan, parts: [RawSlice::EMPTY; MAX_BATCHES], context: Context::new(worker, signals) })
+        let context = Context::in_call(worker, signals, plan.total_len);
+        Ok(Self { call, plan, parts: [RawSlice::EMPTY; MAX_BATCHES], context })
     }
 
     /// Runs one chunk of batches in `arena`.

@@ -5,16 +5,26 @@
 //! and `clamp` are correctly rounded at each step, so they give the same bits on every machine; `exp` and `ln` are
 //! those of the platform's mathematical library and may differ in the last place between machines.
 
-use super::check_len;
 use super::element::Float;
+use super::{check_len, streaming};
 use crate::error::{Error, Result};
+
+/// How a loop writes its output. The bits are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stores {
+    /// Into the caches.
+    Cached,
+    /// Past them: for outputs that the caches could not hold.
+    Streaming,
+}
 
 /// Runs `function` over the elements.
 #[inline(always)]
-fn apply<T: Float>(x: &[T], y: &mut [T], function: impl Fn(T) -> T) -> Result<()> {
+fn apply<T: Float>(stores: Stores, x: &[T], y: &mut [T], function: impl Fn(T) -> T) -> Result<()> {
     check_len("output 0", y.len(), x.len())?;
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = function(x);
+    match stores {
+        Stores::Cached => streaming::map_cached(x, y, function),
+        Stores::Streaming => streaming::map(x, y, function),
     }
     Ok(())
 }
@@ -24,7 +34,12 @@ fn apply<T: Float>(x: &[T], y: &mut [T], function: impl Fn(T) -> T) -> Result<()
 /// # Errors
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length.
 pub fn affine<T: Float>(x: &[T], y: &mut [T], a: T, b: T) -> Result<()> {
-    apply(x, y, |x| x.scale_and_add(a, b))
+    affine_by(Stores::Cached, x, y, a, b)
+}
+
+/// As [`affine`].
+pub(crate) fn affine_by<T: Float>(stores: Stores, x: &[T], y: &mut [T], a: T, b: T) -> Result<()> {
+    apply(stores, x, y, |x| x.scale_and_add(a, b))
 }
 
 /// `y[i]` is the square root of `x[i]`, NaN below zero.
@@ -32,7 +47,12 @@ pub fn affine<T: Float>(x: &[T], y: &mut [T], a: T, b: T) -> Result<()> {
 /// # Errors
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length.
 pub fn sqrt<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
-    apply(x, y, T::square_root)
+    sqrt_by(Stores::Cached, x, y)
+}
+
+/// As [`sqrt`].
+pub(crate) fn sqrt_by<T: Float>(stores: Stores, x: &[T], y: &mut [T]) -> Result<()> {
+    apply(stores, x, y, T::square_root)
 }
 
 /// `y[i]` is e to the power of `x[i]`.
@@ -40,7 +60,7 @@ pub fn sqrt<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 /// # Errors
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length.
 pub fn exp<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
-    apply(x, y, T::exponential)
+    apply(Stores::Cached, x, y, T::exponential)
 }
 
 /// `y[i]` is the natural logarithm of `x[i]`: negative infinity at zero, NaN below.
@@ -48,7 +68,7 @@ pub fn exp<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 /// # Errors
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length.
 pub fn ln<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
-    apply(x, y, T::natural_logarithm)
+    apply(Stores::Cached, x, y, T::natural_logarithm)
 }
 
 /// `y[i]` is the absolute value of `x[i]`.
@@ -56,7 +76,12 @@ pub fn ln<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 /// # Errors
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length.
 pub fn abs<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
-    apply(x, y, T::absolute)
+    abs_by(Stores::Cached, x, y)
+}
+
+/// As [`abs`].
+pub(crate) fn abs_by<T: Float>(stores: Stores, x: &[T], y: &mut [T]) -> Result<()> {
+    apply(stores, x, y, T::absolute)
 }
 
 /// `y[i] = x[i] * x[i]`.
@@ -64,7 +89,12 @@ pub fn abs<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 /// # Errors
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length.
 pub fn square<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
-    apply(x, y, T::squared)
+    square_by(Stores::Cached, x, y)
+}
+
+/// As [`square`].
+pub(crate) fn square_by<T: Float>(stores: Stores, x: &[T], y: &mut [T]) -> Result<()> {
+    apply(stores, x, y, T::squared)
 }
 
 /// `y[i] = -x[i]`; zeros and NaN change their sign too.
@@ -72,7 +102,12 @@ pub fn square<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 /// # Errors
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length.
 pub fn negate<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
-    apply(x, y, T::negated)
+    negate_by(Stores::Cached, x, y)
+}
+
+/// As [`negate`].
+pub(crate) fn negate_by<T: Float>(stores: Stores, x: &[T], y: &mut [T]) -> Result<()> {
+    apply(stores, x, y, T::negated)
 }
 
 /// `y[i] = 1 / x[i]`, infinite at zero with the sign of the zero.
@@ -80,7 +115,12 @@ pub fn negate<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 /// # Errors
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length.
 pub fn reciprocal<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
-    apply(x, y, T::inverse)
+    reciprocal_by(Stores::Cached, x, y)
+}
+
+/// As [`reciprocal`].
+pub(crate) fn reciprocal_by<T: Float>(stores: Stores, x: &[T], y: &mut [T]) -> Result<()> {
+    apply(stores, x, y, T::inverse)
 }
 
 /// `y[i]` is `x[i]`, or the bound that `x[i]` lies beyond; NaN stays NaN. Bounds may be infinite.
@@ -89,12 +129,17 @@ pub fn reciprocal<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 /// [`Error::LengthMismatch`] if `x` and `y` differ in length, [`Error::InvalidArgument`] if a bound is NaN or `lower`
 /// lies above `upper`.
 pub fn clamp<T: Float>(x: &[T], y: &mut [T], lower: T, upper: T) -> Result<()> {
+    clamp_by(Stores::Cached, x, y, lower, upper)
+}
+
+/// As [`clamp`].
+pub(crate) fn clamp_by<T: Float>(stores: Stores, x: &[T], y: &mut [T], lower: T, upper: T) -> Result<()> {
     // False where a bound is NaN.
     let ordered = lower <= upper;
     if !ordered {
         return Err(Error::invalid(format!("clamp: lower must not lie above upper, got {lower:?} and {upper:?}")));
     }
-    apply(x, y, |x| x.limited(lower, upper))
+    apply(stores, x, y, |x| x.limited(lower, upper))
 }
 
 #[cfg(test)]

@@ -40,9 +40,11 @@ mod exact;
 mod folds;
 mod lanes;
 mod stats;
+mod streaming;
 mod sums;
 
 pub use element::{Element, Float};
+pub(crate) use elementwise::{Stores, abs_by, affine_by, clamp_by, negate_by, reciprocal_by, sqrt_by, square_by};
 pub use elementwise::{abs, affine, clamp, exp, ln, negate, reciprocal, sqrt, square};
 pub use stats::Stats;
 pub use sums::{Accumulator, FloatSum, IntegerSum};

@@ -8,6 +8,7 @@
 //! pages (admin-guide/mm/transhuge) and of `/sys/devices/system/cpu`.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::num::NonZero;
 
 use crate::error::{Error, Result};
@@ -105,10 +106,17 @@ pub(crate) fn available_cores() -> usize {
 /// (1024), these are the numbers below [`available_cores`].
 pub(crate) fn allowed_cores() -> Vec<usize> {
     #[cfg(target_os = "linux")]
-    if let Ok(set) = rustix::thread::sched_getaffinity(None) {
-        return (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect();
+    if let Some(cores) = cores_of(None) {
+        return cores;
     }
     (0..available_cores()).collect()
+}
+
+/// The cores a thread may run on: the calling one, or the first one of a process; `None` if the system does not tell.
+#[cfg(target_os = "linux")]
+fn cores_of(process: Option<rustix::process::Pid>) -> Option<Vec<usize>> {
+    let set = rustix::thread::sched_getaffinity(process).ok()?;
+    Some((0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
 
 /// Lets the calling thread run on `core` only; threads it starts later inherit that.
@@ -279,11 +287,11 @@ pub(crate) struct CacheSizes {
     pub(crate) line: Option<u64>,
 }
 
+/// More than any core has; ends the walk should the folder never end.
+const CACHES_MAX: usize = 16;
+
 /// The caches of core 0; other cores may differ. `None` if the system tells nothing.
 pub(crate) fn cache_sizes() -> Option<CacheSizes> {
-    // More than any processor has; ends the walk should the folder never end.
-    const CACHES_MAX: usize = 16;
-
     let mut sizes = CacheSizes::default();
     for index in 0..CACHES_MAX {
         let field = |name: &str| read(&format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{name}"));
@@ -301,6 +309,32 @@ pub(crate) fn cache_sizes() -> Option<CacheSizes> {
         sizes.line = sizes.line.or_else(|| field("coherency_line_size").and_then(|line| parse_size(&line)));
     }
     (sizes != CacheSizes::default()).then_some(sizes)
+}
+
+/// Bytes of the last caches before memory, those of all cores the process may run on together; `None` if the system tells
+/// nothing. In a virtual machine it tells what the host wants it to.
+pub(crate) fn last_level_cache_bytes() -> Option<u64> {
+    // The calling thread may be a worker that is pinned to one core; the first thread of a process rarely is.
+    #[cfg(target_os = "linux")]
+    let cores = cores_of(Some(rustix::process::getpid()))?;
+    #[cfg(not(target_os = "linux"))]
+    let cores = allowed_cores();
+    sum_last_level(&cores, |core, index, name| {
+        read(&format!("/sys/devices/system/cpu/cpu{core}/cache/index{index}/{name}"))
+    })
+}
+
+/// Adds up the last caches of `cores`, each counted once whoever shares it. `field` reads a property of a core's cache.
+fn sum_last_level(cores: &[usize], field: impl Fn(usize, usize, &str) -> Option<String>) -> Option<u64> {
+    let mut counted = BTreeSet::new();
+    let mut bytes = 0_u64;
+    for &core in cores {
+        let last = (0..CACHES_MAX).take_while(|&index| field(core, index, "level").is_some()).last()?;
+        if counted.insert(field(core, last, "shared_cpu_list")?) {
+            bytes = bytes.checked_add(parse_size(&field(core, last, "size")?)?)?;
+        }
+    }
+    (bytes > 0).then_some(bytes)
 }
 
 /// The processor's name for itself; `None` where /proc/cpuinfo has none, as on many AArch64 machines.
@@ -541,6 +575,30 @@ mod tests {
     }
 
     #[test]
+    fn last_caches_count_once_whoever_shares_them() {
+        // Two cores share a third level, a third core has one of its own, the last one ends at its second level.
+        let field = |core: usize, index: usize, name: &str| {
+            let levels: &[(&str, &str)] = match core {
+                0 | 1 => &[("32K", "own"), ("1M", "own"), ("16M", "0-1")],
+                2 => &[("32K", "2"), ("1M", "2"), ("8M", "2")],
+                3 => &[("32K", "3"), ("2M", "3")],
+                _ => &[],
+            };
+            let (size, shared) = levels.get(index)?;
+            Some(match name {
+                "level" => (index + 1).to_string(),
+                "size" => (*size).to_owned(),
+                _ => (*shared).to_owned(),
+            })
+        };
+        assert_eq!(sum_last_level(&[0, 1], field), Some(16 << 20));
+        assert_eq!(sum_last_level(&[0, 1, 2, 3], field), Some((16 + 8 + 2) << 20));
+        assert_eq!(sum_last_level(&[], field), None);
+        assert_eq!(sum_last_level(&[0, 4], field), None, "a core that nothing is known of");
+        assert_eq!(sum_last_level(&[0], |_, _, _| Some("1".to_owned())), Some(1), "a folder that does not end");
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn this_machine_tells_about_itself() {
         assert!(kernel_release().unwrap().starts_with(|first: char| first.is_ascii_digit()));
@@ -548,6 +606,7 @@ mod tests {
         if let Some(caches) = cache_sizes() {
             assert!(caches.line.is_none_or(u64::is_power_of_two), "{caches:?}");
             assert!(caches.level_1_data.is_none_or(|size| size >= 4096), "{caches:?}");
+            assert!(last_level_cache_bytes().is_none_or(|size| size >= 4096));
         }
         let text = std::fs::read_to_string("/proc/self/limits").unwrap();
         for (name, limit) in [

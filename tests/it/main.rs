@@ -6,6 +6,7 @@ mod cli;
 mod cli_processes;
 mod errors;
 mod jobs;
+mod large_outputs;
 mod lifecycle;
 mod regressions;
 mod results;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::Config;
-use workring::{Builder, Engine, Help, Idle, Job, Returns};
+use workring::{Builder, Engine, Help, HostInfo, Idle, Job, Returns};
 
 /// How long anything in the suite may take. A test that needs longer hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -181,6 +181,13 @@ pub(crate) fn various_engines() -> Vec<Checked> {
     ]
     .map(|(threads, idle, help)| Checked::new(|builder| builder.threads(threads).idle(idle).help(help)))
     .into()
+}
+
+/// Bytes that are more than one last-level cache of this machine holds, but no more than a test can afford.
+pub(crate) fn bytes_beyond_a_cache() -> usize {
+    let caches = HostInfo::read().caches;
+    let last = caches.get("level_3").or(caches.get("level_2")).copied().unwrap_or(0);
+    usize::try_from(last).unwrap_or(usize::MAX).clamp(32 << 20, 96 << 20) + 1
 }
 
 const ALONE: &str = "WORKRING_TEST_ALONE";

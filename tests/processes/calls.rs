@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Tests {
     vec![
         ("calls::a_map_over_processes_is_the_serial_loop", a_map_over_processes_is_the_serial_loop),
         ("calls::a_reduction_has_the_same_bits_as_with_threads", a_reduction_has_the_same_bits_as_with_threads),
+        ("calls::large_outputs_have_the_bits_of_the_serial_loop", large_outputs_have_the_bits_of_the_serial_loop),
         ("calls::jobs_run_in_other_processes", jobs_run_in_other_processes),
         ("calls::batches_come_back_from_a_job", batches_come_back_from_a_job),
         ("calls::results_are_as_long_as_the_kernel_says", results_are_as_long_as_the_kernel_says),
@@ -49,6 +50,37 @@ fn a_map_over_processes_is_the_serial_loop() {
         let mut counts = engine.batch::<u64>(len).unwrap();
         engine.map_chunks(increment, (), &mut counts, &(), Chunking::of(1000)).unwrap();
         assert!(counts.iter().all(|&count| count == 1), "length {len}");
+    }
+}
+
+/// Outputs that no cache can hold are written in another way, in workers too.
+fn large_outputs_have_the_bits_of_the_serial_loop() {
+    use workring::kernels::f32::abs;
+    use workring::kernels::f64::{Affine, affine};
+
+    let last = workring::HostInfo::read().caches.get("level_3").copied().unwrap_or(0);
+    let bytes = usize::try_from(last).unwrap_or(usize::MAX).clamp(32 << 20, 96 << 20) + 1;
+    for processes in 1..=3 {
+        let engine = Checked::new(processes);
+        let len = bytes.div_ceil(8) + 4099;
+        let x = engine.batch_from_fn(len, |i| i as f64).unwrap();
+        let mut y = engine.batch::<f64>(len).unwrap();
+        for turn in 0..3 {
+            let param = Affine { a: 0.1, b: f64::from(turn) };
+            engine.map(affine, &x, &mut y, &param).unwrap();
+            let wrong = y.iter().zip(&*x).position(|(y, x)| y.to_bits() != (0.1 * x + param.b).to_bits());
+            assert_eq!(wrong, None, "{processes} processes, turn {turn}");
+        }
+        drop((x, y));
+        let len = bytes.div_ceil(4) + 4099;
+        let x = engine.batch_from_fn(len, |i| if i % 3 == 0 { -(i as f32) } else { i as f32 }).unwrap();
+        let y = engine.batch::<f32>(len).unwrap();
+        let (x, mut y) = engine.submit(abs, (x, y), ()).unwrap().wait().unwrap();
+        let is_right = |y: &[f32]| y.iter().zip(&*x).all(|(y, x)| y.to_bits() == x.abs().to_bits());
+        assert!(is_right(&y), "{processes} processes, a job");
+        y.fill(f32::NAN);
+        engine.job().chunk_len(50_001).map(abs, &x, &mut y, &()).unwrap();
+        assert!(is_right(&y), "{processes} processes, chunks that begin within lines");
     }
 }
 

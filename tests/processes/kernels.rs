@@ -210,6 +210,8 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             look_around,
             sum,
             workring::kernels::f64::sum,
+            workring::kernels::f64::affine,
+            workring::kernels::f32::abs,
         ]
         .to_vec();
         #[cfg(feature = "fault")]
