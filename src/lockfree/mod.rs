@@ -16,11 +16,15 @@
 //! | R7 report to a port (`port::report`) | A7 collect (`port::collect`) | that the job is done |
 //! | R8 notify a waiter (`job::notify_waiter`) | A8 announce a sleep (`job::sleep_until_done`) | that the job is done |
 //!
-//! Two handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
-//! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]).
+//! | R9 post a message (`lane::try_post`) | A9 take it (`lane::try_take`) | the message |
+//! | R10 take a message (`lane::try_take`) | A10 post into its cell (`lane::try_post`) | that the last message was read |
+//!
+//! Three handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
+//! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]), and the two sides of a lane ([`lane`]).
 
 pub(crate) mod free_list;
 pub(crate) mod job;
+pub(crate) mod lane;
 pub(crate) mod port;
 pub(crate) mod range;
 pub(crate) mod redelivery;
@@ -35,7 +39,7 @@ mod loom_models;
 /// Waiting on a word: the system's futex, or the model's.
 pub(crate) mod futex {
     #[cfg(workring_loom)]
-    pub(crate) use super::loom_futex::{wait, wake_all};
+    pub(crate) use super::loom_futex::{wait, wake_all, wake_one};
     #[cfg(not(workring_loom))]
     use crate::{
         os::futex,
@@ -46,6 +50,12 @@ pub(crate) mod futex {
     #[cfg(not(workring_loom))]
     pub(crate) fn wait(word: &AtomicU32, expected: u32, scope: Scope) {
         futex::wait(word, expected, scope);
+    }
+
+    /// Wakes one sleeper of the scope, if there is one.
+    #[cfg(not(workring_loom))]
+    pub(crate) fn wake_one(word: &AtomicU32, scope: Scope) {
+        futex::wake_one(word, scope);
     }
 
     /// Wakes every sleeper of the scope.
