@@ -39,6 +39,15 @@ pub enum Error {
         /// The most unfinished jobs the queue may hold.
         capacity: u32,
     },
+    /// As many messages as the channel has room for wait to be received.
+    ChannelFull {
+        /// The most messages that may wait.
+        capacity: usize,
+    },
+    /// The other side of the channel is gone, and with it whoever would receive, or post, a message.
+    Disconnected,
+    /// The worker was told to end: [`Worker::terminate`](crate::Worker::terminate).
+    Terminated,
     /// The engine was closed; it takes no new jobs.
     Closed,
     /// The job was cancelled, or given back by a closing engine before it ran.
@@ -245,6 +254,12 @@ impl fmt::Display for Error {
                     "the queue is full: {capacity} jobs are unfinished; wait for some or build the engine with a larger queue"
                 )
             }
+            Self::ChannelFull { capacity } => write!(
+                f,
+                "the channel is full: {capacity} messages wait to be received; wait for room or make the channel with a larger capacity"
+            ),
+            Self::Disconnected => f.write_str("the other side of the channel is gone"),
+            Self::Terminated => f.write_str("the worker was told to end"),
             Self::Closed => f.write_str("the engine is closed"),
             Self::Cancelled => f.write_str("the job was cancelled"),
             Self::DeadlineExceeded => f.write_str("the job was not finished at its deadline"),

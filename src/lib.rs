@@ -131,6 +131,7 @@ mod os;
 
 #[cfg(not(workring_loom))]
 pub use crate::{
+    arena::any_batch::AnyBatch,
     arena::batch::{Batch, SharedBatch, UninitBatch},
     arena::{ALIGNMENT, ArenaStatistics, Backing},
     engine::context::Context,
@@ -148,6 +149,8 @@ pub use crate::{
     front::job::{CancelHandle, Cancelled, Held, Job, Payload},
     front::job_set::{Finish, JobSet},
     front::kernels,
+    front::message_port::{Message, MessagePort, Messages, Post, Receive},
+    front::raw_worker::{ExitStatus, Worker, WorkerBuilder, WorkerScope},
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
     front::statistics::{EngineStatistics, WorkerStatus},
 };

@@ -209,9 +209,29 @@ impl<T: Pod> Batch<T> {
         Ok(Batch { start, len, region: self.region, elements: PhantomData })
     }
 
+    /// The same memory as bytes.
+    pub(crate) fn into_bytes(self) -> Batch<u8> {
+        let len = self.len * size_of::<T>();
+        Batch { start: self.start.cast(), len, region: self.region, elements: PhantomData }
+    }
+
     /// Handle and length in bytes, for a descriptor.
     pub(crate) fn reference(&self) -> Option<(u64, u64)> {
         Some((self.region.handle_of(self.start.cast())?, (self.len * size_of::<T>()) as u64))
+    }
+}
+
+impl Batch<u8> {
+    /// The bytes of a batch of `T` as that batch again.
+    ///
+    /// # Errors
+    /// The bytes themselves when their address or length is none of such a batch.
+    pub(crate) fn into_elements<T: Pod>(self) -> core::result::Result<Batch<T>, Self> {
+        let start = self.start.cast::<T>();
+        if bytes_of::<T>(self.len / size_of::<T>()).ok() != Some(self.len as u64) || !start.is_aligned() {
+            return Err(self);
+        }
+        Ok(Batch { start, len: self.len / size_of::<T>(), region: self.region, elements: PhantomData })
     }
 }
 
@@ -347,6 +367,12 @@ impl<T: Pod> SharedBatch<T> {
         }
     }
 
+    /// The same memory as bytes.
+    pub(crate) fn into_bytes(self) -> SharedBatch<u8> {
+        let len = self.len * size_of::<T>();
+        SharedBatch { start: self.start.cast(), len, whole: self.whole, elements: PhantomData }
+    }
+
     /// Handle and length in bytes, for a descriptor.
     pub(crate) fn reference(&self) -> Option<(u64, u64)> {
         let address = self.start.cast();
@@ -355,6 +381,20 @@ impl<T: Pod> SharedBatch<T> {
             Whole::File(file) => file.handle_of(address),
         };
         Some((handle?, (self.len * size_of::<T>()) as u64))
+    }
+}
+
+impl SharedBatch<u8> {
+    /// As [`Batch::into_elements`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn into_elements<T: Pod>(self) -> core::result::Result<SharedBatch<T>, Self> {
+        let start = self.start.cast::<T>();
+        if bytes_of::<T>(self.len / size_of::<T>()).ok() != Some(self.len as u64) || !start.is_aligned() {
+            return Err(self);
+        }
+        Ok(SharedBatch { start, len: self.len / size_of::<T>(), whole: self.whole, elements: PhantomData })
     }
 }
 

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod alloc;
+pub(crate) mod any_batch;
 #[cfg(target_os = "linux")]
 pub(crate) mod attached;
 pub(crate) mod batch;

@@ -14,6 +14,7 @@
 mod attach;
 pub(crate) mod belt;
 pub(crate) mod call;
+pub(crate) mod channel;
 pub(crate) mod context;
 pub(crate) mod core;
 #[cfg(target_os = "linux")]

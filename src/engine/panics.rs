@@ -21,6 +21,8 @@ thread_local! {
     /// How many kernels this thread is inside of.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether this thread is a [`Worker`](crate::Worker), whose end tells of its panic.
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Puts the hook in place, once a process.
@@ -29,7 +31,7 @@ pub(crate) fn install_hook() {
     INSTALLED.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |information| {
-            if DEPTH.try_with(Cell::get).unwrap_or(0) == 0 {
+            if DEPTH.try_with(Cell::get).unwrap_or(0) == 0 && !IS_WORKER.try_with(Cell::get).unwrap_or(false) {
                 previous(information);
                 return;
             }
@@ -65,19 +67,31 @@ pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Panicked> {
     let leave = Leave;
     let result = panic::catch_unwind(AssertUnwindSafe(body));
     drop(leave);
-    result.map_err(|payload| {
-        let message = match payload.downcast_ref::<&str>() {
-            Some(text) => (*text).to_owned(),
-            None => match payload.downcast_ref::<String>() {
-                Some(text) => text.clone(),
-                None => "a panic without text".to_owned(),
-            },
-        };
-        // A payload whose destructor panics must not take the worker down; what that panic carries is leaked.
-        if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            core::mem::forget(second);
-        }
-        let location = LAST.with(|last| last.borrow_mut().take()).unwrap_or_default();
-        Panicked { message, location }
-    })
+    result.map_err(panicked)
+}
+
+/// Runs `body` as all that this thread does. Unlike a kernel it may wait for jobs and run them.
+///
+/// # Errors
+/// [`Panicked`] when it panics.
+pub(crate) fn catch_in_worker<R>(body: impl FnOnce() -> R) -> Result<R, Panicked> {
+    install_hook();
+    IS_WORKER.set(true);
+    panic::catch_unwind(AssertUnwindSafe(body)).map_err(panicked)
+}
+
+fn panicked(payload: Box<dyn core::any::Any + Send>) -> Panicked {
+    let message = match payload.downcast_ref::<&str>() {
+        Some(text) => (*text).to_owned(),
+        None => match payload.downcast_ref::<String>() {
+            Some(text) => text.clone(),
+            None => "a panic without text".to_owned(),
+        },
+    };
+    // A payload whose destructor panics must not take the worker down; what that panic carries is leaked.
+    if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        core::mem::forget(second);
+    }
+    let location = LAST.with(|last| last.borrow_mut().take()).unwrap_or_default();
+    Panicked { message, location }
 }

@@ -11,9 +11,11 @@ pub(crate) mod host;
 pub(crate) mod job;
 pub(crate) mod job_set;
 pub mod kernels;
+pub(crate) mod message_port;
 #[cfg(target_os = "linux")]
 pub(crate) mod outside;
 #[cfg(target_os = "linux")]
 pub(crate) mod processes;
+pub(crate) mod raw_worker;
 pub(crate) mod rows;
 pub(crate) mod statistics;

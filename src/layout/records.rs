@@ -95,31 +95,6 @@ pub(crate) struct RingHeader {
     pub(crate) tail_zero: [AtomicU64; 15],
 }
 
-/// Sleepers on one side of a lane, and how they are called: see `lockfree/lane.rs`.
-#[repr(C, align(128))]
-pub(crate) struct Bell {
-    /// What they sleep on; changed by every call.
-    pub(crate) sequence: AtomicU32,
-    /// How many sleep, or are about to.
-    pub(crate) sleepers: AtomicU32,
-    pub(crate) zero: [AtomicU64; 15],
-}
-
-/// One direction of a channel of messages.
-#[repr(C, align(128))]
-pub(crate) struct LaneHeader {
-    /// Positions of the cells.
-    pub(crate) positions: RingHeader,
-    /// Receivers that wait for a message.
-    pub(crate) messages: Bell,
-    /// Senders that wait for room.
-    pub(crate) room: Bell,
-    /// See `lockfree::lane::side`.
-    pub(crate) gone: AtomicU32,
-    pub(crate) pad: AtomicU32,
-    pub(crate) zero: [AtomicU64; 15],
-}
-
 /// Words of each of the two bitmaps in [`IdleLine`]: one in models, which have a handful of participants.
 #[cfg(workring_loom)]
 pub(crate) const PARTICIPANT_WORDS: usize = 1;
@@ -288,10 +263,6 @@ const _: () = {
     assert!(size_of::<FailureText>() == 512);
     assert!(size_of::<RingHeader>() == 256);
     assert!(offset_of!(RingHeader, tail) == 128);
-    assert!(size_of::<Bell>() == 128);
-    assert!(offset_of!(LaneHeader, messages) == 256);
-    assert!(offset_of!(LaneHeader, gone) == 512);
-    assert!(size_of::<LaneHeader>() == 640);
     assert!(size_of::<IdleLine>() == 64);
     assert!(size_of::<EngineLine>() == 64);
     assert!(offset_of!(EngineLine, redelivery) == 8);
@@ -313,30 +284,6 @@ impl RingHeader {
             head_zero: core::array::from_fn(|_| AtomicU64::new(0)),
             tail: AtomicU64::new(0),
             tail_zero: core::array::from_fn(|_| AtomicU64::new(0)),
-        }
-    }
-}
-
-impl Bell {
-    fn new() -> Self {
-        Self {
-            sequence: AtomicU32::new(0),
-            sleepers: AtomicU32::new(0),
-            zero: core::array::from_fn(|_| AtomicU64::new(0)),
-        }
-    }
-}
-
-impl LaneHeader {
-    /// The header of a lane outside any mapping.
-    pub(crate) fn new() -> Self {
-        Self {
-            positions: RingHeader::new(),
-            messages: Bell::new(),
-            room: Bell::new(),
-            gone: AtomicU32::new(0),
-            pad: AtomicU32::new(0),
-            zero: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }

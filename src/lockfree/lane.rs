@@ -22,8 +22,9 @@
 //! else took meanwhile sleeps again; one that leaves without having slept takes its count with it, so that as long as anybody sleeps
 //! somebody is counted.
 
+use crossbeam_utils::CachePadded;
+
 use super::futex;
-use crate::layout::records::{Bell, LaneHeader};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence};
 
 /// Bits of a stamp that hold a position; those above hold the message's mark.
@@ -36,6 +37,47 @@ pub(crate) mod side {
     pub(crate) const SENDER: u32 = 1;
     /// Nobody receives any more.
     pub(crate) const RECEIVER: u32 = 2;
+}
+
+/// Sleepers on one side of a lane, and how they are called.
+pub(crate) struct Bell {
+    /// What they sleep on; changed by every call.
+    pub(crate) sequence: AtomicU32,
+    /// How many sleep, or are about to.
+    sleepers: AtomicU32,
+}
+
+impl Bell {
+    fn new() -> Self {
+        Self { sequence: AtomicU32::new(0), sleepers: AtomicU32::new(0) }
+    }
+}
+
+/// What a lane has beside its cells, each on lines of its own.
+pub(crate) struct LaneHeader {
+    /// The next position to take.
+    head: CachePadded<AtomicU64>,
+    /// The next position to fill.
+    tail: CachePadded<AtomicU64>,
+    /// Receivers that wait for a message.
+    messages: CachePadded<Bell>,
+    /// Senders that wait for room.
+    room: CachePadded<Bell>,
+    /// See [`side`].
+    gone: CachePadded<AtomicU32>,
+}
+
+impl LaneHeader {
+    /// Of a lane that no message went through.
+    pub(crate) fn new() -> Self {
+        Self {
+            head: CachePadded::new(AtomicU64::new(0)),
+            tail: CachePadded::new(AtomicU64::new(0)),
+            messages: CachePadded::new(Bell::new()),
+            room: CachePadded::new(Bell::new()),
+            gone: CachePadded::new(AtomicU32::new(0)),
+        }
+    }
 }
 
 /// Every cell holds a message that was not taken yet.
@@ -104,7 +146,7 @@ impl<'a> Lane<'a> {
     /// [`Full`]; `before` was not called then.
     #[inline]
     pub(crate) fn try_post(&self, message: &[u64], mark: u8, before: impl FnOnce(usize)) -> Result<(), Full> {
-        let tail = &self.header.positions.tail;
+        let tail = &*self.header.tail;
         let mut position = tail.load(Ordering::Relaxed);
         for _ in 0..self.patience() {
             let (at, stamp, words) = self.cell(position);
@@ -140,7 +182,7 @@ impl<'a> Lane<'a> {
     /// The caller then calls [`call`] for the senders.
     #[inline]
     pub(crate) fn try_take(&self, message: &mut [u64], before: impl FnOnce(usize, u8)) -> Option<()> {
-        let head = &self.header.positions.head;
+        let head = &*self.header.head;
         let mut position = head.load(Ordering::Relaxed);
         for _ in 0..self.patience() {
             let (at, stamp, words) = self.cell(position);
@@ -181,8 +223,8 @@ impl<'a> Lane<'a> {
 
     /// Messages that wait. A hint.
     pub(crate) fn len_hint(&self) -> u64 {
-        let tail = self.header.positions.tail.load(Ordering::Relaxed);
-        (tail.wrapping_sub(self.header.positions.head.load(Ordering::Relaxed)) & POSITION).min(self.count)
+        let tail = self.header.tail.load(Ordering::Relaxed);
+        (tail.wrapping_sub(self.header.head.load(Ordering::Relaxed)) & POSITION).min(self.count)
     }
 
     /// Receivers that wait for a message.
@@ -314,8 +356,8 @@ mod tests {
             let memory = Memory::new(count, words);
             if near_wrap {
                 let start = POSITION + 1 - (2 << exponent);
-                memory.header.positions.head.store(start, Ordering::Relaxed);
-                memory.header.positions.tail.store(start, Ordering::Relaxed);
+                memory.header.head.store(start, Ordering::Relaxed);
+                memory.header.tail.store(start, Ordering::Relaxed);
                 for (at, cell) in memory.cells.chunks_exact(words + 1).enumerate() {
                     cell[0].store(start + at as u64, Ordering::Relaxed);
                 }
@@ -351,8 +393,8 @@ mod tests {
         #[test]
         fn scribbled_lanes_are_survived(head: u64, tail: u64, words in proptest::collection::vec(any::<u64>(), 12)) {
             let memory = Memory::new(4, 2);
-            memory.header.positions.head.store(head, Ordering::Relaxed);
-            memory.header.positions.tail.store(tail, Ordering::Relaxed);
+            memory.header.head.store(head, Ordering::Relaxed);
+            memory.header.tail.store(tail, Ordering::Relaxed);
             for (cell, word) in memory.cells.iter().zip(words) {
                 cell.store(word, Ordering::Relaxed);
             }

@@ -2261,8 +2261,7 @@ mod redelivered {
 /// Messages (`lane.rs`), with cells whose words are memory that is not atomic.
 mod lanes {
     use super::*;
-    use crate::layout::records::LaneHeader;
-    use crate::lockfree::lane::{self, Full, Lane, side};
+    use crate::lockfree::lane::{self, Full, Lane, LaneHeader, side};
 
     const CELLS: usize = 2;
 

@@ -8,6 +8,7 @@ mod errors;
 mod jobs;
 mod large_outputs;
 mod lifecycle;
+mod messages;
 mod regressions;
 mod results;
 mod stress;
