@@ -11,7 +11,11 @@ pub(crate) use core::sync::atomic::{Ordering, fence};
 #[cfg(workring_loom)]
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 #[cfg(workring_loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+#[cfg(workring_loom)]
 pub(crate) use modelled::{AtomicU32, AtomicU64};
+#[cfg(not(workring_loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
 #[cfg(all(feature = "fuzzing", not(workring_loom)))]
 pub(crate) use watched::{AtomicU32, AtomicU64};
 

@@ -1,17 +1,19 @@
 //! A channel of messages: two lanes in opposite directions, in memory of this process, with the threads and tasks that wait.
 
 use core::task::Waker;
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_utils::Backoff;
 
 use super::panics;
 use crate::arena::any_batch::AnyBatch;
 use crate::error::{Error, Result};
-use crate::lockfree::lane::{self, Bell, Lane, LaneHeader, side};
+pub(crate) use crate::lockfree::lane::Ticket;
+use crate::lockfree::lane::{Bell, Lane, LaneHeader, Sleeper, side};
 use crate::os::fork::ForkGuard;
 use crate::os::futex::{self, Scope, Waited, wait_until};
 use crate::os::host::{self, Deadline};
-use crate::sync::{AtomicU32, AtomicU64, Ordering, spin_hint};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of a message's value at most: a cache line.
 pub(crate) const VALUE_LEN_MAX: usize = 64;
@@ -22,24 +24,17 @@ const WITH_BATCHES: u8 = 1;
 
 /// How long a thread looks for a message, or for room, before it sleeps: about what a sleep and a wake-up would cost it.
 const SPIN: core::time::Duration = core::time::Duration::from_micros(20);
-/// Looks between two looks at the clock.
-const LOOKS_PER_CLOCK: u32 = 32;
 
 /// Words of a message's value; as many of them as the lane's messages have.
 pub(crate) type Words = [u64; VALUE_WORDS_MAX];
 
-/// Tasks that wait at a bell, each counted there as long as it is in the list.
-#[derive(Default)]
-struct Tasks {
-    waiting: VecDeque<(u64, Waker)>,
-    next_ticket: u64,
+thread_local! {
+    /// What this thread sleeps on at lanes; callers that are late may still touch it when the thread is gone.
+    static SLEEP: Arc<AtomicU32> = Arc::new(AtomicU32::new(0));
 }
 
-/// A place in a list of tasks that wait.
-pub(crate) struct Ticket(u64);
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No foreign code runs under these locks but the clone of a waker, and a list is whole before and after it.
+    // No foreign code runs under the lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -57,8 +52,6 @@ pub(crate) struct LaneMemory {
     message_words: usize,
     /// Batches of the message in each cell. A cell's entry is touched by whoever has the cell to itself; the lock is never waited for.
     batches: Box<[Mutex<Vec<AnyBatch>>]>,
-    receivers: Mutex<Tasks>,
-    senders: Mutex<Tasks>,
 }
 
 impl LaneMemory {
@@ -69,15 +62,14 @@ impl LaneMemory {
             cells: (0..Lane::words(cells, message_words)).map(|_| AtomicU64::new(0)).collect(),
             message_words,
             batches: (0..cells).map(|_| Mutex::default()).collect(),
-            receivers: Mutex::default(),
-            senders: Mutex::default(),
         };
         memory.lane().init();
         memory
     }
 
+    #[inline]
     fn lane(&self) -> Lane<'_> {
-        Lane::new(&self.header, &self.cells, self.message_words)
+        Lane::new(&self.header, &self.cells, self.batches.len(), self.message_words)
     }
 
     /// Messages that may wait.
@@ -90,10 +82,11 @@ impl LaneMemory {
         self.lane().len_hint() as usize
     }
 
-    fn bell(&self, what: For) -> (&Bell, &Mutex<Tasks>) {
+    #[inline]
+    fn bell(&self, what: For) -> &Bell {
         match what {
-            For::Message => (self.lane().messages(), &self.receivers),
-            For::Room => (self.lane().room(), &self.senders),
+            For::Message => &self.header.messages,
+            For::Room => &self.header.room,
         }
     }
 
@@ -113,25 +106,26 @@ impl LaneMemory {
         is_posted
     }
 
-    /// Takes the oldest message, and calls a sender that waits for room.
+    /// Takes the oldest message, and calls a sender that waits for room. `false` when there is none.
     #[inline]
-    pub(crate) fn try_take(&self) -> Option<(Words, Vec<AnyBatch>)> {
-        let (mut value, mut batches) = ([0; VALUE_WORDS_MAX], Vec::new());
-        self.lane().try_take(&mut value[..self.message_words], |at, mark| {
+    pub(crate) fn try_take(&self, value: &mut Words, batches: &mut Vec<AnyBatch>) -> bool {
+        let take = |at: usize, mark: u8| {
             if mark == WITH_BATCHES {
-                batches = core::mem::take(&mut *lock(&self.batches[at]));
+                *batches = core::mem::take(&mut *lock(&self.batches[at]));
             }
-        })?;
-        self.call(For::Room);
-        Some((value, batches))
+        };
+        let is_taken = self.lane().try_take(&mut value[..self.message_words], take).is_some();
+        if is_taken {
+            self.call(For::Room);
+        }
+        is_taken
     }
 
-    /// Calls one that waits, thread or task.
+    /// Calls one that waits, thread or task, if there is one.
     #[inline]
-    fn call(&self, what: For) {
-        let (bell, tasks) = self.bell(what);
-        if lane::call(bell, Scope::Private) {
-            wake_next(bell, tasks);
+    pub(crate) fn call(&self, what: For) {
+        if let Some(sleeper) = self.bell(what).call() {
+            wake(sleeper);
         }
     }
 
@@ -142,30 +136,19 @@ impl LaneMemory {
     }
 
     fn leave(&self, side: u32) {
-        self.lane().leave(side, Scope::Private);
-        for what in [For::Message, For::Room] {
-            self.call_tasks(what);
-        }
+        self.lane().leave(side);
+        self.call_everybody();
     }
 
     /// Has everybody who waits look again.
     pub(crate) fn call_everybody(&self) {
         for what in [For::Message, For::Room] {
-            lane::call_all(self.bell(what).0, Scope::Private);
-            self.call_tasks(what);
+            self.bell(what).call_all().into_iter().for_each(|(_, sleeper)| wake(sleeper));
         }
     }
 
-    fn call_tasks(&self, what: For) {
-        let (bell, tasks) = self.bell(what);
-        let all = core::mem::take(&mut lock(tasks).waiting);
-        for (_, waker) in all {
-            lane::forget(bell);
-            wake(waker);
-        }
-    }
-
-    /// Looks, and blocks until a look finds something or the deadline is past.
+    /// Looks, and blocks until a look finds something or the deadline is past. For after a look that found nothing.
+    #[cold]
     pub(crate) fn wait<T>(
         &self,
         what: For,
@@ -173,70 +156,47 @@ impl LaneMemory {
         deadline: Option<Deadline>,
         mut look: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        if let Some(found) = look() {
-            return Some(found);
-        }
         if spins && let Some(found) = spin(deadline, &mut look) {
             return Some(found);
         }
-        lane::wait(self.bell(what).0, look, |word, seen| sleep(word, seen, deadline))
+        SLEEP
+            .with(|word| self.bell(what).wait(word, look, |word, seen| sleep(word, seen, deadline), || self.call(what)))
     }
 
-    /// Keeps a task's waker, counted at the bell. The task then looks once more.
+    /// Keeps a task's waker at the bell. The task then looks once more.
     pub(crate) fn keep_waker(&self, what: For, waker: &Waker) -> Ticket {
-        let (bell, tasks) = self.bell(what);
-        let mut tasks = lock(tasks);
-        let ticket = tasks.next_ticket;
-        tasks.next_ticket += 1;
-        tasks.waiting.push_back((ticket, waker.clone()));
-        drop(tasks);
-        lane::announce(bell);
-        Ticket(ticket)
+        self.bell(what).announce(Sleeper::Task(waker.clone()))
     }
 
-    /// Takes the waker back. `false` when the task was called meanwhile.
+    /// Takes the waker back. `false` when the task was called meanwhile; one that did not need the call passes it on
+    /// ([`LaneMemory::call`]).
     pub(crate) fn take_back(&self, what: For, ticket: &Ticket) -> bool {
-        let (bell, tasks) = self.bell(what);
-        let mut tasks = lock(tasks);
-        let at = tasks.waiting.iter().position(|(kept, _)| *kept == ticket.0);
-        let taken = at.and_then(|at| tasks.waiting.remove(at));
-        drop(tasks);
-        if taken.is_some() {
-            lane::forget(bell);
-        }
-        taken.is_some()
-    }
-
-    /// Hands a call on that the caller got and does not need: there may be what others wait for.
-    pub(crate) fn pass_on(&self, what: For) {
-        self.call(what);
+        self.bell(what).withdraw(ticket)
     }
 }
 
 #[cold]
-fn wake_next(bell: &Bell, tasks: &Mutex<Tasks>) {
-    let next = lock(tasks).waiting.pop_front();
-    if let Some((_, waker)) = next {
-        lane::forget(bell);
-        wake(waker);
+fn wake(sleeper: Sleeper) {
+    match sleeper {
+        Sleeper::Thread(_) => sleeper.wake(),
+        // Foreign code: its panic must not be that of whoever posts or receives.
+        Sleeper::Task(_) => drop(panics::catch(move || sleeper.wake())),
     }
 }
 
-fn wake(waker: Waker) {
-    // Foreign code: its panic must not be that of whoever posts or receives.
-    let _ = panics::catch(move || waker.wake());
-}
-
+/// Looks at growing distances: who looks all the time takes each message from the poster's cache as it comes, and both wait for the
+/// line for every message; who looks later finds several. No message waits longer than it took to come. Where there are more
+/// threads than cores the thread lets others run, for one of them may be who it waits for.
 fn spin<T>(deadline: Option<Deadline>, look: &mut impl FnMut() -> Option<T>) -> Option<T> {
     let until = Deadline::after(SPIN);
+    let backoff = Backoff::new();
     loop {
-        for _ in 0..LOOKS_PER_CLOCK {
-            spin_hint();
-            if let Some(found) = look() {
-                return Some(found);
-            }
+        backoff.snooze();
+        if let Some(found) = look() {
+            return Some(found);
         }
-        if until.is_past() || deadline.is_some_and(|deadline| deadline.is_past()) {
+        let is_over = || until.is_past() || deadline.is_some_and(|deadline| deadline.is_past());
+        if backoff.is_completed() && is_over() {
             return None;
         }
     }

@@ -79,6 +79,7 @@ pub struct MessagePort<S, R> {
     types: PhantomData<fn(S) -> R>,
 }
 
+#[inline]
 fn words_of<T: Pod>(value: &T) -> Words {
     let mut words = [0; VALUE_LEN_MAX / 8];
     let bytes = bytemuck::bytes_of(value);
@@ -86,6 +87,7 @@ fn words_of<T: Pod>(value: &T) -> Words {
     words
 }
 
+#[inline]
 fn value_of<T: Pod>(words: &Words) -> T {
     bytemuck::pod_read_unaligned(&bytemuck::bytes_of(words)[..size_of::<T>()])
 }
@@ -107,10 +109,12 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         Ok((Self { channel, side: 0, types: PhantomData }, other))
     }
 
+    #[inline]
     fn outgoing(&self) -> &LaneMemory {
         self.channel.outgoing(self.side)
     }
 
+    #[inline]
     fn incoming(&self) -> &LaneMemory {
         self.channel.incoming(self.side)
     }
@@ -120,6 +124,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     }
 
     /// One attempt to post: `Some` once it is decided.
+    #[inline]
     fn attempt(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> Option<Result<()>> {
         if self.outgoing().is_gone(side::RECEIVER) {
             return Some(Err(Error::Disconnected));
@@ -131,40 +136,54 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         Error::ChannelFull { capacity: self.outgoing().capacity() }
     }
 
+    /// Posts a message, waiting for room until the deadline or until `is_over`: whoever makes that so calls everybody who waits here.
+    #[inline]
     fn post_until(
         &self,
         value: S,
         mut batches: Vec<AnyBatch>,
         deadline: Option<Deadline>,
-    ) -> Result<(), Failed<Message<S>>> {
-        let words = words_of(&value);
-        let posted = self.channel.check_process().and_then(|()| {
-            let look = || self.attempt(&words, &mut batches);
-            self.outgoing().wait(For::Room, self.channel.spins, deadline, look).unwrap_or_else(|| Err(self.full()))
-        });
-        posted.map_err(|error| Failed::new(error, Message { value, batches }))
-    }
-
-    /// As [`MessagePort::post_with`], until `is_over`: whoever makes that so calls everybody who waits here.
-    pub(crate) fn post_unless(
-        &self,
-        value: S,
-        mut batches: Vec<AnyBatch>,
         is_over: impl Fn() -> bool,
     ) -> Result<(), Failed<Message<S>>> {
         let words = words_of(&value);
-        let posted = self.channel.check_process().and_then(|()| {
-            let look = || if is_over() { Some(Err(Error::Terminated)) } else { self.attempt(&words, &mut batches) };
-            self.outgoing().wait(For::Room, self.channel.spins, None, look).unwrap_or_else(|| Err(self.full()))
-        });
+        let mut look = || {
+            if let Err(forked) = self.channel.check_process() {
+                return Some(Err(forked));
+            }
+            if is_over() { Some(Err(Error::Terminated)) } else { self.attempt(&words, &mut batches) }
+        };
+        let first = look();
+        if let Some(Ok(())) = first {
+            return Ok(());
+        }
+        let posted = first.or_else(|| self.outgoing().wait(For::Room, self.channel.spins, deadline, look));
+        let posted = posted.unwrap_or_else(|| Err(self.full()));
         posted.map_err(|error| Failed::new(error, Message { value, batches }))
+    }
+
+    /// As [`MessagePort::post_with`], until `is_over`, as above.
+    pub(crate) fn post_unless(
+        &self,
+        value: S,
+        batches: Vec<AnyBatch>,
+        is_over: impl Fn() -> bool,
+    ) -> Result<(), Failed<Message<S>>> {
+        self.post_until(value, batches, None, is_over)
+    }
+
+    /// Receives a message, waiting until the deadline or until `is_over`, as above; `None` when the deadline came.
+    #[inline]
+    fn recv_until(&self, deadline: Option<Deadline>, is_over: impl Fn() -> bool) -> Option<Result<Message<R>>> {
+        if let Err(forked) = self.channel.check_process() {
+            return Some(Err(forked));
+        }
+        let look = || if is_over() { Some(Err(Error::Terminated)) } else { self.look() };
+        look().or_else(|| self.incoming().wait(For::Message, self.channel.spins, deadline, look))
     }
 
     /// As [`MessagePort::recv`], until `is_over`, as above.
     pub(crate) fn recv_unless(&self, is_over: impl Fn() -> bool) -> Result<Message<R>> {
-        self.channel.check_process()?;
-        let look = || if is_over() { Some(Err(Error::Terminated)) } else { self.look() };
-        self.incoming().wait(For::Message, self.channel.spins, None, look).unwrap_or(Err(Error::Disconnected))
+        self.recv_until(None, is_over).unwrap_or(Err(Error::Disconnected))
     }
 
     /// Posts a value. Blocks while the channel is full.
@@ -180,7 +199,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// # Errors
     /// As [`MessagePort::post`].
     pub fn post_with(&self, value: S, batches: Vec<AnyBatch>) -> Result<(), Failed<Message<S>>> {
-        self.post_until(value, batches, None)
+        self.post_until(value, batches, None, || false)
     }
 
     /// As [`MessagePort::post_with`], for at most `limit`.
@@ -188,7 +207,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// # Errors
     /// As [`MessagePort::try_post`].
     pub fn post_timeout(&self, value: S, batches: Vec<AnyBatch>, limit: Duration) -> Result<(), Failed<Message<S>>> {
-        self.post_until(value, batches, Some(Deadline::after(limit)))
+        self.post_until(value, batches, Some(Deadline::after(limit)), || false)
     }
 
     /// Posts a message if there is room. Does not block.
@@ -211,13 +230,20 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     }
 
     /// One attempt to receive: `Some` once it is decided.
+    #[inline]
     fn look(&self) -> Option<Result<Message<R>>> {
         // In this order: what was posted before the other end left is seen by a look that comes after.
         let is_gone = self.incoming().is_gone(side::SENDER);
-        match self.incoming().try_take() {
-            Some((words, batches)) => Some(Ok(Message { value: value_of(&words), batches })),
+        match Self::take_from(self.incoming()) {
+            Some(message) => Some(Ok(message)),
             None => is_gone.then_some(Err(Error::Disconnected)),
         }
+    }
+
+    #[inline]
+    fn take_from<T: Pod>(lane: &LaneMemory) -> Option<Message<T>> {
+        let (mut words, mut batches) = ([0; VALUE_LEN_MAX / 8], Vec::new());
+        lane.try_take(&mut words, &mut batches).then(|| Message { value: value_of(&words), batches })
     }
 
     /// Receives the next message. Blocks until there is one.
@@ -225,9 +251,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// # Errors
     /// [`Error::Disconnected`] when the other end is gone and everything it had posted was received.
     pub fn recv(&self) -> Result<Message<R>> {
-        self.channel.check_process()?;
-        let received = self.incoming().wait(For::Message, self.channel.spins, None, || self.look());
-        received.unwrap_or(Err(Error::Disconnected))
+        self.recv_until(None, || false).unwrap_or(Err(Error::Disconnected))
     }
 
     /// As [`MessagePort::recv`], for at most `limit`; `None` when no message came.
@@ -235,9 +259,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// # Errors
     /// As [`MessagePort::recv`].
     pub fn recv_timeout(&self, limit: Duration) -> Result<Option<Message<R>>> {
-        self.channel.check_process()?;
-        let deadline = Some(Deadline::after(limit));
-        self.incoming().wait(For::Message, self.channel.spins, deadline, || self.look()).transpose()
+        self.recv_until(Some(Deadline::after(limit)), || false).transpose()
     }
 
     /// Receives the next message if there is one. Does not block.
@@ -291,9 +313,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         if !self.is_disconnected() || self.channel.check_process().is_err() {
             return Vec::new();
         }
-        let take = || self.outgoing().try_take();
-        let back = |(words, batches)| Message { value: value_of(&words), batches };
-        core::iter::from_fn(take).map(back).collect()
+        core::iter::from_fn(|| Self::take_from(self.outgoing())).collect()
     }
 }
 
@@ -352,7 +372,7 @@ impl<'p, S, R> Waiting<'p, S, R> {
         match look() {
             Some(found) => {
                 if !self.lane().take_back(self.what, &ticket) {
-                    self.lane().pass_on(self.what);
+                    self.lane().call(self.what);
                 }
                 Poll::Ready(found)
             }
@@ -370,7 +390,7 @@ impl<S, R> Drop for Waiting<'_, S, R> {
             && !self.lane().take_back(self.what, &ticket)
         {
             // It was called for something that is still there.
-            self.lane().pass_on(self.what);
+            self.lane().call(self.what);
         }
     }
 }

@@ -12,20 +12,23 @@
 //!
 //! ```text
 //! poster                            receiver
-//!   store the stamp                   count itself among the sleepers
+//!   store the stamp                   put itself into the list, count itself
 //!   fence(SeqCst)          F3         fence(SeqCst)          F4
-//!   read the sleepers                 look at the cell, then sleep on the sequence read before
+//!   read the count                    look at the cell, then sleep until it is called
 //! ```
 //!
-//! If F3 comes first, the receiver sees the message. If F4 comes first, the poster sees the sleeper, changes the sequence and wakes one:
-//! whoever counted itself but does not sleep yet finds the sequence changed. A sleeper that was woken for a message that somebody
-//! else took meanwhile sleeps again; one that leaves without having slept takes its count with it, so that as long as anybody sleeps
-//! somebody is counted.
+//! If F3 comes first, the receiver sees the message. If F4 comes first, the poster sees the count, and takes one out of the list and
+//! calls it. Whoever was taken out is not counted any more, so that one call is made for it however long it takes to wake. One that
+//! was called and found what it wanted without the call passes it on: there may be what the next one sleeps for.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
 use super::futex;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Scope, fence};
 
 /// Bits of a stamp that hold a position; those above hold the message's mark.
 const POSITION_BITS: u32 = 56;
@@ -39,17 +42,143 @@ pub(crate) mod side {
     pub(crate) const RECEIVER: u32 = 2;
 }
 
-/// Sleepers on one side of a lane, and how they are called.
-pub(crate) struct Bell {
-    /// What they sleep on; changed by every call.
-    pub(crate) sequence: AtomicU32,
-    /// How many sleep, or are about to.
-    sleepers: AtomicU32,
+/// Who sleeps at a lane.
+pub(crate) enum Sleeper {
+    /// A thread, on a word of its own.
+    Thread(Arc<AtomicU32>),
+    /// A task.
+    Task(Waker),
 }
+
+/// What the word of a thread says.
+const ASLEEP: u32 = 1;
+const CALLED: u32 = 0;
+
+impl Sleeper {
+    /// Wakes it. The waker of a task is foreign code.
+    pub(crate) fn wake(self) {
+        match self {
+            Self::Thread(word) => {
+                // Release: pairs with the acquire in `wait`, though what the thread looks for is ordered by stamps and fences.
+                word.store(CALLED, Ordering::Release);
+                futex::wake_all(&word, Scope::Private);
+            }
+            Self::Task(waker) => waker.wake(),
+        }
+    }
+}
+
+/// Those who sleep at one side of a lane, in the order in which they came.
+pub(crate) struct Bell {
+    /// How many are in the list; changed under its lock.
+    count: AtomicU32,
+    list: Mutex<List>,
+}
+
+struct List {
+    sleepers: VecDeque<(u64, Sleeper)>,
+    next_ticket: u64,
+}
+
+/// A place in the list of a bell.
+pub(crate) struct Ticket(u64);
 
 impl Bell {
     fn new() -> Self {
-        Self { sequence: AtomicU32::new(0), sleepers: AtomicU32::new(0) }
+        Self { count: AtomicU32::new(0), list: Mutex::new(List { sleepers: VecDeque::new(), next_ticket: 0 }) }
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        // No foreign code runs under the lock.
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sleeper to wake after a message was posted or taken, if there is one.
+    #[inline]
+    pub(crate) fn call(&self) -> Option<Sleeper> {
+        // SeqCst fence F3, see the head of this file.
+        fence(Ordering::SeqCst);
+        if self.count.load(Ordering::Relaxed) == 0 { None } else { self.take_first() }
+    }
+
+    #[cold]
+    fn take_first(&self) -> Option<Sleeper> {
+        let mut list = self.list();
+        let (_, sleeper) = list.sleepers.pop_front()?;
+        self.count_off();
+        Some(sleeper)
+    }
+
+    /// Minus one, under the lock. Relaxed: who reads the old count looks into the list in vain.
+    fn count_off(&self) {
+        self.count.fetch_add(u32::MAX, Ordering::Relaxed);
+    }
+
+    /// Every sleeper, to be woken.
+    pub(crate) fn call_all(&self) -> VecDeque<(u64, Sleeper)> {
+        // SeqCst fence F3, see the head of this file.
+        fence(Ordering::SeqCst);
+        let mut list = self.list();
+        let all = core::mem::take(&mut list.sleepers);
+        all.iter().for_each(|_| self.count_off());
+        all
+    }
+
+    /// Puts a sleeper into the list. It then looks once more before it sleeps.
+    pub(crate) fn announce(&self, sleeper: Sleeper) -> Ticket {
+        let mut list = self.list();
+        let ticket = list.next_ticket;
+        list.next_ticket += 1;
+        list.sleepers.push_back((ticket, sleeper));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        drop(list);
+        // SeqCst fence F4, see the head of this file.
+        fence(Ordering::SeqCst);
+        Ticket(ticket)
+    }
+
+    /// Takes a sleeper out of the list again. `false` when it was called meanwhile.
+    pub(crate) fn withdraw(&self, ticket: &Ticket) -> bool {
+        let mut list = self.list();
+        let at = list.sleepers.iter().position(|(kept, _)| *kept == ticket.0);
+        let found = at.and_then(|at| list.sleepers.remove(at)).is_some();
+        if found {
+            self.count_off();
+        }
+        found
+    }
+
+    /// Looks, and sleeps until it is called, until the look finds something. `word` is the thread's own, which nobody else waits on;
+    /// `sleep` sleeps while it holds the number given, and says whether the caller should go on; after it said no there is one last
+    /// look. `pass_on` hands a call on that was not needed.
+    pub(crate) fn wait<T>(
+        &self,
+        word: &Arc<AtomicU32>,
+        mut look: impl FnMut() -> Option<T>,
+        mut sleep: impl FnMut(&AtomicU32, u32) -> bool,
+        pass_on: impl FnOnce(),
+    ) -> Option<T> {
+        loop {
+            // Relaxed: handed on with the list's lock.
+            word.store(ASLEEP, Ordering::Relaxed);
+            let ticket = self.announce(Sleeper::Thread(Arc::clone(word)));
+            if let Some(found) = look() {
+                if !self.withdraw(&ticket) {
+                    pass_on();
+                }
+                return Some(found);
+            }
+            // Acquire: see `Sleeper::wake`.
+            while word.load(Ordering::Acquire) == ASLEEP {
+                if !sleep(word, ASLEEP) {
+                    self.withdraw(&ticket);
+                    return look();
+                }
+            }
+            if let Some(found) = look() {
+                return Some(found);
+            }
+        }
     }
 }
 
@@ -60,9 +189,9 @@ pub(crate) struct LaneHeader {
     /// The next position to fill.
     tail: CachePadded<AtomicU64>,
     /// Receivers that wait for a message.
-    messages: CachePadded<Bell>,
+    pub(crate) messages: CachePadded<Bell>,
     /// Senders that wait for room.
-    room: CachePadded<Bell>,
+    pub(crate) room: CachePadded<Bell>,
     /// See [`side`].
     gone: CachePadded<AtomicU32>,
 }
@@ -91,10 +220,12 @@ pub(crate) struct Lane<'a> {
     cells: &'a [AtomicU64],
     /// Words of a cell, the stamp included.
     stride: usize,
+    /// Cells.
     count: u64,
 }
 
 /// How far a stamp is ahead of what was expected.
+#[inline]
 fn ahead(stamp: u64, expected: u64) -> i64 {
     (stamp.wrapping_sub(expected) << (u64::BITS - POSITION_BITS)).cast_signed()
 }
@@ -105,16 +236,12 @@ impl<'a> Lane<'a> {
         cells * (message_words + 1)
     }
 
-    /// A view of a lane over cells that were made by [`Lane::init`].
-    ///
-    /// # Panics
-    /// When the number of cells is not a power of two, or less than two: with one, "holds a message" and "waits for the next" would
-    /// be the same stamp.
-    pub(crate) fn new(header: &'a LaneHeader, cells: &'a [AtomicU64], message_words: usize) -> Self {
-        let stride = message_words + 1;
-        let count = cells.len() / stride;
-        assert!(count.is_power_of_two() && count >= 2);
-        Self { header, cells, stride, count: count as u64 }
+    /// A view of a lane of `count` cells, a power of two and at least two: with one, "holds a message" and "waits for the next" would
+    /// be the same stamp. There must be [`Lane::words`] words, made ready by [`Lane::init`].
+    #[inline]
+    pub(crate) fn new(header: &'a LaneHeader, cells: &'a [AtomicU64], count: usize, message_words: usize) -> Self {
+        debug_assert!(count.is_power_of_two() && count >= 2 && cells.len() == Self::words(count, message_words));
+        Self { header, cells, stride: message_words + 1, count: count as u64 }
     }
 
     /// Makes every cell wait for its first message.
@@ -126,6 +253,7 @@ impl<'a> Lane<'a> {
     }
 
     /// Where the cell of a position lies, and its words.
+    #[inline]
     fn cell(&self, position: u64) -> (usize, &'a AtomicU64, &'a [AtomicU64]) {
         let at = (position & (self.count - 1)) as usize;
         let words = &self.cells[at * self.stride..(at + 1) * self.stride];
@@ -140,7 +268,7 @@ impl<'a> Lane<'a> {
     /// Posts a message: the words, as many as cells have or less, and a mark for the receiver. `before` is called with the number of
     /// the cell when the cell is the caller's, before the message can be seen. Does not sleep.
     ///
-    /// The caller then calls [`call`] for the receivers.
+    /// The caller then calls a receiver: [`Bell::call`].
     ///
     /// # Errors
     /// [`Full`]; `before` was not called then.
@@ -179,7 +307,7 @@ impl<'a> Lane<'a> {
     /// Takes the oldest message: its words, as many as `message` has room for, and its mark. `before` is called with the number of the
     /// cell while the cell is still the caller's. `None` when there is none. Does not sleep.
     ///
-    /// The caller then calls [`call`] for the senders.
+    /// The caller then calls a sender: [`Bell::call`].
     #[inline]
     pub(crate) fn try_take(&self, message: &mut [u64], before: impl FnOnce(usize, u8)) -> Option<()> {
         let head = &*self.header.head;
@@ -228,11 +356,13 @@ impl<'a> Lane<'a> {
     }
 
     /// Receivers that wait for a message.
+    #[cfg(test)]
     pub(crate) fn messages(&self) -> &'a Bell {
         &self.header.messages
     }
 
     /// Senders that wait for room.
+    #[cfg(test)]
     pub(crate) fn room(&self) -> &'a Bell {
         &self.header.room
     }
@@ -244,77 +374,10 @@ impl<'a> Lane<'a> {
         self.header.gone.load(Ordering::Acquire) & side != 0
     }
 
-    /// Says that a side is gone, and calls everybody who waits for it.
-    pub(crate) fn leave(&self, side: u32, scope: Scope) {
+    /// Says that a side is gone. The caller then calls everybody at both bells.
+    pub(crate) fn leave(&self, side: u32) {
         // Release: see `is_gone`.
         self.header.gone.fetch_or(side, Ordering::Release);
-        for bell in [self.messages(), self.room()] {
-            call_all(bell, scope);
-        }
-    }
-}
-
-/// Calls one sleeper, if there are any, after a message was posted or taken. `false` when nobody sleeps.
-#[inline]
-pub(crate) fn call(bell: &Bell, scope: Scope) -> bool {
-    // SeqCst fence F3, see the head of this file.
-    fence(Ordering::SeqCst);
-    if bell.sleepers.load(Ordering::Relaxed) == 0 {
-        return false;
-    }
-    ring(bell, scope);
-    true
-}
-
-#[cold]
-fn ring(bell: &Bell, scope: Scope) {
-    // Relaxed: the fences order it; a sleeper reads nothing through it.
-    bell.sequence.fetch_add(1, Ordering::Relaxed);
-    futex::wake_one(&bell.sequence, scope);
-}
-
-/// Calls every sleeper.
-pub(crate) fn call_all(bell: &Bell, scope: Scope) {
-    // SeqCst fence F3, see the head of this file.
-    fence(Ordering::SeqCst);
-    bell.sequence.fetch_add(1, Ordering::Relaxed);
-    futex::wake_all(&bell.sequence, scope);
-}
-
-/// Counts a sleeper that is no thread, a task that left its waker; it looks once more before it goes, and is taken off by
-/// [`forget`].
-pub(crate) fn announce(bell: &Bell) {
-    bell.sleepers.fetch_add(1, Ordering::Relaxed);
-    // SeqCst fence F4, see the head of this file.
-    fence(Ordering::SeqCst);
-}
-
-/// Takes a sleeper off again.
-pub(crate) fn forget(bell: &Bell) {
-    // Minus one. Relaxed: who still finds it counted calls once too often.
-    bell.sleepers.fetch_add(u32::MAX, Ordering::Relaxed);
-}
-
-/// Looks, and sleeps until somebody calls, until the look finds something. `sleep` sleeps while the word holds the number given, and
-/// says whether the caller should go on; after it said no there is one last look.
-pub(crate) fn wait<T>(
-    bell: &Bell,
-    mut look: impl FnMut() -> Option<T>,
-    mut sleep: impl FnMut(&AtomicU32, u32) -> bool,
-) -> Option<T> {
-    loop {
-        // Relaxed: read before the fence; a call that the fence does not order before the look changes it later.
-        let sequence = bell.sequence.load(Ordering::Relaxed);
-        announce(bell);
-        if let Some(found) = look() {
-            forget(bell);
-            return Some(found);
-        }
-        let go_on = sleep(&bell.sequence, sequence);
-        forget(bell);
-        if !go_on {
-            return look();
-        }
     }
 }
 
@@ -339,8 +402,21 @@ mod tests {
         }
 
         fn lane(&self) -> Lane<'_> {
-            Lane::new(&self.header, &self.cells, self.message_words)
+            let count = self.cells.len() / (self.message_words + 1);
+            Lane::new(&self.header, &self.cells, count, self.message_words)
         }
+    }
+
+    fn wake(sleeper: Option<Sleeper>) {
+        sleeper.into_iter().for_each(Sleeper::wake);
+    }
+
+    fn wait<T>(bell: &Bell, look: impl FnMut() -> Option<T>) -> Option<T> {
+        let sleep = |word: &AtomicU32, seen| {
+            futex::wait(word, seen, Scope::Private);
+            true
+        };
+        bell.wait(&Arc::new(AtomicU32::new(0)), look, sleep, || wake(bell.call()))
     }
 
     proptest! {
@@ -419,15 +495,12 @@ mod tests {
                     for number in 0..EACH {
                         let value = poster << 32 | number;
                         let posted = || lane.try_post(&[value, !value], 0, |_| {}).ok();
-                        let sleep = |word: &AtomicU32, seen| {
-                            futex::wait(word, seen, Scope::Private);
-                            true
-                        };
-                        wait(lane.room(), posted, sleep).unwrap();
-                        call(lane.messages(), Scope::Private);
+                        wait(lane.room(), posted).unwrap();
+                        wake(lane.messages().call());
                     }
                     if posting.fetch_add(u32::MAX, Ordering::AcqRel) == 1 {
-                        lane.leave(side::SENDER, Scope::Private);
+                        lane.leave(side::SENDER);
+                        lane.messages().call_all().into_iter().for_each(|(_, sleeper)| sleeper.wake());
                     }
                 });
             }
@@ -445,14 +518,10 @@ mod tests {
                                 }
                                 None => None,
                             };
-                            let sleep = |word: &AtomicU32, seen| {
-                                futex::wait(word, seen, Scope::Private);
-                                true
-                            };
-                            if !wait(lane.messages(), look, sleep).unwrap() {
+                            if !wait(lane.messages(), look).unwrap() {
                                 return taken;
                             }
-                            call(lane.room(), Scope::Private);
+                            wake(lane.room().call());
                             assert_eq!(message[0], !message[1], "torn");
                             taken.push(message[0]);
                         }

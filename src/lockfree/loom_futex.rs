@@ -34,15 +34,6 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, _: Scope) {
     }
 }
 
-/// Wakes the sleeper of this word that came first, if there is one. The kernel promises no order; models must not rely on it.
-pub(crate) fn wake_one(word: &AtomicU32, _: Scope) {
-    let mut sleepers = SLEEPERS.lock().unwrap();
-    let first = sleepers.iter().position(|(sleeps_on, _)| *sleeps_on == address(word));
-    if let Some(at) = first {
-        sleepers.remove(at).1.unpark();
-    }
-}
-
 /// Wakes every sleeper of this word.
 pub(crate) fn wake_all(word: &AtomicU32, _: Scope) {
     let mut sleepers = SLEEPERS.lock().unwrap();

@@ -2261,7 +2261,7 @@ mod redelivered {
 /// Messages (`lane.rs`), with cells whose words are memory that is not atomic.
 mod lanes {
     use super::*;
-    use crate::lockfree::lane::{self, Full, Lane, LaneHeader, side};
+    use crate::lockfree::lane::{Bell, Full, Lane, LaneHeader, Sleeper, side};
 
     const CELLS: usize = 2;
 
@@ -2286,19 +2286,19 @@ mod lanes {
         }
 
         fn lane(&self) -> Lane<'_> {
-            Lane::new(&self.header, &self.cells, 1)
+            Lane::new(&self.header, &self.cells, CELLS, 1)
         }
 
         fn try_post(&self, number: u64) -> Result<(), Full> {
             self.lane().try_post(&[number], 0, |at| self.cargo[at].write())?;
-            lane::call(self.lane().messages(), Scope::Private);
+            wake(self.lane().messages());
             Ok(())
         }
 
         fn post(&self, number: u64, slept: &Seen) {
             let look = || self.lane().try_post(&[number], 0, |at| self.cargo[at].write()).ok();
-            lane::wait(self.lane().room(), look, |word, seen| sleep(word, seen, slept)).unwrap();
-            lane::call(self.lane().messages(), Scope::Private);
+            wait(self.lane().room(), look, slept).unwrap();
+            wake(self.lane().messages());
         }
 
         fn try_take(&self) -> Option<u64> {
@@ -2318,8 +2318,8 @@ mod lanes {
                 let is_gone = self.lane().is_gone(side::SENDER);
                 self.try_take().map(Some).or(is_gone.then_some(None))
             };
-            let found = lane::wait(self.lane().messages(), look, |word, seen| sleep(word, seen, slept)).unwrap();
-            lane::call(self.lane().room(), Scope::Private);
+            let found = wait(self.lane().messages(), look, slept).unwrap();
+            wake(self.lane().room());
             found
         }
 
@@ -2328,10 +2328,17 @@ mod lanes {
         }
     }
 
-    fn sleep(word: &AtomicU32, seen: u32, slept: &Seen) -> bool {
-        slept.mark();
-        futex::wait(word, seen, Scope::Private);
-        true
+    fn wake(bell: &Bell) {
+        bell.call().into_iter().for_each(Sleeper::wake);
+    }
+
+    fn wait<T>(bell: &Bell, look: impl FnMut() -> Option<T>, slept: &Seen) -> Option<T> {
+        let sleep = |word: &AtomicU32, seen| {
+            slept.mark();
+            futex::wait(word, seen, Scope::Private);
+            true
+        };
+        bell.wait(&Arc::new(AtomicU32::new(0)), look, sleep, || wake(bell))
     }
 
     /// R9/A9 and R10/A10: three messages go through two cells, so that one is filled twice.
@@ -2417,6 +2424,39 @@ mod lanes {
         slept.expect("a receiver sleeps");
     }
 
+    /// One that was called for a message and had found another one without the call passes the call on.
+    #[test]
+    fn a_call_that_was_not_needed_is_passed_on() {
+        let passed = Seen::default();
+        let inner = passed.clone();
+        explore(Some(3), move || {
+            let road = Road::new();
+            let sleeper = thread::spawn({
+                let road = road.clone();
+                move || road.take(&Seen::default()).unwrap()
+            });
+            let poster = thread::spawn({
+                let road = road.clone();
+                move || (0..2).for_each(|number| road.try_post(number).unwrap())
+            });
+            let bell = road.lane().messages();
+            let look = || road.try_take();
+            let sleep = |word: &AtomicU32, seen| {
+                futex::wait(word, seen, Scope::Private);
+                true
+            };
+            let pass_on = || {
+                inner.mark();
+                wake(bell);
+            };
+            bell.wait(&Arc::new(AtomicU32::new(0)), look, sleep, pass_on).unwrap();
+            sleeper.join().unwrap();
+            poster.join().unwrap();
+            road.check(2);
+        });
+        passed.expect("a call is passed on");
+    }
+
     /// A sender that leaves is heard of, and what it posted before comes first.
     #[test]
     fn a_receiver_hears_of_the_end() {
@@ -2428,7 +2468,8 @@ mod lanes {
                 let road = road.clone();
                 move || {
                     road.try_post(0).unwrap();
-                    road.lane().leave(side::SENDER, Scope::Private);
+                    road.lane().leave(side::SENDER);
+                    road.lane().messages().call_all().into_iter().for_each(|(_, sleeper)| sleeper.wake());
                 }
             });
             assert_eq!(road.take(&inner), Some(0));
@@ -2449,11 +2490,9 @@ mod lanes {
                 move || road.try_post(0).unwrap()
             });
             if road.try_take().is_none() {
-                let bell = road.lane().messages();
-                let sequence = bell.sequence.load(Ordering::Relaxed);
-                lane::announce(bell);
-                futex::wait(&bell.sequence, sequence, Scope::Private);
-                lane::forget(bell);
+                let word = Arc::new(AtomicU32::new(1));
+                let _ = road.lane().messages().announce(Sleeper::Thread(word.clone()));
+                futex::wait(&word, 1, Scope::Private);
             }
             poster.join().unwrap();
         });

@@ -39,7 +39,7 @@ mod loom_models;
 /// Waiting on a word: the system's futex, or the model's.
 pub(crate) mod futex {
     #[cfg(workring_loom)]
-    pub(crate) use super::loom_futex::{wait, wake_all, wake_one};
+    pub(crate) use super::loom_futex::{wait, wake_all};
     #[cfg(not(workring_loom))]
     use crate::{
         os::futex,
@@ -50,12 +50,6 @@ pub(crate) mod futex {
     #[cfg(not(workring_loom))]
     pub(crate) fn wait(word: &AtomicU32, expected: u32, scope: Scope) {
         futex::wait(word, expected, scope);
-    }
-
-    /// Wakes one sleeper of the scope, if there is one.
-    #[cfg(not(workring_loom))]
-    pub(crate) fn wake_one(word: &AtomicU32, scope: Scope) {
-        futex::wake_one(word, scope);
     }
 
     /// Wakes every sleeper of the scope.

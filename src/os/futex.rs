@@ -69,6 +69,7 @@ pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline: Deadline, sc
 /// Wakes one thread that sleeps on `word` in this scope, if there is one.
 ///
 /// Does not block. Which one is not specified; a waiter that already returned spuriously is not counted as woken.
+#[cfg_attr(not(test), expect(dead_code, reason = "one waiter among many is woken by engines of processes"))]
 #[inline]
 pub(crate) fn wake_one(word: &AtomicU32, scope: Scope) {
     match scope {

@@ -8,6 +8,7 @@ pub mod hand_over;
 pub mod kernels;
 pub mod limits;
 pub mod memory;
+pub mod messages;
 pub mod round_trip;
 pub mod start;
 pub mod tiny_jobs;
@@ -41,6 +42,7 @@ pub const ALL: &[Question] = &[
     Question { key: "hand_over", title: "A batch there and back", ask: hand_over::ask },
     Question { key: "round_trip", title: "Round trip of one tiny job", ask: round_trip::ask },
     Question { key: "tiny_jobs", title: "A million tiny jobs", ask: tiny_jobs::ask },
+    Question { key: "messages", title: "Items through a bounded queue", ask: messages::ask },
     Question { key: "kernels", title: "Kernels over large arrays", ask: kernels::ask },
     Question { key: "event_loop", title: "An event loop beside the work", ask: event_loop::ask },
     Question { key: "start", title: "From nothing to the first result", ask: start::ask },
