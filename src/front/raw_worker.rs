@@ -67,7 +67,6 @@ impl fmt::Display for ExitStatus {
 type Listener = Box<dyn FnOnce(&ExitStatus) + Send>;
 
 /// What a worker and its handle share.
-#[derive(Default)]
 struct Life {
     /// 1 once it was told to end.
     terminate: AtomicU32,
@@ -82,6 +81,10 @@ struct End {
 }
 
 impl Life {
+    fn new() -> Self {
+        Self { terminate: AtomicU32::new(0), end: Mutex::default(), ended: Condvar::new() }
+    }
+
     fn end(&self) -> MutexGuard<'_, End> {
         // No foreign code runs under the lock.
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
@@ -155,7 +158,7 @@ impl WorkerBuilder {
             return Err(Error::invalid("the name of a worker must not contain a zero byte"));
         }
         let (here, there) = MessagePort::<S, R>::pair(self.capacity)?;
-        let life = Arc::new(Life::default());
+        let life = Arc::new(Life::new());
         let scope = WorkerScope { port: there, life: Arc::clone(&life), name: self.name.clone() };
         let mut thread = thread::Builder::new().name(self.name.clone());
         if let Some(bytes) = self.stack_size {
