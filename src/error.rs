@@ -91,6 +91,30 @@ pub enum Error {
         /// Which parameter and what it must be.
         what: String,
     },
+    /// A shared array has no element of this index.
+    OutOfRange {
+        /// The index, or the end of a range.
+        index: usize,
+        /// Elements the array had.
+        len: usize,
+    },
+    /// A handle names no shared array of this engine: it is of another engine, the array is gone, or it is no handle at all.
+    UnknownArray {
+        /// Which of these.
+        reason: &'static str,
+    },
+    /// A handle names a shared array whose elements are of another type.
+    ElementTypeMismatch {
+        /// The tag of the array's element type.
+        found: u32,
+        /// The tag of the type that was asked for.
+        expected: u32,
+    },
+    /// As many asynchronous waits on shared arrays are pending as there may be in one process.
+    TooManyWaits {
+        /// The most there may be.
+        limit: usize,
+    },
     /// The process of the worker that ran the job died, and the job may not be started again: see
     /// [`Retry`](crate::Retry). Everything that was handed over comes back; outputs hold what was written until then.
     WorkerDied {
@@ -273,6 +297,15 @@ impl fmt::Display for Error {
             }
             Self::ForeignBatch => f.write_str("a batch belongs to another engine; copy it into this one first"),
             Self::InvalidArgument { what } => f.write_str(what),
+            Self::OutOfRange { index, len } => write!(f, "index {index} is out of range: the array has {len} elements"),
+            Self::UnknownArray { reason } => write!(f, "the handle names no shared array of this engine: {reason}"),
+            Self::ElementTypeMismatch { found, expected } => {
+                write!(f, "the handle names a shared array with elements of type {found}, not {expected}")
+            }
+            Self::TooManyWaits { limit } => write!(
+                f,
+                "{limit} asynchronous waits on shared arrays are pending in this process; wait on threads, or for fewer elements"
+            ),
             Self::WorkerDied { pid, exit, kernel, attempt } => write!(
                 f,
                 "worker process {pid} ended with {exit} while it ran kernel {kernel} (attempt {attempt}); allow retries if the kernel writes all of its outputs"

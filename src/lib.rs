@@ -44,6 +44,7 @@
 //! | thousands of tiny pieces of work | [`Engine::submit_many`] |
 //! | files | [`Engine::map_file`], [`Engine::create_file`] |
 //! | a worker with a function and a state of its own | [`Worker`], a [`MessagePort`] to it |
+//! | counters, flags and queues that kernels share while they run | [`SharedArray`], [`Engine::share`] |
 //! | a wish about priority, deadline, chunk length or a full queue | [`Engine::job`], then any of these calls |
 //!
 //! Ready-made kernels are in [`kernels`](mod@kernels), their serial forms in [`numeric`].
@@ -134,6 +135,11 @@ mod os;
 pub use crate::{
     arena::any_batch::AnyBatch,
     arena::batch::{Batch, SharedBatch, UninitBatch},
+    arena::shared::SharedHandle,
+    arena::shared::array::SharedArray,
+    arena::shared::element::{SharedCell, SharedElement, SharedInteger, SharedWaitable},
+    arena::shared::wait::WaitOutcome,
+    arena::shared::wait_async::WaitAsync,
     arena::{ALIGNMENT, ArenaStatistics, Backing},
     engine::context::Context,
     engine::kernel::{ElementLayout, Kernel, KernelError, KernelInfo, Reducer},

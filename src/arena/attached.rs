@@ -7,8 +7,9 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use super::shared::SharedSegment;
 use super::{Access, Arena, lock};
 use crate::error::{Error, Result};
 use crate::os::map::Mapping;
@@ -19,7 +20,7 @@ const GRANULE: usize = 256 << 10;
 /// A file that the engine has mapped, for worker processes that ask for it.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
     /// Length of the mapping in bytes.
     pub(crate) len: u64,
     /// How often the segment's number was given out.
@@ -57,9 +58,11 @@ pub(crate) type FetchFile = Box<dyn Fn(u16) -> Result<SegmentFile> + Send + Sync
 /// What a worker process adds to the memory of an arena.
 pub(crate) struct Attached {
     read_only: Mapping,
-    fetch: FetchFile,
+    pub(super) fetch: FetchFile,
     /// Mapped files by segment, with the generation they were fetched in.
     files: Mutex<HashMap<u16, (u64, Mapping)>>,
+    /// Shared arrays by number, with the generation of the handle they were fetched for.
+    pub(super) shared: Mutex<HashMap<u16, (u64, Arc<SharedSegment>)>>,
     /// One bit for each granule of the two mappings that was brought in.
     present: [Box<[AtomicU64]>; 2],
 }
@@ -69,7 +72,8 @@ impl Attached {
     pub(crate) fn new(read_only: Mapping, fetch: FetchFile) -> Self {
         let words = read_only.len().div_ceil(GRANULE * 64);
         let bits = || (0..words).map(|_| AtomicU64::new(0)).collect();
-        Self { present: [bits(), bits()], read_only, fetch, files: Mutex::new(HashMap::new()) }
+        let (files, shared) = (Mutex::default(), Mutex::default());
+        Self { present: [bits(), bits()], read_only, fetch, files, shared }
     }
 
     /// Address and length of a segment, and whether it may be written: of the arena, for reading only, or of a file.

@@ -15,6 +15,7 @@ pub(crate) mod any_batch;
 pub(crate) mod attached;
 pub(crate) mod batch;
 mod file;
+pub(crate) mod shared;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -25,8 +26,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::alloc::{Allocation, Allocator, Block};
 pub(crate) use self::file::FileSegment;
+use self::shared::table::SharedTable;
 use crate::error::{Error, Result};
-use crate::layout::records::{FailureText, FanOutHeader, MAX_SEGMENTS, RangeLine, Segment as SegmentRecord};
+use crate::layout::records::{
+    FailureText, FanOutHeader, MAX_SEGMENTS, MAX_SHARED, RangeLine, Segment as SegmentRecord,
+};
 use crate::os::fork::ForkGuard;
 use crate::os::host;
 use crate::os::map::Mapping;
@@ -58,6 +62,8 @@ const BOOKKEEPING_LEN: u64 = 2 << 20;
 
 /// Length of the table of mapped files at the end of the mapping.
 const SEGMENT_TABLE_LEN: u64 = (MAX_SEGMENTS * size_of::<SegmentRecord>()) as u64;
+/// Length of both tables, that of shared arrays first.
+const TABLES_LEN: u64 = SEGMENT_TABLE_LEN + (MAX_SHARED * size_of::<SegmentRecord>()) as u64;
 
 /// How an arena is made.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +106,8 @@ pub(crate) struct Arena {
     /// Descriptors of the mapped files, for worker processes that ask.
     #[cfg(target_os = "linux")]
     files: Mutex<BTreeMap<u16, attached::SegmentFile>>,
+    /// Shared arrays that handles can name.
+    shared: SharedTable,
     /// Knows a forked child: there the locks may be held by threads that do not exist, and the memory is the parent's.
     fork: ForkGuard,
     /// Set in a worker process, which looks into the arena of the process that built the engine and allocates nothing.
@@ -146,8 +154,8 @@ impl Arena {
         }
         let capacity = config.capacity.next_multiple_of(page);
         let mapped = capacity + BOOKKEEPING_LEN;
-        // The table of mapped files lies behind everything the allocator knows of.
-        let len = usize::try_from(mapped + SEGMENT_TABLE_LEN)
+        // The tables lie behind everything the allocator knows of.
+        let len = usize::try_from(mapped + TABLES_LEN)
             .map_err(|_| Error::invalid("the arena's capacity exceeds the address space"))?;
         let mapping = match config.backing {
             Backing::SharedMemory => Mapping::shared_memory("workring-arena", len)?,
@@ -171,6 +179,7 @@ impl Arena {
                     writable: AtomicBool::new(false),
                 })
                 .collect(),
+            shared: SharedTable::new(),
             fork: ForkGuard::new()?,
             #[cfg(target_os = "linux")]
             attached: None,
@@ -186,7 +195,7 @@ impl Arena {
     /// [`Error::InvalidArgument`] when the memory is too short, [`Error::Io`] when the system refuses.
     #[cfg(target_os = "linux")]
     pub(crate) fn attach(mapping: Mapping, attached: attached::Attached) -> Result<Arc<Self>> {
-        if (mapping.len() as u64) < SEGMENT_TABLE_LEN || !mapping.len().is_multiple_of(8) {
+        if (mapping.len() as u64) < TABLES_LEN || !mapping.len().is_multiple_of(8) {
             return Err(Error::invalid(format!("an arena of {} bytes has no room for its table", mapping.len())));
         }
         Ok(Arc::new(Self {
@@ -194,6 +203,7 @@ impl Arena {
             capacity: 0,
             mapping,
             segments: Box::default(),
+            shared: SharedTable::new(),
             fork: ForkGuard::new()?,
             attached: Some(attached),
             files: Mutex::new(BTreeMap::new()),
@@ -399,9 +409,12 @@ impl Arena {
         &self.mapping
     }
 
-    /// Descriptor, length and generation of a mapped file, and whether it may be written.
+    /// Descriptor, length and generation of a mapped file or shared array, and whether it may be written.
     #[cfg(target_os = "linux")]
     pub(crate) fn file_of(&self, segment: u16) -> Option<attached::SegmentFile> {
+        if let Some(number) = segment.checked_sub(shared::table::FIRST_NUMBER) {
+            return self.shared_file_of(number);
+        }
         lock(&self.files).get(&segment).and_then(attached::SegmentFile::again)
     }
 

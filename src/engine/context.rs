@@ -6,6 +6,11 @@ use core::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::arena::Arena;
+use crate::arena::shared::SharedHandle;
+use crate::arena::shared::array::SharedArray;
+use crate::arena::shared::element::SharedElement;
+use crate::error::Result;
 use crate::layout::records::MAX_OUTPUTS;
 use crate::lockfree::job;
 use crate::os::host::Deadline;
@@ -73,6 +78,7 @@ pub struct Context<'a> {
     call_len: usize,
     halo_before: usize,
     stop: StopSignals<'a>,
+    arena: &'a Arena,
     /// Whether the kernel was told to stop: its result is then not used, as it may have returned early.
     saw_stop: Cell<bool>,
     /// Elements of each output that hold the result.
@@ -82,17 +88,17 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     #[inline]
-    pub(crate) fn new(worker: u32, stop: StopSignals<'a>) -> Self {
+    pub(crate) fn new(worker: u32, stop: StopSignals<'a>, arena: &'a Arena) -> Self {
         let saw_stop = Cell::new(false);
         let output_lens = [usize::MAX; MAX_OUTPUTS];
         let scratch = Vec::new();
-        Self { worker, chunk: 0, range: 0..0, call_len: 0, halo_before: 0, stop, saw_stop, output_lens, scratch }
+        Self { worker, chunk: 0, range: 0..0, call_len: 0, halo_before: 0, stop, arena, saw_stop, output_lens, scratch }
     }
 
     /// As [`Context::new`], for chunks of a call of so many elements.
     #[inline]
-    pub(crate) fn in_call(worker: u32, stop: StopSignals<'a>, call_len: usize) -> Self {
-        let mut context = Self::new(worker, stop);
+    pub(crate) fn in_call(worker: u32, stop: StopSignals<'a>, arena: &'a Arena, call_len: usize) -> Self {
+        let mut context = Self::new(worker, stop, arena);
         context.call_len = call_len;
         context
     }
@@ -145,6 +151,45 @@ impl<'a> Context<'a> {
     #[inline]
     pub(crate) fn saw_stop(&self) -> bool {
         self.saw_stop.get()
+    }
+
+    /// The shared array of a handle, which came in the kernel's parameter: the same memory as in every other process and thread.
+    ///
+    /// The first call in a worker process for an array asks the engine for it and maps it, further ones find it mapped. A wait on an
+    /// element blocks the worker, whose jobs wait meanwhile, and hears of neither cancel nor deadline: give it a timeout, and look at
+    /// [`Context::is_cancelled`] between waits.
+    ///
+    /// # Errors
+    /// [`Error::UnknownArray`](crate::Error::UnknownArray) when the handle is of another engine, or every clone of the array in the
+    /// process that built the engine is gone; [`Error::ElementTypeMismatch`](crate::Error::ElementTypeMismatch);
+    /// [`Error::Io`](crate::Error::Io) when a worker process cannot get or map it.
+    ///
+    /// # Examples
+    /// ```
+    /// use workring::{Context, Engine, Error, SharedArray, SharedHandle, kernel};
+    ///
+    /// kernel! {
+    ///     /// Counts its calls.
+    ///     pub fn count(counter: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
+    ///         ctx.shared(counter)?.add(0, 1)?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = Engine::builder().threads(2).build()?;
+    /// let counter = SharedArray::<i64>::new(1)?;
+    /// let handle = engine.share(&counter)?;
+    /// let jobs: Vec<_> = (0..10).map(|_| engine.submit(count, (), handle)).collect::<Result<_, _>>()?;
+    /// for job in jobs {
+    ///     job.wait()?;
+    /// }
+    /// assert_eq!(counter.load(0)?, 10);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shared<T: SharedElement>(&self, handle: &SharedHandle<T>) -> Result<SharedArray<T>> {
+        SharedArray::of_handle(self.arena, handle)
     }
 
     /// Says that only the first `len` elements of output `output`, counted from 0, hold the result: whoever waits for the job gets

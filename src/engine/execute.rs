@@ -115,7 +115,7 @@ fn run(
             let mut call = call::begin(core, descriptor).map_err(unresolved)?;
             call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
             let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
-            let lens = whole(&call, u32::from(who.get()), signals)?;
+            let lens = whole(&call, u32::from(who.get()), signals, &core.arena)?;
             // The bit may be left from a worker that died before it finished the job.
             if lens != [usize::MAX; MAX_OUTPUTS] || call::is_shortened(descriptor) {
                 call::write_output_lens(core, index, descriptor, lens);
@@ -155,7 +155,8 @@ impl<'a> ShareCall<'a> {
         if header.mode.load(Ordering::Relaxed) & 0xFF != fan_out_mode::CHUNKS {
             return self.run_rows(header, ranges, share, signals);
         }
-        let mut runner = ChunkRunner::new(self.call, self.plan, self.worker, signals).map_err(|_| Trouble::Corrupt)?;
+        let mut runner = ChunkRunner::new(self.call, self.plan, self.worker, signals, &self.core.arena)
+            .map_err(|_| Trouble::Corrupt)?;
         let mut trouble = None;
         run_share(header, ranges, share, self.plan.chunks, |chunk| {
             if let Some(reason) = self.stop_reason() {
@@ -197,8 +198,9 @@ impl<'a> ShareCall<'a> {
         signals: StopSignals<'_>,
     ) -> Result<(), Trouble> {
         let rows = RowBlock::of(self.core, self.call, header, &self.plan).map_err(|_| Trouble::Corrupt)?;
-        let mut runner = RowRunner::new(self.call, self.plan.total_len, rows.params, self.worker, signals)
-            .map_err(|_| Trouble::Corrupt)?;
+        let mut runner =
+            RowRunner::new(self.call, self.plan.total_len, rows.params, self.worker, signals, &self.core.arena)
+                .map_err(|_| Trouble::Corrupt)?;
         run_share(header, ranges, share, self.plan.chunks, |chunk| {
             if let Some(reason) = self.stop_reason() {
                 return ChunkEnd::Stop(reason);

@@ -59,10 +59,15 @@ fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, P
 }
 
 /// Runs a kernel once over whole batches. Gives what it said about the lengths of its outputs.
-pub(crate) fn whole(call: &Call, worker: u32, signals: StopSignals<'_>) -> Result<[usize; MAX_OUTPUTS], Trouble> {
+pub(crate) fn whole(
+    call: &Call,
+    worker: u32,
+    signals: StopSignals<'_>,
+    arena: &Arena,
+) -> Result<[usize; MAX_OUTPUTS], Trouble> {
     let info = call.info;
     let (inputs, outputs) = call.slices().split_at(info.inputs().len());
-    let mut context = Context::new(worker, signals);
+    let mut context = Context::new(worker, signals, arena);
     context.place(0, 0..call.first_len(), 0);
     // SAFETY: the slices were resolved against the mapping and belong to this call alone (law 1); `call`, and with it an
     // inline parameter, outlives the frame.
@@ -89,14 +94,20 @@ impl<'a> ChunkRunner<'a> {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the lengths of the batches do not fit the plan; [`check_lengths`] refuses such calls before.
-    pub(crate) fn new(call: &'a Call, plan: Plan, worker: u32, signals: StopSignals<'a>) -> Result<Self> {
+    pub(crate) fn new(
+        call: &'a Call,
+        plan: Plan,
+        worker: u32,
+        signals: StopSignals<'a>,
+        arena: &'a Arena,
+    ) -> Result<Self> {
         check_lengths(call, &plan).map_err(|_| Error::Corrupt {
             what: "batch lengths",
             offset: 0,
             expected: 0,
             found: 0,
         })?;
-        let context = Context::in_call(worker, signals, plan.total_len);
+        let context = Context::in_call(worker, signals, arena, plan.total_len);
         Ok(Self { call, plan, parts: [RawSlice::EMPTY; MAX_BATCHES], context })
     }
 
@@ -177,6 +188,7 @@ impl<'a> RowRunner<'a> {
         params: RawSlice,
         worker: u32,
         signals: StopSignals<'a>,
+        arena: &'a Arena,
     ) -> Result<Self> {
         let corrupt = |found: usize| Error::Corrupt {
             what: "length of a batch of rows",
@@ -196,7 +208,7 @@ impl<'a> RowRunner<'a> {
         if params.len_bytes() != param_stride * rows {
             return Err(corrupt(params.len_bytes()));
         }
-        Ok(Self { call, rows, params, strides, param_stride, context: Context::new(worker, signals) })
+        Ok(Self { call, rows, params, strides, param_stride, context: Context::new(worker, signals, arena) })
     }
 
     /// The slices of one row.

@@ -147,7 +147,7 @@ impl Call<'_> {
     /// One chunk is run by the caller: handing it over would cost more than it saves.
     fn run_here(&self, kernel: &KernelCall, plan: Plan, deadline: Option<Deadline>) -> Result<()> {
         let signals = StopSignals { word: None, fan_out: None, deadline };
-        let result = ChunkRunner::new(kernel, plan, 0, signals)?.run(0, &self.core.arena);
+        let result = ChunkRunner::new(kernel, plan, 0, signals, &self.core.arena)?.run(0, &self.core.arena);
         result.map_err(|trouble| error_of(kernel.info.name(), trouble))?;
         if deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
     }

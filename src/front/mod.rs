@@ -18,4 +18,5 @@ pub(crate) mod outside;
 pub(crate) mod processes;
 pub(crate) mod raw_worker;
 pub(crate) mod rows;
+mod shared;
 pub(crate) mod statistics;

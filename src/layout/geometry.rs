@@ -6,8 +6,8 @@
 use core::mem::size_of;
 
 use super::records::{
-    Arguments, Descriptor, EngineLine, FailureText, FanOutHeader, IdleLine, MAX_PARTICIPANTS, MAX_SEGMENTS,
-    Participant, Port, RangeLine, RingHeader, Segment,
+    Arguments, Descriptor, EngineLine, FailureText, FanOutHeader, IdleLine, MAX_PARTICIPANTS, MAX_SEGMENTS, MAX_SHARED,
+    Participant, Port, RangeLine, RingHeader, Segment, SharedHeader,
 };
 use crate::error::{Error, Result};
 
@@ -16,7 +16,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"workring");
 /// Written as a native integer: a reader with the other byte order sees it reversed.
 pub(crate) const ENDIAN_TAG: u32 = 0x0102_0304;
 /// Increased by every change of the layout.
-pub(crate) const LAYOUT_VERSION: u32 = 3;
+pub(crate) const LAYOUT_VERSION: u32 = 4;
 /// Number of priorities, each with a ring of its own.
 pub(crate) const PRIORITIES: usize = 3;
 /// Completion ports in the table.
@@ -222,6 +222,9 @@ pub(crate) const LAYOUT_HASH: u64 = {
         PRIORITIES,
         PORTS,
         MAX_SEGMENTS,
+        size_of::<SharedHeader>(),
+        offset_of!(SharedHeader, len),
+        MAX_SHARED,
     ];
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut at = 0;

@@ -138,6 +138,28 @@ pub(crate) struct Segment {
     pub(crate) len: AtomicU64,
 }
 
+/// Shared arrays an engine can know at the same time.
+pub(crate) const MAX_SHARED: usize = 1024;
+
+/// The first two lines of a shared segment. All of it but `len` is written once, before anybody else can see the segment.
+#[repr(C)]
+pub(crate) struct SharedHeader {
+    /// Says what it is: see `arena/shared.rs`.
+    pub(crate) magic: AtomicU64,
+    /// What the elements are; see `arena/shared/element.rs`.
+    pub(crate) kind: AtomicU32,
+    /// Bytes of one element: 1, 2, 4 or 8.
+    pub(crate) element_size: AtomicU32,
+    /// Elements there is room for.
+    pub(crate) max_len: AtomicU64,
+    /// Bit 0: the length may grow. Bit 1: sequence words follow the elements.
+    pub(crate) flags: AtomicU64,
+    pub(crate) zero: [AtomicU64; 4],
+    /// Elements there are, on a line of its own: it may change.
+    pub(crate) len: AtomicU64,
+    pub(crate) zero_line: [AtomicU64; 7],
+}
+
 /// One participant: a worker, or the process that built the engine.
 #[repr(C, align(128))]
 pub(crate) struct Participant {
@@ -267,6 +289,8 @@ const _: () = {
     assert!(size_of::<EngineLine>() == 64);
     assert!(offset_of!(EngineLine, redelivery) == 8);
     assert!(size_of::<Segment>() == 16);
+    assert!(size_of::<SharedHeader>() == 128);
+    assert!(offset_of!(SharedHeader, len) == 64);
     assert!(offset_of!(FailureText, detail) == 8);
     assert!(size_of::<Participant>() == 128);
     assert!(offset_of!(Participant, park) == 64);

@@ -92,7 +92,7 @@ pub(crate) fn wake_all(word: &AtomicU32, scope: Scope) {
 }
 
 #[cfg(target_os = "linux")]
-mod linux {
+pub(super) mod linux {
     use core::num::NonZeroU32;
     use core::sync::atomic::AtomicU32;
     use core::time::Duration;
@@ -103,17 +103,12 @@ mod linux {
     use super::{Deadline, Scope, Waited};
 
     /// `FUTEX_BITSET_MATCH_ANY`: the waiter answers to every wake.
-    const ANY: NonZeroU32 = NonZeroU32::MAX;
+    pub(in crate::os) const ANY: NonZeroU32 = NonZeroU32::MAX;
 
     /// `FUTEX_WAIT_BITSET` without `FUTEX_CLOCK_REALTIME`: its timeout is a point in time on `CLOCK_MONOTONIC`, so that
     /// coming back after a spurious return does not move the deadline.
     pub(super) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>, scope: Scope) -> Waited {
-        // The kernel counts time in signed 64-bit nanoseconds; a later deadline is never reached.
-        let timeout = deadline
-            .map(|deadline| deadline.nanoseconds())
-            .filter(|&nanoseconds| i64::try_from(nanoseconds).is_ok())
-            .and_then(|nanoseconds| Timespec::try_from(Duration::from_nanos(nanoseconds)).ok());
-        match futex::wait_bitset(word, flags(scope), expected, timeout.as_ref(), ANY) {
+        match futex::wait_bitset(word, flags(scope), expected, timeout(deadline).as_ref(), ANY) {
             Err(Errno::AGAIN) => Waited::Changed,
             Err(Errno::TIMEDOUT) => Waited::TimedOut,
             // EINTR is a signal. Nothing else is left: the word is aligned and mapped, the flags and the time are
@@ -123,12 +118,20 @@ mod linux {
         }
     }
 
+    /// A point in time as futex calls take it.
+    pub(in crate::os) fn timeout(deadline: Option<Deadline>) -> Option<Timespec> {
+        // The kernel counts time in signed 64-bit nanoseconds; a later deadline is never reached.
+        let nanoseconds = deadline?.nanoseconds();
+        i64::try_from(nanoseconds).ok()?;
+        Timespec::try_from(Duration::from_nanos(nanoseconds)).ok()
+    }
+
     pub(super) fn wake_shared(word: &AtomicU32, count: u32) {
         // Fails only for a word that is not aligned or not mapped, and a reference is both.
         let _ = futex::wake(word, flags(Scope::Shared), count);
     }
 
-    fn flags(scope: Scope) -> Flags {
+    pub(in crate::os) fn flags(scope: Scope) -> Flags {
         match scope {
             Scope::Private => Flags::PRIVATE,
             Scope::Shared => Flags::empty(),

@@ -10,6 +10,7 @@
 //! | --- | --- | --- |
 //! | [`map`], over `region` (unsafe) | a [`Mapping`](map::Mapping) owns its address range until it is dropped; new memory reads as zero; sealed shared memory never changes length; what was received is checked before it is mapped (`attach`) | never hands out a reference to mapped bytes; no protection against other writers of the same memory; no protection against a file that is cut while it is mapped |
 //! | [`futex`] | a wait returns when the word is woken, no longer holds the expected value, or the deadline passed | no memory ordering; no one-to-one match of wakes and returns: every wait may return spuriously |
+//! | [`futex_queue`] | a wait says exactly why it ended, a wake counts whom it woke; first come, first woken | not the place in the queue of a thread that a signal interrupted |
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
 //! | [`memory`] | what the machine and its control groups had to give when asked; takes no page beyond that | others may take it in the meantime |
 //! | [`fork`] (unsafe) | [`ForkGuard`](fork::ForkGuard) tells a forked child from the process that built it, without a system call | does not make anything else work after a fork |
@@ -19,7 +20,7 @@
 //! | [`channel`] (Linux only) | messages arrive whole, in order, with their descriptors; the end of the other side is seen | nothing about what the messages say |
 //! | [`events`] (Linux only) | a wait returns when a descriptor is ready or the deadline passed | no order among descriptors that are ready |
 //!
-//! Blocking: [`futex::wait`] and [`futex::wait_until`] sleep; so do [`events::wait_for_events`],
+//! Blocking: [`futex::wait`], [`futex::wait_until`] and the waits of [`futex_queue`] sleep; so do [`events::wait_for_events`],
 //! [`events::wait_until_readable`], what `channel` does at an end that blocks or until a deadline, and reaping a process
 //! that has not ended. Creating, populating and giving back mappings may
 //! take long, as the system needs to clear or free pages, but wait for nobody.
@@ -32,6 +33,7 @@ pub(crate) mod channel;
 pub(crate) mod events;
 pub(crate) mod fork;
 pub(crate) mod futex;
+pub(crate) mod futex_queue;
 pub(crate) mod host;
 #[cfg(target_os = "linux")]
 pub(crate) mod listener;

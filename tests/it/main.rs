@@ -11,6 +11,7 @@ mod lifecycle;
 mod messages;
 mod regressions;
 mod results;
+mod shared_array;
 mod stress;
 mod support;
 mod tidy;

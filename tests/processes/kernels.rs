@@ -189,7 +189,6 @@ reducer! {
 pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
     static LISTED: std::sync::OnceLock<Vec<&'static KernelInfo>> = std::sync::OnceLock::new();
     LISTED.get_or_init(|| {
-        #[cfg_attr(not(feature = "fault"), expect(unused_mut, reason = "nothing to add"))]
         let mut listed = kernels![
             affine,
             below,
@@ -214,6 +213,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             workring::kernels::f32::abs,
         ]
         .to_vec();
+        listed.extend(crate::shared_array::listed());
         #[cfg(feature = "fault")]
         listed.extend(crate::faults::kernels());
         listed
