@@ -191,3 +191,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// The examples of the page for people who come from Node, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-node.md")]
+mod from_node {}

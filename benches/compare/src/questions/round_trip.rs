@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use workring::{Builder, Engine, Help};
+use workring::{Builder, Engine, Help, Worker};
 
 use super::Effort;
 use crate::bare::{self, Waiting};
@@ -68,6 +68,24 @@ fn engine_trip(engine: Engine, pair: Pair, pace: Pace) -> Sample {
     Ok(nanoseconds)
 }
 
+/// A message to a worker with a function of its own, and its answer.
+fn message_trip(pair: Pair, pace: Pace) -> Sample {
+    let worker = Worker::<u64, u64>::spawn(move |scope| {
+        pair.pin_worker();
+        while let Ok(message) = scope.recv() {
+            scope.post(message.value + 1)?;
+        }
+        Ok::<(), workring::Error>(())
+    });
+    let worker = worker.map_err(|error| error.to_string())?;
+    let nanoseconds = pace.measure(pair, |number| {
+        worker.post(number).map_err(|failed| failed.error).expect("the worker is there");
+        worker.recv().expect("the worker is there").value
+    });
+    worker.join();
+    Ok(nanoseconds)
+}
+
 fn bare_name(waiting: Waiting) -> &'static str {
     match waiting {
         Waiting::Spin => "bare words, both spin",
@@ -121,6 +139,10 @@ fn between_threads(effort: Effort, title: &str, pair: Pair, pace: Pace, bare: Wa
     table.ours("engine", engine(|builder| builder)).goal(With::BestRival, 1.0);
     table.ours("engine, the worker runs it", engine(|builder| builder.help(Help::Never)));
     table.goal(with, bound).goal(With::BestRival, 1.0);
+    table
+        .ours("messages of a Worker", move || message_trip(pair, pace))
+        .goal(With::Case(bare_name(bare).into()), { if bare == Waiting::Sleep { 1.3 } else { 2.0 } });
+    table.goal(With::BestRival, 1.0);
     let rivals: [(&str, Trip); 9] = [
         ("crossbeam-channel", threads::crossbeam_channel),
         ("kanal", threads::kanal),
