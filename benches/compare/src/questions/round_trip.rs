@@ -141,7 +141,7 @@ fn between_threads(effort: Effort, title: &str, pair: Pair, pace: Pace, bare: Wa
     table.goal(with, bound).goal(With::BestRival, 1.0);
     table
         .ours("messages of a Worker", move || message_trip(pair, pace))
-        .goal(With::Case(bare_name(bare).into()), { if bare == Waiting::Sleep { 1.3 } else { 2.0 } });
+        .goal(With::Case(bare_name(bare).into()), if bare == Waiting::Sleep { 1.3 } else { 2.0 });
     table.goal(With::BestRival, 1.0);
     let rivals: [(&str, Trip); 9] = [
         ("crossbeam-channel", threads::crossbeam_channel),
