@@ -149,6 +149,7 @@ pub use crate::{
     front::blocking::Chunking,
     front::builder::{Builder, MAX_THREADS},
     front::call::{Call, SubmitAsync},
+    front::cancel_token::CancelToken,
     front::closure::{Returns, Unstarted},
     front::engine::Engine,
     front::files::{Element, NpyInfo, OutputBatch, inspect_npy},

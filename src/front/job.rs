@@ -4,7 +4,7 @@ use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context as TaskContext, Poll};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::arguments::HeldBatches;
@@ -262,6 +262,33 @@ impl<P: Payload> Job<P> {
 }
 
 impl CancelHandle {
+    /// The handle of a job whose engine still exists.
+    pub(crate) fn revived(core: &Weak<Core>, reference: JobReference, sequence: u64) -> Option<Self> {
+        Some(Self { reference, open: Some((core.upgrade()?, sequence)) })
+    }
+
+    /// What it is revived from.
+    pub(crate) fn into_parts(self) -> Option<(Weak<Core>, JobReference, u64)> {
+        self.open.map(|(core, sequence)| (Arc::downgrade(&core), self.reference, sequence))
+    }
+
+    /// The state of its job, while that is neither read nor dropped.
+    fn state(&self) -> Option<State> {
+        let (core, sequence) = self.open.as_ref()?;
+        let word = word_of(core, self.reference);
+        (core.sequence_of(self.reference.index) == *sequence).then(|| word.state()).flatten()
+    }
+
+    /// Whether the job waits to be started.
+    pub fn is_queued(&self) -> bool {
+        self.state() == Some(State::Queued)
+    }
+
+    /// Whether the job is done, read or dropped.
+    pub fn is_over(&self) -> bool {
+        !matches!(self.state(), Some(State::Queued | State::Running))
+    }
+
     /// As [`Job::cancel`]. Does not block.
     pub fn cancel(&self) -> Cancelled {
         match &self.open {
@@ -352,7 +379,6 @@ impl fmt::Debug for CancelHandle {
 mod tests {
     use super::*;
     use crate::front::engine::Engine;
-    use std::sync::Weak;
     use std::thread;
 
     fn gone(core: &Weak<Core>) -> bool {

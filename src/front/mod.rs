@@ -4,6 +4,7 @@ pub(crate) mod arguments;
 pub(crate) mod blocking;
 pub(crate) mod builder;
 pub(crate) mod call;
+pub(crate) mod cancel_token;
 pub(crate) mod closure;
 pub(crate) mod engine;
 pub(crate) mod files;

@@ -8,7 +8,9 @@ use std::task::{self, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use workring::{Cancelled, Chunking, Context, Engine, Error, Held, Job, OnFull, Priority, Returns, kernel};
+use workring::{
+    CancelToken, Cancelled, Chunking, Context, Engine, Error, Held, Job, OnFull, Priority, Returns, kernel,
+};
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
 
@@ -736,4 +738,70 @@ fn closing_ends_an_asynchronous_submit_that_waits() {
         assert_eq!(*failed.returned, [7]);
         gate.open();
     });
+}
+
+/// An engine whose worker is held until the sender is dropped.
+fn held_engine() -> (Engine, std::sync::mpsc::Sender<()>, Job<Returns<bool>>) {
+    let engine = Engine::builder().threads(1).queue_capacity(512).help(workring::Help::Never).build().unwrap();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let busy = engine.run(move || held.recv().is_err()).unwrap();
+    while busy.cancel_handle().is_queued() {
+        std::thread::yield_now();
+    }
+    (engine, hold, busy)
+}
+
+#[test]
+fn a_token_cancels_the_jobs_of_several_engines() {
+    let (first, hold, busy) = held_engine();
+    let (second, other_hold, other_busy) = held_engine();
+    let token = CancelToken::new();
+    let run = |engine: &Engine| engine.run(|| 1).unwrap();
+    let [mine, not_mine, others] = [run(&first), run(&first), run(&second)];
+    token.clone().add(&mine);
+    token.add(&others);
+    assert!(mine.cancel_handle().is_queued() && !mine.cancel_handle().is_over());
+    // A running job is told; a closure has nobody to ask.
+    token.add(&other_busy);
+    assert!(!token.is_cancelled());
+    assert_eq!(token.cancel(), 3);
+    assert!(token.is_cancelled());
+    assert_eq!(token.cancel(), 0);
+    for job in [mine, others] {
+        assert!(job.cancel_handle().is_over());
+        assert!(matches!(job.wait().unwrap_err().error, Error::Cancelled));
+    }
+    // Who comes late is cancelled at once.
+    let late = run(&first);
+    token.add(&late);
+    assert!(matches!(late.wait().unwrap_err().error, Error::Cancelled));
+    drop((hold, other_hold));
+    assert!(busy.wait().unwrap());
+    assert_eq!(not_mine.wait().unwrap(), 1);
+    drop(other_busy.wait());
+}
+
+/// A token that lives as long as a server must not grow with every job, nor cancel a later job in the same place of the queue.
+#[test]
+fn a_token_forgets_jobs_that_are_over_and_engines_that_are_gone() {
+    let token = CancelToken::new();
+    {
+        let engine = Engine::builder().threads(1).queue_capacity(4).build().unwrap();
+        for number in 0..1000 {
+            let job = engine.run(move || number).unwrap();
+            token.add(&job);
+            assert_eq!(job.wait().unwrap(), number);
+        }
+    }
+    let (engine, hold, busy) = held_engine();
+    let job = engine.run(|| 1).unwrap();
+    // The same descriptor as a job that was added and read: another job.
+    token.add(&job);
+    assert!(matches!(job.cancel(), Cancelled::BeforeStart));
+    assert!(job.wait().is_err());
+    let next = engine.run(|| 2).unwrap();
+    assert_eq!(token.cancel(), 0);
+    drop(hold);
+    assert_eq!(next.wait().unwrap(), 2);
+    assert!(busy.wait().unwrap());
 }
