@@ -19,6 +19,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 pub(crate) const VALUE_LEN_MAX: usize = 64;
 /// The same in words.
 const VALUE_WORDS_MAX: usize = VALUE_LEN_MAX / 8;
+/// Messages that may wait in each direction at most, as jobs in a queue: their cells are touched when the channel is made.
+const MESSAGES_MAX: usize = 1 << 20;
 /// The mark of a message that has batches beside its cell.
 const WITH_BATCHES: u8 = 1;
 
@@ -226,10 +228,10 @@ impl Channel {
     /// A channel with room for at least `capacity` messages in each direction, one handle at each side.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a capacity of zero or beyond 2^24.
+    /// [`Error::InvalidArgument`] for a capacity of zero or beyond 2^20.
     pub(crate) fn new(capacity: usize, value_lens: [usize; 2]) -> Result<Self> {
-        if capacity == 0 || capacity > 1 << 24 {
-            return Err(Error::invalid(format!("a channel has room for 1 to 2^24 messages, not {capacity}")));
+        if capacity == 0 || capacity > MESSAGES_MAX {
+            return Err(Error::invalid(format!("a channel has room for 1 to 2^20 messages, not {capacity}")));
         }
         let cells = capacity.next_power_of_two().max(2);
         Ok(Self {

@@ -98,7 +98,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// The values of either direction have at most 64 bytes; a larger type does not compile.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a capacity of zero or beyond 2^24.
+    /// [`Error::InvalidArgument`] for a capacity of zero or beyond 2^20.
     pub fn pair(capacity: usize) -> Result<(Self, MessagePort<R, S>)> {
         const {
             assert!(size_of::<S>() <= VALUE_LEN_MAX, "the value of a message has at most 64 bytes; hand a batch over");
