@@ -161,8 +161,9 @@ impl LaneMemory {
         if spins && let Some(found) = spin(deadline, &mut look) {
             return Some(found);
         }
-        SLEEP
-            .with(|word| self.bell(what).wait(word, look, |word, seen| sleep(word, seen, deadline), || self.call(what)))
+        // A destructor of this thread's own data may wait as well, when the word is gone: it gets one of its own.
+        let word = SLEEP.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(AtomicU32::new(0)));
+        self.bell(what).wait(&word, look, |word, seen| sleep(word, seen, deadline), || self.call(what))
     }
 
     /// Keeps a task's waker at the bell. The task then looks once more.

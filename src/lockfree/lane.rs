@@ -168,15 +168,17 @@ impl Bell {
                 }
                 return Some(found);
             }
+            let mut go_on = true;
             // Acquire: see `Sleeper::wake`.
-            while word.load(Ordering::Acquire) == ASLEEP {
-                if !sleep(word, ASLEEP) {
-                    self.withdraw(&ticket);
-                    return look();
-                }
+            while go_on && word.load(Ordering::Acquire) == ASLEEP {
+                go_on = sleep(word, ASLEEP);
             }
-            if let Some(found) = look() {
-                return Some(found);
+            // Who called may have meant an earlier wait on this word and be late: this one is still in the list then, and would stay
+            // there as a sleeper that nobody can wake.
+            self.withdraw(&ticket);
+            let found = look();
+            if found.is_some() || !go_on {
+                return found;
             }
         }
     }

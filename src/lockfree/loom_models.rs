@@ -2457,6 +2457,37 @@ mod lanes {
         passed.expect("a call is passed on");
     }
 
+    /// A thread sleeps on one word all its life. A call that is late, for a wait that ended without it, may hit the next wait: that one
+    /// must not leave itself in the list, where it would take the call for somebody who sleeps.
+    #[test]
+    fn a_late_call_hits_the_next_wait_harmlessly() {
+        let slept = Seen::default();
+        let inner = slept.clone();
+        explore(Some(3), move || {
+            let road = Road::new();
+            let bell = road.lane().messages();
+            let word = Arc::new(AtomicU32::new(0));
+            // The call is made, and not heard, as by a wait whose look found a message that was there.
+            let _ = bell.announce(Sleeper::Thread(word.clone()));
+            let late = bell.call().expect("one is announced");
+            let waker = thread::spawn(move || late.wake());
+            let poster = thread::spawn({
+                let road = road.clone();
+                move || (0..2).for_each(|number| road.try_post(number).unwrap())
+            });
+            let sleep = |word: &AtomicU32, value| {
+                inner.mark();
+                futex::wait(word, value, Scope::Private);
+                true
+            };
+            bell.wait(&word, || road.try_take(), sleep, || wake(bell)).unwrap();
+            waker.join().unwrap();
+            assert!(bell.call().is_none(), "nobody sleeps now");
+            poster.join().unwrap();
+        });
+        slept.expect("the receiver sleeps");
+    }
+
     /// A sender that leaves is heard of, and what it posted before comes first.
     #[test]
     fn a_receiver_hears_of_the_end() {
