@@ -10,7 +10,7 @@
 //! 4. In a *private* table, that of an engine of threads alone, nobody outside this process writes descriptor words. There the words
 //!    themselves say who may come: the one that reserved the descriptor, then the one that claimed the job, then whoever holds the
 //!    finished job, until it returns the index (`docs/protocol.md`). So the state needs no exchange, and the reference to the
-//!    engine that a slot keeps is touched only by whoever reserved the descriptor or holds its finished job.
+//!    engine that a slot keeps is touched only by whoever reserved the descriptor or holds its job.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;

@@ -91,7 +91,7 @@ impl CancelToken {
         handles.filter(|handle| handle.cancel() != Cancelled::TooLate).count()
     }
 
-    /// Whether it was cancelled.
+    /// Whether it was cancelled. Does not block.
     pub fn is_cancelled(&self) -> bool {
         self.jobs().is_cancelled
     }

@@ -279,12 +279,12 @@ impl CancelHandle {
         (core.sequence_of(self.reference.index) == *sequence).then(|| word.state()).flatten()
     }
 
-    /// Whether the job waits to be started.
+    /// Whether the job waits to be started. Does not block; it may be started before the answer is looked at.
     pub fn is_queued(&self) -> bool {
         self.state() == Some(State::Queued)
     }
 
-    /// Whether the job is done, read or dropped.
+    /// Whether the job is done; also once its result was read, or its handle dropped after it. Does not block.
     pub fn is_over(&self) -> bool {
         !matches!(self.state(), Some(State::Queued | State::Running))
     }
@@ -382,13 +382,12 @@ mod tests {
     use std::thread;
 
     fn gone(core: &Weak<Core>) -> bool {
-        // Workers let go of the engine a moment after they ended.
-        (0..2000).any(|_| {
-            if core.strong_count() > 0 {
-                thread::sleep(Duration::from_millis(5));
-            }
-            core.strong_count() == 0
-        })
+        // Workers let go of the engine a moment after they ended, which is no event that could be waited for.
+        let patience = Deadline::after(Duration::from_secs(60));
+        while core.strong_count() > 0 && !patience.is_past() {
+            thread::yield_now();
+        }
+        core.strong_count() == 0
     }
 
     fn engine() -> (Engine, Weak<Core>) {

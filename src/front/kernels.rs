@@ -107,7 +107,7 @@ macro_rules! streaming {
         pub fn $name:ident ($x:ident: &[$ty:ty], $y:ident: &mut [$written:ty] $(, $p:ident: &$param:ty)?) by $stores:ident $body:block
     ) => {
         $(#[$meta])*
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "a kernel is named as a function is")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
 

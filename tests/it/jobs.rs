@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use workring::{
-    CancelToken, Cancelled, Chunking, Context, Engine, Error, Held, Job, OnFull, Priority, Returns, kernel,
+    CancelToken, Cancelled, Chunking, Context, Engine, Error, Held, Help, Job, OnFull, Priority, Returns, kernel,
 };
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
@@ -740,31 +740,25 @@ fn closing_ends_an_asynchronous_submit_that_waits() {
     });
 }
 
-/// An engine whose worker is held until the sender is dropped.
-fn held_engine() -> (Engine, std::sync::mpsc::Sender<()>, Job<Returns<bool>>) {
-    let engine = Engine::builder().threads(1).queue_capacity(512).help(workring::Help::Never).build().unwrap();
-    let (hold, held) = std::sync::mpsc::channel::<()>();
-    let busy = engine.run(move || held.recv().is_err()).unwrap();
-    while busy.cancel_handle().is_queued() {
-        std::thread::yield_now();
-    }
-    (engine, hold, busy)
+/// An engine whose worker is held, and what holds it.
+fn held_engine() -> (Engine, Blocker) {
+    let engine = Engine::builder().threads(1).queue_capacity(512).help(Help::Never).build().unwrap();
+    let blocker = Blocker::all(&engine);
+    (engine, blocker)
 }
 
 #[test]
 fn a_token_cancels_the_jobs_of_several_engines() {
-    let (first, hold, busy) = held_engine();
-    let (second, other_hold, other_busy) = held_engine();
+    let (first, blocker) = held_engine();
+    let (second, other_blocker) = held_engine();
     let token = CancelToken::new();
     let run = |engine: &Engine| engine.run(|| 1).unwrap();
     let [mine, not_mine, others] = [run(&first), run(&first), run(&second)];
     token.clone().add(&mine);
     token.add(&others);
     assert!(mine.cancel_handle().is_queued() && !mine.cancel_handle().is_over());
-    // A running job is told; a closure has nobody to ask.
-    token.add(&other_busy);
     assert!(!token.is_cancelled());
-    assert_eq!(token.cancel(), 3);
+    assert_eq!(token.cancel(), 2);
     assert!(token.is_cancelled());
     assert_eq!(token.cancel(), 0);
     for job in [mine, others] {
@@ -775,10 +769,9 @@ fn a_token_cancels_the_jobs_of_several_engines() {
     let late = run(&first);
     token.add(&late);
     assert!(matches!(late.wait().unwrap_err().error, Error::Cancelled));
-    drop((hold, other_hold));
-    assert!(busy.wait().unwrap());
+    blocker.release();
+    other_blocker.release();
     assert_eq!(not_mine.wait().unwrap(), 1);
-    drop(other_busy.wait());
 }
 
 /// A token that lives as long as a server must not grow with every job, nor cancel a later job in the same place of the queue.
@@ -793,7 +786,7 @@ fn a_token_forgets_jobs_that_are_over_and_engines_that_are_gone() {
             assert_eq!(job.wait().unwrap(), number);
         }
     }
-    let (engine, hold, busy) = held_engine();
+    let (engine, blocker) = held_engine();
     let job = engine.run(|| 1).unwrap();
     // The same descriptor as a job that was added and read: another job.
     token.add(&job);
@@ -801,7 +794,6 @@ fn a_token_forgets_jobs_that_are_over_and_engines_that_are_gone() {
     assert!(job.wait().is_err());
     let next = engine.run(|| 2).unwrap();
     assert_eq!(token.cancel(), 0);
-    drop(hold);
+    blocker.release();
     assert_eq!(next.wait().unwrap(), 2);
-    assert!(busy.wait().unwrap());
 }

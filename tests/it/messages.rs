@@ -147,25 +147,27 @@ fn batches_in_a_channel_that_is_dropped_are_given_back() {
 
 #[test]
 fn an_end_that_goes_wakes_everybody_who_waits_for_it() {
-    let (here, there) = MessagePort::<u32, u32>::pair(2).unwrap();
-    thread::scope(|scope| {
-        let waiting: Vec<_> = (0..2).map(|_| here.clone()).map(|port| scope.spawn(move || port.recv())).collect();
-        let full = here.clone();
-        let posting = scope.spawn(move || (0..).map(|number| full.post(number)).find_map(Result::err).unwrap());
-        while there.waiting() < 2 {
-            thread::yield_now();
-        }
-        // Time for the others to go to sleep; if they do not, the test is easier.
-        thread::sleep(Duration::from_millis(20));
-        drop(there);
-        let failed = posting.join().unwrap();
-        assert!(matches!(failed.error, Error::Disconnected));
-        assert_eq!(failed.returned.value, 2);
-        for receiver in waiting {
-            assert!(matches!(receiver.join().unwrap(), Err(Error::Disconnected)));
-        }
-    });
-    assert_eq!(here.undelivered().len(), 2);
+    // The others look, yield or sleep by then, the later the more of them sleep.
+    for delay in (0..100).map(|round| round * 10) {
+        let (here, there) = MessagePort::<u32, u32>::pair(2).unwrap();
+        thread::scope(|scope| {
+            let waiting: Vec<_> = (0..2).map(|_| here.clone()).map(|port| scope.spawn(move || port.recv())).collect();
+            let full = here.clone();
+            let posting = scope.spawn(move || (0..).map(|number| full.post(number)).find_map(Result::err).unwrap());
+            while there.waiting() < 2 {
+                thread::yield_now();
+            }
+            (0..delay).for_each(|_| thread::yield_now());
+            drop(there);
+            let failed = posting.join().unwrap();
+            assert!(matches!(failed.error, Error::Disconnected));
+            assert_eq!(failed.returned.value, 2);
+            for receiver in waiting {
+                assert!(matches!(receiver.join().unwrap(), Err(Error::Disconnected)));
+            }
+        });
+        assert_eq!(here.undelivered().len(), 2);
+    }
 }
 
 #[test]

@@ -520,7 +520,7 @@ mod queued {
     use std::thread::JoinHandle;
 
     use super::*;
-    use crate::support::{alone, eventually};
+    use crate::support::{alone, eventually, forked};
 
     /// A thread that waits for an element.
     struct Waiter {
@@ -917,56 +917,37 @@ mod queued {
         });
     }
 
-    mod forked {
-        use super::*;
-
-        unsafe extern "C" {
-            /// fork(2).
-            fn fork() -> i32;
-            /// _exit(2): ends the process without running anything of the parent's.
-            safe fn _exit(status: i32) -> !;
-            /// waitpid(2).
-            fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
-            /// alarm(2): a signal after so many seconds, which ends a process that hangs.
-            safe fn alarm(seconds: u32) -> u32;
-        }
-
-        #[test]
-        fn a_forked_child_has_the_same_array() {
-            alone("shared_array::queued::forked::a_forked_child_has_the_same_array", || {
-                let engine = Checked::threads(1);
-                let array = SharedArray::<i64>::new(2).unwrap();
-                let handle = engine.share(&array).unwrap();
-                let pending = array.wait_async(0, 0, None);
-                let waiter = Waiter::start(&array, 1, 0);
-                let kept = std::cell::RefCell::new(Some(pending));
-                // SAFETY: the child of a process with threads may use only what is async-signal-safe, and with glibc also the heap,
-                // whose locks fork(2) takes; no other thread of this process holds one of ours. It ends by _exit(2).
-                let child = unsafe { fork() };
-                if child == 0 {
-                    alarm(30);
-                    array.store(1, 5).unwrap();
-                    let checks = [
-                        array.notify(1, u32::MAX).unwrap() == 1,
-                        matches!(engine.shared(&handle), Err(Error::Forked)),
-                        matches!(engine.share(&array), Err(Error::Forked)),
-                        matches!(pollster::block_on(array.wait_async(0, 0, None)), Err(Error::Forked)),
-                    ];
-                    // Its thread is the parent's: the drop neither hangs nor ends the parent's wait.
-                    drop(kept.take());
-                    drop(array);
-                    _exit(checks.iter().position(|check| !check).map_or(0, |at| at as i32 + 1));
-                }
-                let mut status = 0;
-                // SAFETY: the status is a live local and the child is our own.
-                assert_eq!(unsafe { waitpid(child, &raw mut status, 0) }, child);
-                assert_eq!(status, 0, "signal, or the check that failed in the high byte");
-                assert_eq!(waiter.outcome(), WaitOutcome::Ok);
-                assert_eq!(array.load(1).unwrap(), 5);
-                assert!(engine.shared(&handle).is_ok(), "the child's drop was the child's");
-                assert_eq!(array.notify(0, 1).unwrap(), 1);
-                assert_eq!(block_on(kept.take().unwrap()), WaitOutcome::Ok);
+    #[test]
+    fn a_forked_child_has_the_same_array() {
+        alone("shared_array::queued::a_forked_child_has_the_same_array", || {
+            let engine = Checked::threads(1);
+            let array = SharedArray::<i64>::new(2).unwrap();
+            let handle = engine.share(&array).unwrap();
+            let pending = array.wait_async(0, 0, None);
+            let waiter = Waiter::start(&array, 1, 0);
+            // What the child drops is the child's.
+            let kept = std::cell::RefCell::new(Some((pending, array)));
+            let failed = forked::exit_code(|| {
+                let (pending, array) = kept.take().unwrap();
+                array.store(1, 5).unwrap();
+                let checks = [
+                    array.notify(1, u32::MAX).unwrap() == 1,
+                    matches!(engine.shared(&handle), Err(Error::Forked)),
+                    matches!(engine.share(&array), Err(Error::Forked)),
+                    matches!(pollster::block_on(array.wait_async(0, 0, None)), Err(Error::Forked)),
+                ];
+                // Its thread is the parent's: the drop neither hangs nor ends the parent's wait.
+                drop(pending);
+                drop(array);
+                checks.iter().position(|check| !check).map_or(0, |at| at as i32 + 1)
             });
-        }
+            assert_eq!(failed, 0, "the check that failed");
+            assert_eq!(waiter.outcome(), WaitOutcome::Ok);
+            let (pending, array) = kept.take().unwrap();
+            assert_eq!(array.load(1).unwrap(), 5);
+            assert!(engine.shared(&handle).is_ok(), "the child's drop was the child's");
+            assert_eq!(array.notify(0, 1).unwrap(), 1);
+            assert_eq!(block_on(pending), WaitOutcome::Ok);
+        });
     }
 }

@@ -224,3 +224,52 @@ pub(crate) fn alone(name: &str, body: impl FnOnce()) {
     // A name that is spelt wrong runs no test, which succeeds.
     assert!(out.contains("1 passed"), "{name} is not the name of a test\n{out}");
 }
+
+/// Forking, for the tests of what a child sees. Each call is made in a process where no other test runs.
+pub(crate) mod forked {
+    unsafe extern "C" {
+        /// fork(2).
+        fn fork() -> i32;
+        /// _exit(2): ends the process without running anything of the parent's.
+        safe fn _exit(status: i32) -> !;
+        /// waitpid(2).
+        fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
+        /// alarm(2): a signal after so many seconds, which ends a process that hangs.
+        safe fn alarm(seconds: u32) -> u32;
+    }
+
+    /// Returns twice: at once in a forked child, with `false`, and in the parent when the child has ended, with whether SIGKILL
+    /// ended it.
+    pub(crate) fn comes_back() -> bool {
+        // SAFETY: as in `exit_code`; the caller is a worker, which holds no lock while it runs a kernel.
+        let child = unsafe { fork() };
+        assert!(child >= 0, "fork(2) failed");
+        if child == 0 {
+            alarm(30);
+            return false;
+        }
+        let mut status = 0;
+        // SAFETY: the status is a live local and the child is our own.
+        let waited = unsafe { waitpid(child, &raw mut status, 0) };
+        waited == child && status & 0x7F == 9
+    }
+
+    /// Runs `body` in a forked child and returns its exit code; a child that hangs or dies fails the test.
+    pub(crate) fn exit_code(body: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child of a process with threads may use only what is async-signal-safe, and with glibc also the heap,
+        // whose locks fork(2) takes. Its only thread is the one that forked, which holds no lock here: the engines' workers
+        // are idle, and no other test runs in this process. The child prints nothing and ends by _exit(2).
+        let child = unsafe { fork() };
+        assert!(child >= 0, "fork(2) failed");
+        if child == 0 {
+            alarm(30);
+            _exit(body());
+        }
+        let mut status = 0;
+        // SAFETY: the status is a live local and the child is our own.
+        let waited = unsafe { waitpid(child, &raw mut status, 0) };
+        assert_eq!(waited, child);
+        assert_eq!(status & 0x7F, 0, "the child died of signal {}", status & 0x7F);
+        status >> 8 & 0xFF
+    }
+}

@@ -165,6 +165,7 @@ impl Ticket {
             tries = tries.saturating_add(1);
             match tries {
                 0..100 => std::thread::yield_now(),
+                // Nobody could tell that it has arrived but the kernel, which does not.
                 _ => std::thread::sleep(Duration::from_micros(20)),
             }
         }

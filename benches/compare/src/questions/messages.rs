@@ -150,20 +150,14 @@ fn flow<T: Item>(
     send: impl Fn(T) + Clone + Send,
     recv: impl Fn() -> Option<T> + Clone + Send,
 ) -> f64 {
-    let share = items / posters as u64;
-    let start = Instant::now();
-    let sum: u64 = thread::scope(|scope| {
-        for poster in 0..posters as u64 {
-            let send = send.clone();
-            scope.spawn(move || (poster * share..(poster + 1) * share).for_each(|number| send(T::of(number))));
-        }
-        drop(send);
-        let receive = |recv: &dyn Fn() -> Option<T>| core::iter::from_fn(recv).map(Item::number).sum::<u64>();
-        let others: Vec<_> =
-            (1..receivers).map(|_| recv.clone()).map(|recv| scope.spawn(move || receive(&recv))).collect();
-        receive(&recv) + others.into_iter().map(|other| other.join().expect("no receiver panics")).sum::<u64>()
-    });
-    finish(share * posters as u64, start, sum).expect("a rate")
+    let receive_by_all = || {
+        thread::scope(|scope| {
+            let others: Vec<_> =
+                (1..receivers).map(|_| recv.clone()).map(|recv| scope.spawn(move || receive(recv))).collect();
+            receive(&recv) + others.into_iter().map(|other| other.join().expect("no receiver panics")).sum::<u64>()
+        })
+    };
+    posted_and(items, posters, send, receive_by_all)
 }
 
 /// As [`flow`], for a receiver that cannot be cloned.
@@ -173,15 +167,29 @@ fn flow_to_one<T: Item>(
     send: impl Fn(T) + Clone + Send,
     recv: impl Fn() -> Option<T>,
 ) -> f64 {
+    posted_and(items, posters, send, || receive(recv))
+}
+
+fn receive<T: Item>(recv: impl Fn() -> Option<T>) -> u64 {
+    core::iter::from_fn(recv).map(Item::number).sum()
+}
+
+/// The rate at which `posters` threads post while `receive` receives, which gives the sum of the numbers.
+fn posted_and<T: Item>(
+    items: u64,
+    posters: usize,
+    send: impl Fn(T) + Clone + Send,
+    receive: impl FnOnce() -> u64,
+) -> f64 {
     let share = items / posters as u64;
     let start = Instant::now();
-    let sum: u64 = thread::scope(|scope| {
+    let sum = thread::scope(|scope| {
         for poster in 0..posters as u64 {
             let send = send.clone();
             scope.spawn(move || (poster * share..(poster + 1) * share).for_each(|number| send(T::of(number))));
         }
         drop(send);
-        core::iter::from_fn(&recv).map(Item::number).sum()
+        receive()
     });
     finish(share * posters as u64, start, sum).expect("a rate")
 }

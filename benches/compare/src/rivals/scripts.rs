@@ -161,6 +161,7 @@ impl Running {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Ok(status),
                 Ok(None) if Instant::now() >= self.end => return Err(self.is_late()),
+                // The standard library has no wait with a limit; the figures are in by then.
                 Ok(None) => thread::sleep(Duration::from_millis(1)),
                 Err(error) => return Err(error.to_string().into()),
             }
