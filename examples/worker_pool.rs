@@ -1,13 +1,12 @@
 //! A pool made by hand of workers, as one makes it of `new Worker()`: with a queue, batches that travel with the tasks, and workers that
 //! die. An `Engine` does all of this by itself; this shows what the parts can do.
 //!
-//! `cargo run --release --example worker_pool`
+//! Run with `cargo run --release --example worker_pool`.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use workring::bytemuck::{Pod, Zeroable};
-use workring::{AnyBatch, Batch, Engine, ExitStatus, Message, Worker, WorkerScope};
+use workring::{AnyBatch, Batch, Engine, ExitStatus, Message, MessagePort, Worker, WorkerScope};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -17,50 +16,65 @@ struct Task {
     exponent: f64,
 }
 
+/// What a worker has to say: a task is done, or the worker has ended.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Outcome {
+struct Report {
+    worker: u64,
     number: u64,
     sum: f64,
+    has_ended: u64,
 }
 
 /// Receives tasks with one batch each, works in place, and sends the batch back.
-fn work(scope: &WorkerScope<Task, Outcome>) -> Result<(), String> {
+fn work(worker: u64, scope: &WorkerScope<Task, ()>, reports: &MessagePort<Report, ()>) -> Result<(), String> {
     while let Ok(Message { value: task, mut batches }) = scope.recv() {
         let batch = batches.pop().ok_or("a task without a batch")?;
         let mut batch = batch.into_batch::<f64>().map_err(|other| format!("a batch of {}", other.element_name()))?;
         assert!(task.exponent.is_finite(), "task {} makes no sense", task.number);
         batch.iter_mut().for_each(|x| *x = x.powf(task.exponent));
-        let sum = batch.iter().sum();
-        let outcome = Outcome { number: task.number, sum };
-        scope.post_with(outcome, vec![batch.into()]).map_err(|failed| failed.error.to_string())?;
+        let report = Report { worker, number: task.number, sum: batch.iter().sum(), has_ended: 0 };
+        reports.post_with(report, vec![batch.into()]).map_err(|failed| failed.error.to_string())?;
     }
     Ok(())
 }
 
 struct Pool {
-    workers: Vec<Worker<Task, Outcome>>,
+    workers: Vec<Worker<Task, ()>>,
+    /// Where all workers report, and where that is heard.
+    report: MessagePort<Report, ()>,
+    reports: MessagePort<(), Report>,
     /// Tasks that no worker has, and their batches.
     queue: VecDeque<(Task, Vec<AnyBatch>)>,
     deaths: usize,
 }
 
 impl Pool {
-    fn new(workers: usize) -> workring::Result<Self> {
-        let workers = (0..workers).map(|_| Self::worker()).collect::<Result<_, _>>()?;
-        Ok(Self { workers, queue: VecDeque::new(), deaths: 0 })
+    fn new(workers: u64) -> workring::Result<Self> {
+        let (report, reports) = MessagePort::pair(64)?;
+        let workers = (0..workers).map(|number| Self::worker(number, &report)).collect::<Result<_, _>>()?;
+        Ok(Self { workers, report, reports, queue: VecDeque::new(), deaths: 0 })
     }
 
-    fn worker() -> workring::Result<Worker<Task, Outcome>> {
+    fn worker(number: u64, report: &MessagePort<Report, ()>) -> workring::Result<Worker<Task, ()>> {
+        let own = report.clone();
         // Two messages at a time: one that is worked on, one that waits.
-        Worker::<(), ()>::builder().name("pool").capacity(2).spawn(work)
+        let builder = Worker::<(), ()>::builder().name("pool").capacity(2);
+        let worker = builder.spawn(move |scope: &WorkerScope<Task, ()>| work(number, scope, &own))?;
+        let own = report.clone();
+        worker.on_exit(move |status| {
+            println!("worker {number} has {status}");
+            // Whoever does not listen any more does not need to know.
+            let _ = own.post(Report { worker: number, number: 0, sum: 0.0, has_ended: 1 });
+        });
+        Ok(worker)
     }
 
     /// Hands tasks to workers that have room, and gives what is finished to `done`, until nothing is left.
-    fn run(&mut self, mut done: impl FnMut(Outcome, Batch<f64>)) -> workring::Result<()> {
+    fn run(&mut self, mut done: impl FnMut(Report, Batch<f64>)) -> workring::Result<()> {
         let mut open = self.queue.len();
         while open > 0 {
-            for worker in &mut self.workers {
+            for worker in &self.workers {
                 while let Some((task, batches)) = self.queue.pop_front() {
                     // A full worker, or a dead one, hands everything back.
                     if let Err(failed) = worker.port().try_post(task, batches) {
@@ -68,24 +82,20 @@ impl Pool {
                         break;
                     }
                 }
-                // Asked before its port is emptied: what it sent before it died is there.
-                let status = worker.status();
-                while let Ok(Some(Message { value, mut batches })) = worker.port().try_recv() {
-                    let batch = batches.pop().expect("a worker sends the batch back");
-                    done(value, batch.into_batch().expect("of f64"));
-                    open -= 1;
-                }
-                if let Some(status) = status {
-                    // What it had not received comes back; what it was at is gone with it.
-                    let back = worker.port().undelivered();
-                    self.queue.extend(back.into_iter().map(|message| (message.value, message.batches)));
-                    open -= 1;
-                    self.deaths += 1;
-                    println!("a worker has {status}");
-                    *worker = Self::worker()?;
-                }
             }
-            std::thread::sleep(Duration::from_micros(50));
+            let Message { value: report, mut batches } = self.reports.recv()?;
+            open -= 1;
+            if report.has_ended == 0 {
+                let batch = batches.pop().expect("a worker sends the batch back");
+                done(report, batch.into_batch().expect("of f64"));
+                continue;
+            }
+            // What it had not received comes back; what it was at is gone with it.
+            self.deaths += 1;
+            let worker = &mut self.workers[report.worker as usize];
+            let back = worker.port().undelivered();
+            self.queue.extend(back.into_iter().map(|message| (message.value, message.batches)));
+            *worker = Self::worker(report.worker, &self.report)?;
         }
         Ok(())
     }
@@ -102,16 +112,17 @@ fn main() -> workring::Result<()> {
         pool.queue.push_back((Task { number, exponent }, vec![batch.into()]));
     }
     let mut finished = vec![false; TASKS as usize];
-    pool.run(|outcome, batch| {
-        let expected: f64 = (0..10_000).map(|index| ((index + outcome.number) as f64).powf(2.0)).sum();
-        assert_eq!((outcome.sum, batch.len()), (expected, 10_000));
-        assert!(!std::mem::replace(&mut finished[outcome.number as usize], true), "each is done once");
+    pool.run(|report, batch| {
+        let expected: f64 = (0..10_000).map(|index| ((index + report.number) as f64).powf(2.0)).sum();
+        assert_eq!((report.sum, batch.len()), (expected, 10_000));
+        assert!(!std::mem::replace(&mut finished[report.number as usize], true), "each is done once");
     })?;
     assert_eq!(finished.iter().filter(|done| !**done).count(), 2, "all but the two that make no sense");
     assert_eq!(pool.deaths, 2);
-    for worker in pool.workers {
+    let Pool { workers, .. } = pool;
+    for worker in workers {
         assert_eq!(worker.join(), ExitStatus::Finished);
     }
-    println!("{} tasks, {} workers died and were replaced", TASKS, pool.deaths);
+    println!("{TASKS} tasks, 2 workers died and were replaced");
     Ok(())
 }

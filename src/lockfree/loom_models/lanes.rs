@@ -1,0 +1,270 @@
+//! Messages (`lane.rs`), with cells whose words are memory that is not atomic.
+
+use super::*;
+use crate::lockfree::lane::{Bell, Full, Lane, LaneHeader, Sleeper, side};
+
+const CELLS: usize = 2;
+
+struct Road {
+    header: LaneHeader,
+    cells: Vec<AtomicU64>,
+    /// What a message leads to: written before it is posted, read and let go of when it is taken.
+    cargo: [Shadow; CELLS],
+    taken: [Tally; 4],
+}
+
+impl Road {
+    fn new() -> Arc<Self> {
+        let road = Self {
+            header: LaneHeader::new(),
+            cells: (0..Lane::words(CELLS, 1)).map(|_| AtomicU64::new(0)).collect(),
+            cargo: [Shadow::new(), Shadow::new()],
+            taken: core::array::from_fn(|_| Tally::default()),
+        };
+        road.lane().init();
+        Arc::new(road)
+    }
+
+    fn lane(&self) -> Lane<'_> {
+        Lane::new(&self.header, &self.cells, CELLS, 1)
+    }
+
+    fn try_post(&self, number: u64) -> Result<(), Full> {
+        self.lane().try_post(&[number], 0, |at| self.cargo[at].write())?;
+        wake(self.lane().messages());
+        Ok(())
+    }
+
+    fn post(&self, number: u64, slept: &Seen) {
+        let look = || self.lane().try_post(&[number], 0, |at| self.cargo[at].write()).ok();
+        wait(self.lane().room(), look, slept).unwrap();
+        wake(self.lane().messages());
+    }
+
+    fn try_take(&self) -> Option<u64> {
+        let mut message = [u64::MAX];
+        self.lane().try_take(&mut message, |at, _| {
+            self.cargo[at].read();
+            self.cargo[at].write();
+        })?;
+        self.taken[message[0] as usize].add();
+        Some(message[0])
+    }
+
+    /// A message, or `None` when the sender is gone and nothing is left.
+    fn take(&self, slept: &Seen) -> Option<u64> {
+        let look = || {
+            // The order matters: what was posted before the sender left is seen by a look that comes after.
+            let is_gone = self.lane().is_gone(side::SENDER);
+            self.try_take().map(Some).or(is_gone.then_some(None))
+        };
+        let found = wait(self.lane().messages(), look, slept).unwrap();
+        wake(self.lane().room());
+        found
+    }
+
+    fn check(&self, messages: usize) {
+        assert!(self.taken[..messages].iter().all(|taken| taken.get() == 1), "taken once");
+    }
+}
+
+fn wake(bell: &Bell) {
+    bell.call().into_iter().for_each(Sleeper::wake);
+}
+
+fn wait<T>(bell: &Bell, look: impl FnMut() -> Option<T>, slept: &Seen) -> Option<T> {
+    let sleep = |word: &AtomicU32, seen| {
+        slept.mark();
+        futex::wait(word, seen, Scope::Private);
+        true
+    };
+    bell.wait(&Arc::new(AtomicU32::new(0)), look, sleep, || wake(bell))
+}
+
+/// R9/A9 and R10/A10: three messages go through two cells, so that one is filled twice.
+#[test]
+fn a_message_is_taken_once_and_whole() {
+    explore(Some(3), || {
+        let road = Road::new();
+        let poster = thread::spawn({
+            let road = road.clone();
+            move || [0, 1, 2].map(|number| road.try_post(number).is_ok())
+        });
+        let first = road.try_take();
+        let second = road.try_take();
+        let posted = poster.join().unwrap();
+        let mut taken: Vec<u64> = first.into_iter().chain(second).collect();
+        taken.extend(core::iter::from_fn(|| road.try_take()));
+        let expected: Vec<u64> = (0..3).filter(|&number| posted[number as usize]).collect();
+        assert_eq!(taken, expected, "in order");
+        assert!(posted[0] && posted[1]);
+    });
+}
+
+#[test]
+fn two_posters_and_two_takers() {
+    explore(Some(2), || {
+        let road = Road::new();
+        let poster = thread::spawn({
+            let road = road.clone();
+            move || road.try_post(0).unwrap()
+        });
+        let taker = thread::spawn({
+            let road = road.clone();
+            move || drop(road.try_take())
+        });
+        road.try_post(1).unwrap();
+        let _ = road.try_take();
+        poster.join().unwrap();
+        taker.join().unwrap();
+        while road.try_take().is_some() {}
+        road.check(2);
+    });
+}
+
+/// A receiver sleeps for each message; a poster sleeps for room.
+#[test]
+fn both_sides_sleep_and_are_called() {
+    let (for_message, for_room) = (Seen::default(), Seen::default());
+    let seen = (for_message.clone(), for_room.clone());
+    explore(Some(2), move || {
+        let road = Road::new();
+        let poster = thread::spawn({
+            let (road, slept) = (road.clone(), seen.1.clone());
+            move || (0..3).for_each(|number| road.post(number, &slept))
+        });
+        for number in 0..3 {
+            assert_eq!(road.take(&seen.0), Some(number));
+        }
+        poster.join().unwrap();
+        road.check(3);
+    });
+    for_message.expect("the receiver sleeps");
+    for_room.expect("the poster sleeps");
+}
+
+/// One call for each message: two that sleep get one each, whoever was counted and had not gone to sleep yet.
+#[test]
+fn two_receivers_sleep_and_both_are_called() {
+    let slept = Seen::default();
+    let inner = slept.clone();
+    explore(Some(2), move || {
+        let road = Road::new();
+        let takers = [1, 2].map(|_| {
+            let (road, slept) = (road.clone(), inner.clone());
+            thread::spawn(move || road.take(&slept).unwrap())
+        });
+        road.try_post(0).unwrap();
+        road.try_post(1).unwrap();
+        for taker in takers {
+            taker.join().unwrap();
+        }
+        road.check(2);
+    });
+    slept.expect("a receiver sleeps");
+}
+
+/// One that was called for a message and had found another one without the call passes the call on.
+#[test]
+fn a_call_that_was_not_needed_is_passed_on() {
+    let passed = Seen::default();
+    let inner = passed.clone();
+    explore(Some(3), move || {
+        let road = Road::new();
+        let sleeper = thread::spawn({
+            let road = road.clone();
+            move || road.take(&Seen::default()).unwrap()
+        });
+        let poster = thread::spawn({
+            let road = road.clone();
+            move || (0..2).for_each(|number| road.try_post(number).unwrap())
+        });
+        let bell = road.lane().messages();
+        let look = || road.try_take();
+        let sleep = |word: &AtomicU32, seen| {
+            futex::wait(word, seen, Scope::Private);
+            true
+        };
+        let pass_on = || {
+            inner.mark();
+            wake(bell);
+        };
+        bell.wait(&Arc::new(AtomicU32::new(0)), look, sleep, pass_on).unwrap();
+        sleeper.join().unwrap();
+        poster.join().unwrap();
+        road.check(2);
+    });
+    passed.expect("a call is passed on");
+}
+
+/// A thread sleeps on one word all its life. A call that is late, for a wait that ended without it, may hit the next wait: that one
+/// must not leave itself in the list, where it would take the call for somebody who sleeps.
+#[test]
+fn a_late_call_hits_the_next_wait_harmlessly() {
+    let slept = Seen::default();
+    let inner = slept.clone();
+    explore(Some(3), move || {
+        let road = Road::new();
+        let bell = road.lane().messages();
+        let word = Arc::new(AtomicU32::new(0));
+        // The call is made, and not heard, as by a wait whose look found a message that was there.
+        let _ = bell.announce(Sleeper::Thread(word.clone()));
+        let late = bell.call().expect("one is announced");
+        let waker = thread::spawn(move || late.wake());
+        let poster = thread::spawn({
+            let road = road.clone();
+            move || (0..2).for_each(|number| road.try_post(number).unwrap())
+        });
+        let sleep = |word: &AtomicU32, value| {
+            inner.mark();
+            futex::wait(word, value, Scope::Private);
+            true
+        };
+        bell.wait(&word, || road.try_take(), sleep, || wake(bell)).unwrap();
+        waker.join().unwrap();
+        assert!(bell.call().is_none(), "nobody sleeps now");
+        poster.join().unwrap();
+    });
+    slept.expect("the receiver sleeps");
+}
+
+/// A sender that leaves is heard of, and what it posted before comes first.
+#[test]
+fn a_receiver_hears_of_the_end() {
+    let slept = Seen::default();
+    let inner = slept.clone();
+    explore(Some(3), move || {
+        let road = Road::new();
+        let sender = thread::spawn({
+            let road = road.clone();
+            move || {
+                road.try_post(0).unwrap();
+                road.lane().leave(side::SENDER);
+                road.lane().messages().call_all().into_iter().for_each(|(_, sleeper)| sleeper.wake());
+            }
+        });
+        assert_eq!(road.take(&inner), Some(0));
+        assert_eq!(road.take(&inner), None);
+        sender.join().unwrap();
+    });
+    slept.expect("the receiver sleeps");
+}
+
+/// Without the look between counting itself and sleeping a receiver sleeps beside a message.
+#[test]
+#[should_panic]
+fn without_the_second_look_a_message_is_left_lying() {
+    explore(Some(2), || {
+        let road = Road::new();
+        let poster = thread::spawn({
+            let road = road.clone();
+            move || road.try_post(0).unwrap()
+        });
+        if road.try_take().is_none() {
+            let word = Arc::new(AtomicU32::new(1));
+            let _ = road.lane().messages().announce(Sleeper::Thread(word.clone()));
+            futex::wait(&word, 1, Scope::Private);
+        }
+        poster.join().unwrap();
+    });
+}
