@@ -445,7 +445,7 @@ impl Core {
             idle: Idle::Park,
             help: Help::Never,
             cores: 1,
-            pin: false,
+            own: super::options::ThreadOptions::default(),
         };
         Self::new(config, Arena::create(&arena).expect("a page")).expect("a control segment")
     }

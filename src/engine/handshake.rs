@@ -20,7 +20,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::KernelInfo;
-use super::options::{EngineConfig, Help, Idle, OnFull};
+use super::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions};
 use crate::error::{Error, Result};
 use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
 use crate::layout::records::MAX_PARTICIPANTS;
@@ -230,7 +230,7 @@ impl Hello {
                 idle,
                 help: Help::Never,
                 cores: head.allowed_cores as usize,
-                pin: false,
+                own: ThreadOptions::default(),
             },
             kernels: head.kernels,
             control_len: head.control_len,
@@ -497,7 +497,7 @@ mod tests {
                 idle: Idle::Spin(Duration::from_nanos(1234)),
                 help: Help::Never,
                 cores: 2,
-                pin: false,
+                own: ThreadOptions::default(),
             },
             kernels: 5,
             control_len: 4096,

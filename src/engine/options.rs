@@ -122,7 +122,16 @@ pub(crate) struct EngineConfig {
     pub(crate) idle: Idle,
     pub(crate) help: Help,
     pub(crate) cores: usize,
+    pub(crate) own: ThreadOptions,
+}
+
+/// What concerns the engine's own worker threads alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ThreadOptions {
+    /// Whether each stays on one core.
     pub(crate) pin: bool,
+    /// Their nice value; the process's own unless stated.
+    pub(crate) nice: Option<i32>,
 }
 
 impl EngineConfig {

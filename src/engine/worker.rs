@@ -139,8 +139,13 @@ fn pin(me: ParticipantSlot) {
 }
 
 fn work(core: &Arc<Core>, me: ParticipantSlot) {
-    if core.config.pin {
+    if core.config.own.pin {
         pin(me);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(nice) = core.config.own.nice {
+        // Checked when the engine was built. Where the system refuses all the same, the worker is only less polite.
+        let _ = crate::os::process::set_nice(nice);
     }
     run_until_closed(core, me);
     ended(core);

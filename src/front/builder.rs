@@ -8,7 +8,7 @@ use super::processes::{WorkerOptions, WorkerProgram};
 use crate::arena::{Arena, ArenaConfig, Backing};
 use crate::engine::core::Core;
 use crate::engine::kernel::KernelInfo;
-use crate::engine::options::{EngineConfig, Help, Idle, OnFull};
+use crate::engine::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions};
 #[cfg(target_os = "linux")]
 use crate::engine::supervisor;
 use crate::engine::worker;
@@ -59,7 +59,7 @@ pub struct Builder {
     large_pages: bool,
     prefault: bool,
     retain: u64,
-    pin: bool,
+    own: ThreadOptions,
 }
 
 impl Builder {
@@ -79,7 +79,7 @@ impl Builder {
             large_pages: true,
             prefault: false,
             retain: DEFAULT_RETAIN,
-            pin: false,
+            own: ThreadOptions::default(),
         }
     }
 
@@ -216,7 +216,18 @@ impl Builder {
     /// last. No unless said; worth it where nothing else runs on the machine, harmful where something does. Without effect
     /// on systems other than Linux.
     pub fn pin(mut self, wanted: bool) -> Self {
-        self.pin = wanted;
+        self.own.pin = wanted;
+        self
+    }
+
+    /// Nice value of the worker threads, up to 19, where more is nicer; the building thread's own unless stated, below which it cannot
+    /// be.
+    ///
+    /// Threads that answer requests then get a core before the workers do: the system prefers them where both want one. A thread that
+    /// helps while it waits keeps its own value. Worker processes have [`WorkerProgram::nice`](crate::WorkerProgram::nice). Linux only;
+    /// without effect elsewhere.
+    pub fn thread_nice(mut self, nice: i32) -> Self {
+        self.own.nice = Some(nice);
         self
     }
 
@@ -226,12 +237,12 @@ impl Builder {
     /// seconds at most, after which it is an error.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a limit out of range or a path at which it cannot listen, [`Error::Io`] when the system gives no memory, threads or processes,
+    /// [`Error::InvalidArgument`] for a limit or a nice value out of range or a path at which it cannot listen, [`Error::Io`] when the system gives no memory, threads or processes,
     /// [`Error::WorkerStart`] when a worker process ends, is not ready in time or does not fit, or when this process was itself
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let Self { processes, outside, on_full, idle, pin, .. } = self;
+        let Self { processes, outside, on_full, idle, own, .. } = self;
         let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
         let threads = self.threads.unwrap_or(usual);
         let rows = threads.saturating_add(processes).saturating_add(outside);
@@ -245,6 +256,8 @@ impl Builder {
             return Err(Error::Unsupported { what: "worker processes on this system; use threads".into() });
         }
         #[cfg(target_os = "linux")]
+        own.nice.map_or(Ok(()), crate::os::process::check_thread_nice)?;
+        #[cfg(target_os = "linux")]
         let group = self.workers.group(processes, outside)?;
         let queue_capacity = self
             .queue_capacity
@@ -256,7 +269,7 @@ impl Builder {
         // Whoever asks for processes, or for no threads, wants kernels kept out of this one.
         let keeps_out = processes > 0 || threads == 0;
         let help = self.help.unwrap_or(if keeps_out { Help::Never } else { Help::default() });
-        let config = EngineConfig { threads, processes, outside, queue_capacity, on_full, idle, help, cores, pin };
+        let config = EngineConfig { threads, processes, outside, queue_capacity, on_full, idle, help, cores, own };
         let core = Arc::new(Core::new(config, arena)?);
         worker::start(&core)?;
         #[cfg(target_os = "linux")]

@@ -21,6 +21,34 @@ const NICE_MIN: i32 = -20;
 /// See [`NICE_MIN`].
 const NICE_MAX: i32 = 19;
 
+/// Sets the nice value of the calling thread, which the threads it starts inherit.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if there is no such value, [`Error::Io`] if the system refuses: to become less nice needs a privilege.
+pub(crate) fn set_nice(nice: i32) -> Result<()> {
+    if !(NICE_MIN..=NICE_MAX).contains(&nice) {
+        return Err(Error::invalid(format!("a nice value is {NICE_MIN} to {NICE_MAX}, not {nice}")));
+    }
+    // To the system a process of no number is the calling thread (setpriority(2), "C library/kernel differences").
+    rustix::process::setpriority_process(None, nice)
+        .map_err(|error| Error::io(format!("set the nice value {nice}"), error))
+}
+
+/// Checks a nice value that threads of this process shall have.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if there is no such value, or it is below the calling thread's own, which needs a privilege.
+pub(crate) fn check_thread_nice(nice: i32) -> Result<()> {
+    // Where the system does not tell, the lowest.
+    let own = rustix::process::getpriority_process(None).unwrap_or(NICE_MIN);
+    if (own..=NICE_MAX).contains(&nice) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "worker threads can have nice values from this thread's own, {own}, to {NICE_MAX}, not {nice}"
+    )))
+}
+
 /// The exit of a process that was reaped.
 fn exit_of(status: ExitStatus) -> Exit {
     match status.code() {
@@ -198,11 +226,7 @@ pub(crate) fn apply(limits: &Limits) -> Result<()> {
         host::pin_current_thread_to(cores)?;
     }
     if let Some(nice) = limits.nice {
-        if !(NICE_MIN..=NICE_MAX).contains(&nice) {
-            return Err(Error::invalid(format!("a nice value is {NICE_MIN} to {NICE_MAX}, not {nice}")));
-        }
-        rustix::process::setpriority_process(None, nice)
-            .map_err(|error| Error::io(format!("set the nice value {nice}"), error))?;
+        set_nice(nice)?;
     }
     // Last, as it may leave little room for anything else.
     if let Some(memory) = limits.memory {

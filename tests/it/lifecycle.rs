@@ -618,3 +618,27 @@ fn a_gate_that_is_never_needed_is_harmless() {
         assert_eq!(engine.run(|| 1).unwrap().wait().unwrap(), 1);
     });
 }
+
+/// The nice value of the calling thread, from proc(5).
+#[cfg(target_os = "linux")]
+fn nice_value() -> i32 {
+    let line = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    // The name, in parentheses, may have spaces; the nice value is the 17th field after it.
+    line.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn worker_threads_are_as_nice_as_said_and_nobody_else_is() {
+    let own = nice_value();
+    let nicer = (own + 3).min(19);
+    let engine = Engine::builder().threads(2).thread_nice(nicer).help(Help::Never).build().unwrap();
+    for _ in 0..8 {
+        assert_eq!(engine.run(nice_value).unwrap().wait().unwrap(), nicer);
+    }
+    assert_eq!(nice_value(), own);
+    for refused in [20, -21, own - 1] {
+        let error = Engine::builder().threads(1).thread_nice(refused).build().unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+    }
+}
