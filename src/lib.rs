@@ -143,7 +143,7 @@ pub use crate::{
     arena::{ALIGNMENT, ArenaStatistics, Backing},
     engine::context::Context,
     engine::kernel::{ElementLayout, Kernel, KernelError, KernelInfo, Reducer},
-    engine::options::{Help, Idle, OnFull, Priority, Retry},
+    engine::options::{Help, Idle, OnFull, Priority, Retry, Timing},
     formats::ElementType,
     front::arguments::{Batches, HeldBatches, Input, Inputs, Output, Outputs},
     front::blocking::Chunking,
@@ -155,12 +155,15 @@ pub use crate::{
     front::files::{Element, NpyInfo, OutputBatch, inspect_npy},
     front::host::HostInfo,
     front::job::{CancelHandle, Cancelled, Held, Job, Payload},
+    front::job_context::JobContext,
     front::job_set::{Finish, JobSet},
     front::kernels,
     front::message_port::{Message, MessagePort, Messages, Post, Receive},
+    front::progress::{Progress, ProgressChanges, ProgressHandle},
     front::raw_worker::{ExitStatus, Worker, WorkerBuilder, WorkerScope},
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
-    front::statistics::{EngineStatistics, WorkerStatus},
+    front::statistics::{EngineStatistics, JobState, JobStatus, WorkerStatus},
+    front::timings::{Histogram, Timings},
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;

@@ -10,9 +10,12 @@ use crate::arena::Arena;
 use crate::arena::shared::SharedHandle;
 use crate::arena::shared::array::SharedArray;
 use crate::arena::shared::element::SharedElement;
+use crate::engine::core::Core;
 use crate::error::Result;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::MAX_OUTPUTS;
 use crate::lockfree::job;
+use crate::lockfree::progress::Reported;
 use crate::os::host::Deadline;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -79,6 +82,8 @@ pub struct Context<'a> {
     halo_before: usize,
     stop: StopSignals<'a>,
     arena: &'a Arena,
+    /// The job, where the kernel runs for one of its own.
+    job: Option<(&'a Core, DescriptorIndex)>,
     /// Whether the kernel was told to stop: its result is then not used, as it may have returned early.
     saw_stop: Cell<bool>,
     /// Elements of each output that hold the result.
@@ -92,7 +97,16 @@ impl<'a> Context<'a> {
         let saw_stop = Cell::new(false);
         let output_lens = [usize::MAX; MAX_OUTPUTS];
         let scratch = Vec::new();
-        Self { worker, chunk: 0, range: 0..0, call_len: 0, halo_before: 0, stop, arena, saw_stop, output_lens, scratch }
+        let (chunk, range, call_len, halo_before, job) = (0, 0..0, 0, 0, None);
+        Self { worker, chunk, range, call_len, halo_before, stop, arena, job, saw_stop, output_lens, scratch }
+    }
+
+    /// As [`Context::new`], for a job over whole batches.
+    #[inline]
+    pub(crate) fn of_job(core: &'a Core, index: DescriptorIndex, who: ParticipantSlot, stop: StopSignals<'a>) -> Self {
+        let mut context = Self::new(u32::from(who.get()), stop, &core.arena);
+        context.job = Some((core, index));
+        context
     }
 
     /// As [`Context::new`], for chunks of a call of so many elements.
@@ -151,6 +165,49 @@ impl<'a> Context<'a> {
     #[inline]
     pub(crate) fn saw_stop(&self) -> bool {
         self.saw_stop.get()
+    }
+
+    /// Says how far the job is: `done` of `total`, in whatever unit. [`Job::progress`](crate::Job::progress) gives it to whoever holds
+    /// the job, as a number, a stream or a call.
+    ///
+    /// A few stores to memory while nobody waits for it: cheap enough for every thousandth element. Only in a job of its own
+    /// ([`Engine::submit`](crate::Engine::submit)); without effect in the chunks and rows of other calls.
+    ///
+    /// # Examples
+    /// ```
+    /// use workring::{Context, Engine, kernel};
+    ///
+    /// kernel! {
+    ///     /// Doubles in place, in steps.
+    ///     pub fn double(y: &mut [f64], ctx: &mut Context) {
+    ///         let total = y.len() as u64;
+    ///         for (step, part) in y.chunks_mut(1000).enumerate() {
+    ///             part.iter_mut().for_each(|y| *y *= 2.0);
+    ///             ctx.progress(1000 * step as u64 + part.len() as u64, total);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = Engine::builder().threads(1).build()?;
+    /// let job = engine.submit(double, engine.batch::<f64>(5_500)?, ())?;
+    /// while !job.is_finished() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert_eq!(job.progress().unwrap().done, 5_500);
+    /// # job.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn progress(&self, done: u64, total: u64) {
+        if let Some((core, index)) = self.job {
+            core.report_progress(index, Reported { done, total });
+        }
+    }
+
+    /// What the submitter calls the job ([`Call::tag`](crate::Call::tag)); 0 unless it said, and in chunks and rows of other calls.
+    pub fn tag(&self) -> u64 {
+        self.job.map_or(0, |(core, index)| core.tag_of(index))
     }
 
     /// The shared array of a handle, which came in the kernel's parameter: the same memory as in every other process and thread.

@@ -14,6 +14,7 @@ use super::belt::Broken;
 #[cfg(target_os = "linux")]
 use super::door::Door;
 use super::kernel::{KernelInfo, registered};
+use super::ledger::Watchers;
 use super::local::{LocalSlot, LocalTable};
 use super::options::{EngineConfig, Idle};
 use super::panics;
@@ -51,6 +52,11 @@ impl Draft<'_> {
     /// The private half of the descriptor.
     pub(crate) fn slot(&self) -> &LocalSlot {
         self.core.local.slot(self.index).expect("the private table is as long as the descriptor table")
+    }
+
+    /// The job it will be.
+    pub(crate) fn reference(&self) -> JobReference {
+        JobReference { index: self.index, generation: self.reserved.generation() }
     }
 }
 
@@ -156,6 +162,8 @@ pub(crate) struct Core {
     pub(super) quiet: AtomicU32,
     /// The first deadline the supervisor has to look at, in nanoseconds; the largest number for none. Of this process.
     pub(super) next_deadline: AtomicU64,
+    /// Who wants to hear of progress, in the origin.
+    pub(super) watchers: Watchers,
     /// Set when a running job was told to stop, for the supervisor.
     pub(super) attention: AtomicU32,
     /// Workers from outside that take jobs at the moment; a hint for how a call is spread.
@@ -210,6 +218,7 @@ impl Core {
             broken: OnceLock::new(),
             quiet: AtomicU32::new(0),
             next_deadline: AtomicU64::new(u64::MAX),
+            watchers: Watchers::new(),
             attention: AtomicU32::new(0),
             attached: AtomicU32::new(0),
             workers_alive: AtomicU32::new(0),
@@ -444,6 +453,7 @@ impl Core {
             on_full: OnFull::Reject,
             idle: Idle::Park,
             help: Help::Never,
+            timing: super::options::Timing::Sampled,
             cores: 1,
             own: super::options::ThreadOptions::default(),
         };

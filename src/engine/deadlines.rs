@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::execute::deadline_of;
+use super::ledger;
 use super::supervisor::{PAUSE_FIRST, Supervisor};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -27,6 +28,8 @@ impl Supervisor {
             if !word.is(State::Queued) && !word.is(State::Running) {
                 continue;
             }
+            // Before the deadline is read, which its start may set.
+            let begins_later = ledger::look_again(&self.core, index, descriptor);
             let deadline = deadline_of(descriptor);
             match deadline {
                 Some(deadline) if deadline.is_past() && !word.has(FLAG_CANCEL) => {
@@ -35,6 +38,8 @@ impl Supervisor {
                 Some(deadline) if !deadline.is_past() => self.core.expect_deadline(deadline),
                 _ => {}
             }
+            // Its time may begin after this look.
+            begins_later.into_iter().for_each(|late| self.core.expect_deadline(late));
             let word = job::snapshot(&descriptor.word);
             if !word.is(State::Running) || !word.has(FLAG_CANCEL) || !self.may_kill(word.owner()) {
                 continue;

@@ -7,6 +7,7 @@ use super::failure;
 use super::fan_out::{ChunkEnd, RowHandles, Spread, alone, run_share, stop};
 use super::frame::RawSlice;
 use super::gather;
+use super::ledger;
 use super::local::LocalSlot;
 use super::options::Priority;
 use super::plan::Plan;
@@ -41,6 +42,7 @@ pub(super) fn rows_plan(rows: usize) -> crate::error::Result<Plan> {
 /// Runs a claimed job and finishes it.
 pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex) {
     let Some(descriptor) = core.control.descriptor(index) else { return };
+    let started = ledger::start(core, who, index, descriptor);
     let deadline = deadline_of(descriptor);
     let result = if deadline.is_some_and(|deadline| deadline.is_past()) {
         Err(Trouble::Deadline)
@@ -69,6 +71,9 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
         // A kernel forked, and this is the child: the job is its parent's to finish.
         end_forked_worker(who);
         return;
+    }
+    if let Some(started) = started {
+        started.end(core, who);
     }
     fault::point(Point::F22_status_written);
     if let Ok(done) = job::finish(&descriptor.word, has_outcome) {
@@ -115,7 +120,7 @@ fn run(
             let mut call = call::begin(core, descriptor).map_err(unresolved)?;
             call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
             let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
-            let lens = whole(&call, u32::from(who.get()), signals, &core.arena)?;
+            let lens = whole(core, index, &call, who, signals)?;
             // The bit may be left from a worker that died before it finished the job.
             if lens != [usize::MAX; MAX_OUTPUTS] || call::is_shortened(descriptor) {
                 call::write_output_lens(core, index, descriptor, lens);

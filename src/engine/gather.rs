@@ -245,16 +245,13 @@ impl Core {
         let [params, statuses, ..] = &descriptor.param;
         let rows = RowHandles { params: params.load(Ordering::Relaxed), statuses: statuses.load(Ordering::Relaxed) };
         let index = whole.index;
-        let reference = JobReference { index, generation: whole.generation() };
+        let reference = whole.reference();
         let gather = Arc::new(Gather {
             arena: Arc::clone(&self.arena),
             block,
             whole: reference,
             plan,
-            shares: shares
-                .iter()
-                .map(|draft| JobReference { index: draft.index, generation: draft.generation() })
-                .collect(),
+            shares: shares.iter().map(Draft::reference).collect(),
             left: AtomicU32::new(count),
             outcome: Mutex::new(None),
         });
@@ -288,9 +285,5 @@ impl Draft<'_> {
     /// Publishes the job as one that nobody holds: the supervisor frees it when it is over.
     fn detach(&mut self) {
         self.reserved = self.reserved.with_flag(FLAG_DETACHED);
-    }
-
-    fn generation(&self) -> u32 {
-        self.reserved.generation()
     }
 }

@@ -20,7 +20,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::KernelInfo;
-use super::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions};
+use super::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
 use crate::error::{Error, Result};
 use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
 use crate::layout::records::MAX_PARTICIPANTS;
@@ -229,6 +229,7 @@ impl Hello {
                 on_full: OnFull::Reject,
                 idle,
                 help: Help::Never,
+                timing: Timing::Off,
                 cores: head.allowed_cores as usize,
                 own: ThreadOptions::default(),
             },
@@ -496,6 +497,7 @@ mod tests {
                 on_full: OnFull::Reject,
                 idle: Idle::Spin(Duration::from_nanos(1234)),
                 help: Help::Never,
+                timing: Timing::Off,
                 cores: 2,
                 own: ThreadOptions::default(),
             },

@@ -29,6 +29,7 @@ pub(crate) mod gather;
 #[cfg(target_os = "linux")]
 pub(crate) mod handshake;
 pub(crate) mod kernel;
+pub(crate) mod ledger;
 pub(crate) mod local;
 pub(crate) mod options;
 #[cfg(target_os = "linux")]

@@ -100,6 +100,32 @@ impl Retry {
     }
 }
 
+/// Of how many jobs an engine notes how long they waited and ran; see [`Engine::timings`](crate::Engine::timings).
+///
+/// It takes three readings of the clock for a job, together about as long as handing over and running an empty one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Timing {
+    /// Of one in 64: of every 64th that has the same place in the queue, beginning with the first.
+    #[default]
+    Sampled,
+    /// Of every one.
+    All,
+    /// Of none.
+    Off,
+}
+
+impl Timing {
+    /// Whether to note the times of the job that is the so-manieth of its descriptor.
+    #[inline]
+    pub(crate) fn wants(self, sequence: u64) -> bool {
+        match self {
+            Self::Sampled => sequence & 63 == 1,
+            Self::All => true,
+            Self::Off => false,
+        }
+    }
+}
+
 /// What can be said about one job.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct JobOptions {
@@ -108,6 +134,8 @@ pub(crate) struct JobOptions {
     pub(crate) on_full: Option<OnFull>,
     pub(crate) chunk_len: Option<usize>,
     pub(crate) retry: Option<Retry>,
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) tag: u64,
 }
 
 /// How the engine runs, fixed when it is built.
@@ -121,6 +149,7 @@ pub(crate) struct EngineConfig {
     pub(crate) on_full: OnFull,
     pub(crate) idle: Idle,
     pub(crate) help: Help,
+    pub(crate) timing: Timing,
     pub(crate) cores: usize,
     pub(crate) own: ThreadOptions,
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::call;
 use super::core::{Core, Draft, JobReference};
 use super::execute::deadline_of;
+use super::ledger::{self, SEQUENCE_MASK};
 use super::local::{self, LocalSlot};
 use super::options::{OnFull, Priority};
 use super::panics;
@@ -31,9 +32,6 @@ const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a submitter clears a full ring before it goes another way.
 const CLEARINGS: usize = 8;
-
-/// Bits of the origin word that count the jobs of a descriptor.
-const SEQUENCE_MASK: u64 = (1 << 40) - 1;
 
 impl Core {
     /// Takes a free descriptor, or `None` when all are in use.
@@ -243,7 +241,11 @@ impl Core {
         draft.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
         let sequence = draft.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
         draft.descriptor.origin.store(sequence, Ordering::Relaxed);
-        if self.config.is_shared() { deadline_of(draft.descriptor) } else { None }
+        if !self.config.is_shared() {
+            return None;
+        }
+        let late = ledger::look_again(self, draft.index, draft.descriptor);
+        deadline_of(draft.descriptor).into_iter().chain(late).min()
     }
 
     /// Publishes a job that is in no ring and counts as running, because others run parts of it.

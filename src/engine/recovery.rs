@@ -85,6 +85,7 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
         if is_share {
             with_share(core, descriptor, |_, line| repair_share(line));
         }
+        super::ledger::forget_start(core, index, descriptor);
         if job::requeue(&descriptor.word, death.slot, death.short_incarnation()).is_some() {
             fault::point(Point::F30_requeued);
             core.redelivery().mark(index);

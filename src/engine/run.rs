@@ -25,7 +25,7 @@ use super::panics::{Panicked, catch};
 use super::plan::Plan;
 use crate::arena::{Access, Arena};
 use crate::error::{Error, Result};
-use crate::ids::ParticipantSlot;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{FanOutHeader, MAX_BATCHES, MAX_OUTPUTS, RangeLine, kind};
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
@@ -60,14 +60,15 @@ fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, P
 
 /// Runs a kernel once over whole batches. Gives what it said about the lengths of its outputs.
 pub(crate) fn whole(
+    core: &Core,
+    index: DescriptorIndex,
     call: &Call,
-    worker: u32,
+    who: ParticipantSlot,
     signals: StopSignals<'_>,
-    arena: &Arena,
 ) -> Result<[usize; MAX_OUTPUTS], Trouble> {
     let info = call.info;
     let (inputs, outputs) = call.slices().split_at(info.inputs().len());
-    let mut context = Context::new(worker, signals, arena);
+    let mut context = Context::of_job(core, index, who, signals);
     context.place(0, 0..call.first_len(), 0);
     // SAFETY: the slices were resolved against the mapping and belong to this call alone (law 1); `call`, and with it an
     // inline parameter, outlives the frame.

@@ -54,6 +54,7 @@ impl Core {
             // A waker is foreign code: its panic must not end the worker.
             let _ = panics::catch(move || waker.wake());
         }
+        self.watchers.wake(index);
     }
 
     /// Wakes every thread that collects finished jobs, whatever the words say.
@@ -65,7 +66,7 @@ impl Core {
         }
     }
 
-    fn hand_to_collector(&self, index: DescriptorIndex) {
+    pub(super) fn hand_to_collector(&self, index: DescriptorIndex) {
         let Some((port, bits)) = self.control.port(COLLECTOR_PORT) else { return };
         if let Some(word) = bits.get(index.get() as usize / 64) {
             word.fetch_or(1 << (index.get() % 64), Ordering::Release);
@@ -91,8 +92,8 @@ impl Core {
         let Some(descriptor) = self.control.descriptor(index) else { return };
         let done = job::snapshot(&descriptor.word);
         if !done.is(State::Done) {
-            // The holder has read it and freed it, or the bit was another job's.
-            return;
+            // The holder has read it and freed it, or the bit was another job's; or a running one reports how far it is.
+            return self.watchers.wake(index);
         }
         if done.has(FLAG_WAKER) {
             self.wake_task(index);

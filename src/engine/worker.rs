@@ -160,6 +160,13 @@ pub(crate) fn work_as_process(core: &Arc<Core>, me: ParticipantSlot) {
 /// Runs jobs until the engine closes and the queue is empty, or this worker is told to leave.
 fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
     let mut budget = SpinBudget::new(core);
+    let row = core.control.participant(me);
+    if let Some(row) = row {
+        // Relaxed, as all times of a row: figures for people.
+        row.idle_ns.store(0, Ordering::Relaxed);
+        row.idle_since_ns.store(0, Ordering::Relaxed);
+        row.began_ns.store(Deadline::now().nanoseconds(), Ordering::Relaxed);
+    }
     loop {
         while !core.is_leaving()
             && let Some(index) = core.take(me)
@@ -189,6 +196,10 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
     let sleepers = core.sleepers();
     let mut others = sleepers.start_searching(me);
     let idle_since = Deadline::now();
+    let row = core.control.participant(me);
+    if let Some(row) = row {
+        row.idle_since_ns.store(idle_since.nanoseconds(), Ordering::Relaxed);
+    }
     loop {
         if core.is_leaving() {
             return None;
@@ -199,7 +210,13 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             if core.has_work() {
                 core.notify(CHAIN);
             }
-            budget.learn(Deadline::now().nanoseconds().saturating_sub(idle_since.nanoseconds()));
+            let idle_for = Deadline::now().nanoseconds().saturating_sub(idle_since.nanoseconds());
+            budget.learn(idle_for);
+            if let Some(row) = row {
+                let before = row.idle_ns.load(Ordering::Relaxed);
+                row.idle_ns.store(before.wrapping_add(idle_for), Ordering::Relaxed);
+                row.idle_since_ns.store(0, Ordering::Relaxed);
+            }
             return Some(index);
         }
         if !core.is_stopping() && budget.flow.is_brisk(Deadline::now().nanoseconds(), || core.taken_hint()) {

@@ -8,7 +8,7 @@ use super::processes::{WorkerOptions, WorkerProgram};
 use crate::arena::{Arena, ArenaConfig, Backing};
 use crate::engine::core::Core;
 use crate::engine::kernel::KernelInfo;
-use crate::engine::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions};
+use crate::engine::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
 #[cfg(target_os = "linux")]
 use crate::engine::supervisor;
 use crate::engine::worker;
@@ -55,6 +55,7 @@ pub struct Builder {
     on_full: OnFull,
     idle: Idle,
     help: Option<Help>,
+    timing: Timing,
     backing: Backing,
     large_pages: bool,
     prefault: bool,
@@ -75,6 +76,7 @@ impl Builder {
             on_full: OnFull::default(),
             idle: Idle::default(),
             help: None,
+            timing: Timing::default(),
             backing: Backing::default(),
             large_pages: true,
             prefault: false,
@@ -183,6 +185,12 @@ impl Builder {
         self
     }
 
+    /// Of how many jobs to note how long they waited and ran, for [`Engine::timings`]; of one in 64 unless said.
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
     /// Where the arena's pages come from.
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
@@ -242,7 +250,7 @@ impl Builder {
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let Self { processes, outside, on_full, idle, own, .. } = self;
+        let Self { processes, outside, on_full, idle, timing, own, .. } = self;
         let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
         let threads = self.threads.unwrap_or(usual);
         let rows = threads.saturating_add(processes).saturating_add(outside);
@@ -269,7 +277,8 @@ impl Builder {
         // Whoever asks for processes, or for no threads, wants kernels kept out of this one.
         let keeps_out = processes > 0 || threads == 0;
         let help = self.help.unwrap_or(if keeps_out { Help::Never } else { Help::default() });
-        let config = EngineConfig { threads, processes, outside, queue_capacity, on_full, idle, help, cores, own };
+        let config =
+            EngineConfig { threads, processes, outside, queue_capacity, on_full, idle, help, timing, cores, own };
         let core = Arc::new(Core::new(config, arena)?);
         worker::start(&core)?;
         #[cfg(target_os = "linux")]

@@ -15,7 +15,7 @@ use super::rows::{ManyJob, RowParams, Rows};
 use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
 use crate::engine::call::{self, Call as KernelCall, Param};
-use crate::engine::core::{Core, Draft};
+use crate::engine::core::{Core, Draft, JobReference};
 use crate::engine::execute::row_block_len;
 use crate::engine::kernel::Kernel;
 use crate::engine::local;
@@ -52,6 +52,9 @@ pub struct Call<'e> {
     pub(crate) options: JobOptions,
 }
 
+/// An engine, one of its jobs, and the number of the job in its descriptor.
+pub(super) type Place<'e> = (&'e Arc<Core>, JobReference, u64);
+
 /// A parameter on its way, with the block that keeps a large one.
 pub(crate) struct Packed {
     pub(crate) param: Param,
@@ -79,6 +82,23 @@ impl<'e> Call<'e> {
         self
     }
 
+    /// Ends the job with [`Error::DeadlineExceeded`] when it has run for so long; the time it waited in the queue does not count.
+    ///
+    /// For the rest as [`Call::deadline`], beside which it may stand: the earlier end counts. A job that is started again after the
+    /// death of its worker has its time again. For `map`, `map_chunks`, `reduce` and `submit_many`, of which many workers run parts, it
+    /// is the same as a deadline: it counts from the call.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.options.time_limit = Some(limit);
+        self
+    }
+
+    /// A number of one's own that goes with the job: for kernels ([`Context::tag`](crate::Context::tag)) and for people who look
+    /// ([`Engine::jobs`](crate::Engine::jobs)). 0 unless said.
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.options.tag = tag;
+        self
+    }
+
     /// What to do when the queue is full; as the engine was built unless said.
     pub fn on_full(mut self, on_full: OnFull) -> Self {
         self.options.on_full = Some(on_full);
@@ -102,16 +122,19 @@ impl<'e> Call<'e> {
         self
     }
 
+    /// The deadline of a call whose time begins now.
     pub(crate) fn deadline_now(&self) -> Option<Deadline> {
-        self.options.deadline.map(Deadline::after)
+        let limits = [self.options.deadline, self.options.time_limit];
+        limits.into_iter().flatten().min().map(Deadline::after)
     }
 
     /// Writes what the options say into a draft.
     #[inline]
     fn stamp(&self, draft: &Draft<'_>) {
-        let deadline = self.deadline_now();
+        let deadline = self.options.deadline.map(Deadline::after);
         draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
         draft.descriptor.retries.store(self.options.retry.map_or(0, Retry::limit), Ordering::Relaxed);
+        self.core.note(draft, &self.options, deadline);
     }
 
     fn on_full_or_default(&self) -> OnFull {
@@ -215,11 +238,23 @@ impl<'e> Call<'e> {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
+        self.run_in_place(|_| closure)
+    }
+
+    /// Runs the closure that `make` makes when it knows its place in the queue; without one it is handed back.
+    #[inline]
+    pub(super) fn run_in_place<F, R, M>(self, make: M) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+        M: FnOnce(Option<Place<'e>>) -> F,
+    {
         let reserved = self.core.check_closures().and_then(|()| self.core.reserve(self.on_full_or_default()));
         let draft = match reserved {
             Ok(draft) => draft,
-            Err(error) => return Err(Failed::new(error, Box::new(closure))),
+            Err(error) => return Err(Failed::new(error, Box::new(make(None)))),
         };
+        let closure = make(Some((self.core, draft.reference(), draft.sequence())));
         draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
         self.stamp(&draft);
         let ticket = local::keep(&draft, draft.slot(), closure);
@@ -290,7 +325,9 @@ impl<'e> Call<'e> {
         param_place.store(params.reference(&Collector::new(&self.core.arena))?, Ordering::Relaxed);
         status_place.store(status_handle, Ordering::Relaxed);
         draft.descriptor.fan_out.store(rows as u64, Ordering::Relaxed);
-        self.stamp(draft);
+        // Many workers run parts of it: its time begins now.
+        let deadline = [self.options.deadline, self.options.time_limit].into_iter().flatten().min();
+        Self { options: JobOptions { deadline, time_limit: None, ..self.options }, ..*self }.stamp(draft);
         Ok(status)
     }
 }

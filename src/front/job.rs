@@ -13,7 +13,7 @@ use crate::engine::call;
 use crate::engine::core::{Core, JobReference};
 use crate::engine::{execute, panics, wait};
 use crate::error::{Error, Failed, Result};
-use crate::ids::ParticipantSlot;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_OUTCOME, FLAG_WAKER, State};
 use crate::lockfree::job::{self, Cancel, FlagSet};
 use crate::os::host::Deadline;
@@ -277,6 +277,21 @@ impl CancelHandle {
         let (core, sequence) = self.open.as_ref()?;
         let word = word_of(core, self.reference);
         (core.sequence_of(self.reference.index) == *sequence).then(|| word.state()).flatten()
+    }
+
+    /// The engine and the job's descriptor, while that serves the job or has served none since.
+    pub(super) fn place(&self) -> Option<(&Arc<Core>, DescriptorIndex)> {
+        let (core, sequence) = self.open.as_ref()?;
+        let is_known = core.check_process().is_ok() && core.sequence_of(self.reference.index) == *sequence;
+        is_known.then_some((core, self.reference.index))
+    }
+
+    /// Has those that watch the job's progress woken at its end; `false` when it is over.
+    pub(super) fn call_watchers_at_end(&self) -> bool {
+        let descriptor = self.place().and_then(|(core, index)| core.control.descriptor(index));
+        descriptor.is_some_and(|descriptor| {
+            job::set_flag_of(&descriptor.word, self.reference.generation, FLAG_WAKER) == FlagSet::Set
+        })
     }
 
     /// Whether the job waits to be started. Does not block; it may be started before the answer is looked at.

@@ -10,6 +10,7 @@ pub(crate) mod engine;
 pub(crate) mod files;
 pub(crate) mod host;
 pub(crate) mod job;
+pub(crate) mod job_context;
 pub(crate) mod job_set;
 pub mod kernels;
 pub(crate) mod message_port;
@@ -17,7 +18,9 @@ pub(crate) mod message_port;
 pub(crate) mod outside;
 #[cfg(target_os = "linux")]
 pub(crate) mod processes;
+pub(crate) mod progress;
 pub(crate) mod raw_worker;
 pub(crate) mod rows;
 mod shared;
 pub(crate) mod statistics;
+pub(crate) mod timings;

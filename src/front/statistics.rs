@@ -1,9 +1,16 @@
 //! A look at an engine while it works: [`Engine::statistics`] and [`Engine::workers`].
 
+use std::time::Duration;
+
 use super::engine::Engine;
+use super::progress::Progress;
 use crate::arena::ArenaStatistics;
-use crate::layout::records::Participant;
-use crate::layout::words::ParticipantWord;
+use crate::engine::call;
+use crate::ids::DescriptorIndex;
+use crate::layout::records::{Descriptor, Participant, kind};
+use crate::layout::words::{ParticipantWord, State};
+use crate::lockfree::job;
+use crate::os::host::Deadline;
 use crate::sync::Ordering;
 
 /// What an engine does at one moment. Counts are read one after the other while work goes on.
@@ -45,6 +52,48 @@ pub struct WorkerStatus {
     pub replaced: u32,
     /// Jobs it finished, with those of its predecessors.
     pub finished: u64,
+    /// How long it has been taking jobs; with worker processes the present one. Zero before it began.
+    pub alive_for: Duration,
+    /// How long of that it had nothing to do.
+    pub idle_for: Duration,
+}
+
+impl WorkerStatus {
+    /// The part of its time in which it had something to do, from 0 to 1. Between two looks: the difference of what was busy over the
+    /// difference of what was alive.
+    pub fn utilization(&self) -> f64 {
+        let alive = self.alive_for.as_secs_f64();
+        if alive > 0.0 { 1.0 - (self.idle_for.as_secs_f64() / alive).min(1.0) } else { 0.0 }
+    }
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JobState {
+    /// It waits for a worker.
+    Queued,
+    /// A worker is at it.
+    Running,
+    /// It is over, and its result was not read yet.
+    Unread,
+}
+
+/// One job of an engine at one moment.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct JobStatus {
+    /// Where it is.
+    pub state: JobState,
+    /// The kernel's name; `closure` for a closure.
+    pub kernel: &'static str,
+    /// What its submitter calls it ([`Call::tag`](crate::Call::tag)); 0 unless that was said.
+    pub tag: u64,
+    /// The worker that runs it, or ran it: 0 for a thread that helps while it waits, and before it was started.
+    pub worker: u32,
+    /// How often it was started before, and its worker died.
+    pub retried: u32,
+    /// How far it says it is.
+    pub progress: Option<Progress>,
 }
 
 impl Engine {
@@ -65,6 +114,8 @@ impl Engine {
     /// The workers: threads, then processes, then the seats of outside workers. Does not block.
     pub fn workers(&self) -> Vec<WorkerStatus> {
         let threads = self.core.config.threads;
+        let now = Deadline::now().nanoseconds();
+        let since = |began: u64| if began == 0 { 0 } else { now.saturating_sub(began) };
         let status = |(at, row): (usize, &Participant)| {
             // Relaxed: figures for people.
             let word = ParticipantWord::from_bits(row.word.load(Ordering::Relaxed));
@@ -76,9 +127,39 @@ impl Engine {
                 is_alive: at <= threads || word.state() == ParticipantWord::ALIVE,
                 replaced: word.incarnation(),
                 finished: row.finished.load(Ordering::Relaxed),
+                alive_for: Duration::from_nanos(since(row.began_ns.load(Ordering::Relaxed))),
+                idle_for: {
+                    let idle_now = since(row.idle_since_ns.load(Ordering::Relaxed));
+                    Duration::from_nanos(row.idle_ns.load(Ordering::Relaxed).saturating_add(idle_now))
+                },
             }
         };
         let workers = 1..=self.core.config.rows();
         workers.clone().zip(self.core.control.participants().iter().skip(1)).map(status).collect()
+    }
+
+    /// The jobs that were handed over and not read yet, in no order: for people who look, as it takes a look at every place of the
+    /// queue. The parts of blocking calls are not among them. Does not block.
+    pub fn jobs(&self) -> Vec<JobStatus> {
+        let core = &self.core;
+        let of = |(at, descriptor): (usize, &Descriptor)| {
+            let word = job::snapshot(&descriptor.word);
+            let state = match word.state()? {
+                State::Queued => JobState::Queued,
+                State::Running => JobState::Running,
+                State::Done => JobState::Unread,
+                State::Free | State::Reserved => return None,
+            };
+            let kernel = match call::kind_of(descriptor) {
+                kind::CLOSURE => "closure",
+                kind::WHOLE | kind::ROWS => core.kernel(descriptor.kernel.load(Ordering::Relaxed))?.name(),
+                _ => return None,
+            };
+            let index = DescriptorIndex::new(at as u32);
+            let (tag, progress) = (core.tag_of(index), core.progress_of(index).map(Progress::from));
+            let (worker, retried) = (u32::from(word.owner().get()), u32::from(word.attempt()));
+            Some(JobStatus { state, kernel, tag, worker, retried, progress })
+        };
+        core.control.descriptors().iter().enumerate().filter_map(of).collect()
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::core::{Core, JobReference, WorkerRole};
 use crate::engine::execute::row_block_len;
 use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
-use crate::engine::options::{EngineConfig, Help, Idle, OnFull, Priority};
+use crate::engine::options::{EngineConfig, Help, Idle, OnFull, Priority, ThreadOptions, Timing};
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::Geometry;
@@ -96,8 +96,9 @@ const CONFIG: EngineConfig = EngineConfig {
     on_full: OnFull::Reject,
     idle: Idle::Park,
     help: Help::AnyJob,
+    timing: Timing::All,
     cores: 2,
-    pin: false,
+    own: ThreadOptions { pin: false, nice: None },
 };
 
 /// The kinds of job that are published.

@@ -6,8 +6,8 @@
 use core::mem::size_of;
 
 use super::records::{
-    Arguments, Descriptor, EngineLine, FailureText, FanOutHeader, IdleLine, MAX_PARTICIPANTS, MAX_SEGMENTS, MAX_SHARED,
-    Participant, Port, RangeLine, RingHeader, Segment, SharedHeader,
+    Arguments, Descriptor, EngineLine, FailureText, FanOutHeader, IdleLine, Ledger, MAX_PARTICIPANTS, MAX_SEGMENTS,
+    MAX_SHARED, Participant, Port, RangeLine, RingHeader, Segment, SharedHeader, Timing,
 };
 use crate::error::{Error, Result};
 
@@ -16,7 +16,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"workring");
 /// Written as a native integer: a reader with the other byte order sees it reversed.
 pub(crate) const ENDIAN_TAG: u32 = 0x0102_0304;
 /// Increased by every change of the layout.
-pub(crate) const LAYOUT_VERSION: u32 = 4;
+pub(crate) const LAYOUT_VERSION: u32 = 5;
 /// Number of priorities, each with a ring of its own.
 pub(crate) const PRIORITIES: usize = 3;
 /// Completion ports in the table.
@@ -70,11 +70,13 @@ pub(crate) struct Geometry {
     pub(crate) ring_cells: [Span; PRIORITIES],
     pub(crate) descriptors: Span,
     pub(crate) arguments: Span,
+    pub(crate) ledgers: Span,
     pub(crate) failures: Span,
     pub(crate) ports: Span,
     /// Bitmaps of the ports, one after the other.
     pub(crate) port_bits: Span,
     pub(crate) redelivery_bits: Span,
+    pub(crate) timings: Span,
     pub(crate) total_len: u64,
 }
 
@@ -124,10 +126,12 @@ impl Geometry {
         }
         let descriptors_span = cursor.take(jobs, size_of::<Descriptor>())?;
         let arguments = cursor.take(jobs, size_of::<Arguments>())?;
+        let ledgers = cursor.take(jobs, size_of::<Ledger>())?;
         let failures = cursor.take(jobs, size_of::<FailureText>())?;
         let ports = cursor.take(PORTS as u64, size_of::<Port>())?;
         let port_bits = cursor.take(PORTS as u64 * (jobs / 64), 8)?;
         let redelivery_bits = cursor.take(jobs / 64, 8)?;
+        let timings = cursor.take(u64::from(participants), size_of::<Timing>())?;
 
         Some(Self {
             descriptor_count: descriptors,
@@ -139,10 +143,12 @@ impl Geometry {
             ring_cells,
             descriptors: descriptors_span,
             arguments,
+            ledgers,
             failures,
             ports,
             port_bits,
             redelivery_bits,
+            timings,
             total_len: cursor.0.checked_next_multiple_of(4096)?,
         })
     }
@@ -213,6 +219,9 @@ pub(crate) const LAYOUT_HASH: u64 = {
         offset_of!(Descriptor, fan_out),
         offset_of!(Descriptor, batches),
         size_of::<Arguments>(),
+        size_of::<Ledger>(),
+        offset_of!(Ledger, progress_of),
+        size_of::<Timing>(),
         size_of::<FailureText>(),
         size_of::<Port>(),
         size_of::<Segment>(),
@@ -260,6 +269,8 @@ mod tests {
             (geometry.ring_headers.offset, PRIORITIES as u64 * 256),
             (geometry.descriptors.offset, jobs * 128),
             (geometry.arguments.offset, jobs * 192),
+            (geometry.ledgers.offset, jobs * 64),
+            (geometry.timings.offset, geometry.timings.count * 5248),
             (geometry.failures.offset, jobs * 512),
             (geometry.ports.offset, PORTS as u64 * 64),
             (geometry.port_bits.offset, geometry.port_bits.count * 8),
@@ -300,13 +311,13 @@ mod tests {
         }
     }
 
-    /// A number of participants that rounds to the same segment length was not noticed.
+    /// A number of participants that rounded to the same segment length was not noticed.
     #[test]
-    fn a_changed_limit_is_noticed_even_if_the_length_stays_the_same() {
+    fn a_changed_limit_is_noticed_even_if_the_length_fits_it() {
         let geometry = Geometry::plan(64, 3).unwrap();
-        let header = Header { participants: 7, ..geometry.header(1) };
-        assert_eq!(Geometry::plan(64, 7).unwrap().total_len, geometry.total_len);
-        assert!(matches!(Geometry::check(&header, geometry.total_len), Err(Error::Corrupt { .. })));
+        let other = Geometry::plan(64, 7).unwrap();
+        let header = Header { participants: 7, total_len: other.total_len, ..geometry.header(1) };
+        assert!(matches!(Geometry::check(&header, other.total_len), Err(Error::Corrupt { what: "layout hash", .. })));
     }
 
     #[test]

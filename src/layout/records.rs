@@ -15,6 +15,8 @@ pub(crate) const MAX_BATCHES: usize = 12;
 pub(crate) const MAX_OUTPUTS: usize = 4;
 /// Bit of [`Descriptor::shape`] that the worker sets when the kernel shortened outputs.
 pub(crate) const SHORTENED: u32 = 1 << 16;
+/// Bit of [`Descriptor::shape`] that the submitter sets when [`Ledger`] says something about the job.
+pub(crate) const HAS_LEDGER: u32 = 1 << 17;
 /// Bytes of text one failure record can hold.
 pub(crate) const FAILURE_TEXT_LEN: usize = 480;
 
@@ -34,7 +36,7 @@ pub(crate) struct BatchReference {
 /// | 0 | word | protocol, compare-and-swap |
 /// | 8 | wait | the sleeping waiter and the finisher |
 /// | 12 | kernel | submitter |
-/// | 16 | shape: `kind:8, batches:8, shortened:1` | submitter; the last bit the worker |
+/// | 16 | shape: `kind:8, batches:8, shortened:1, ledger:1` | submitter; `shortened` the worker |
 /// | 20 | port | holder of the job |
 /// | 24 | deadline_ns, 0 for none | submitter |
 /// | 32 | param, 32 bytes inline, or a handle in its first word | submitter |
@@ -70,6 +72,54 @@ pub(crate) struct Arguments {
     pub(crate) batches: [BatchReference; MAX_BATCHES - INLINE_BATCHES],
     /// Elements of each output that hold the result; valid with [`SHORTENED`] in the descriptor's shape.
     pub(crate) output_lens: [AtomicU64; MAX_OUTPUTS],
+}
+
+/// What is known of a job besides what it works on. Jobs that need none of it leave the line alone.
+#[repr(C, align(64))]
+pub(crate) struct Ledger {
+    /// When it was submitted, in nanoseconds of the monotonic clock; 0 if that was not noted.
+    pub(crate) queued_ns: AtomicU64,
+    /// When it was started last, likewise.
+    pub(crate) started_ns: AtomicU64,
+    /// Nanoseconds it may run; 0 for any time.
+    pub(crate) time_limit_ns: AtomicU64,
+    /// The deadline it was submitted with, 0 for none: the descriptor's comes from the time limit once it was started.
+    pub(crate) deadline_ns: AtomicU64,
+    /// What its submitter calls it.
+    pub(crate) tag: AtomicU64,
+    /// How far its kernel says it is, of how much.
+    pub(crate) progress_done: AtomicU64,
+    pub(crate) progress_total: AtomicU64,
+    /// Which job of the descriptor, by the low bits of its sequence number, the progress is of; 0 for none.
+    pub(crate) progress_of: AtomicU32,
+    /// Which job of the descriptor somebody wants to hear of when its progress changes, likewise.
+    pub(crate) watched: AtomicU32,
+}
+
+/// Steps of a power of two in a [`Histogram`].
+pub(crate) const HISTOGRAM_STEPS: usize = 8;
+/// Buckets of a [`Histogram`]: up to 2^42 nanoseconds, some 73 minutes.
+pub(crate) const HISTOGRAM_BUCKETS: usize = 40 * HISTOGRAM_STEPS;
+
+/// How many times were how long, in nanoseconds.
+#[repr(C, align(64))]
+pub(crate) struct Histogram {
+    /// See [`super::words::histogram_bucket`].
+    pub(crate) buckets: [AtomicU64; HISTOGRAM_BUCKETS],
+    /// Sum of all.
+    pub(crate) sum_ns: AtomicU64,
+    /// The longest.
+    pub(crate) longest_ns: AtomicU64,
+    pub(crate) zero: [AtomicU64; 6],
+}
+
+/// What one participant noted of the jobs it ran.
+#[repr(C, align(64))]
+pub(crate) struct Timing {
+    /// From submission to start.
+    pub(crate) wait: Histogram,
+    /// From start to end.
+    pub(crate) run: Histogram,
 }
 
 /// What a failed job says: UTF-8 in 8-byte words, read as bytes and repaired.
@@ -170,7 +220,13 @@ pub(crate) struct Participant {
     pub(crate) kind: AtomicU32,
     /// Jobs it finished, for people who look.
     pub(crate) finished: AtomicU64,
-    pub(crate) zero: [AtomicU64; 5],
+    /// When it began, in nanoseconds of the monotonic clock; 0 before.
+    pub(crate) began_ns: AtomicU64,
+    /// Nanoseconds it had nothing to do.
+    pub(crate) idle_ns: AtomicU64,
+    /// Since when it has nothing to do, 0 while it has.
+    pub(crate) idle_since_ns: AtomicU64,
+    pub(crate) zero: [AtomicU64; 2],
     /// See [`super::words::park`]; on a line of its own.
     pub(crate) park: AtomicU32,
     pub(crate) park_zero: [AtomicU32; 15],
@@ -282,6 +338,11 @@ const _: () = {
     assert!(offset_of!(Descriptor, fan_out) == 80);
     assert!(offset_of!(Descriptor, batches) == 96);
     assert!(size_of::<Arguments>() == 192);
+    assert!(size_of::<Ledger>() == 64);
+    assert!(offset_of!(Ledger, progress_of) == 56);
+    assert!(size_of::<Histogram>() == 2624);
+    assert!(size_of::<Timing>() == 5248);
+    assert!(offset_of!(Participant, began_ns) == 24);
     assert!(size_of::<FailureText>() == 512);
     assert!(size_of::<RingHeader>() == 256);
     assert!(offset_of!(RingHeader, tail) == 128);

@@ -11,7 +11,9 @@
 use core::ptr::NonNull;
 
 use super::geometry::{Geometry, HEADER_LEN, Header, PORTS, PRIORITIES, Span};
-use super::records::{Arguments, Descriptor, EngineLine, FailureText, IdleLine, Participant, Port, RingHeader};
+use super::records::{
+    Arguments, Descriptor, EngineLine, FailureText, IdleLine, Ledger, Participant, Port, RingHeader, Timing,
+};
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::os::map::Mapping;
@@ -46,10 +48,12 @@ pub(crate) struct Control {
     ring_cells: [Table<AtomicU64>; PRIORITIES],
     descriptors: Table<Descriptor>,
     arguments: Table<Arguments>,
+    ledgers: Table<Ledger>,
     failures: Table<FailureText>,
     ports: Table<Port>,
     port_bits: Table<AtomicU64>,
     redelivery_bits: Table<AtomicU64>,
+    timings: Table<Timing>,
     /// Kept for as long as the tables point into it (law 3).
     mapping: Mapping,
 }
@@ -103,10 +107,12 @@ impl Control {
                 ring_cells: geometry.ring_cells.map(|span| Table::new(&mapping, span)),
                 descriptors: Table::new(&mapping, geometry.descriptors),
                 arguments: Table::new(&mapping, geometry.arguments),
+                ledgers: Table::new(&mapping, geometry.ledgers),
                 failures: Table::new(&mapping, geometry.failures),
                 ports: Table::new(&mapping, geometry.ports),
                 port_bits: Table::new(&mapping, geometry.port_bits),
                 redelivery_bits: Table::new(&mapping, geometry.redelivery_bits),
+                timings: Table::new(&mapping, geometry.timings),
                 geometry,
                 mapping,
             })
@@ -139,6 +145,17 @@ impl Control {
     /// The further batches of one descriptor.
     pub(crate) fn arguments(&self, index: DescriptorIndex) -> Option<&Arguments> {
         self.all(&self.arguments).get(index.get() as usize)
+    }
+
+    /// What is known of the job in one descriptor.
+    #[inline]
+    pub(crate) fn ledger(&self, index: DescriptorIndex) -> Option<&Ledger> {
+        self.all(&self.ledgers).get(index.get() as usize)
+    }
+
+    /// What each participant noted of the jobs it ran.
+    pub(crate) fn timings(&self) -> &[Timing] {
+        self.all(&self.timings)
     }
 
     /// The failure record of one descriptor.

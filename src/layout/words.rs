@@ -1,5 +1,6 @@
 //! The packed words of the protocol: bit tables, constants and copyable views. Pure functions, no memory access.
 
+use super::records::{HISTOGRAM_BUCKETS, HISTOGRAM_STEPS};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 
 /// State of a descriptor; the low four bits of its word.
@@ -352,6 +353,29 @@ pub(crate) mod park {
     pub(crate) const NOTIFIED: u32 = 3;
 }
 
+/// The bucket of a histogram that counts times of so many nanoseconds: single ones below a power of two of steps, then equal steps
+/// of each power of two; the last one counts all that are longer.
+pub(crate) const fn histogram_bucket(nanoseconds: u64) -> usize {
+    let steps = HISTOGRAM_STEPS as u64;
+    if nanoseconds < steps {
+        return nanoseconds as usize;
+    }
+    let power = nanoseconds.ilog2();
+    let step = (nanoseconds >> (power - steps.ilog2())) % steps;
+    let bucket = ((power - steps.ilog2() + 1) as u64 * steps + step) as usize;
+    if bucket < HISTOGRAM_BUCKETS { bucket } else { HISTOGRAM_BUCKETS - 1 }
+}
+
+/// The longest time, in nanoseconds, that a bucket of a histogram counts; what the last one counts may be longer.
+pub(crate) const fn histogram_bound(bucket: usize) -> u64 {
+    let (steps, bucket) = (HISTOGRAM_STEPS as u64, bucket as u64);
+    if bucket < steps {
+        return bucket;
+    }
+    let scale = bucket / steps - 1;
+    ((steps + bucket % steps + 1) << scale) - 1
+}
+
 #[cfg(all(test, not(workring_loom)))]
 mod tests {
     use super::*;
@@ -378,6 +402,21 @@ mod tests {
             prop_assert_eq!(u64::from(next.generation()), (generation + 1) % (1 << 24));
             prop_assert!(next.is(State::Reserved));
             prop_assert_eq!(next.bits() & FLAGS_MASK, 0);
+        }
+
+        #[test]
+        fn a_time_lies_in_its_bucket_and_no_bucket_is_wider_than_an_eighth(
+            nanoseconds in prop_oneof![0u64..100, 0u64..1 << 42, any::<u64>()],
+        ) {
+            let bucket = histogram_bucket(nanoseconds);
+            prop_assert!(bucket < HISTOGRAM_BUCKETS);
+            let bound = histogram_bound(bucket);
+            if bucket + 1 < HISTOGRAM_BUCKETS {
+                prop_assert!(nanoseconds <= bound && bound - nanoseconds <= nanoseconds / 8);
+            }
+            if bucket > 0 {
+                prop_assert!(nanoseconds > histogram_bound(bucket - 1));
+            }
         }
 
         #[test]

@@ -281,6 +281,25 @@ pub(crate) fn set_flag(word: &AtomicU64, flag: u64) -> FlagSet {
     }
 }
 
+/// As [`set_flag`], for one job only and for somebody who does not hold it: a descriptor that was freed meanwhile, or serves another
+/// job, is left alone and counts as done.
+pub(crate) fn set_flag_of(word: &AtomicU64, generation: u32, flag: u64) -> FlagSet {
+    let mut current = load(word, Ordering::Acquire);
+    // Bounded: an exchange fails only when another of the six flags was set, or the job moved on, which it does twice.
+    while current.generation() == generation && (current.is(State::Queued) || current.is(State::Running)) {
+        if current.has(flag) {
+            return FlagSet::Set;
+        }
+        // Release and acquire as in `set_flag`.
+        let flagged = current.with_flag(flag).bits();
+        match word.compare_exchange_weak(current.bits(), flagged, Ordering::Release, Ordering::Acquire) {
+            Ok(_) => return FlagSet::Set,
+            Err(found) => current = DescriptorWord::from_bits(found),
+        }
+    }
+    FlagSet::AlreadyDone
+}
+
 /// Whether the job is finished; if so its outcome may be read.
 #[inline]
 pub(crate) fn is_done(word: &AtomicU64) -> bool {

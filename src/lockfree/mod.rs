@@ -26,6 +26,7 @@ pub(crate) mod free_list;
 pub(crate) mod job;
 pub(crate) mod lane;
 pub(crate) mod port;
+pub(crate) mod progress;
 pub(crate) mod range;
 pub(crate) mod redelivery;
 pub(crate) mod ring;

@@ -11,6 +11,7 @@ mod lifecycle;
 mod messages;
 mod regressions;
 mod results;
+mod seen;
 mod shared_array;
 mod stress;
 mod support;

@@ -548,6 +548,7 @@ fn size_of_field(ty: &str, constants: &BTreeMap<String, u64>) -> Option<u64> {
         "AtomicU32" | "u32" => Some(4),
         "AtomicU64" | "u64" => Some(8),
         "BatchReference" => Some(16),
+        "Histogram" => Some(2624),
         array => {
             let (element, count) = array.strip_prefix('[')?.strip_suffix(']')?.split_once(';')?;
             Some(size_of_field(element.trim(), constants)? * product(count, constants)?)

@@ -22,6 +22,8 @@ mod outside;
 #[cfg(target_os = "linux")]
 mod parts;
 #[cfg(target_os = "linux")]
+mod seen;
+#[cfg(target_os = "linux")]
 mod shared_array;
 #[cfg(target_os = "linux")]
 mod support;
@@ -32,8 +34,16 @@ fn main() {
     support::play_a_role();
     let arguments = libtest_mimic::Arguments::from_args();
     let limits = [environment::tests(), hosts::tests(), limits::tests()].concat();
-    let tests =
-        [calls::tests(), deaths::tests(), limits, madness::tests(), outside::tests(), shared_array::tests()].concat();
+    let tests = [
+        calls::tests(),
+        deaths::tests(),
+        limits,
+        madness::tests(),
+        outside::tests(),
+        seen::tests(),
+        shared_array::tests(),
+    ]
+    .concat();
     let trial = |name: String, test: Box<dyn FnOnce() + Send>| {
         libtest_mimic::Trial::test(name, move || {
             support::watched(test);

@@ -1,0 +1,228 @@
+//! What is known of a job besides what it works on: when it came and began, how long it may run, how far it is.
+//!
+//! Most jobs need none of it: a bit in their shape says so, and then nobody touches the line.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::core::{Core, Draft};
+use super::options::JobOptions;
+use super::panics;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::records::{Descriptor, HAS_LEDGER, Histogram, Ledger};
+use crate::layout::words::histogram_bucket;
+use crate::lockfree::job;
+use crate::lockfree::progress::{self, Reported};
+use crate::os::host::Deadline;
+use crate::sync::{AtomicU32, Ordering};
+
+/// Bits of the origin word that count the jobs of a descriptor.
+pub(crate) const SEQUENCE_MASK: u64 = (1 << 40) - 1;
+
+/// How long the supervisor leaves at least between two looks at a job whose time has not begun.
+const LOOKS_APART: Duration = Duration::from_millis(1);
+
+/// Tasks that want to hear of progress, by the descriptor of their job.
+#[derive(Debug)]
+pub(crate) struct Watchers {
+    /// Whether there are any: looked at when a task is woken.
+    any: AtomicU32,
+    tasks: Mutex<HashMap<u32, Vec<Waker>>>,
+}
+
+impl Watchers {
+    pub(super) fn new() -> Self {
+        Self { any: AtomicU32::new(0), tasks: Mutex::default() }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, HashMap<u32, Vec<Waker>>> {
+        // No foreign code runs under the lock but the clone of a waker.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, index: DescriptorIndex, waker: &Waker) {
+        let mut tasks = self.tasks();
+        let watching = tasks.entry(index.get()).or_default();
+        if !watching.iter().any(|other| other.will_wake(waker)) {
+            watching.push(waker.clone());
+        }
+        // Relaxed: published with the flag in the job's word, or the announcement in its ledger, that follows.
+        self.any.store(1, Ordering::Relaxed);
+    }
+
+    /// Wakes those of one job, who come back if they want to hear more.
+    pub(super) fn wake(&self, index: DescriptorIndex) {
+        if self.any.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut tasks = self.tasks();
+        let woken = tasks.remove(&index.get()).unwrap_or_default();
+        if tasks.is_empty() {
+            self.any.store(0, Ordering::Relaxed);
+        }
+        drop(tasks);
+        for waker in woken {
+            // A waker is foreign code.
+            let _ = panics::catch(move || waker.wake());
+        }
+    }
+}
+
+/// A job that was started and has a ledger.
+pub(super) struct Started {
+    since: Deadline,
+    is_timed: bool,
+}
+
+/// Notes the start of a claimed job, and from when on it is late.
+#[inline]
+pub(super) fn start(
+    core: &Core,
+    who: ParticipantSlot,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+) -> Option<Started> {
+    if has_ledger(descriptor) { start_noted(core, who, index, descriptor) } else { None }
+}
+
+fn start_noted(core: &Core, who: ParticipantSlot, index: DescriptorIndex, descriptor: &Descriptor) -> Option<Started> {
+    let ledger = core.control.ledger(index)?;
+    let since = Deadline::now();
+    // Relaxed, all: the claimer's own until the job is over; others look at them for people.
+    if let Some(late) = late_from(ledger, since) {
+        descriptor.deadline_ns.store(late.nanoseconds(), Ordering::Relaxed);
+    }
+    // Release: pairs with the acquire in `look_again`.
+    ledger.started_ns.store(since.nanoseconds(), Ordering::Release);
+    let queued = ledger.queued_ns.load(Ordering::Relaxed);
+    let is_first = job::snapshot(&descriptor.word).attempt() == 0;
+    if queued > 0 && is_first {
+        add_to(core, who, since.nanoseconds().saturating_sub(queued), |timing| &timing.wait);
+    }
+    Some(Started { since, is_timed: queued > 0 })
+}
+
+impl Started {
+    /// Notes the end of the job.
+    pub(super) fn end(self, core: &Core, who: ParticipantSlot) {
+        if self.is_timed {
+            let ran = Deadline::now().nanoseconds().saturating_sub(self.since.nanoseconds());
+            add_to(core, who, ran, |timing| &timing.run);
+        }
+    }
+}
+
+fn add_to(
+    core: &Core,
+    who: ParticipantSlot,
+    nanoseconds: u64,
+    which: impl Fn(&crate::layout::records::Timing) -> &Histogram,
+) {
+    let Some(histogram) = core.control.timings().get(usize::from(who.get())).map(which) else { return };
+    // Relaxed: figures for people. Row 0 is written by every thread that helps.
+    histogram.buckets[histogram_bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);
+    histogram.sum_ns.fetch_add(nanoseconds, Ordering::Relaxed);
+    histogram.longest_ns.fetch_max(nanoseconds, Ordering::Relaxed);
+}
+
+/// Whether the ledger says something about the job in a descriptor.
+#[inline]
+pub(crate) fn has_ledger(descriptor: &Descriptor) -> bool {
+    descriptor.shape.load(Ordering::Relaxed) & HAS_LEDGER != 0
+}
+
+/// From when on a job is late that starts at `start` and may run for a limited time; `None` if the time has no limit.
+fn late_from(ledger: &Ledger, start: Deadline) -> Option<Deadline> {
+    let limit = ledger.time_limit_ns.load(Ordering::Relaxed);
+    let stated = ledger.deadline_ns.load(Ordering::Relaxed);
+    let late = start.nanoseconds().saturating_add(limit);
+    (limit > 0).then(|| Deadline::from_nanoseconds(if stated == 0 { late } else { late.min(stated) }))
+}
+
+/// Makes the deadline of a job that goes back into the queue the one it was submitted with.
+pub(super) fn forget_start(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) {
+    if let Some(ledger) = core.control.ledger(index).filter(|_| has_ledger(descriptor)) {
+        // Relaxed, both: published with the word that says Queued.
+        ledger.started_ns.store(0, Ordering::Relaxed);
+        descriptor.deadline_ns.store(ledger.deadline_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// When to look again at a job that may run for a limited time and was not seen to have begun: it cannot be late before.
+pub(super) fn look_again(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Option<Deadline> {
+    let ledger = core.control.ledger(index).filter(|_| has_ledger(descriptor))?;
+    // Acquire: pairs with the release in `start_noted`. Whoever sees that it has begun sees from when on it is late.
+    let has_begun = ledger.started_ns.load(Ordering::Acquire) != 0;
+    let next = Deadline::now().plus(LOOKS_APART);
+    late_from(ledger, Deadline::now()).filter(|_| !has_begun).map(|late| late.max(next))
+}
+
+impl Draft<'_> {
+    /// The number among the jobs of its descriptor that it will have.
+    #[inline]
+    pub(crate) fn sequence(&self) -> u64 {
+        self.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK
+    }
+}
+
+impl Core {
+    /// Writes into the ledger what the submitter says of a job that is otherwise filled, if there is anything to say.
+    #[inline]
+    pub(crate) fn note(&self, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>) {
+        let is_timed = self.config.timing.wants(draft.sequence());
+        if is_timed || options.time_limit.is_some() || options.tag != 0 {
+            self.note_all(draft, options, deadline, is_timed);
+        }
+    }
+
+    fn note_all(&self, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>, is_timed: bool) {
+        let Some(ledger) = self.control.ledger(draft.index) else { return };
+        let now = if is_timed { Deadline::now().nanoseconds() } else { 0 };
+        let limit = options.time_limit.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1));
+        // Relaxed, all: the publication (R1) makes them visible.
+        ledger.queued_ns.store(now, Ordering::Relaxed);
+        ledger.started_ns.store(0, Ordering::Relaxed);
+        ledger.time_limit_ns.store(limit, Ordering::Relaxed);
+        ledger.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+        ledger.tag.store(options.tag, Ordering::Relaxed);
+        let shape = draft.descriptor.shape.load(Ordering::Relaxed);
+        draft.descriptor.shape.store(shape | HAS_LEDGER, Ordering::Relaxed);
+    }
+
+    /// What the submitter calls the job in a descriptor; 0 unless it said.
+    pub(crate) fn tag_of(&self, index: DescriptorIndex) -> u64 {
+        let descriptor = self.control.descriptor(index).filter(|descriptor| has_ledger(descriptor));
+        descriptor.and_then(|_| self.control.ledger(index)).map_or(0, |ledger| ledger.tag.load(Ordering::Relaxed))
+    }
+
+    /// The name under which a job's progress is kept.
+    fn progress_name(&self, index: DescriptorIndex) -> u32 {
+        self.sequence_of(index) as u32
+    }
+
+    /// Says how far a job is, which this thread runs.
+    pub(crate) fn report_progress(&self, index: DescriptorIndex, reported: Reported) {
+        let Some(ledger) = self.control.ledger(index) else { return };
+        if progress::report(ledger, self.progress_name(index), reported) {
+            if self.is_origin() {
+                self.watchers.wake(index);
+            } else {
+                // Tasks are in the memory of the process that built the engine.
+                self.hand_to_collector(index);
+            }
+        }
+    }
+
+    /// How far a job says it is.
+    pub(crate) fn progress_of(&self, index: DescriptorIndex) -> Option<Reported> {
+        progress::read(self.control.ledger(index)?, self.progress_name(index))
+    }
+
+    /// Has a task woken at a job's next report, and at its end if its holder's task is woken then; how far it is now.
+    pub(crate) fn watch_progress(&self, index: DescriptorIndex, waker: &Waker) -> Option<Reported> {
+        self.watchers.add(index, waker);
+        progress::watch(self.control.ledger(index)?, self.progress_name(index))
+    }
+}

@@ -1,0 +1,115 @@
+//! What a closure can ask about the job it is: whether to stop, what it is called; and say how far it is.
+
+use core::fmt;
+use std::sync::Arc;
+
+use super::call::Call;
+use super::closure::{Returns, Unstarted};
+use super::engine::Engine;
+use super::job::Job;
+use crate::engine::context::StopSignals;
+use crate::engine::core::{Core, JobReference};
+use crate::engine::execute::deadline_of;
+use crate::error::{Failed, Result};
+use crate::ids::DescriptorIndex;
+use crate::layout::records::Descriptor;
+use crate::layout::words::State;
+use crate::lockfree::job;
+use crate::lockfree::progress::Reported;
+
+/// What a closure of [`Engine::run_with`] can ask about the job it is.
+///
+/// One that came back without having run, and is called by its owner, is no job any more: it is never told to stop, and what it says is
+/// heard by nobody.
+pub struct JobContext {
+    /// `None` for a closure that never had a place in the queue.
+    place: Option<(Arc<Core>, JobReference, u64)>,
+}
+
+impl JobContext {
+    /// The engine and the descriptor, while the job runs.
+    fn running(&self) -> Option<(&Core, &Descriptor, DescriptorIndex)> {
+        let (core, reference, sequence) = self.place.as_ref()?;
+        let descriptor = core.control.descriptor(reference.index)?;
+        let word = job::snapshot(&descriptor.word);
+        let is_ours = word.is(State::Running)
+            && word.generation() == reference.generation
+            && core.sequence_of(reference.index) == *sequence;
+        is_ours.then_some((core, descriptor, reference.index))
+    }
+
+    /// Whether the job was cancelled or is late: the closure may return early, with whatever it has. What it returns then is dropped
+    /// when the job is late, and else is the job's result. Costs a few loads, and a clock reading when there is a deadline.
+    pub fn is_cancelled(&self) -> bool {
+        self.running().is_some_and(|(_, descriptor, _)| {
+            StopSignals { word: Some(&descriptor.word), fan_out: None, deadline: deadline_of(descriptor) }.is_set()
+        })
+    }
+
+    /// As [`Context::progress`](crate::Context::progress): says how far the job is.
+    pub fn progress(&self, done: u64, total: u64) {
+        if let Some((core, _, index)) = self.running() {
+            core.report_progress(index, Reported { done, total });
+        }
+    }
+
+    /// What the submitter calls the job ([`Call::tag`]); 0 unless it said.
+    pub fn tag(&self) -> u64 {
+        self.running().map_or(0, |(core, _, index)| core.tag_of(index))
+    }
+}
+
+impl fmt::Debug for JobContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobContext").field("tag", &self.tag()).finish_non_exhaustive()
+    }
+}
+
+impl Call<'_> {
+    /// See [`Engine::run_with`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_with<F, R>(self, closure: F) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
+    where
+        F: FnOnce(&JobContext) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.run_in_place(move |place| {
+            let place = place.map(|(core, reference, sequence)| (Arc::clone(core), reference, sequence));
+            let context = JobContext { place };
+            move || closure(&context)
+        })
+    }
+}
+
+impl Engine {
+    /// As [`Engine::run`], with a closure that is told of its job: whether it shall stop, and by which it says how far it is.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use workring::{Engine, Error};
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = Engine::builder().threads(1).build()?;
+    /// let job = engine.job().deadline(Duration::from_millis(20)).run_with(|job| {
+    ///     while !job.is_cancelled() {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// })?;
+    /// assert!(matches!(job.wait().unwrap_err().error, Error::DeadlineExceeded));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_with<F, R>(&self, closure: F) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
+    where
+        F: FnOnce(&JobContext) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.job().run_with(closure)
+    }
+}

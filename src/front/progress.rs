@@ -1,0 +1,180 @@
+//! How far running jobs are: as a number, a stream, a call.
+
+use core::fmt;
+use core::pin::Pin;
+use core::task::{Context as TaskContext, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+
+use futures_core::Stream;
+
+use super::job::{CancelHandle, Job, Payload};
+use crate::engine::panics;
+use crate::lockfree::progress::Reported;
+
+/// How far a job says it is; see [`Context::progress`](crate::Context::progress).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What is done, in the kernel's unit.
+    pub done: u64,
+    /// Of how much; 0 if the kernel does not know.
+    pub total: u64,
+}
+
+impl Progress {
+    /// The part that is done, from 0 to 1; `None` when the kernel does not know of how much.
+    pub fn fraction(&self) -> Option<f64> {
+        (self.total > 0).then(|| (self.done as f64 / self.total as f64).min(1.0))
+    }
+}
+
+impl From<Reported> for Progress {
+    fn from(Reported { done, total }: Reported) -> Self {
+        Self { done, total }
+    }
+}
+
+/// Tells from anywhere how far one job is. Cheap to clone; outlives the job harmlessly. From [`Job::progress_handle`].
+#[derive(Clone, Debug)]
+pub struct ProgressHandle {
+    job: CancelHandle,
+}
+
+impl<P: Payload> Job<P> {
+    /// How far the job last said it is; `None` while it has said nothing. Does not block.
+    pub fn progress(&self) -> Option<Progress> {
+        self.progress_handle().get()
+    }
+
+    /// A handle that tells how far the job is, for another thread or task.
+    pub fn progress_handle(&self) -> ProgressHandle {
+        ProgressHandle { job: self.cancel_handle() }
+    }
+}
+
+impl ProgressHandle {
+    /// How far the job last said it is. `None` while it has said nothing, and some time after its result was read. Does not block.
+    pub fn get(&self) -> Option<Progress> {
+        let (core, index) = self.job.place()?;
+        core.progress_of(index).map(Progress::from)
+    }
+
+    /// Whether the job is over. Does not block.
+    pub fn is_over(&self) -> bool {
+        self.job.is_over()
+    }
+
+    /// The job's progress, each time it has changed since it was last looked at, until the job is over. Reports that follow each other
+    /// faster than the task is run come as one, the latest.
+    ///
+    /// # Examples
+    /// ```
+    /// # use futures_executor::{block_on, block_on_stream};
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = workring::Engine::builder().threads(1).build()?;
+    /// let job = engine.run_with(|job| {
+    ///     for step in 1..=10 {
+    ///         job.progress(step, 10);
+    ///     }
+    /// })?;
+    /// let last = block_on_stream(job.progress_handle().changes()).last();
+    /// assert_eq!(last.unwrap().fraction(), Some(1.0));
+    /// job.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn changes(&self) -> ProgressChanges {
+        ProgressChanges { handle: self.clone(), last: None, is_over: false }
+    }
+
+    /// Calls `listener` when the progress has changed, until the job is over: on the thread that runs the job, or with worker processes
+    /// on one of the engine's. It must not block. Reports that come while it runs are told of as one, the latest.
+    pub fn on_change(&self, listener: impl FnMut(Progress) + Send + 'static) {
+        let told = Told { changes: self.changes(), listener: Box::new(listener) };
+        Arc::new(Listener { told: Mutex::new(Some(told)) }).tell();
+    }
+}
+
+/// See [`ProgressHandle::changes`].
+#[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
+pub struct ProgressChanges {
+    handle: ProgressHandle,
+    last: Option<Progress>,
+    is_over: bool,
+}
+
+impl ProgressChanges {
+    fn changed(&mut self, now: Option<Progress>) -> Option<Progress> {
+        let changed = now.filter(|_| now != self.last);
+        self.last = changed.or(self.last);
+        changed
+    }
+}
+
+impl Stream for ProgressChanges {
+    type Item = Progress;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Progress>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let job = &self.handle.job;
+        let mut now =
+            job.place().and_then(|(core, index)| core.watch_progress(index, context.waker())).map(Progress::from);
+        let is_over = !job.call_watchers_at_end();
+        if is_over {
+            // Once more: its last word may have come after the first look.
+            now = self.handle.get().or(now);
+        }
+        self.is_over = is_over;
+        match self.changed(now) {
+            Some(progress) => Poll::Ready(Some(progress)),
+            None if is_over => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+}
+
+struct Told {
+    changes: ProgressChanges,
+    listener: Box<dyn FnMut(Progress) + Send>,
+}
+
+/// A listener as a task that runs wherever it is woken.
+struct Listener {
+    /// `None` when the job is over.
+    told: Mutex<Option<Told>>,
+}
+
+impl Listener {
+    fn tell(self: &Arc<Self>) {
+        let waker = Waker::from(Arc::clone(self));
+        let mut context = TaskContext::from_waker(&waker);
+        // A listener whose call panicked is called no more.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(Told { changes, listener }) = &mut *told {
+            match Pin::new(changes).poll_next(&mut context) {
+                Poll::Ready(Some(progress)) if panics::catch(|| listener(progress)).is_ok() => {}
+                Poll::Ready(_) => *told = None,
+                Poll::Pending => return,
+            }
+        }
+    }
+}
+
+impl Wake for Listener {
+    fn wake(self: Arc<Self>) {
+        self.tell();
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.fraction() {
+            Some(fraction) => write!(f, "{:.0} %", fraction * 100.0),
+            None => write!(f, "{}", self.done),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Models of progress: who watches hears of what is said after it looked.
+
+use std::sync::Arc;
+
+use super::super::loom_futex as futex;
+use super::super::progress::{Reported, read, report, watch};
+use super::{Seen, explore};
+use crate::layout::records::Ledger;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
+use loom::thread;
+
+/// The job that speaks, and one that the descriptor served before.
+const JOB: u32 = 7;
+const EARLIER: u32 = 6;
+
+struct Desk {
+    ledger: Ledger,
+    /// What a waker does: 1 once it was called.
+    called: AtomicU32,
+}
+
+impl Desk {
+    fn new() -> Arc<Self> {
+        let zero = || AtomicU64::new(0);
+        let ledger = Ledger {
+            queued_ns: zero(),
+            started_ns: zero(),
+            time_limit_ns: zero(),
+            deadline_ns: zero(),
+            tag: zero(),
+            progress_done: AtomicU64::new(99),
+            progress_total: AtomicU64::new(99),
+            progress_of: AtomicU32::new(EARLIER),
+            watched: AtomicU32::new(0),
+        };
+        Arc::new(Self { ledger, called: AtomicU32::new(0) })
+    }
+
+    fn report(&self, done: u64) {
+        if report(&self.ledger, JOB, Reported { done, total: 2 }) {
+            self.called.store(1, Ordering::Release);
+            futex::wake_all(&self.called, Scope::Private);
+        }
+    }
+
+    /// Waits until the job has said at least `done`.
+    fn wait_for(&self, done: u64, look: impl Fn(&Ledger) -> Option<Reported>, slept: &Seen) {
+        while look(&self.ledger).is_none_or(|reported| reported.done < done) {
+            slept.mark();
+            while self.called.swap(0, Ordering::AcqRel) == 0 {
+                futex::wait(&self.called, 0, Scope::Private);
+            }
+        }
+        assert_eq!(read(&self.ledger, JOB), Some(Reported { done: 2, total: 2 }));
+    }
+}
+
+#[test]
+fn a_watcher_hears_the_last_word() {
+    let slept = Seen::default();
+    let seen = slept.clone();
+    explore(Some(3), move || {
+        let desk = Desk::new();
+        let worker = thread::spawn({
+            let desk = desk.clone();
+            move || (1..=2).for_each(|done| desk.report(done))
+        });
+        desk.wait_for(2, |ledger| watch(ledger, JOB), &seen);
+        worker.join().unwrap();
+    });
+    slept.expect("the watcher slept");
+}
+
+/// Numbers of the job before are no progress of this one.
+#[test]
+fn what_an_earlier_job_said_is_not_believed() {
+    explore(None, || {
+        let desk = Desk::new();
+        let worker = thread::spawn({
+            let desk = desk.clone();
+            move || desk.report(2)
+        });
+        let found = read(&desk.ledger, JOB);
+        assert!(found.is_none() || found == Some(Reported { done: 2, total: 2 }));
+        worker.join().unwrap();
+    });
+}
+
+/// Without the second look the last word can come between the first one and the announcement.
+#[test]
+#[should_panic = "deadlock"]
+fn without_the_second_look_the_last_word_is_missed() {
+    explore(Some(3), || {
+        let desk = Desk::new();
+        let worker = thread::spawn({
+            let desk = desk.clone();
+            move || desk.report(2)
+        });
+        let look = |ledger: &Ledger| {
+            let found = read(ledger, JOB);
+            let _ = watch(ledger, JOB);
+            found
+        };
+        desk.wait_for(2, look, &Seen::default());
+        worker.join().unwrap();
+    });
+}

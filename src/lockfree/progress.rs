@@ -1,0 +1,47 @@
+//! How a running job says how far it is, and how whoever wants to hear of it is called: without a call while nobody listens.
+//!
+//! One reports, which is the job's owner; anybody may watch. A watcher announces itself in [`Ledger::watched`] and looks at the
+//! progress again before it waits; the reporter stores the progress and looks for an announcement. The two fences order both pairs:
+//! if the reporter does not see the announcement, the watcher's second look sees the progress.
+
+use crate::layout::records::Ledger;
+use crate::sync::{Ordering, fence};
+
+/// What a job last said about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reported {
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+}
+
+/// Says how far the job is that `of` names. `true` when somebody wants to be called for it: once for each announcement.
+#[must_use]
+pub(crate) fn report(ledger: &Ledger, of: u32, reported: Reported) -> bool {
+    ledger.progress_total.store(reported.total, Ordering::Relaxed);
+    ledger.progress_done.store(reported.done, Ordering::Relaxed);
+    // Release: pairs with the acquire in `read`, which sees numbers at least as new as the name.
+    ledger.progress_of.store(of, Ordering::Release);
+    // SeqCst: orders the stores above before the look for watchers; pairs with the fence in `watch`.
+    fence(Ordering::SeqCst);
+    // Relaxed: whoever is called reads the progress anew. Of two who find the announcement one takes it.
+    ledger.watched.load(Ordering::Relaxed) == of
+        && ledger.watched.compare_exchange(of, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+/// What the job that `of` names last said. The two numbers may be of two reports that follow each other.
+pub(crate) fn read(ledger: &Ledger, of: u32) -> Option<Reported> {
+    // Acquire: pairs with the release in `report`. A descriptor that serves another job by now has another name there, or that of a
+    // job before it, which never said anything.
+    (ledger.progress_of.load(Ordering::Acquire) == of).then(|| Reported {
+        done: ledger.progress_done.load(Ordering::Relaxed),
+        total: ledger.progress_total.load(Ordering::Relaxed),
+    })
+}
+
+/// Announces a watcher, whose waker is in place, and reads once more: unless that shows something new, it will be called.
+pub(crate) fn watch(ledger: &Ledger, of: u32) -> Option<Reported> {
+    ledger.watched.store(of, Ordering::Relaxed);
+    // SeqCst: orders the announcement before the second look; pairs with the fence in `report`.
+    fence(Ordering::SeqCst);
+    read(ledger, of)
+}

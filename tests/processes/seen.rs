@@ -1,0 +1,114 @@
+//! What can be seen of jobs that worker processes run, and how long they may run there.
+
+use std::time::{Duration, Instant};
+
+use futures_executor::block_on_stream;
+use workring::{Context, Error, JobState, KernelInfo, Retry, Timing, kernel, kernels};
+
+use crate::kernels::{die, hang, increment};
+use crate::support::{Checked, Tests, eventually, kill};
+
+kernel! {
+    /// Says how far it is after each element, `p` microseconds apart; writes its tag.
+    fn slow_steps(y: &mut [u64], p: &u64, ctx: &mut Context) {
+        let total = y.len() as u64;
+        for (at, y) in y.iter_mut().enumerate() {
+            std::thread::sleep(Duration::from_micros(*p));
+            *y = ctx.tag();
+            ctx.progress(at as u64 + 1, total);
+        }
+    }
+}
+
+pub(crate) fn listed() -> Vec<&'static KernelInfo> {
+    kernels![slow_steps].to_vec()
+}
+
+pub(crate) fn tests() -> Tests {
+    vec![
+        ("seen::progress_comes_from_another_process", progress_comes_from_another_process),
+        ("seen::a_stream_of_progress_ends_with_its_worker", a_stream_of_progress_ends_with_its_worker),
+        ("seen::times_and_jobs_are_seen", times_and_jobs_are_seen),
+        ("seen::a_time_limit_is_hard_and_begins_with_the_job", a_time_limit_is_hard_and_begins_with_the_job),
+        ("seen::a_job_that_is_started_again_has_its_time_again", a_job_that_is_started_again_has_its_time_again),
+    ]
+}
+
+fn progress_comes_from_another_process() {
+    let engine = Checked::new(1);
+    for pause in [0, 200] {
+        let job = engine.job().tag(11).submit(slow_steps, engine.batch::<u64>(50).unwrap(), pause).unwrap();
+        let seen: Vec<(u64, u64)> =
+            block_on_stream(job.progress_handle().changes()).map(|now| (now.done, now.total)).collect();
+        assert!(seen.is_sorted() && seen.iter().all(|&(_, total)| total == 50), "{seen:?}");
+        assert_eq!(seen.last(), Some(&(50, 50)));
+        assert!(pause == 0 || seen.len() > 1, "{seen:?}");
+        assert_eq!(job.wait().unwrap()[..], [11; 50]);
+    }
+    let (told, heard) = std::sync::mpsc::channel();
+    let job = engine.submit(slow_steps, engine.batch::<u64>(20).unwrap(), 500).unwrap();
+    job.progress_handle().on_change(move |progress| told.send(progress.done).unwrap());
+    job.wait().unwrap();
+    assert_eq!(heard.iter().last(), Some(20));
+}
+
+fn a_stream_of_progress_ends_with_its_worker() {
+    let engine = Checked::new(1);
+    let job = engine.submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap();
+    let changes = job.progress_handle().changes();
+    let listener = std::thread::spawn(move || block_on_stream(changes).count());
+    eventually("it runs", || engine.jobs().iter().any(|job| job.state == JobState::Running));
+    kill(engine.pids()[0]);
+    assert_eq!(listener.join().unwrap(), 0);
+    assert!(matches!(job.wait().unwrap_err().error, Error::WorkerDied { .. }));
+}
+
+fn times_and_jobs_are_seen() {
+    let engine = Checked::with(1, |builder| builder.timing(Timing::All));
+    for _ in 0..10 {
+        engine.submit(slow_steps, engine.batch::<u64>(2).unwrap(), 1000).unwrap().wait().unwrap();
+    }
+    let timings = engine.timings();
+    assert_eq!((timings.run.count(), timings.wait.count()), (10, 10));
+    assert!(timings.run.quantile(0.0) >= Duration::from_millis(2), "{timings:?}");
+    let worker = engine.workers()[0];
+    assert!(worker.alive_for - worker.idle_for >= Duration::from_millis(20), "{worker:?}");
+    assert!(worker.utilization() > 0.0);
+    let job = engine.job().tag(5).submit(slow_steps, engine.batch::<u64>(1000).unwrap(), 1000).unwrap();
+    eventually("it says how far it is", || job.progress().is_some());
+    let seen = engine.jobs()[0];
+    assert_eq!((seen.kernel, seen.tag, seen.state, seen.worker), ("slow_steps", 5, JobState::Running, 1));
+    drop(job);
+    engine.close_now(Duration::from_secs(20)).unwrap();
+}
+
+fn a_time_limit_is_hard_and_begins_with_the_job() {
+    let engine = Checked::new(1);
+    let limit = Duration::from_millis(150);
+    // The second waits for the first, longer than its own limit.
+    let first = engine.submit(slow_steps, engine.batch::<u64>(1).unwrap(), 300_000).unwrap();
+    let second = engine.job().time_limit(limit).submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap();
+    first.wait().unwrap();
+    assert_eq!(*second.wait().unwrap(), [1]);
+    // A kernel that never looks is ended with its process.
+    let pid = engine.pids()[0];
+    let begun = Instant::now();
+    let job = engine.job().time_limit(limit).submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap();
+    assert!(matches!(job.wait().unwrap_err().error, Error::DeadlineExceeded));
+    assert!(begun.elapsed() >= limit);
+    eventually("the worker was replaced", || engine.pids().first().is_some_and(|&new| new != pid));
+    // A limit that cannot be kept is none that keeps the engine busy.
+    let tiny = engine.job().time_limit(Duration::from_nanos(1)).submit(hang, engine.batch::<u32>(1).unwrap(), ());
+    assert!(matches!(tiny.unwrap().wait().unwrap_err().error, Error::DeadlineExceeded));
+}
+
+fn a_job_that_is_started_again_has_its_time_again() {
+    let engine = Checked::new(1);
+    let limit = Duration::from_millis(300);
+    let busy = engine.submit(slow_steps, engine.batch::<u64>(1).unwrap(), 200_000).unwrap();
+    busy.wait().unwrap();
+    // It dies at once, each time, and its last death is what it fails with, not the time of its first start.
+    let job = engine.job().time_limit(limit).retry(Retry::up_to(3));
+    let failed = job.submit(die, engine.batch::<u32>(1).unwrap(), 0).unwrap().wait().unwrap_err();
+    assert!(matches!(failed.error, Error::WorkerDied { attempt: 4, .. }), "{}", failed.error);
+}
