@@ -76,7 +76,7 @@ fn run_and_wait(busy: Busy) -> (Busy, u64) {
 }
 
 // The submitter's side alone.
-#[library_benchmark(setup = busy_with_batches, config = limit(56_000))]
+#[library_benchmark(setup = busy_with_batches, config = limit(58_000))]
 fn submit((busy, batches): (Busy, Vec<Batch<u64>>)) -> (Vec<Job<Held<Batch<u64>>>>, Busy) {
     let jobs = batches.into_iter().map(|batch| busy.engine.submit(tiny, batch, 7).expect("room")).collect();
     (jobs, busy)
