@@ -142,6 +142,8 @@ pub(crate) struct Core {
     /// On lines of its own: submitters write it for every job, and workers read what would lie beside it.
     pub(super) free: CachePadded<FreeList>,
     pub(super) space: Space,
+    /// How many jobs of higher priority this process started since the first one of each ring has been waiting.
+    pub(super) passed_over: [AtomicU32; PRIORITIES],
     /// Closures, where worker processes share the other rings.
     closure_rings: Option<[PrivateRing; PRIORITIES]>,
     /// The origin's own word; worker processes read the one in the segment, which the origin does not believe.
@@ -207,6 +209,7 @@ impl Core {
             arena,
             config,
             space: Space::new(),
+            passed_over: core::array::from_fn(|_| AtomicU32::new(0)),
             closure_rings: has_closure_rings.then(|| core::array::from_fn(|_| PrivateRing::new(jobs))),
             lifecycle: AtomicU32::new(lifecycle::OPEN),
             role,
@@ -454,6 +457,7 @@ impl Core {
             idle: Idle::Park,
             help: Help::Never,
             timing: super::options::Timing::Sampled,
+            ageing: 0,
             cores: 1,
             own: super::options::ThreadOptions::default(),
         };

@@ -83,7 +83,7 @@ struct HelloHead {
     nice: i32,
     has_nice: u32,
     cores: u32,
-    zero: u32,
+    ageing: u32,
 }
 
 /// Everything a worker is told first. The descriptors of the control segment, the arena and the table of kernels come with it.
@@ -184,7 +184,7 @@ impl Hello {
             nice: self.limits.nice.unwrap_or(0),
             has_nice: u32::from(self.limits.nice.is_some()),
             cores: cores.len() as u32,
-            zero: 0,
+            ageing: self.config.ageing,
         };
         let mut bytes = bytemuck::bytes_of(&head).to_vec();
         bytes.extend(cores.iter().flat_map(|&core| (core as u32).to_ne_bytes()));
@@ -230,6 +230,7 @@ impl Hello {
                 idle,
                 help: Help::Never,
                 timing: Timing::Off,
+                ageing: head.ageing,
                 cores: head.allowed_cores as usize,
                 own: ThreadOptions::default(),
             },
@@ -498,6 +499,7 @@ mod tests {
                 idle: Idle::Spin(Duration::from_nanos(1234)),
                 help: Help::Never,
                 timing: Timing::Off,
+                ageing: 17,
                 cores: 2,
                 own: ThreadOptions::default(),
             },

@@ -7,7 +7,8 @@ use crate::sync::Scope;
 
 /// Which job a worker takes first. Within a priority jobs start in the order they were submitted.
 ///
-/// A worker never takes a job while one of a higher priority waits; low jobs wait as long as high ones keep coming.
+/// A worker takes no job while one of a higher priority waits, but for [ageing](crate::Builder::ageing): one that was passed over for
+/// long enough goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Priority {
     /// After everything else.
@@ -150,6 +151,8 @@ pub(crate) struct EngineConfig {
     pub(crate) idle: Idle,
     pub(crate) help: Help,
     pub(crate) timing: Timing,
+    /// Jobs of higher priority that may be started before one that waits; 0 for any number.
+    pub(crate) ageing: u32,
     pub(crate) cores: usize,
     pub(crate) own: ThreadOptions,
 }

@@ -309,7 +309,7 @@ impl Core {
         self.is_origin() || call::kind_of(descriptor) != kind::CLOSURE
     }
 
-    /// Takes the first queued job, highest priority first.
+    /// Takes the first queued job, highest priority first but for ageing.
     #[inline]
     pub(crate) fn take(&self, claimer: ParticipantSlot) -> Option<DescriptorIndex> {
         let incarnation = self.incarnation();
@@ -336,8 +336,36 @@ impl Core {
                 None
             }
         };
-        (0..PRIORITIES)
-            .find_map(|priority| from(self.ring(priority)).or_else(|| self.closure_ring(priority).and_then(from)))
+        let first =
+            |priority| from(self.ring(priority)).or_else(|| self.closure_ring(priority).and_then(|ring| from(ring)));
+        let aged = (1..PRIORITIES).find(|&priority| self.has_aged(priority));
+        let (priority, index) = aged
+            .and_then(|priority| Some((priority, first(priority)?)))
+            .or_else(|| (0..PRIORITIES).find_map(|priority| Some((priority, first(priority)?))))?;
+        self.count_passed_over(priority);
+        Some(index)
+    }
+
+    /// Whether jobs wait at a priority that were passed over for long enough.
+    #[inline]
+    fn has_aged(&self, priority: usize) -> bool {
+        // Relaxed, all: a count that decides who goes first, and nothing else. Processes count by themselves.
+        let passed = self.passed_over[priority].load(Ordering::Relaxed);
+        passed > 0 && passed >= self.config.ageing && self.config.ageing > 0
+    }
+
+    /// Counts a job that was started at `priority` for those that wait at lower ones.
+    #[inline]
+    fn count_passed_over(&self, priority: usize) {
+        if self.passed_over[priority].load(Ordering::Relaxed) > 0 {
+            self.passed_over[priority].store(0, Ordering::Relaxed);
+        }
+        for lower in priority + 1..PRIORITIES {
+            let waits = |ring: Ring<'_>| ring.has_entries();
+            if waits(self.ring(lower)) || self.closure_ring(lower).is_some_and(waits) {
+                self.passed_over[lower].fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Removes entries of jobs that are gone from the heads of the rings, two of each at most.

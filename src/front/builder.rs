@@ -22,6 +22,8 @@ pub const MAX_THREADS: usize = 255;
 /// Address space of the arena unless said otherwise: 64 GiB, of which only what is used takes memory.
 const DEFAULT_CAPACITY: u64 = 64 << 30;
 const DEFAULT_QUEUE: u32 = 4096;
+/// Few enough that a low job waits for milliseconds and not for ever, many enough that priorities mean something.
+const DEFAULT_AGEING: u32 = 64;
 const DEFAULT_RETAIN: u64 = 256 << 20;
 
 /// Says how an engine shall be, then makes it. From [`Engine::builder`].
@@ -56,6 +58,7 @@ pub struct Builder {
     idle: Idle,
     help: Option<Help>,
     timing: Timing,
+    ageing: u32,
     backing: Backing,
     large_pages: bool,
     prefault: bool,
@@ -77,6 +80,7 @@ impl Builder {
             idle: Idle::default(),
             help: None,
             timing: Timing::default(),
+            ageing: DEFAULT_AGEING,
             backing: Backing::default(),
             large_pages: true,
             prefault: false,
@@ -191,6 +195,13 @@ impl Builder {
         self
     }
 
+    /// How many jobs of higher [priorities](crate::Priority) may be started while one of a lower priority waits: then that one goes
+    /// first. Each process counts by itself; 0 for any number. 64 unless said.
+    pub fn ageing(mut self, jobs: u32) -> Self {
+        self.ageing = jobs;
+        self
+    }
+
     /// Where the arena's pages come from.
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
@@ -250,7 +261,7 @@ impl Builder {
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let Self { processes, outside, on_full, idle, timing, own, .. } = self;
+        let Self { processes, outside, on_full, idle, timing, ageing, own, .. } = self;
         let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
         let threads = self.threads.unwrap_or(usual);
         let rows = threads.saturating_add(processes).saturating_add(outside);
@@ -277,8 +288,19 @@ impl Builder {
         // Whoever asks for processes, or for no threads, wants kernels kept out of this one.
         let keeps_out = processes > 0 || threads == 0;
         let help = self.help.unwrap_or(if keeps_out { Help::Never } else { Help::default() });
-        let config =
-            EngineConfig { threads, processes, outside, queue_capacity, on_full, idle, help, timing, cores, own };
+        let config = EngineConfig {
+            threads,
+            processes,
+            outside,
+            queue_capacity,
+            on_full,
+            idle,
+            help,
+            timing,
+            ageing,
+            cores,
+            own,
+        };
         let core = Arc::new(Core::new(config, arena)?);
         worker::start(&core)?;
         #[cfg(target_os = "linux")]

@@ -97,6 +97,7 @@ const CONFIG: EngineConfig = EngineConfig {
     idle: Idle::Park,
     help: Help::AnyJob,
     timing: Timing::All,
+    ageing: 3,
     cores: 2,
     own: ThreadOptions { pin: false, nice: None },
 };

@@ -8,11 +8,13 @@ use std::task::{self, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use workring::{
     CancelToken, Cancelled, Chunking, Context, Engine, Error, Held, Help, Job, OnFull, Priority, Returns, kernel,
 };
 
-use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
+use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, cases, eventually, watched};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -357,6 +359,55 @@ fn workers_take_the_highest_priority_and_then_the_oldest() {
             .collect();
         assert_eq!(*order.lock().unwrap(), wanted);
     });
+}
+
+/// The priorities in the order in which one worker starts jobs of these.
+fn started_in_order(ageing: u32, priorities: &[Priority]) -> Vec<Priority> {
+    let engine = Checked::new(|builder| builder.threads(1).help(Help::Never).ageing(ageing));
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let blocker = Blocker::all(&engine);
+    let submit = |&priority: &Priority| {
+        let order = Arc::clone(&order);
+        engine.job().priority(priority).run(move || order.lock().unwrap().push(priority)).unwrap()
+    };
+    let jobs: Vec<_> = priorities.iter().map(submit).collect();
+    blocker.release();
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    Arc::into_inner(order).unwrap().into_inner().unwrap()
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    /// Low jobs used to wait for as long as high ones kept coming.
+    #[test]
+    fn no_job_is_passed_over_for_ever(
+        priorities in vec(prop_oneof![Just(Priority::Low), Just(Priority::Normal), Just(Priority::High)], 0..120),
+        ageing in 1u32..8,
+    ) {
+        let (order, expected) = watched(move || {
+            let mut sorted = priorities.clone();
+            sorted.sort_by_key(|priority| std::cmp::Reverse(*priority));
+            assert_eq!(started_in_order(0, &priorities), sorted, "without ageing");
+            (started_in_order(ageing, &priorities), priorities)
+        });
+        let mut left = [Priority::Low, Priority::Normal, Priority::High]
+            .map(|priority| expected.iter().filter(|&&other| other == priority).count());
+        let mut passed = [0; 3];
+        for priority in order {
+            let at = priority as usize;
+            let is_first = left[at + 1..].iter().all(|&left| left == 0);
+            prop_assert!(is_first || passed[at] >= ageing, "{:?} too early: {:?}", priority, expected);
+            left[at] -= 1;
+            passed[at] = 0;
+            for lower in 0..at {
+                passed[lower] = if left[lower] > 0 { passed[lower] + 1 } else { 0 };
+                // Two that have aged go one after the other.
+                prop_assert!(passed[lower] <= ageing + 1, "{:?} {:?}", passed, expected);
+            }
+        }
+        prop_assert_eq!(left, [0; 3]);
+    }
 }
 
 #[test]
