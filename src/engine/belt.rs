@@ -96,17 +96,22 @@ impl Core {
         }
     }
 
-    /// Sleeps while a worker's park word says so.
+    /// Sleeps while a worker's park word says so, at most until `until`.
     ///
     /// Where there are worker processes it does so for a second at most: the protocol needs no such belt, and counts every time it
     /// held.
-    pub(crate) fn park(&self, word: &AtomicU32) {
+    pub(crate) fn park(&self, word: &AtomicU32, until: Option<Deadline>) {
         if self.scope == Scope::Private {
-            futex::wait(word, park::PARKED, self.scope);
+            match until {
+                None => futex::wait(word, park::PARKED, self.scope),
+                Some(until) => drop(wait_until(word, park::PARKED, until, self.scope)),
+            }
             return;
         }
         let taken = self.taken_hint();
-        if wait_until(word, park::PARKED, Deadline::after(BELT), self.scope) == Waited::TimedOut
+        let belt = Deadline::after(BELT);
+        let first = until.map_or(belt, |until| until.min(belt));
+        if wait_until(word, park::PARKED, first, self.scope) == Waited::TimedOut
             && word.load(Ordering::Acquire) == park::PARKED
             && self.has_work()
             // Jobs that flow past a worker that is not needed are no reason to count: there is nearly always one on its way.

@@ -11,6 +11,7 @@ use crate::arena::shared::SharedHandle;
 use crate::arena::shared::array::SharedArray;
 use crate::arena::shared::element::SharedElement;
 use crate::engine::core::Core;
+use crate::engine::states::Lent;
 use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::MAX_OUTPUTS;
@@ -89,6 +90,7 @@ pub struct Context<'a> {
     /// Elements of each output that hold the result.
     output_lens: [usize; MAX_OUTPUTS],
     scratch: Vec<Line>,
+    states: Lent,
 }
 
 impl<'a> Context<'a> {
@@ -98,7 +100,8 @@ impl<'a> Context<'a> {
         let output_lens = [usize::MAX; MAX_OUTPUTS];
         let scratch = Vec::new();
         let (chunk, range, call_len, halo_before, job) = (0, 0..0, 0, 0, None);
-        Self { worker, chunk, range, call_len, halo_before, stop, arena, job, saw_stop, output_lens, scratch }
+        let states = Lent::default();
+        Self { worker, chunk, range, call_len, halo_before, stop, arena, job, saw_stop, output_lens, scratch, states }
     }
 
     /// As [`Context::new`], for a job over whole batches.
@@ -290,6 +293,47 @@ impl<'a> Context<'a> {
     #[inline]
     pub(crate) fn output_lens(&self) -> [usize; MAX_OUTPUTS] {
         self.output_lens
+    }
+
+    /// What this worker keeps of type `S` from job to job: made by `make` when a kernel asks first, handed to every later kernel that asks
+    /// for the same type, dropped when the worker ends. For what is expensive to have and needs nobody else: a loaded model, a parser, a
+    /// connection, a cache.
+    ///
+    /// One value for each thread and each type; a type of one's own keeps kernels apart. A kernel that panics loses all that its worker
+    /// keeps, as it may be half changed. Recycling ([`Builder::recycle_after`](crate::Builder::recycle_after)) and the end of a worker
+    /// process by its engine's [`close`](crate::Engine::close) drop it; a worker process that is killed drops nothing. A thread that
+    /// helps while it waits keeps values of its own until it ends, unless [`Help::Never`](crate::Help::Never) keeps kernels off it. A
+    /// kernel that runs while another one waits on the same thread has values of its own that do not stay if the other one has some.
+    ///
+    /// # Examples
+    /// ```
+    /// use workring::{Context, Engine, Help, kernel};
+    ///
+    /// struct Model(Vec<f64>);
+    ///
+    /// kernel! {
+    ///     pub fn predict(x: &[f64], y: &mut [f64], ctx: &mut Context) {
+    ///         let model = ctx.state(|| Model(vec![2.0, 3.0])); // read from a file, say: once for each worker
+    ///         for (y, x) in y.iter_mut().zip(x) {
+    ///             *y = model.0[0] * x + model.0[1];
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = Engine::builder().threads(2).help(Help::Never).build()?;
+    /// let job = engine.submit(predict, (engine.batch_from_slice(&[1.0])?, engine.batch(1)?), ())?;
+    /// assert_eq!(*job.wait()?.1, [5.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn state<S: 'static>(&mut self, make: impl FnOnce() -> S) -> &mut S {
+        self.states.get(make)
+    }
+
+    /// Drops what the worker keeps, after a kernel panicked.
+    pub(crate) fn forget_states(&mut self) {
+        self.states.forget();
     }
 
     /// `len` zeroed elements of memory for this call, aligned to 64 bytes. The thread keeps it for later calls, so that it

@@ -11,6 +11,7 @@ use std::task::Waker;
 use crossbeam_utils::CachePadded;
 
 use super::belt::Broken;
+use super::crew::Crew;
 #[cfg(target_os = "linux")]
 use super::door::Door;
 use super::kernel::{KernelInfo, registered};
@@ -164,6 +165,8 @@ pub(crate) struct Core {
     pub(super) quiet: AtomicU32,
     /// The first deadline the supervisor has to look at, in nanoseconds; the largest number for none. Of this process.
     pub(super) next_deadline: AtomicU64,
+    /// Who sits at the seats of worker threads, in the origin.
+    pub(crate) crew: Crew,
     /// Who wants to hear of progress, in the origin.
     pub(super) watchers: Watchers,
     /// Set when a running job was told to stop, for the supervisor.
@@ -197,8 +200,9 @@ impl Core {
 
     /// Over both segments. What serves submitting is there in the origin only.
     fn over(config: EngineConfig, control: Control, arena: Arc<Arena>, role: Option<WorkerRole>) -> Self {
-        let jobs = if role.is_none() { config.queue_capacity } else { 0 };
-        let has_closure_rings = role.is_none() && config.is_shared() && config.threads > 0;
+        let is_origin = role.is_none();
+        let jobs = if is_origin { config.queue_capacity } else { 0 };
+        let has_closure_rings = is_origin && config.is_shared() && config.threads > 0;
         Self {
             local: LocalTable::new(jobs, !config.is_shared()),
             free: CachePadded::new(FreeList::full(
@@ -221,6 +225,7 @@ impl Core {
             broken: OnceLock::new(),
             quiet: AtomicU32::new(0),
             next_deadline: AtomicU64::new(u64::MAX),
+            crew: Crew::new(if is_origin { config.threads } else { 0 }),
             watchers: Watchers::new(),
             attention: AtomicU32::new(0),
             attached: AtomicU32::new(0),
@@ -357,6 +362,14 @@ impl Core {
         }
     }
 
+    /// Has this process's worker, which runs a job, stop after it.
+    pub(super) fn leave_after_job(&self) {
+        if let Some(role) = &self.role {
+            // Relaxed: the worker itself looks next.
+            role.leaving.store(1, Ordering::Relaxed);
+        }
+    }
+
     /// Workers that take jobs at the moment, at least one.
     pub(super) fn workers_now(&self) -> usize {
         (self.config.workers() + self.attached.load(Ordering::Relaxed) as usize).max(1)
@@ -424,11 +437,6 @@ impl Core {
         self.sleepers().wake_everybody((1..=self.config.rows() as u16).map(ParticipantSlot::new));
     }
 
-    /// The rows of the worker threads in the participant table.
-    pub(crate) fn thread_slots(&self) -> impl Iterator<Item = ParticipantSlot> + use<> {
-        (1..=self.config.threads as u16).map(ParticipantSlot::new)
-    }
-
     /// How long a worker without work stays awake at most; `None` for not at all.
     pub(crate) fn may_spin(&self) -> bool {
         match self.config.idle {
@@ -459,6 +467,7 @@ impl Core {
             timing: super::options::Timing::Sampled,
             ageing: 0,
             cores: 1,
+            wear: super::crew::Wear::default(),
             own: super::options::ThreadOptions::default(),
         };
         Self::new(config, Arena::create(&arena).expect("a page")).expect("a control segment")

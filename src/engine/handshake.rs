@@ -19,6 +19,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::crew::Wear;
 use super::kernel::KernelInfo;
 use super::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
 use crate::error::{Error, Result};
@@ -80,6 +81,8 @@ struct HelloHead {
     control_len: u64,
     arena_len: u64,
     memory: u64,
+    wear_jobs: u64,
+    wear_bytes: u64,
     nice: i32,
     has_nice: u32,
     cores: u32,
@@ -181,6 +184,8 @@ impl Hello {
             control_len: self.control_len,
             arena_len: self.arena_len,
             memory: self.limits.memory.unwrap_or(0),
+            wear_jobs: self.config.wear.jobs,
+            wear_bytes: self.config.wear.bytes,
             nice: self.limits.nice.unwrap_or(0),
             has_nice: u32::from(self.limits.nice.is_some()),
             cores: cores.len() as u32,
@@ -232,6 +237,7 @@ impl Hello {
                 timing: Timing::Off,
                 ageing: head.ageing,
                 cores: head.allowed_cores as usize,
+                wear: Wear { jobs: head.wear_jobs, bytes: head.wear_bytes },
                 own: ThreadOptions::default(),
             },
             kernels: head.kernels,
@@ -501,6 +507,7 @@ mod tests {
                 timing: Timing::Off,
                 ageing: 17,
                 cores: 2,
+                wear: Wear { jobs: 3, bytes: 1 << 40 },
                 own: ThreadOptions::default(),
             },
             kernels: 5,

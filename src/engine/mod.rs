@@ -17,6 +17,7 @@ pub(crate) mod call;
 pub(crate) mod channel;
 pub(crate) mod context;
 pub(crate) mod core;
+pub(crate) mod crew;
 #[cfg(target_os = "linux")]
 mod deadlines;
 #[cfg(target_os = "linux")]
@@ -46,7 +47,10 @@ pub(crate) mod run;
 #[cfg(target_os = "linux")]
 mod seat;
 mod serve;
+mod states;
 #[cfg(target_os = "linux")]
 pub(crate) mod supervisor;
 pub(crate) mod wait;
 pub(crate) mod worker;
+#[cfg(target_os = "linux")]
+mod workforce;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::crew::Wear;
 use crate::layout::words::MAX_ATTEMPT;
 use crate::sync::Scope;
 
@@ -154,6 +155,7 @@ pub(crate) struct EngineConfig {
     /// Jobs of higher priority that may be started before one that waits; 0 for any number.
     pub(crate) ageing: u32,
     pub(crate) cores: usize,
+    pub(crate) wear: Wear,
     pub(crate) own: ThreadOptions,
 }
 
@@ -164,6 +166,17 @@ pub(crate) struct ThreadOptions {
     pub(crate) pin: bool,
     /// Their nice value; the process's own unless stated.
     pub(crate) nice: Option<i32>,
+    /// How many there are at least; all of them unless stated.
+    pub(crate) least: Option<usize>,
+    /// How long one beyond those may have nothing to do.
+    pub(crate) idle_timeout: Duration,
+}
+
+impl ThreadOptions {
+    /// How many threads there are at least, of at most so many.
+    pub(crate) fn at_least(&self, most: usize) -> usize {
+        self.least.unwrap_or(most).min(most)
+    }
 }
 
 impl EngineConfig {

@@ -28,6 +28,10 @@ pub(crate) struct ProcessGroup {
     pub(crate) listen_at: Option<std::path::PathBuf>,
     /// How long a kernel may go on after it was told to stop, before its process is killed.
     pub(crate) kill_after: Duration,
+    /// How many processes there are at least.
+    pub(crate) least: usize,
+    /// How long one beyond those may have nothing to do.
+    pub(crate) idle_timeout: Duration,
 }
 
 impl ProcessGroup {

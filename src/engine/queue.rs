@@ -294,6 +294,8 @@ impl Core {
         }
         if calls > 0 {
             self.wake_calls.fetch_add(calls, Ordering::Relaxed);
+        } else {
+            self.grow_if_busy(jobs);
         }
     }
 
@@ -336,8 +338,7 @@ impl Core {
                 None
             }
         };
-        let first =
-            |priority| from(self.ring(priority)).or_else(|| self.closure_ring(priority).and_then(|ring| from(ring)));
+        let first = |priority| from(self.ring(priority)).or_else(|| self.closure_ring(priority).and_then(&from));
         let aged = (1..PRIORITIES).find(|&priority| self.has_aged(priority));
         let (priority, index) = aged
             .and_then(|priority| Some((priority, first(priority)?)))

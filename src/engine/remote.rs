@@ -49,7 +49,10 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
             }
             fault::point(Point::F4_ready);
             worker::work_as_process(&core, slot);
-            // The queue is empty and the engine closes.
+            // The queue is empty and the engine closes; or the worker leaves by itself, which it says.
+            if core.is_open() {
+                let _ = mouth.say(&FromWorker::Farewell);
+            }
             std::process::exit(0)
         }
         Err(error) => {

@@ -58,6 +58,14 @@ fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, P
     }
 }
 
+/// Drops what the worker keeps if a kernel panicked, which may have left it half changed.
+#[inline]
+fn forget_after_panic(result: &Result<(), Trouble>, context: &mut Context<'_>) {
+    if matches!(result, Err(Trouble::Panicked(_))) {
+        context.forget_states();
+    }
+}
+
 /// Runs a kernel once over whole batches. Gives what it said about the lengths of its outputs.
 pub(crate) fn whole(
     core: &Core,
@@ -74,6 +82,7 @@ pub(crate) fn whole(
     // inline parameter, outlives the frame.
     let mut frame = unsafe { Frame::new(inputs, outputs, call.param(), &mut context) };
     let result = flatten(catch(|| info.run(&mut frame)));
+    forget_after_panic(&result, &mut context);
     match result {
         Ok(()) if context.saw_stop() => Err(Trouble::Cancelled),
         Ok(()) => Ok(context.output_lens()),
@@ -134,7 +143,9 @@ impl<'a> ChunkRunner<'a> {
         // SAFETY: the parts lie inside slices of the call; this participant alone runs the chunk and no other chunk has an
         // output element in common with it (law 2).
         let mut frame = unsafe { Frame::new(inputs, outputs, self.call.param(), &mut self.context) };
-        flatten(catch(|| info.run(&mut frame)))
+        let result = flatten(catch(|| info.run(&mut frame)));
+        forget_after_panic(&result, &mut self.context);
+        result
     }
 
     /// Whether the kernel was told to stop: it may have returned early.
@@ -252,7 +263,9 @@ impl<'a> RowRunner<'a> {
                     unsafe { param.step(self.param_stride) };
                 }
             });
-            if let Err(trouble) = flatten(result) {
+            let result = flatten(result);
+            forget_after_panic(&result, &mut self.context);
+            if let Err(trouble) = result {
                 failed(row.get(), trouble);
             }
             from = row.get() + 1;

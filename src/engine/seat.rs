@@ -4,7 +4,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::core::Core;
+use super::crew::Wear;
 use super::handshake::{FileAnswer, Hello};
+use super::options::EngineConfig;
 use super::process_group::ProcessGroup;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::ParticipantSlot;
@@ -72,13 +74,28 @@ pub(super) struct Worker {
     pub(super) refused: Option<String>,
     /// Whether the engine ended it because its job would not stop.
     pub(super) killed: bool,
+    /// Whether it was asked to end when it has nothing to do.
+    pub(super) asked_to_leave: bool,
+    /// Whether it said that it ends by itself.
+    pub(super) leaves: bool,
 }
 
 impl Worker {
     pub(super) fn new(peer: Peer, channel: Channel) -> Self {
         let since = Deadline::now();
         let killable = peer.is_child();
-        Self { peer, channel, hung_up: false, since, ready: false, killable, refused: None, killed: false }
+        Self {
+            peer,
+            channel,
+            hung_up: false,
+            since,
+            ready: false,
+            killable,
+            refused: None,
+            killed: false,
+            asked_to_leave: false,
+            leaves: false,
+        }
     }
 
     /// Ends the process if that is allowed, and else asks the worker to leave.
@@ -101,6 +118,8 @@ pub(super) struct Seat {
     /// When the next one may be started.
     pub(super) not_before: Deadline,
     pub(super) pause: Duration,
+    /// Whether there shall be a worker. Of a seat that is not for those of others it is `false` while fewer workers are enough.
+    pub(super) wanted: bool,
     /// No worker will come any more: the engine is closing.
     pub(super) ended: bool,
 }
@@ -114,6 +133,7 @@ impl Seat {
             worker: None,
             not_before: Deadline::now(),
             pause: Duration::ZERO,
+            wanted: true,
             ended: false,
         }
     }
@@ -135,7 +155,8 @@ impl Seat {
         let hello = Hello {
             slot: self.slot.get(),
             incarnation: self.incarnation,
-            config: core.config,
+            // The others end when those who started them see fit.
+            config: EngineConfig { wear: if self.outside { Wear::default() } else { core.config.wear }, ..core.config },
             kernels: kernels.len() as u64,
             control_len: core.control.mapping().len() as u64,
             arena_len: core.arena.mapping().len() as u64,
@@ -167,6 +188,8 @@ impl Seat {
         if let Some(row) = core.control.participant(self.slot) {
             row.pid.store(worker.peer.handle().pid(), Ordering::Relaxed);
             row.kind.store(participant_kind::PROCESS, Ordering::Relaxed);
+            row.leave.store(0, Ordering::Relaxed);
+            row.began_ns.store(0, Ordering::Relaxed);
             row.word.store(ParticipantWord::new(self.incarnation, ParticipantWord::JOINING).bits(), Ordering::Release);
         }
         self.worker = Some(worker);

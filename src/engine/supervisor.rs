@@ -99,6 +99,10 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
     let seats: Vec<Seat> = (first_process..first_outside + config.outside as u16)
         .map(|slot| Seat::new(slot, slot >= first_outside))
         .collect();
+    let mut seats = seats;
+    let spare = config.processes - group.least.min(config.processes);
+    seats.iter_mut().take(config.processes).skip(config.processes - spare).for_each(|seat| seat.wanted = false);
+    (0..spare).for_each(|_| core.count_vacant_process(true));
     let (started, outcome) = channel();
     // The supervisor counts as well: it serves what the last worker leaves.
     let count = seats.len() as u32 + 1;
@@ -134,6 +138,7 @@ impl Supervisor {
             if self.core.broken().is_some() {
                 self.end_everybody();
             }
+            self.fit_to_load();
             self.replace_missing();
             self.hall.look_around();
             self.report_start();
@@ -183,10 +188,15 @@ impl Supervisor {
             self.seats.iter().filter(|seat| !seat.ended && !seat.outside).filter_map(|seat| match &seat.worker {
                 Some(worker) if worker.ready => None,
                 Some(worker) => Some(worker.since.plus(START_LIMIT)),
-                None => Some(seat.not_before),
+                None => seat.wanted.then_some(seat.not_before),
             });
         let killings = self.stopping.values().map(|(_, kill_at)| *kill_at);
-        seats.chain(killings).chain(self.core.next_deadline()).chain(self.hall.next_time()).min()
+        seats
+            .chain(killings)
+            .chain(self.core.next_deadline())
+            .chain(self.hall.next_time())
+            .chain(self.next_idle())
+            .min()
     }
 
     /// Reads what workers say, notices those that are gone, and lets in who wants to join.
@@ -237,8 +247,9 @@ impl Supervisor {
                 }
                 Some(FromWorker::Fetch(segment)) => answer_fetch(&self.core, &worker.channel, segment),
                 Some(FromWorker::Farewell) if !worker.peer.is_child() => return self.bury(seat, false),
+                Some(FromWorker::Farewell) => worker.leaves = true,
                 // It says what no worker says.
-                Some(FromWorker::Refused(_) | FromWorker::Farewell) | None => return self.stop_hearing(seat),
+                Some(FromWorker::Refused(_)) | None => return self.stop_hearing(seat),
             }
         }
     }
@@ -309,7 +320,11 @@ impl Supervisor {
             killed: worker.killed,
         };
         let lived = worker.since.elapsed();
-        at.pause = if worker.killed || (worker.ready && lived > SETTLED) {
+        if worker.asked_to_leave {
+            at.wanted = false;
+            self.core.count_vacant_process(true);
+        }
+        at.pause = if worker.killed || worker.leaves || (worker.ready && lived > SETTLED) {
             Duration::ZERO
         } else {
             // A worker that was ready most likely fell to a job, of which every one may do so only so many times.
@@ -354,7 +369,7 @@ impl Supervisor {
 
     /// Tells whoever builds the engine that all workers are ready.
     fn report_start(&mut self) {
-        let all = self.seats.iter().all(|seat| seat.outside || seat.is_ready());
+        let all = self.seats.iter().all(|seat| seat.outside || !seat.wanted || seat.is_ready());
         if all && let Some(started) = self.started.take() {
             let _ = started.send(Ok(()));
         }
@@ -407,6 +422,7 @@ impl Supervisor {
                 seat.ended = true;
                 worker::ended(&self.core);
             } else if !seat.outside
+                && seat.wanted
                 && seat.not_before.is_past()
                 && let Err(error) = seat.spawn(&self.core, &self.group, &self.kernels)
             {

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::core::Core;
+use super::crew::Shift;
 use super::execute::execute;
 use super::options::Idle;
 use crate::error::{Error, Result};
@@ -98,28 +99,23 @@ impl SpinBudget {
     }
 }
 
-/// Starts the workers of an engine.
+/// Starts the worker thread of a seat.
 ///
 /// # Errors
-/// [`Error::Io`] when the system gives no thread; those that were started end again.
-pub(crate) fn start(core: &Arc<Core>) -> Result<()> {
-    for slot in core.thread_slots() {
-        let shared = Arc::clone(core);
-        core.workers_alive.fetch_add(1, Ordering::Relaxed);
-        if let Some(row) = core.control.participant(slot) {
-            // Relaxed: for people who look.
-            row.pid.store(std::process::id(), Ordering::Relaxed);
-            row.kind.store(participant_kind::THREAD, Ordering::Relaxed);
-        }
-        let started =
-            thread::Builder::new().name(format!("workring-{}", slot.get())).spawn(move || work(&shared, slot));
-        if let Err(error) = started {
-            ended(core);
-            core.start_closing();
-            return Err(Error::io(format!("start worker thread {} of {}", slot.get(), core.config.threads), error));
-        }
+/// [`Error::Io`] when the system gives no thread.
+pub(super) fn start(core: &Arc<Core>, slot: ParticipantSlot) -> Result<()> {
+    let shared = Arc::clone(core);
+    core.workers_alive.fetch_add(1, Ordering::Relaxed);
+    if let Some(row) = core.control.participant(slot) {
+        // Relaxed: for people who look.
+        row.pid.store(std::process::id(), Ordering::Relaxed);
+        row.kind.store(participant_kind::THREAD, Ordering::Relaxed);
     }
-    Ok(())
+    let started = thread::Builder::new().name(format!("workring-{}", slot.get())).spawn(move || work(&shared, slot));
+    started.map(drop).map_err(|error| {
+        ended(core);
+        Error::io(format!("start worker thread {} of {}", slot.get(), core.config.threads), error)
+    })
 }
 
 pub(super) fn ended(core: &Core) {
@@ -148,6 +144,7 @@ fn work(core: &Arc<Core>, me: ParticipantSlot) {
         let _ = crate::os::process::set_nice(nice);
     }
     run_until_closed(core, me);
+    core.is_gone(me);
     ended(core);
 }
 
@@ -167,16 +164,21 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
         row.idle_since_ns.store(0, Ordering::Relaxed);
         row.began_ns.store(Deadline::now().nanoseconds(), Ordering::Relaxed);
     }
+    let mut shift = Shift::begin(core, me);
     loop {
         while !core.is_leaving()
             && let Some(index) = core.take(me)
         {
+            // One that has just been started may have been started for the first of several jobs.
+            core.grow_from_within();
             execute(core, me, index);
+            shift.count_job();
         }
         match next_job(core, me, &mut budget) {
             Some(index) => execute(core, me, index),
             None => break,
         }
+        shift.count_job();
     }
     core.sleepers().retire(me);
     fault::point(Point::F15_retired);
@@ -191,11 +193,13 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
     }
 }
 
-/// Looks for a job, awake and then asleep; `None` when the engine is closing and nothing is left, or this worker leaves.
+/// Looks for a job, awake and then asleep; `None` when the engine is closing and nothing is left, this worker leaves, or it had
+/// nothing to do for so long that it is not needed.
 fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option<DescriptorIndex> {
     let sleepers = core.sleepers();
     let mut others = sleepers.start_searching(me);
     let idle_since = Deadline::now();
+    let mut long_idle = core.may_shrink().then(|| idle_since.plus(core.config.own.idle_timeout));
     let row = core.control.participant(me);
     if let Some(row) = row {
         row.idle_since_ns.store(idle_since.nanoseconds(), Ordering::Relaxed);
@@ -234,18 +238,25 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
         sleepers.prepare_to_park(me);
         // The lifecycle is read again after the fence: an engine that began to close before it could see this worker as parked
         // has not woken it (see `Core::start_closing`, whose fence comes first then).
-        if core.has_work() || core.is_stopping() != stopping {
+        let stopping_now = core.is_stopping();
+        if core.has_work() || stopping_now != stopping {
             sleepers.resume(me);
             continue;
         }
-        if stopping {
+        if stopping || core.is_asked_to_leave(me) {
             sleepers.resume(me);
             return None;
         }
         fault::point(Point::F13_rechecked);
-        sleepers.sleep(me, |word| core.park(word));
+        sleepers.sleep(me, |word| core.park(word, long_idle));
         fault::point(Point::F15_woken);
         sleepers.resume(me);
+        if long_idle.is_some_and(Deadline::is_past) && !core.has_work() {
+            if core.may_go(me) {
+                return None;
+            }
+            long_idle = Some(Deadline::after(core.config.own.idle_timeout));
+        }
         others = 0;
     }
 }

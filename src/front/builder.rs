@@ -7,11 +7,11 @@ use super::engine::Engine;
 use super::processes::{WorkerOptions, WorkerProgram};
 use crate::arena::{Arena, ArenaConfig, Backing};
 use crate::engine::core::Core;
+use crate::engine::crew::{self, Hooks, Wear};
 use crate::engine::kernel::KernelInfo;
 use crate::engine::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
 #[cfg(target_os = "linux")]
 use crate::engine::supervisor;
-use crate::engine::worker;
 use crate::error::{Error, Result};
 use crate::os::host;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub const MAX_THREADS: usize = 255;
 
 /// Address space of the arena unless said otherwise: 64 GiB, of which only what is used takes memory.
 const DEFAULT_CAPACITY: u64 = 64 << 30;
+/// Some hundred times what starting a worker process takes.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_QUEUE: u32 = 4096;
 /// Few enough that a low job waits for milliseconds and not for ever, many enough that priorities mean something.
 const DEFAULT_AGEING: u32 = 64;
@@ -64,6 +66,9 @@ pub struct Builder {
     prefault: bool,
     retain: u64,
     own: ThreadOptions,
+    wear: Wear,
+    least_processes: Option<usize>,
+    hooks: Hooks,
 }
 
 impl Builder {
@@ -85,7 +90,10 @@ impl Builder {
             large_pages: true,
             prefault: false,
             retain: DEFAULT_RETAIN,
-            own: ThreadOptions::default(),
+            own: ThreadOptions { idle_timeout: DEFAULT_IDLE_TIMEOUT, ..ThreadOptions::default() },
+            wear: Wear::default(),
+            least_processes: None,
+            hooks: Hooks::default(),
         }
     }
 
@@ -115,6 +123,61 @@ impl Builder {
     /// fails with [`Error::Unsupported`].
     pub fn outside_workers(mut self, seats: usize) -> Self {
         self.outside = seats;
+        self
+    }
+
+    /// The least number of worker threads: the engine begins with so many, starts one more, up to [`Builder::threads`], whenever a job
+    /// is handed over and all are busy, and ends one that had nothing to do for the [idle timeout](Builder::idle_timeout). As many as
+    /// there may be unless said.
+    ///
+    /// Starting one takes the submitter some 30 to 60 microseconds.
+    pub fn min_threads(mut self, threads: usize) -> Self {
+        self.own.least = Some(threads);
+        self
+    }
+
+    /// As [`Builder::min_threads`], for worker processes, of which there are up to [`Builder::processes`]. Starting one takes some
+    /// milliseconds, and no thread of the program waits for it.
+    pub fn min_processes(mut self, processes: usize) -> Self {
+        self.least_processes = Some(processes);
+        self
+    }
+
+    /// How long a worker beyond the least number may have nothing to do before it ends; ten seconds unless said.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.own.idle_timeout = timeout;
+        self
+    }
+
+    /// Replaces a worker when it has run so many jobs: a share of a `map` or a `reduce` counts as one. For kernels that leak.
+    ///
+    /// A worker process ends, and another one takes its place a few milliseconds later. A thread drops what kernels keep on it
+    /// ([`Context::state`](crate::Context::state)) and begins anew. Not for workers that others start.
+    pub fn recycle_after(mut self, jobs: u64) -> Self {
+        self.wear.jobs = jobs;
+        self
+    }
+
+    /// Replaces a worker process that has more than so many bytes of memory of its own after a job; shared memory, batches among it,
+    /// does not count. Looked at once a millisecond at most. Without effect on threads.
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.wear.bytes = bytes;
+        self
+    }
+
+    /// Has each worker thread call `hook` with its number before its first job. A panic of the hook is caught, and the worker begins all
+    /// the same.
+    ///
+    /// What a worker process does first is what its `main` does before [`worker_entry`](crate::worker_entry).
+    pub fn on_worker_start(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        self.hooks.start = Some(Arc::new(hook));
+        self
+    }
+
+    /// Has each worker thread call `hook` with its number after its last job, when what kernels keep on it is dropped.
+    /// [`Engine::close`] waits for it.
+    pub fn on_worker_end(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        self.hooks.end = Some(Arc::new(hook));
         self
     }
 
@@ -261,7 +324,7 @@ impl Builder {
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let Self { processes, outside, on_full, idle, timing, ageing, own, .. } = self;
+        let Self { processes, outside, on_full, idle, timing, ageing, own, wear, .. } = self;
         let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
         let threads = self.threads.unwrap_or(usual);
         let rows = threads.saturating_add(processes).saturating_add(outside);
@@ -270,6 +333,7 @@ impl Builder {
                 "an engine has 1 to {MAX_THREADS} workers, not {threads} threads, {processes} processes and {outside} from outside"
             )));
         }
+        self.check_least(threads)?;
         #[cfg(not(target_os = "linux"))]
         if processes + outside > 0 {
             return Err(Error::Unsupported { what: "worker processes on this system; use threads".into() });
@@ -277,7 +341,8 @@ impl Builder {
         #[cfg(target_os = "linux")]
         own.nice.map_or(Ok(()), crate::os::process::check_thread_nice)?;
         #[cfg(target_os = "linux")]
-        let group = self.workers.group(processes, outside)?;
+        let group =
+            self.workers.group(processes, outside, self.least_processes.unwrap_or(processes), own.idle_timeout)?;
         let queue_capacity = self
             .queue_capacity
             .checked_next_power_of_two()
@@ -299,10 +364,11 @@ impl Builder {
             timing,
             ageing,
             cores,
+            wear,
             own,
         };
         let core = Arc::new(Core::new(config, arena)?);
-        worker::start(&core)?;
+        crew::begin(&core, self.hooks)?;
         #[cfg(target_os = "linux")]
         if let Some(group) = group {
             // The threads are there already, and would wait for jobs for ever.
@@ -310,6 +376,18 @@ impl Builder {
             let _ = core.door.set(door);
         }
         Ok(Engine::new_from(core))
+    }
+
+    /// Checks the least numbers of workers against the most.
+    fn check_least(&self, threads: usize) -> Result<()> {
+        let fits = |least: Option<usize>, most: usize| least.is_none_or(|least| (1..=most).contains(&least));
+        if fits(self.own.least, threads) && fits(self.least_processes, self.processes) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the least number of worker threads is 1 to {threads} here, and that of worker processes 1 to {}",
+            self.processes
+        )))
     }
 
     fn arena(&self) -> Result<Arc<Arena>> {

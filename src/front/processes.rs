@@ -134,7 +134,13 @@ impl WorkerOptions {
     /// # Errors
     /// [`Error::WorkerStart`] in a process that was itself started as a worker, which would start workers without end;
     /// [`Error::InvalidArgument`] when there is no kernel, or a place to listen at and no seat for who comes.
-    pub(crate) fn group(&self, processes: usize, outside: usize) -> Result<Option<ProcessGroup>> {
+    pub(crate) fn group(
+        &self,
+        processes: usize,
+        outside: usize,
+        least: usize,
+        idle_timeout: Duration,
+    ) -> Result<Option<ProcessGroup>> {
         if self.listen_at.is_some() && outside == 0 {
             return Err(Error::invalid(
                 "an engine that listens needs seats: say how many with Builder::outside_workers",
@@ -171,6 +177,8 @@ impl WorkerOptions {
             prefix_output,
             kill_after,
             listen_at,
+            least,
+            idle_timeout,
         }))
     }
 }

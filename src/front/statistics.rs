@@ -6,7 +6,7 @@ use super::engine::Engine;
 use super::progress::Progress;
 use crate::arena::ArenaStatistics;
 use crate::engine::call;
-use crate::ids::DescriptorIndex;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{Descriptor, Participant, kind};
 use crate::layout::words::{ParticipantWord, State};
 use crate::lockfree::job;
@@ -46,7 +46,8 @@ pub struct WorkerStatus {
     pub is_process: bool,
     /// Whether it is for a process that others start; see [`attach`](crate::attach).
     pub is_outside: bool,
-    /// Whether it takes jobs: always for threads; not for a process that is starting, has died or left and was not replaced yet.
+    /// Whether it takes jobs: not where fewer workers are enough ([`Builder::min_threads`](crate::Builder::min_threads)), nor a process
+    /// that is starting, has died or left and was not replaced yet.
     pub is_alive: bool,
     /// Processes that had this number before it.
     pub replaced: u32,
@@ -124,7 +125,11 @@ impl Engine {
                 pid: row.pid.load(Ordering::Relaxed),
                 is_process: at > threads,
                 is_outside: at > self.core.config.workers(),
-                is_alive: at <= threads || word.state() == ParticipantWord::ALIVE,
+                is_alive: if at <= threads {
+                    self.core.crew.is_taken(ParticipantSlot::new(at as u16))
+                } else {
+                    word.state() == ParticipantWord::ALIVE
+                },
                 replaced: word.incarnation(),
                 finished: row.finished.load(Ordering::Relaxed),
                 alive_for: Duration::from_nanos(since(row.began_ns.load(Ordering::Relaxed))),

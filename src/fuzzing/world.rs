@@ -12,6 +12,7 @@ use crate::arena::attached::Attached;
 use crate::arena::{Access, Arena, ArenaConfig, Backing, FileSegment};
 use crate::engine::call::{self, Param};
 use crate::engine::core::{Core, JobReference, WorkerRole};
+use crate::engine::crew::Wear;
 use crate::engine::execute::row_block_len;
 use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
@@ -28,6 +29,7 @@ use crate::lockfree::job;
 use crate::os::map::Mapping;
 use crate::sync::Ordering;
 use crate::sync::watched;
+use std::time::Duration;
 
 crate::kernel! {
     /// Without batches and parameter.
@@ -99,7 +101,8 @@ const CONFIG: EngineConfig = EngineConfig {
     timing: Timing::All,
     ageing: 3,
     cores: 2,
-    own: ThreadOptions { pin: false, nice: None },
+    wear: Wear { jobs: 0, bytes: 0 },
+    own: ThreadOptions { pin: false, nice: None, least: None, idle_timeout: Duration::ZERO },
 };
 
 /// The kinds of job that are published.

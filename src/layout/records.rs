@@ -168,7 +168,8 @@ pub(crate) struct IdleLine {
 pub(crate) struct EngineLine {
     /// See [`super::words::lifecycle`].
     pub(crate) lifecycle: AtomicU32,
-    pub(crate) pad: AtomicU32,
+    /// Worker processes that may be started when all are busy; a hint.
+    pub(crate) vacant: AtomicU32,
     /// Odd while redelivery bits may be set: see `lockfree/redelivery.rs`.
     pub(crate) redelivery: AtomicU64,
     /// Waits that ended with the time although what they waited for was there: a wake-up was lost.
@@ -226,7 +227,10 @@ pub(crate) struct Participant {
     pub(crate) idle_ns: AtomicU64,
     /// Since when it has nothing to do, 0 while it has.
     pub(crate) idle_since_ns: AtomicU64,
-    pub(crate) zero: [AtomicU64; 2],
+    /// 1 asks a worker process to end when it has nothing to do.
+    pub(crate) leave: AtomicU32,
+    pub(crate) pad: AtomicU32,
+    pub(crate) zero: AtomicU64,
     /// See [`super::words::park`]; on a line of its own.
     pub(crate) park: AtomicU32,
     pub(crate) park_zero: [AtomicU32; 15],

@@ -143,6 +143,11 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         self.wake_some(wanted, MAX_PARTICIPANTS as u16 - 1)
     }
 
+    /// Whether a worker looks for work, or sleeps and can be woken. A hint.
+    pub(crate) fn is_anybody_free(&self) -> bool {
+        self.line.idle.iter().chain(&self.line.searching).any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
     /// As [`Sleepers::notify`], but only of the workers `1..=last`.
     pub(crate) fn notify_first(&self, wanted: u32, last: u16) -> u32 {
         self.wake_some(wanted.min(u32::from(last)), last)

@@ -49,6 +49,15 @@ pub(crate) fn check_thread_nice(nice: i32) -> Result<()> {
     )))
 }
 
+/// Bytes of memory that this process has for itself, in pages that are present and are neither of files nor shared; `None` where the
+/// system does not tell (proc(5), `/proc/self/statm`).
+pub(crate) fn private_memory() -> Option<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = pages.split_whitespace().skip(1).map_while(|pages| pages.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    Some(resident.saturating_sub(shared).saturating_mul(host::page_size() as u64))
+}
+
 /// The exit of a process that was reaped.
 fn exit_of(status: ExitStatus) -> Exit {
     match status.code() {

@@ -4,6 +4,7 @@ mod batches;
 mod cli;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod cli_processes;
+mod crew;
 mod errors;
 mod jobs;
 mod large_outputs;

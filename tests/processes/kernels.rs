@@ -213,6 +213,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             workring::kernels::f32::abs,
         ]
         .to_vec();
+        listed.extend(crate::crew::listed());
         listed.extend(crate::seen::listed());
         listed.extend(crate::shared_array::listed());
         #[cfg(feature = "fault")]

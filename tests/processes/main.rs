@@ -4,6 +4,8 @@
 #[cfg(target_os = "linux")]
 mod calls;
 #[cfg(target_os = "linux")]
+mod crew;
+#[cfg(target_os = "linux")]
 mod deaths;
 #[cfg(target_os = "linux")]
 mod environment;
@@ -36,6 +38,7 @@ fn main() {
     let limits = [environment::tests(), hosts::tests(), limits::tests()].concat();
     let tests = [
         calls::tests(),
+        crew::tests(),
         deaths::tests(),
         limits,
         madness::tests(),

@@ -1,0 +1,70 @@
+//! How many worker processes there are, where fewer than the most may be enough.
+
+use super::supervisor::Supervisor;
+use crate::os::host::Deadline;
+use crate::sync::Ordering;
+
+impl Supervisor {
+    /// Wants more workers while jobs wait for one, and asks those to leave that had nothing to do for long enough.
+    pub(super) fn fit_to_load(&mut self) {
+        if self.group.least >= self.core.config.processes || !self.core.is_open() {
+            return;
+        }
+        self.core.crew.take_request();
+        if self.core.is_short_of_workers() {
+            self.want_more();
+        }
+        let mut spare = self.spare();
+        for at in 0..self.seats.len() {
+            if spare > 0 && self.idle_until(at).is_some_and(Deadline::is_past) {
+                spare -= 1;
+                let seat = &mut self.seats[at];
+                if let Some(worker) = &mut seat.worker {
+                    worker.asked_to_leave = true;
+                    self.core.ask_to_leave(seat.slot);
+                }
+            }
+        }
+    }
+
+    /// Wants a worker for each job that waits, but for those that are being started.
+    fn want_more(&mut self) {
+        let starting = self.seats.iter().filter(|seat| !seat.outside && seat.wanted && !seat.is_ready()).count() as u64;
+        let waiting = self.core.queued_hint().saturating_sub(starting);
+        let vacant = self.seats.iter_mut().filter(|seat| !seat.outside && !seat.wanted && !seat.ended);
+        for seat in vacant.take(usize::try_from(waiting).unwrap_or(usize::MAX)) {
+            seat.wanted = true;
+            seat.not_before = Deadline::now();
+            self.core.count_vacant_process(false);
+        }
+    }
+
+    /// Workers beyond the least number that stay as far as is known.
+    fn spare(&self) -> usize {
+        let stays = |worker: &super::seat::Worker| worker.ready && !worker.asked_to_leave;
+        let staying = self.seats.iter().filter(|seat| !seat.outside && seat.worker.as_ref().is_some_and(stays));
+        staying.count().saturating_sub(self.group.least)
+    }
+
+    /// Until when the worker of a seat may have nothing to do, if it is one that stays and has nothing to do. What its row says is a
+    /// figure that it wrote: at worst a worker leaves too early or stays.
+    fn idle_until(&self, seat: usize) -> Option<Deadline> {
+        let seat = &self.seats[seat];
+        let worker = seat.worker.as_ref().filter(|worker| worker.ready && !worker.asked_to_leave && !seat.outside)?;
+        let row = self.core.control.participant(seat.slot)?;
+        match row.idle_since_ns.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(Deadline::from_nanoseconds(since).max(worker.since).plus(self.group.idle_timeout)),
+        }
+    }
+
+    /// When to look again whether a worker had nothing to do for long enough.
+    pub(super) fn next_idle(&self) -> Option<Deadline> {
+        if self.group.least >= self.core.config.processes || self.spare() == 0 {
+            return None;
+        }
+        // One that is busy now begins to be idle later.
+        let later = Deadline::after(self.group.idle_timeout);
+        (0..self.seats.len()).map(|at| self.idle_until(at).unwrap_or(later)).min()
+    }
+}

@@ -1,0 +1,236 @@
+//! Who works: how many threads there are, what is done at their begin and end, and what kernels keep on them.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use workring::{Context, Engine, Error, Help, kernel};
+
+use crate::support::{Blocker, Checked, Gate, STEP, eventually, watched};
+
+static MADE: AtomicUsize = AtomicUsize::new(0);
+static DROPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Something that cannot leave its thread.
+struct Kept {
+    calls: Rc<Cell<u64>>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Another type, whose destructor panics.
+struct Grumpy;
+
+impl Drop for Grumpy {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+kernel! {
+    /// Counts the calls of its worker; panics at the given one.
+    fn count(y: &mut [u64], panics_at: &u64, ctx: &mut Context) {
+        let kept = ctx.state(|| {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            Kept { calls: Rc::default() }
+        });
+        kept.calls.set(kept.calls.get() + 1);
+        y[0] = kept.calls.get();
+        assert!(y[0] != *panics_at, "at call {panics_at}");
+        let _ = ctx.state(|| Grumpy);
+        assert_eq!(ctx.state::<Kept>(|| unreachable!("it is there")).calls.get(), y[0]);
+    }
+
+    /// A value that is different on each thread, from what the thread keeps.
+    fn keeper(y: &mut [u64], ctx: &mut Context) {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let own = *ctx.state(|| NEXT.fetch_add(1, Ordering::Relaxed) as u64);
+        y.fill(own);
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[test]
+fn a_worker_keeps_its_state_from_job_to_job() {
+    watched(|| {
+        let engine = Checked::unhelped(1);
+        let counts = |panics_at: u64| {
+            let job = engine.submit(count, engine.batch::<u64>(1).unwrap(), panics_at).unwrap();
+            job.wait().map(|batch| batch[0])
+        };
+        assert_eq!((1..=5).map(|_| counts(0).unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        // In the chunks and rows of other calls as well.
+        let mut y = engine.batch::<u64>(1).unwrap();
+        engine.map(count, (), &mut y, &0).unwrap();
+        assert_eq!(y[0], 6);
+        let many =
+            engine.submit_many(count, engine.batch::<u64>(3).unwrap(), engine.batch_from_slice(&[0_u64; 3]).unwrap());
+        assert_eq!(many.unwrap().wait().unwrap().batches[..], [7, 8, 9]);
+        assert_eq!((MADE.load(Ordering::Relaxed), DROPPED.load(Ordering::Relaxed)), (1, 0));
+        // What a kernel left that panicked is used no more.
+        assert!(matches!(counts(10).unwrap_err().error, Error::KernelPanicked { .. }));
+        assert_eq!(DROPPED.load(Ordering::Relaxed), 1);
+        assert_eq!(counts(0).unwrap(), 1);
+        engine.close(STEP).unwrap();
+        assert_eq!(
+            (MADE.load(Ordering::Relaxed), DROPPED.load(Ordering::Relaxed)),
+            (2, 2),
+            "closing waits for the end"
+        );
+    });
+}
+
+#[test]
+fn each_worker_has_a_state_of_its_own() {
+    watched(|| {
+        let engine = Checked::unhelped(3);
+        let mut y = engine.batch::<u64>(300).unwrap();
+        engine.map_chunks(keeper, (), &mut y, &(), workring::Chunking::of(1)).unwrap();
+        let own: HashSet<u64> = y.iter().copied().collect();
+        assert!((1..=3).contains(&own.len()), "{own:?}");
+        // It is the same one for as long as the worker lives.
+        let mut again = engine.batch::<u64>(300).unwrap();
+        engine.map_chunks(keeper, (), &mut again, &(), workring::Chunking::of(1)).unwrap();
+        assert!(own.union(&again.iter().copied().collect()).count() <= 3);
+    });
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<(char, usize)>>>);
+
+impl Log {
+    fn note(&self, what: char) -> impl Fn(usize) + Send + Sync + use<> {
+        let log = self.0.clone();
+        move |worker| log.lock().unwrap().push((what, worker))
+    }
+
+    fn count(&self, what: char) -> usize {
+        self.0.lock().unwrap().iter().filter(|(other, _)| *other == what).count()
+    }
+}
+
+#[test]
+fn hooks_are_called_on_each_worker_and_their_panics_are_theirs() {
+    watched(|| {
+        let log = Log::default();
+        let (start, end) = (log.note('s'), log.note('e'));
+        let engine = Checked::new(|builder| {
+            builder.threads(3).on_worker_start(start).on_worker_end(move |worker| {
+                end(worker);
+                panic!("a hook of no use")
+            })
+        });
+        let mut y = vec![0_u8; 100];
+        engine.map_with(&[0_u8; 100], &mut y, |_, y| y.fill(1)).unwrap();
+        eventually("all have begun", || log.count('s') == 3);
+        assert_eq!(log.count('e'), 0);
+        engine.close(STEP).unwrap();
+        assert_eq!(log.count('e'), 3);
+        let workers: HashSet<usize> = log.0.lock().unwrap().iter().map(|(_, worker)| *worker).collect();
+        assert_eq!(workers, HashSet::from([1, 2, 3]));
+    });
+}
+
+#[test]
+fn a_thread_begins_anew_after_so_many_jobs() {
+    watched(|| {
+        let log = Log::default();
+        let (start, end) = (log.note('s'), log.note('e'));
+        let engine = Checked::new(|builder| {
+            let builder = builder.threads(1).help(Help::Never).recycle_after(3);
+            builder.on_worker_start(start).on_worker_end(end)
+        });
+        let numbers: Vec<u64> = (0..9)
+            .map(|_| engine.submit(keeper, engine.batch::<u64>(1).unwrap(), ()).unwrap().wait().unwrap()[0])
+            .collect();
+        let parts: Vec<HashSet<u64>> = numbers.chunks(3).map(|part| part.iter().copied().collect()).collect();
+        assert!(parts.iter().all(|part| part.len() == 1), "{numbers:?}");
+        assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), 3);
+        eventually("it was recycled three times", || (log.count('s'), log.count('e')) == (4, 3));
+    });
+}
+
+fn alive(engine: &Engine) -> usize {
+    engine.workers().iter().filter(|worker| worker.is_alive).count()
+}
+
+#[test]
+fn threads_come_when_all_are_busy_and_go_when_they_are_idle() {
+    watched(|| {
+        let log = Log::default();
+        let (start, end) = (log.note('s'), log.note('e'));
+        let engine = Checked::new(|builder| {
+            let builder = builder.threads(4).min_threads(1).idle_timeout(Duration::from_millis(20)).help(Help::Never);
+            builder.on_worker_start(start).on_worker_end(end)
+        });
+        assert_eq!(alive(&engine), 1);
+        for round in 1..=3 {
+            // Four that wait for each other: with fewer workers they would never end.
+            let gate = Gate::default();
+            let jobs: Vec<_> = (0..4)
+                .map(|_| {
+                    let gate = gate.clone();
+                    engine.run(move || gate.pass()).unwrap()
+                })
+                .collect();
+            gate.await_arrivals(4);
+            assert_eq!(alive(&engine), 4);
+            let more = engine.run(|| 7).unwrap();
+            gate.open();
+            jobs.into_iter().for_each(|job| job.wait().unwrap());
+            assert_eq!(more.wait().unwrap(), 7);
+            eventually("three of four go", || alive(&engine) == 1);
+            eventually("and have ended", || log.count('e') == 3 * round);
+        }
+        engine.close(STEP).unwrap();
+        assert_eq!(log.count('s'), log.count('e'));
+    });
+}
+
+/// Threads that end just as jobs come: whoever hands one over finds a worker that will look, or starts one.
+#[test]
+fn no_job_is_left_lying_while_threads_come_and_go() {
+    watched(|| {
+        let engine = Checked::new(|builder| {
+            builder.threads(3).min_threads(1).idle_timeout(Duration::from_micros(50)).help(Help::Never)
+        });
+        let submitters: Vec<_> = (0..2_u64)
+            .map(|seed| {
+                let engine = &engine;
+                move || {
+                    for turn in 0..600_u64 {
+                        let burst = (turn * 7 + seed) % 6 + 1;
+                        let jobs: Vec<_> = (0..burst).map(|number| engine.run(move || number).unwrap()).collect();
+                        for (number, job) in jobs.into_iter().enumerate() {
+                            assert_eq!(job.wait().unwrap(), number as u64);
+                        }
+                        if turn % 3 == 0 {
+                            thread::sleep(Duration::from_micros((turn * 37) % 150));
+                        }
+                    }
+                }
+            })
+            .collect();
+        thread::scope(|scope| submitters.into_iter().for_each(|submit| drop(scope.spawn(submit))));
+        eventually("they go", || alive(&engine) == 1);
+    });
+}
+
+#[test]
+fn limits_of_a_crew_are_checked() {
+    let refused = |engine: workring::Result<Engine>| matches!(engine.unwrap_err(), Error::InvalidArgument { .. });
+    assert!(refused(Engine::builder().threads(2).min_threads(3).build()));
+    assert!(refused(Engine::builder().threads(2).min_threads(0).build()));
+    assert!(refused(Engine::builder().threads(2).min_processes(1).build()));
+    let engine = Engine::builder().threads(2).min_threads(2).build().unwrap();
+    let blocker = Blocker::all(&engine);
+    drop(blocker);
+}
