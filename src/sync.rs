@@ -19,6 +19,16 @@ pub(crate) use std::sync::{Mutex, MutexGuard};
 #[cfg(all(feature = "fuzzing", not(workring_loom)))]
 pub(crate) use watched::{AtomicU32, AtomicU64};
 
+/// A SeqCst fence for a caller that has just changed a word by an exchange, which on x86-64 is one (Intel SDM, volume 3, 9.2.3.9: locked
+/// instructions have a total order, and nothing is reordered with them).
+#[inline]
+pub(crate) fn fence_after_exchange() {
+    #[cfg(all(target_arch = "x86_64", not(workring_loom)))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(not(all(target_arch = "x86_64", not(workring_loom))))]
+    fence(Ordering::SeqCst);
+}
+
 /// Who can wake whom: a wake reaches only the waiters of its own scope on the same word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {

@@ -2,9 +2,11 @@
 
 use core::any::{TypeId, type_name};
 use core::fmt;
+use std::sync::Arc;
 
 use bytemuck::Pod;
 
+use super::Arena;
 use super::batch::{Batch, SharedBatch};
 
 enum Bytes {
@@ -31,21 +33,28 @@ pub struct AnyBatch {
     bytes: Bytes,
     element: TypeId,
     element_name: &'static str,
+    /// Size and alignment of an element, in bytes.
+    element_layout: (usize, usize),
 }
 
 impl<T: Pod> From<Batch<T>> for AnyBatch {
     fn from(batch: Batch<T>) -> Self {
-        Self { bytes: Bytes::Owned(batch.into_bytes()), element: TypeId::of::<T>(), element_name: type_name::<T>() }
+        Self::of::<T>(Bytes::Owned(batch.into_bytes()))
     }
 }
 
 impl<T: Pod> From<SharedBatch<T>> for AnyBatch {
     fn from(batch: SharedBatch<T>) -> Self {
-        Self { bytes: Bytes::Shared(batch.into_bytes()), element: TypeId::of::<T>(), element_name: type_name::<T>() }
+        Self::of::<T>(Bytes::Shared(batch.into_bytes()))
     }
 }
 
 impl AnyBatch {
+    fn of<T: Pod>(bytes: Bytes) -> Self {
+        let (element, element_name) = (TypeId::of::<T>(), type_name::<T>());
+        Self { bytes, element, element_name, element_layout: (size_of::<T>(), align_of::<T>()) }
+    }
+
     /// The batch, if it is a [`Batch`] of `T`.
     ///
     /// # Errors
@@ -77,6 +86,32 @@ impl AnyBatch {
         match &self.bytes {
             Bytes::Owned(bytes) => bytes.len(),
             Bytes::Shared(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it is a [`Batch`], which may be written.
+    pub fn is_writable(&self) -> bool {
+        matches!(self.bytes, Bytes::Owned(_))
+    }
+
+    /// Size and alignment of an element, in bytes.
+    pub(crate) fn element_layout(&self) -> (usize, usize) {
+        self.element_layout
+    }
+
+    /// The arena it is in, its handle and length in bytes, and its length in elements.
+    pub(crate) fn place(&self) -> (&Arc<Arena>, Option<(u64, u64)>, usize) {
+        let len = self.len_bytes() / self.element_layout.0.max(1);
+        match &self.bytes {
+            Bytes::Owned(bytes) => (bytes.arena(), bytes.reference(), len),
+            Bytes::Shared(bytes) => (bytes.arena(), bytes.reference(), len),
+        }
+    }
+
+    /// Keeps the first `len` elements of a [`Batch`].
+    pub(crate) fn truncate(&mut self, len: usize) {
+        if let Bytes::Owned(bytes) = &mut self.bytes {
+            bytes.truncate(len.saturating_mul(self.element_layout.0));
         }
     }
 

@@ -67,6 +67,7 @@ impl Core {
             self.wake_task(DescriptorIndex::new(at));
         }
         self.wake_collectors();
+        self.tell_if_drained();
         for descriptor in self.control.descriptors() {
             job::call_waiter(&descriptor.wait, self.scope);
         }

@@ -73,6 +73,13 @@ impl Param {
         packed[..bytes.len()].copy_from_slice(bytes);
         Self::Inline(ParamBytes(packed), bytes.len() as u32)
     }
+
+    /// As [`Param::inline`], for bytes; `None` when they do not fit.
+    pub(crate) fn inline_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut packed = [0; INLINE_PARAM_LEN];
+        packed.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self::Inline(ParamBytes(packed), bytes.len() as u32))
+    }
 }
 
 /// A call whose batches were found in memory.

@@ -14,6 +14,7 @@ use super::belt::Broken;
 use super::crew::Crew;
 #[cfg(target_os = "linux")]
 use super::door::Door;
+use super::drain::Drains;
 use super::kernel::{KernelInfo, registered};
 use super::ledger::Watchers;
 use super::local::{LocalSlot, LocalTable};
@@ -167,6 +168,10 @@ pub(crate) struct Core {
     pub(super) next_deadline: AtomicU64,
     /// Who sits at the seats of worker threads, in the origin.
     pub(crate) crew: Crew,
+    /// Who waits until nothing is left to do, in the origin.
+    pub(super) drains: Drains,
+    /// The kernels that can be called by name, in the origin.
+    named: OnceLock<Vec<&'static KernelInfo>>,
     /// Who wants to hear of progress, in the origin.
     pub(super) watchers: Watchers,
     /// Set when a running job was told to stop, for the supervisor.
@@ -226,6 +231,8 @@ impl Core {
             quiet: AtomicU32::new(0),
             next_deadline: AtomicU64::new(u64::MAX),
             crew: Crew::new(if is_origin { config.threads } else { 0 }),
+            drains: Drains::default(),
+            named: OnceLock::new(),
             watchers: Watchers::new(),
             attention: AtomicU32::new(0),
             attached: AtomicU32::new(0),
@@ -258,6 +265,16 @@ impl Core {
     pub(crate) fn kernel_id(&self, info: &'static KernelInfo) -> Result<u32> {
         let id = info.id()?;
         if self.listed.get().is_none_or(|listed| listed.contains(&id)) { Ok(id) } else { Err(not_listed(info)) }
+    }
+
+    /// Says which kernels can be called by name, once, before the first job.
+    pub(crate) fn set_named(&self, kernels: Vec<&'static KernelInfo>) {
+        let _ = self.named.set(kernels);
+    }
+
+    /// The kernels that can be called by name.
+    pub(crate) fn named(&self) -> &[&'static KernelInfo] {
+        self.named.get().map_or(&[], Vec::as_slice)
     }
 
     /// Says which kernels worker processes know, once, before the first job.

@@ -30,6 +30,11 @@ impl ElementLayout {
         self.size as usize
     }
 
+    /// Alignment of an element, in bytes.
+    pub const fn align_bytes(self) -> usize {
+        self.align as usize
+    }
+
     /// Whole elements in so many bytes; elements without bytes count as bytes. Most sizes are powers of two, and a division would take
     /// longer than the rest of a small job's checks.
     #[inline]

@@ -22,6 +22,7 @@ pub(crate) mod crew;
 mod deadlines;
 #[cfg(target_os = "linux")]
 pub(crate) mod door;
+pub(crate) mod drain;
 pub(crate) mod execute;
 pub(crate) mod failure;
 pub(crate) mod fan_out;

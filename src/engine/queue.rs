@@ -96,6 +96,11 @@ impl Core {
         self.control.descriptors().iter().all(|descriptor| job::is_done(&descriptor.word))
     }
 
+    /// Whether a descriptor is free.
+    pub(crate) fn has_room(&self) -> bool {
+        self.free.has_free()
+    }
+
     /// Registers a task that wants a free descriptor. `false` when there is one already.
     pub(crate) fn register_for_space(&self, waker: &Waker) -> bool {
         let mut wakers = self.space.wakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -267,7 +272,10 @@ impl Core {
     fn take_back(&self, reference: JobReference, error: Error) -> Result<JobReference, (Error, DescriptorWord)> {
         let Some(descriptor) = self.control.descriptor(reference.index) else { return Ok(reference) };
         match job::take_back(&descriptor.word, reference.generation) {
-            Some(done) => Err((error, done)),
+            Some(done) => {
+                self.job_is_over();
+                Err((error, done))
+            }
             None => Ok(reference),
         }
     }

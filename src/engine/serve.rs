@@ -18,6 +18,7 @@ impl Core {
     #[inline]
     pub(crate) fn serve(&self, index: DescriptorIndex, done: DescriptorWord) {
         const ANY: u64 = FLAG_WAITER | FLAG_PORT | FLAG_WAKER | FLAG_DETACHED;
+        self.job_is_over();
         if !done.has(ANY) {
             return;
         }

@@ -165,6 +165,8 @@ impl Supervisor {
             let _ = self.bell.clear();
             self.core.serve_collected();
             self.hear(&sources, &ready);
+            // After the words that say so were read: one that comes later is read in the next turn.
+            self.core.job_is_over();
         }
     }
 

@@ -3,12 +3,13 @@
 use bytemuck::Pod;
 
 use crate::arena::Arena;
+use crate::arena::any_batch::AnyBatch;
 use crate::arena::batch::{Batch, SharedBatch};
 use crate::engine::call::References;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 
-mod sealed {
+pub(super) mod sealed {
     /// Keeps the traits of this module closed: their implementations are part of the engine's soundness.
     pub trait Sealed {}
 }
@@ -44,6 +45,12 @@ impl<'a> Collector<'a> {
             }
             _ => self.is_foreign = true,
         }
+    }
+
+    /// Adds a batch whose type is known at run time.
+    pub(super) fn add_any(&mut self, batch: &AnyBatch) {
+        let (arena, reference, len) = batch.place();
+        self.add(arena, reference, len);
     }
 
     /// The references, and the length of the first batch if there is one.

@@ -67,6 +67,7 @@ pub struct Builder {
     retain: u64,
     own: ThreadOptions,
     wear: Wear,
+    kernels: Vec<&'static KernelInfo>,
     least_processes: Option<usize>,
     hooks: Hooks,
 }
@@ -92,6 +93,7 @@ impl Builder {
             retain: DEFAULT_RETAIN,
             own: ThreadOptions { idle_timeout: DEFAULT_IDLE_TIMEOUT, ..ThreadOptions::default() },
             wear: Wear::default(),
+            kernels: Vec::new(),
             least_processes: None,
             hooks: Hooks::default(),
         }
@@ -192,15 +194,13 @@ impl Builder {
         self
     }
 
-    /// The kernels that worker processes must know; more can be added by further calls.
+    /// The kernels that worker processes must know, and those that can be called by name ([`Engine::submit_named`]); more can be added by
+    /// further calls.
     ///
     /// `build` fails, and says what differs, when the worker's program lacks one of them or has it with another version or other
     /// arguments.
     pub fn kernels(mut self, kernels: &[&'static KernelInfo]) -> Self {
-        #[cfg(target_os = "linux")]
-        self.workers.kernels.extend_from_slice(kernels);
-        #[cfg(not(target_os = "linux"))]
-        let _ = (&mut self, kernels);
+        self.kernels.extend_from_slice(kernels);
         self
     }
 
@@ -341,8 +341,13 @@ impl Builder {
         #[cfg(target_os = "linux")]
         own.nice.map_or(Ok(()), crate::os::process::check_thread_nice)?;
         #[cfg(target_os = "linux")]
-        let group =
-            self.workers.group(processes, outside, self.least_processes.unwrap_or(processes), own.idle_timeout)?;
+        let group = self.workers.group(
+            &self.kernels,
+            processes,
+            outside,
+            self.least_processes.unwrap_or(processes),
+            own.idle_timeout,
+        )?;
         let queue_capacity = self
             .queue_capacity
             .checked_next_power_of_two()
@@ -368,6 +373,7 @@ impl Builder {
             own,
         };
         let core = Arc::new(Core::new(config, arena)?);
+        core.set_named(self.kernels);
         crew::begin(&core, self.hooks)?;
         #[cfg(target_os = "linux")]
         if let Some(group) = group {

@@ -130,7 +130,7 @@ impl<'e> Call<'e> {
 
     /// Writes what the options say into a draft.
     #[inline]
-    fn stamp(&self, draft: &Draft<'_>) {
+    pub(super) fn stamp(&self, draft: &Draft<'_>) {
         let deadline = self.options.deadline.map(Deadline::after);
         draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
         draft.descriptor.retries.store(self.options.retry.map_or(0, Retry::limit), Ordering::Relaxed);
@@ -141,18 +141,30 @@ impl<'e> Call<'e> {
         self.options.on_full.unwrap_or(self.core.config.on_full)
     }
 
+    /// Takes a place in the queue.
+    pub(super) fn reserve(&self) -> Result<Draft<'e>> {
+        self.core.reserve(self.on_full_or_default())
+    }
+
+    /// As [`Call::pack`], for a parameter that comes as bytes.
+    pub(super) fn pack_bytes(&self, bytes: &[u8]) -> Result<Packed> {
+        if let Some(param) = Param::inline_bytes(bytes) {
+            return Ok(Packed { param, block: None });
+        }
+        let mut block = Batch::<u8>::allocate(&self.core.arena, bytes.len(), false)?;
+        block.copy_from_slice(bytes);
+        let (handle, _) = block.reference().ok_or(Error::ForeignBatch)?;
+        let len = u32::try_from(bytes.len()).map_err(|_| Error::invalid("a parameter must be shorter than 4 GiB"))?;
+        Ok(Packed { param: Param::Block { handle, len }, block: Some(block) })
+    }
+
     /// Packs a parameter; one that does not fit into a descriptor goes into a block of the arena.
     pub(crate) fn pack<P: Pod>(&self, value: &P) -> Result<Packed> {
         if const { Param::is_inline::<P>() } {
             return Ok(Packed { param: Param::inline(value), block: None });
         }
         const { assert!(align_of::<P>() <= ALIGNMENT, "the parameter of a kernel must not be aligned beyond 64 bytes") };
-        let mut block = Batch::<u8>::allocate(&self.core.arena, size_of::<P>(), false)?;
-        block.copy_from_slice(bytemuck::bytes_of(value));
-        let (handle, _) = block.reference().ok_or(Error::ForeignBatch)?;
-        let len =
-            u32::try_from(size_of::<P>()).map_err(|_| Error::invalid("a parameter must be shorter than 4 GiB"))?;
-        Ok(Packed { param: Param::Block { handle, len }, block: Some(block) })
+        self.pack_bytes(bytemuck::bytes_of(value))
     }
 
     /// See [`Engine::submit`](crate::Engine::submit).
@@ -209,7 +221,7 @@ impl<'e> Call<'e> {
     }
 
     /// Publishes a filled draft and wakes a worker if none is awake.
-    fn hand_over<P: Payload>(&self, draft: Draft<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
+    pub(super) fn hand_over<P: Payload>(&self, draft: Draft<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
         match self.core.publish(draft, self.options.priority) {
             Ok(reference) => {
                 self.core.notify_published(1);

@@ -13,7 +13,9 @@ pub(crate) mod job;
 pub(crate) mod job_context;
 pub(crate) mod job_set;
 pub mod kernels;
+pub(crate) mod load;
 pub(crate) mod message_port;
+mod named;
 #[cfg(target_os = "linux")]
 pub(crate) mod outside;
 #[cfg(target_os = "linux")]

@@ -116,7 +116,6 @@ impl WorkerProgram {
 /// What a builder gathers about worker processes.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerOptions {
-    pub(crate) kernels: Vec<&'static KernelInfo>,
     pub(crate) program: WorkerProgram,
     pub(crate) kill_after: Duration,
     pub(crate) listen_at: Option<PathBuf>,
@@ -124,7 +123,7 @@ pub(crate) struct WorkerOptions {
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { kernels: Vec::new(), program: WorkerProgram::this(), kill_after: KILL_AFTER, listen_at: None }
+        Self { program: WorkerProgram::this(), kill_after: KILL_AFTER, listen_at: None }
     }
 }
 
@@ -136,6 +135,7 @@ impl WorkerOptions {
     /// [`Error::InvalidArgument`] when there is no kernel, or a place to listen at and no seat for who comes.
     pub(crate) fn group(
         &self,
+        kernels: &[&'static KernelInfo],
         processes: usize,
         outside: usize,
         least: usize,
@@ -156,7 +156,7 @@ impl WorkerOptions {
                     .into(),
             });
         }
-        if self.kernels.is_empty() {
+        if kernels.is_empty() {
             return Err(Error::invalid("worker processes need kernels: list them with Builder::kernels(kernels![..])"));
         }
         if self.listen_at.is_some() && outside == 0 {
@@ -165,7 +165,7 @@ impl WorkerOptions {
             ));
         }
         let WorkerProgram { program, arguments, environment, directory, prefix_output, limits } = self.program.clone();
-        let kernels = self.kernels.iter().map(|info| KernelName::of(info)).collect::<Result<Vec<_>>>()?;
+        let kernels = kernels.iter().map(|info| KernelName::of(info)).collect::<Result<Vec<_>>>()?;
         let Self { kill_after, listen_at, .. } = self.clone();
         Ok(Some(ProcessGroup {
             kernels,

@@ -174,7 +174,10 @@ pub(crate) struct EngineLine {
     pub(crate) redelivery: AtomicU64,
     /// Waits that ended with the time although what they waited for was there: a wake-up was lost.
     pub(crate) rescues: AtomicU64,
-    pub(crate) zero: [AtomicU64; 5],
+    /// 1 while somebody of the origin waits until nothing is left to do.
+    pub(crate) drain_watched: AtomicU32,
+    pub(crate) pad: AtomicU32,
+    pub(crate) zero: [AtomicU64; 4],
 }
 
 /// Files an arena can have mapped at the same time.

@@ -85,6 +85,12 @@ impl FreeList {
         }
     }
 
+    /// Whether there is a free index. A hint.
+    pub(crate) fn has_free(&self) -> bool {
+        let head = self.head.load(Ordering::Relaxed);
+        head & FIRST != 0 && head & CLOSED == 0
+    }
+
     /// Returns an index. One that is in the list is left where it is.
     #[inline]
     pub(crate) fn push(&self, index: DescriptorIndex) -> Returned {

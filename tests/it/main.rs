@@ -9,6 +9,7 @@ mod errors;
 mod jobs;
 mod large_outputs;
 mod lifecycle;
+mod load;
 mod messages;
 mod regressions;
 mod results;

@@ -8,6 +8,9 @@ use workring::{Context, Error, JobState, KernelInfo, Retry, Timing, kernel, kern
 use crate::kernels::{die, hang, increment};
 use crate::support::{Checked, Tests, eventually, kill};
 
+/// How long a wait may take that hears of its end.
+const LIMIT: Duration = Duration::from_secs(20);
+
 kernel! {
     /// Says how far it is after each element, `p` microseconds apart; writes its tag.
     fn slow_steps(y: &mut [u64], p: &u64, ctx: &mut Context) {
@@ -29,6 +32,8 @@ pub(crate) fn tests() -> Tests {
         ("seen::progress_comes_from_another_process", progress_comes_from_another_process),
         ("seen::a_stream_of_progress_ends_with_its_worker", a_stream_of_progress_ends_with_its_worker),
         ("seen::times_and_jobs_are_seen", times_and_jobs_are_seen),
+        ("seen::the_last_job_of_a_process_is_heard_of", the_last_job_of_a_process_is_heard_of),
+        ("seen::kernels_of_processes_are_called_by_name", kernels_of_processes_are_called_by_name),
         ("seen::a_time_limit_is_hard_and_begins_with_the_job", a_time_limit_is_hard_and_begins_with_the_job),
         ("seen::a_job_that_is_started_again_has_its_time_again", a_job_that_is_started_again_has_its_time_again),
     ]
@@ -111,4 +116,34 @@ fn a_job_that_is_started_again_has_its_time_again() {
     let job = engine.job().time_limit(limit).retry(Retry::up_to(3));
     let failed = job.submit(die, engine.batch::<u32>(1).unwrap(), 0).unwrap().wait().unwrap_err();
     assert!(matches!(failed.error, Error::WorkerDied { attempt: 4, .. }), "{}", failed.error);
+}
+
+fn the_last_job_of_a_process_is_heard_of() {
+    let engine = Checked::new(2);
+    for turn in 0..100_u64 {
+        for _ in 0..turn % 5 + 1 {
+            drop(engine.submit(slow_steps, engine.batch::<u64>(1).unwrap(), turn % 3 * 100).unwrap());
+        }
+        if turn % 10 == 9 {
+            // Nobody is left who could say so but whoever sweeps.
+            drop(engine.submit(die, engine.batch::<u32>(1).unwrap(), 0).unwrap());
+        }
+        let begun = Instant::now();
+        match turn % 2 {
+            0 => futures_executor::block_on(engine.drained()),
+            _ => engine.wait_until_drained(LIMIT).unwrap(),
+        }
+        // A wait that ends with its time finds the engine drained as well.
+        assert!(engine.is_drained() && begun.elapsed() < LIMIT);
+    }
+    let hung = engine.job().time_limit(Duration::from_millis(50));
+    drop(hung.submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap());
+    futures_executor::block_on(engine.drained());
+}
+
+fn kernels_of_processes_are_called_by_name() {
+    let engine = Checked::new(1);
+    let y = vec![engine.batch_from_slice(&[1_u64, 2]).unwrap().into()];
+    let mut back = engine.submit_named("increment", y, &[]).unwrap().wait().unwrap();
+    assert_eq!(*back.pop().unwrap().into_batch::<u64>().unwrap(), [2, 3]);
 }

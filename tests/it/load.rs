@@ -1,0 +1,183 @@
+//! Notices of an engine that is full, or has nothing left to do; and kernels that are called by name.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use futures_executor::block_on;
+use workring::{AnyBatch, Context, Error, Help, OnFull, kernel, kernels};
+
+use crate::support::{Blocker, Checked, STEP, eventually, watched};
+
+kernel! {
+    /// y[i] = p * x[i], and keeps what is not zero.
+    fn scale(x: &[f64], y: &mut [f64], p: &f64, ctx: &mut Context) {
+        let mut kept = 0;
+        for x in x.iter().filter(|x| **x != 0.0) {
+            y[kept] = p * x;
+            kept += 1;
+        }
+        ctx.set_output_len(0, kept);
+    }
+
+    /// Sums a long parameter.
+    fn long(y: &mut [u64], p: &[u64; 9]) { y[0] = p.iter().sum(); }
+}
+
+#[test]
+fn an_engine_says_when_it_is_full_and_when_it_has_room() {
+    watched(|| {
+        let engine =
+            Checked::new(|builder| builder.threads(1).queue_capacity(64).on_full(OnFull::Reject).help(Help::Never));
+        assert!(engine.has_room());
+        block_on(engine.room()).unwrap();
+        let blocker = Blocker::all(&engine);
+        let mut jobs: Vec<_> = (0..63).map(|_| engine.run(|| ()).unwrap()).collect();
+        assert!(!engine.has_room());
+        assert!(matches!(engine.run(|| ()).unwrap_err().error, Error::QueueFull { .. }));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| block_on(engine.room()));
+            // A result that is read, or a job that is cancelled and let go of, makes room.
+            thread::sleep(Duration::from_millis(5));
+            assert!(!waiting.is_finished());
+            let job = jobs.pop().unwrap();
+            job.cancel();
+            drop(job);
+            waiting.join().unwrap().unwrap();
+        });
+        assert!(engine.has_room());
+        let last = engine.run(|| ()).unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| block_on(engine.room()));
+            thread::sleep(Duration::from_millis(5));
+            blocker.release();
+            jobs.into_iter().for_each(|job| job.wait().unwrap());
+            last.wait().unwrap();
+            waiting.join().unwrap().unwrap();
+        });
+        engine.close(STEP).unwrap();
+        assert!(matches!(block_on(engine.room()).unwrap_err(), Error::Closed));
+    });
+}
+
+/// Jobs are in flight on several workers, are helped with, cancelled, panic and are let go of: whoever waits for the end of all hears of
+/// it every time.
+#[test]
+fn whoever_waits_until_nothing_is_left_hears_of_it() {
+    watched(|| {
+        let engine = Checked::threads(3);
+        let done = AtomicUsize::new(0);
+        block_on(engine.drained());
+        engine.wait_until_drained(Duration::ZERO).unwrap();
+        for turn in 0..300_usize {
+            let submitted = turn % 13 + 1;
+            thread::scope(|scope| {
+                let mut y = vec![0_u8; 1000];
+                for number in 0..submitted {
+                    let job = engine
+                        .run(move || {
+                            assert!(number % 5 != 4, "on purpose");
+                            thread::sleep(Duration::from_micros((number % 3) as u64 * 20));
+                        })
+                        .unwrap();
+                    match number % 4 {
+                        0 => drop(job),
+                        1 => drop(job.wait()),
+                        2 => {
+                            job.cancel();
+                        }
+                        _ => {
+                            scope.spawn(|| drop(job.wait()));
+                        }
+                    }
+                }
+                if turn % 4 == 0 {
+                    engine.map_with(&[0_u8; 1000], &mut y, |_, y| y.fill(1)).unwrap();
+                }
+                let waiting = scope.spawn(|| block_on(engine.drained()));
+                engine.wait_until_drained(STEP).unwrap();
+                waiting.join().unwrap();
+                assert!(engine.is_drained());
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(done.into_inner(), 300);
+        let blocker = Blocker::all(&engine);
+        let error = engine.wait_until_drained(Duration::from_millis(5)).unwrap_err();
+        assert!(matches!(error, Error::TimedOut { .. }));
+        blocker.release();
+    });
+}
+
+#[test]
+fn an_engine_that_closes_is_drained_in_the_end() {
+    watched(|| {
+        let engine = Checked::unhelped(1);
+        let blocker = Blocker::all(&engine);
+        let queued = engine.run(|| ()).unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| block_on(engine.drained()));
+            eventually("it closes", || engine.close_now(Duration::ZERO).is_err());
+            blocker.release();
+            waiting.join().unwrap();
+        });
+        assert!(matches!(queued.wait().unwrap_err().error, Error::Cancelled));
+        let inside = Checked::unhelped(1);
+        let inner = std::sync::Arc::new(workring::Engine::builder().threads(1).build().unwrap());
+        let engine = inner.clone();
+        let refused = inner.run(move || engine.wait_until_drained(STEP)).unwrap().wait().unwrap();
+        assert!(matches!(refused, Err(Error::InvalidArgument { .. })));
+        drop(inside);
+    });
+}
+
+#[test]
+fn kernels_are_called_by_name() {
+    watched(|| {
+        let engine = Checked::new(|builder| builder.kernels(kernels![scale, long]));
+        let names: Vec<&str> = engine.kernels().iter().map(|kernel| kernel.name()).collect();
+        assert_eq!(names, ["scale", "long"]);
+        let batches = || -> Vec<AnyBatch> {
+            let x = engine.batch_from_slice(&[1.0, 0.0, 3.0]).unwrap().freeze();
+            vec![x.into(), engine.batch::<f64>(3).unwrap().into()]
+        };
+        let param = bytemuck_bytes(&2.0_f64);
+        let mut back = engine.submit_named("scale", batches(), &param).unwrap().wait().unwrap();
+        // The kernel has shortened its output.
+        assert_eq!(*back.pop().unwrap().into_batch::<f64>().unwrap(), [2.0, 6.0]);
+        assert_eq!(*back.pop().unwrap().into_shared::<f64>().unwrap(), [1.0, 0.0, 3.0]);
+        let y = vec![engine.batch::<u64>(1).unwrap().into()];
+        let bytes: Vec<u8> = (1..=9_u64).flat_map(u64::to_ne_bytes).collect();
+        let mut back = engine.job().tag(1).submit_named("long", y, &bytes).unwrap().wait().unwrap();
+        assert_eq!(*back.pop().unwrap().into_batch::<u64>().unwrap(), [45]);
+        // What does not fit comes back, with the reason.
+        let refused = |name: &str, batches: Vec<AnyBatch>, param: &[u8], reason: &str| {
+            let count = batches.len();
+            let failed = engine.submit_named(name, batches, param).unwrap_err();
+            assert_eq!(failed.returned.len(), count);
+            let text = failed.error.to_string();
+            assert!(matches!(failed.error, Error::InvalidArgument { .. }) && text.contains(reason), "{text}");
+        };
+        refused("sacle", batches(), &param, "are: scale, long");
+        refused("scale", Vec::new(), &param, "1 inputs and 1 outputs, not 0");
+        refused("scale", batches(), &param[1..], "a parameter of 8 bytes, not 7");
+        let floats = engine.batch::<f32>(3).unwrap().into();
+        refused(
+            "scale",
+            vec![floats, engine.batch::<f64>(3).unwrap().into()],
+            &param,
+            "input 0 of kernel scale has elements of 8",
+        );
+        let frozen = || engine.batch::<f64>(3).unwrap().freeze().into();
+        refused("scale", vec![frozen(), frozen()], &param, "output 0 of kernel scale must be a Batch");
+        let other = Checked::threads(1);
+        let foreign = vec![frozen(), other.batch::<f64>(3).unwrap().into()];
+        assert!(matches!(engine.submit_named("scale", foreign, &param).unwrap_err().error, Error::ForeignBatch));
+        let unlisted = other.submit_named("scale", Vec::new(), &param).unwrap_err().error.to_string();
+        assert!(unlisted.contains("none"), "{unlisted}");
+    });
+}
+
+fn bytemuck_bytes(value: &f64) -> Vec<u8> {
+    workring::bytemuck::bytes_of(value).to_vec()
+}
