@@ -47,7 +47,7 @@ struct Options {
     /// Workers
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Nice value of worker processes: the system runs them when nobody else wants the core, and gives it back at once
+    /// Nice value of the workers: at 19 the system gives them what is left of the cores
     #[arg(long, default_value_t = 19)]
     nice: i32,
     /// Have worker threads instead of processes
@@ -120,7 +120,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Processes unless told otherwise: `docs/benchmarks.md` says what that does for the health check.
     let (threads, processes) = if options.threads { (options.workers, 0) } else { (0, options.workers) };
     let builder = Engine::builder().queue_capacity(64).threads(threads).processes(processes).kernels(known);
-    let engine = Arc::new(builder.worker_program(WorkerProgram::this().nice(options.nice)).build()?);
+    let builder = builder.thread_nice(options.nice).worker_program(WorkerProgram::this().nice(options.nice));
+    let engine = Arc::new(builder.build()?);
     let routes = Router::new().route("/", get(async || "ok\n")).route("/compute", get(compute));
     let routes = routes.route("/metrics", get(metrics)).with_state(Arc::clone(&engine));
 
