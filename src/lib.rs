@@ -158,7 +158,7 @@ pub use crate::{
     front::job_context::JobContext,
     front::job_set::{Finish, JobSet},
     front::kernels,
-    front::load::{Drained, Room},
+    front::load::{Close, Drained, Room},
     front::message_port::{Message, MessagePort, Messages, Post, Receive},
     front::progress::{Progress, ProgressChanges, ProgressHandle},
     front::raw_worker::{ExitStatus, Worker, WorkerBuilder, WorkerScope},

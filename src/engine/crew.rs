@@ -3,6 +3,7 @@
 
 use core::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Waker;
 
 use super::core::Core;
 use super::states;
@@ -56,6 +57,8 @@ pub(crate) struct Crew {
     seats: Mutex<Vec<Seat>>,
     /// Seats of threads and of processes at which nobody sits and somebody may: looked at by every submission.
     vacant: AtomicU32,
+    /// Tasks that wait for the end of all workers.
+    closing: Mutex<Vec<Waker>>,
     /// 1 while the supervisor was told that more processes are wanted and has not looked.
     asked: AtomicU32,
 }
@@ -67,6 +70,7 @@ impl Crew {
             hooks: OnceLock::new(),
             seats: Mutex::new(vec![Seat::Vacant; threads]),
             vacant: AtomicU32::new(0),
+            closing: Mutex::default(),
             asked: AtomicU32::new(0),
         }
     }
@@ -94,6 +98,15 @@ impl Crew {
     /// Whether a thread sits at a seat.
     pub(crate) fn is_taken(&self, slot: ParticipantSlot) -> bool {
         self.seats().get(usize::from(slot.get()).wrapping_sub(1)).is_some_and(|seat| *seat == Seat::Taken)
+    }
+
+    /// Wakes the tasks that wait for the end of all workers.
+    pub(super) fn all_are_gone(&self) {
+        let wakers = core::mem::take(&mut *self.closing.lock().unwrap_or_else(PoisonError::into_inner));
+        for waker in wakers {
+            // Foreign code.
+            let _ = panics::catch(move || waker.wake());
+        }
     }
 
     /// Whether more processes were asked for since this was asked last.
@@ -161,6 +174,18 @@ impl Core {
         if self.config.processes > 0 && self.crew.asked.swap(1, Ordering::AcqRel) == 0 {
             self.call_supervisor();
         }
+    }
+
+    /// Has a task woken when all workers have ended; `false` when they have.
+    pub(crate) fn watch_end(&self, waker: &Waker) -> bool {
+        let mut wakers = self.crew.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wakers.iter().any(|other| other.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        drop(wakers);
+        // Acquire: pairs with the release of a worker's end. If the last one took the list before this waker was in it, its count
+        // precedes this look.
+        self.workers_alive.load(Ordering::Acquire) > 0
     }
 
     /// Whether jobs wait and every worker is at one.

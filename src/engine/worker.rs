@@ -119,9 +119,12 @@ pub(super) fn start(core: &Arc<Core>, slot: ParticipantSlot) -> Result<()> {
 }
 
 pub(super) fn ended(core: &Core) {
-    // Release: pairs with the acquire of whoever waits for the workers' end.
-    core.workers_alive.fetch_sub(1, Ordering::Release);
+    // AcqRel: release pairs with the acquire of whoever waits for the workers' end; the last one acquires what the others did.
+    let before = core.workers_alive.fetch_sub(1, Ordering::AcqRel);
     futex::wake_all(&core.workers_alive, Scope::Private);
+    if before == 1 {
+        core.crew.all_are_gone();
+    }
     // It ends after all others.
     core.call_supervisor();
 }

@@ -25,9 +25,19 @@ use crate::sync::{Ordering, Scope};
 
 /// Workers, their queue and the memory they share.
 ///
-/// Calls take `&self` from any thread. Dropping the engine stops it without waiting: queued jobs are given back to their
-/// handles with [`Error::Cancelled`], running kernels are asked to stop and end in the background; batches and job handles
-/// stay valid. Use [`Engine::close`] to let everything finish first.
+/// Calls take `&self` from any thread. How it ends:
+///
+/// | | new jobs | queued jobs | running kernels | returns |
+/// |---|---|---|---|---|
+/// | [`close`](Engine::close) | [`Error::Closed`], handed back | run | end by themselves | when all workers have ended, or [`Error::TimedOut`] |
+/// | [`close_async`](Engine::close_async) | likewise, from the first poll | run | end by themselves | is ready when all workers have ended |
+/// | [`close_now`](Engine::close_now) | likewise | [`Error::Cancelled`], handed back | are told to stop; processes that do not are killed | when all workers have ended, or [`Error::TimedOut`] |
+/// | dropping it | nobody can hand any over | likewise | likewise, in the background | at once |
+/// | the end of the program | | are gone with it | processes are ended by the system | |
+///
+/// After each of them batches and job handles stay valid: a job that was handed over gives its result or its error, with what it held,
+/// whenever it is asked. A job that is over stays over. Closing again, in any way and from any thread, is allowed, and `close_now` after
+/// a `close` that timed out ends the rest. Inside a kernel closing is an error, because it would wait for that kernel.
 ///
 /// # Examples
 /// ```
@@ -364,10 +374,7 @@ impl Engine {
     /// # Errors
     /// [`Error::TimedOut`] when jobs are still unfinished; they go on. [`Error::InvalidArgument`] inside a kernel.
     pub fn close(&self, limit: Duration) -> Result<()> {
-        self.core.check_process()?;
-        if crate::engine::panics::depth() > 0 {
-            return Err(Error::invalid("a kernel cannot close the engine that runs it"));
-        }
+        self.check_closable()?;
         self.core.start_closing();
         self.wait_for_workers(limit)
     }
@@ -378,12 +385,18 @@ impl Engine {
     /// # Errors
     /// As [`Engine::close`].
     pub fn close_now(&self, limit: Duration) -> Result<()> {
+        self.check_closable()?;
+        self.core.start_closing_now();
+        self.wait_for_workers(limit)
+    }
+
+    /// Whether the calling thread may close the engine.
+    pub(super) fn check_closable(&self) -> Result<()> {
         self.core.check_process()?;
         if crate::engine::panics::depth() > 0 {
             return Err(Error::invalid("a kernel cannot close the engine that runs it"));
         }
-        self.core.start_closing_now();
-        self.wait_for_workers(limit)
+        Ok(())
     }
 
     fn wait_for_workers(&self, limit: Duration) -> Result<()> {

@@ -73,6 +73,55 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// As [`Engine::close`] without blocking a thread: takes no more jobs from the moment it is polled first, and is ready when every job
+    /// is over and all workers have ended. Dropping it before does not open the engine again.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] inside a kernel, whose own end it would wait for; [`Error::Forked`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = workring::Engine::builder().threads(2).build()?;
+    /// let job = engine.run(|| 6 * 7)?;
+    /// futures_executor::block_on(engine.close_async())?;
+    /// assert_eq!(job.wait()?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn close_async(&self) -> Close<'_> {
+        Close { engine: self }
+    }
+}
+
+/// See [`Engine::close_async`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Close<'e> {
+    engine: &'e Engine,
+}
+
+impl Future for Close<'_> {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Result<()>> {
+        let core = &self.engine.core;
+        if let Err(error) = self.engine.check_closable() {
+            return Poll::Ready(Err(error));
+        }
+        if core.is_open() {
+            core.start_closing();
+        }
+        if core.watch_end(context.waker()) { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl fmt::Debug for Close<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Close")
+    }
+}
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {

@@ -18,3 +18,4 @@ mod shared_array;
 mod stress;
 mod support;
 mod tidy;
+mod traps;

@@ -754,3 +754,33 @@ fn the_byte_tables_say_what_the_records_are() {
     assert_eq!(check_layout_tables(&good.replace("| 0 | 4 | `a` | x |\n", ""), &records).len(), 1);
     assert_eq!(check_layout_tables("", &records).len(), 1);
 }
+
+/// The tests that a page names for what it promises.
+fn named_tests(page: &str) -> Vec<&str> {
+    let names = page.split('`').skip(1).step_by(2);
+    let is_test = |name: &&str| {
+        name.len() > 20 && name.matches('_').count() > 2 && name.chars().all(|c| c == '_' || c.is_ascii_lowercase())
+    };
+    names.filter(is_test).collect()
+}
+
+#[test]
+fn the_tests_that_a_page_names_exist() {
+    let page = read_below_root(Path::new("docs/from-node.md")).unwrap();
+    let traps = page.split_once("## Their traps").expect("the page has a chapter of traps").1;
+    let named = named_tests(traps);
+    assert!(named.len() >= 20, "only {} tests are named", named.len());
+    let paths = files_below(&root().join("tests"));
+    let tests: String = paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
+    report(
+        named
+            .iter()
+            .filter(|name| !tests.contains(&format!("fn {name}()")))
+            .map(|name| format!("there is no test {name}"))
+            .collect(),
+    );
+    assert_eq!(
+        named_tests("`a_test_that_is_not_here_at_all` and `Type::name`, `short_one`"),
+        ["a_test_that_is_not_here_at_all"]
+    );
+}
