@@ -775,7 +775,7 @@ fn the_tests_that_a_page_names_exist() {
     report(
         named
             .iter()
-            .filter(|name| !tests.contains(&format!("fn {name}()")))
+            .filter(|name| !tests.contains(&format!("fn {name}(")))
             .map(|name| format!("there is no test {name}"))
             .collect(),
     );
