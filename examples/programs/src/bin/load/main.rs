@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use workring_programs::{Client, SUM_OF_ROOTS};
 
+mod quiet;
+use quiet::undisturbed;
+
 #[derive(Parser)]
 #[command(about = "Measures how long a health check takes while a web server computes")]
 struct Options {
@@ -30,6 +33,12 @@ struct Options {
     /// Visitors that have the server compute
     #[arg(long, default_value_t = 8)]
     visitors: usize,
+    /// A window in which other programs took more than so many percent of the cores is measured again
+    #[arg(long, default_value_t = 5.0)]
+    others: f64,
+    /// How often at most, before it counts all the same
+    #[arg(long, default_value_t = 10)]
+    again: usize,
     /// Servers, each as NAME=COMMAND
     servers: Vec<String>,
 }
@@ -127,16 +136,21 @@ fn main() -> io::Result<()> {
     if options.servers.is_empty() {
         let server = std::env::current_exe()?.with_file_name("server");
         options.servers = vec![format!("server={} --port 0", server.display())];
-        (options.rounds, options.window) = (1, 500);
+        (options.rounds, options.window, options.again) = (1, 500, 0);
     }
     let mut servers = options.servers.iter().map(|server| Server::start(server)).collect::<io::Result<Vec<_>>>()?;
+    let mut disturbed = 0;
     // Round 0 warms them up.
     for round in 0..=options.rounds {
+        eprintln!("round {round} of {}", options.rounds);
+        let again = if round == 0 { 0 } else { options.again };
         for server in &mut servers {
-            let idle = check_health(server.address, &options)?;
-            let (busy, computed) = check_health_busy(server.address, &options)?;
+            let (idle, is_quiet) = undisturbed(options.others, again, || check_health(server.address, &options))?;
+            let ((busy, computed), is_quiet_too) =
+                undisturbed(options.others, again, || check_health_busy(server.address, &options))?;
             assert!(computed[0] > 0.0, "{} computed nothing", server.name);
             if round > 0 {
+                disturbed += usize::from(!is_quiet) + usize::from(!is_quiet_too);
                 server.idle.push(idle);
                 server.busy.push(busy);
                 server.computed.push(computed);
@@ -157,5 +171,7 @@ fn main() -> io::Result<()> {
             median(ratios)
         );
     }
+    let windows = 2 * options.rounds * servers.len();
+    println!("\n{disturbed} of {windows} windows were disturbed by other programs");
     Ok(())
 }
