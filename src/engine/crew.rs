@@ -109,10 +109,11 @@ impl Crew {
         }
     }
 
-    /// Whether more processes were asked for since this was asked last.
+    /// Lets more processes be asked for again, right before the supervisor looks whether they are wanted.
     #[cfg(target_os = "linux")]
-    pub(super) fn take_request(&self) -> bool {
-        self.asked.swap(0, Ordering::AcqRel) != 0
+    pub(super) fn hear_request(&self) {
+        // AcqRel: pairs with the swap in `grow`; who finds it asked for still has its job seen by the look that follows.
+        self.asked.swap(0, Ordering::AcqRel);
     }
 }
 
@@ -265,8 +266,12 @@ impl<'a> Shift<'a> {
 
     fn call(&self, hook: impl Fn(&Hooks) -> Option<&Hook>) {
         if let Some(hook) = self.core.crew.hooks.get().and_then(hook) {
-            // Foreign code, whose panic must not end the worker; the panic hook has had its say.
-            let _ = panics::catch(|| hook(usize::from(self.me.get())));
+            // Foreign code, whose panic must not end the worker. Nobody waits for it who could be told, so it is said as the panic of a
+            // thread is.
+            if let Err(panicked) = panics::catch(|| hook(usize::from(self.me.get()))) {
+                let (message, location) = (panicked.message, panicked.location);
+                eprintln!("workring: a hook of worker {} panicked at {location}: {message}", self.me.get());
+            }
         }
     }
 

@@ -10,7 +10,7 @@ impl Supervisor {
         if self.group.least >= self.core.config.processes || !self.core.is_open() {
             return;
         }
-        self.core.crew.take_request();
+        self.core.crew.hear_request();
         if self.core.is_short_of_workers() {
             self.want_more();
         }

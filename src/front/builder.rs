@@ -167,8 +167,8 @@ impl Builder {
         self
     }
 
-    /// Has each worker thread call `hook` with its number before its first job. A panic of the hook is caught, and the worker begins all
-    /// the same.
+    /// Has each worker thread call `hook` with its number before its first job. A panic of the hook is written to standard
+    /// error, and the worker begins all the same.
     ///
     /// What a worker process does first is what its `main` does before [`worker_entry`](crate::worker_entry).
     pub fn on_worker_start(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
