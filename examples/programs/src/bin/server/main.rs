@@ -97,16 +97,16 @@ fn refuse(error: &Error) -> Response {
 }
 
 async fn metrics(State(engine): State<Arc<Engine>>) -> impl IntoResponse {
-    let (statistics, mut text) = (engine.statistics(), String::new());
-    let replaced = engine.workers().iter().map(|worker| u64::from(worker.replaced)).sum();
+    let (all, workers, mut text) = (engine.statistics(), engine.workers(), String::new());
+    let busy = workers.iter().map(|worker| worker.alive_for.saturating_sub(worker.idle_for).as_secs_f64()).sum();
     for (name, kind, help, value) in [
-        ("workring_jobs_queued", "gauge", "Jobs that wait for a worker.", statistics.queued),
-        ("workring_queue_capacity", "gauge", "The most unfinished jobs.", u64::from(statistics.queue_capacity)),
-        ("workring_jobs_finished_total", "counter", "Jobs that workers finished.", statistics.finished),
-        ("workring_workers_replaced_total", "counter", "Worker processes that died.", replaced),
-        ("server_accepted_total", "counter", "Computations that were begun.", ACCEPTED.load(Relaxed)),
-        ("server_refused_total", "counter", "Computations refused or failed.", REFUSED.load(Relaxed)),
-        ("server_cancelled_total", "counter", "Computations nobody waited for.", CANCELLED.load(Relaxed)),
+        ("workring_jobs_queued", "gauge", "Jobs that wait for a worker.", all.queued as f64),
+        ("workring_jobs_finished_total", "counter", "Jobs that workers finished.", all.finished as f64),
+        ("workring_busy_seconds_total", "counter", "Time of workers that had something to do.", busy),
+        ("workring_workers", "gauge", "Workers.", workers.len() as f64),
+        ("server_accepted_total", "counter", "Computations that were begun.", ACCEPTED.load(Relaxed) as f64),
+        ("server_refused_total", "counter", "Computations refused or failed.", REFUSED.load(Relaxed) as f64),
+        ("server_cancelled_total", "counter", "Computations nobody waited for.", CANCELLED.load(Relaxed) as f64),
     ] {
         text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
