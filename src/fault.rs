@@ -131,6 +131,22 @@ points! {
     F44_paused,
     /// Deadline: it is killed, and not swept.
     F45_killed,
+    /// Message: it is written, its stamp not stored.
+    F46_message_written,
+    /// Message: it is posted, nobody was called.
+    F47_message_posted,
+    /// Message: a sleeper's call is counted, and nobody woken.
+    F48_bell_answered,
+    /// Message: it is copied, its cell not given back.
+    F49_message_read,
+    /// Message: its cell is given back, nobody was called.
+    F50_message_taken,
+    /// Message: somebody is about to sleep, and has not looked again.
+    F51_bell_announced,
+    /// Message: awake after a call, and has not looked.
+    F52_bell_heard,
+    /// Message: a batch is dropped, and not counted.
+    F53_loan_dropped,
 }
 
 /// Falls here if this process was armed for this hit of `point`.

@@ -134,12 +134,13 @@ mod os;
 #[cfg(not(workring_loom))]
 pub use crate::{
     arena::any_batch::AnyBatch,
-    arena::batch::{Batch, SharedBatch, UninitBatch},
+    arena::batch::{Batch, SharedBatch},
     arena::shared::SharedHandle,
     arena::shared::array::SharedArray,
     arena::shared::element::{SharedCell, SharedElement, SharedInteger, SharedWaitable},
     arena::shared::wait::WaitOutcome,
     arena::shared::wait_async::WaitAsync,
+    arena::uninit::UninitBatch,
     arena::{ALIGNMENT, ArenaStatistics, Backing},
     engine::context::Context,
     engine::kernel::{ElementLayout, Kernel, KernelError, KernelInfo, Reducer},
@@ -159,7 +160,9 @@ pub use crate::{
     front::job_set::{Finish, JobSet},
     front::kernels,
     front::load::{Close, Drained, Room},
-    front::message_port::{Message, MessagePort, Messages, Post, Receive},
+    front::message_port::{Message, MessagePort},
+    front::port_futures::{Messages, Post, Receive},
+    front::process_worker::WorkerMain,
     front::progress::{Progress, ProgressChanges, ProgressHandle},
     front::raw_worker::{ExitStatus, Worker, WorkerBuilder, WorkerScope},
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
@@ -185,6 +188,7 @@ pub fn worker_entry(_kernels: &[&'static KernelInfo]) {}
 pub mod __private {
     pub use crate::engine::frame::Frame;
     pub use crate::engine::kernel::KernelOutcome;
+    pub use crate::front::process_worker::serve;
     /// Points at which the project's own tests make processes die.
     #[cfg(all(feature = "fault", target_os = "linux"))]
     pub mod fault {

@@ -7,6 +7,8 @@
 //! 3. `T: Pod`: any bytes are a value, so stale or foreign bytes are never undefined behaviour. `T` is neither zero-sized nor
 //!    aligned beyond 64 bytes (checked at compile time where a batch is made).
 //! 4. A batch keeps what its elements lie in: the arena, or the mapped file.
+//! 5. Elements that another process lends to this one are its own until it gives them back, and so laws 1 and 2 hold for batches over
+//!    them: the lender keeps its batch in its books meanwhile, where nobody reaches the elements.
 #![allow(unsafe_code)]
 
 use core::fmt;
@@ -19,13 +21,34 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::alloc::Block;
+use super::loan::Loan;
 use super::{ALIGNMENT, Arena, FileSegment};
 use crate::error::{Error, Failed, Result};
 
-/// What several batches keep together: the whole block or file their elements lie in.
+/// What several batches keep together: the whole block or file their elements lie in, or what another process lent.
 enum Whole {
     Block(Arc<Arena>, Block),
     File(FileSegment),
+    Loan(Loan),
+}
+
+impl Whole {
+    fn arena(&self) -> &Arc<Arena> {
+        match self {
+            Self::Block(arena, _) => arena,
+            Self::File(file) => &file.arena,
+            Self::Loan(loan) => loan.arena(),
+        }
+    }
+
+    fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
+        match self {
+            Self::Block(arena, _) => arena.handle_of(address),
+            Self::File(file) => file.handle_of(address),
+            // The process it is lent to submits no jobs over it.
+            Self::Loan(_) => None,
+        }
+    }
 }
 
 impl Drop for Whole {
@@ -47,20 +70,14 @@ impl Region {
     fn arena(&self) -> &Arc<Arena> {
         match self {
             Self::Owned(arena, _) => arena,
-            Self::Shared(whole) => match &**whole {
-                Whole::Block(arena, _) => arena,
-                Whole::File(file) => &file.arena,
-            },
+            Self::Shared(whole) => whole.arena(),
         }
     }
 
     fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
         match self {
             Self::Owned(arena, _) => arena.handle_of(address),
-            Self::Shared(whole) => match &**whole {
-                Whole::Block(arena, _) => arena.handle_of(address),
-                Whole::File(file) => file.handle_of(address),
-            },
+            Self::Shared(whole) => whole.handle_of(address),
         }
     }
 
@@ -222,6 +239,21 @@ impl<T: Pod> Batch<T> {
 }
 
 impl Batch<u8> {
+    /// The bytes that another process lent to this one, for writing (law 5).
+    pub(crate) fn lent(loan: Loan) -> Self {
+        let (start, len) = loan.bytes();
+        debug_assert!(loan.is_writable());
+        Self { start, len, region: Region::Shared(Arc::new(Whole::Loan(loan))), elements: PhantomData }
+    }
+
+    /// The loan that these bytes are all of, or begin with, if nobody else in this process has a part of them.
+    pub(crate) fn loan(&self) -> Option<&Loan> {
+        match &self.region {
+            Region::Shared(whole) => sole_loan(whole, self.start),
+            Region::Owned(..) => None,
+        }
+    }
+
     /// The bytes of a batch of `T` as that batch again.
     ///
     /// # Errors
@@ -232,6 +264,14 @@ impl Batch<u8> {
             return Err(self);
         }
         Ok(Batch { start, len: self.len / size_of::<T>(), region: self.region, elements: PhantomData })
+    }
+}
+
+fn sole_loan(whole: &Arc<Whole>, start: NonNull<u8>) -> Option<&Loan> {
+    match &**whole {
+        // Nobody makes another reference meanwhile: whoever could has the only one, borrowed.
+        Whole::Loan(loan) if Arc::strong_count(whole) == 1 && loan.bytes().0 == start => Some(loan),
+        _ => None,
     }
 }
 
@@ -347,6 +387,7 @@ impl<T: Pod> SharedBatch<T> {
         let reason = match Arc::get_mut(&mut this.whole) {
             Some(Whole::Block(..)) => None,
             Some(Whole::File(_)) => Some("a mapped file is read-only"),
+            Some(Whole::Loan(loan)) => (!loan.is_writable()).then_some("it was lent for reading only"),
             None => Some("the batch has other clones"),
         };
         match reason {
@@ -361,10 +402,7 @@ impl<T: Pod> SharedBatch<T> {
     }
 
     pub(crate) fn arena(&self) -> &Arc<Arena> {
-        match &*self.whole {
-            Whole::Block(arena, _) => arena,
-            Whole::File(file) => &file.arena,
-        }
+        self.whole.arena()
     }
 
     /// The same memory as bytes.
@@ -375,16 +413,22 @@ impl<T: Pod> SharedBatch<T> {
 
     /// Handle and length in bytes, for a descriptor.
     pub(crate) fn reference(&self) -> Option<(u64, u64)> {
-        let address = self.start.cast();
-        let handle = match &*self.whole {
-            Whole::Block(arena, _) => arena.handle_of(address),
-            Whole::File(file) => file.handle_of(address),
-        };
-        Some((handle?, (self.len * size_of::<T>()) as u64))
+        Some((self.whole.handle_of(self.start.cast())?, (self.len * size_of::<T>()) as u64))
     }
 }
 
 impl SharedBatch<u8> {
+    /// The bytes that another process lent to this one, for reading (law 5).
+    pub(crate) fn lent(loan: Loan) -> Self {
+        let (start, len) = loan.bytes();
+        Self { start, len, whole: Arc::new(Whole::Loan(loan)), elements: PhantomData }
+    }
+
+    /// As [`Batch::loan`].
+    pub(crate) fn loan(&self) -> Option<&Loan> {
+        sole_loan(&self.whole, self.start)
+    }
+
     /// As [`Batch::into_elements`].
     ///
     /// # Errors
@@ -417,73 +461,5 @@ impl<T: Pod> Deref for SharedBatch<T> {
 impl<T: Pod + fmt::Debug> fmt::Debug for SharedBatch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedBatch").field("len", &self.len).finish_non_exhaustive()
-    }
-}
-
-/// Memory for a batch whose elements are yet to be written: saves the zeroing where every element is written anyway.
-///
-/// # Examples
-/// ```
-/// use workring::Engine;
-///
-/// # fn main() -> workring::Result<()> {
-/// let engine = Engine::builder().threads(1).build()?;
-/// let squares = engine.batch_uninit::<u64>(5)?.fill_with(|index| (index * index) as u64);
-/// assert_eq!(*squares, [0, 1, 4, 9, 16]);
-/// # Ok(())
-/// # }
-/// ```
-#[must_use = "memory that is not filled is given back at once"]
-pub struct UninitBatch<T: Pod>(Batch<T>);
-
-impl<T: Pod> UninitBatch<T> {
-    pub(crate) fn allocate(arena: &Arc<Arena>, len: usize) -> Result<Self> {
-        Batch::allocate(arena, len, false).map(Self)
-    }
-
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.0.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.len == 0
-    }
-
-    /// Writes every element from its index.
-    pub fn fill_with(mut self, mut element: impl FnMut(usize) -> T) -> Batch<T> {
-        for (index, place) in self.0.iter_mut().enumerate() {
-            *place = element(index);
-        }
-        self.0
-    }
-
-    /// Writes `value` everywhere.
-    pub fn fill(mut self, value: T) -> Batch<T> {
-        self.0.fill(value);
-        self.0
-    }
-
-    /// Copies `source`, which must be as long.
-    ///
-    /// # Panics
-    /// When the lengths differ.
-    pub fn copy_from_slice(mut self, source: &[T]) -> Batch<T> {
-        self.0.copy_from_slice(source);
-        self.0
-    }
-
-    /// Takes the memory as it is: the elements are whatever bytes an earlier batch of the same engine left there, or zero.
-    ///
-    /// Safe because every bit pattern is a value of `T: Pod`; meant for outputs that a job writes completely.
-    pub fn assume_filled(self) -> Batch<T> {
-        self.0
-    }
-}
-
-impl<T: Pod> fmt::Debug for UninitBatch<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UninitBatch").field("len", &self.len()).finish_non_exhaustive()
     }
 }

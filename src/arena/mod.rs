@@ -14,8 +14,11 @@ pub(crate) mod any_batch;
 #[cfg(target_os = "linux")]
 pub(crate) mod attached;
 pub(crate) mod batch;
+mod config;
 mod file;
+pub(crate) mod loan;
 pub(crate) mod shared;
+pub(crate) mod uninit;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -25,6 +28,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::alloc::{Allocation, Allocator, Block};
+pub(crate) use self::config::ArenaConfig;
+pub use self::config::{ArenaStatistics, Backing};
 pub(crate) use self::file::FileSegment;
 use self::shared::table::SharedTable;
 use crate::error::{Error, Result};
@@ -42,20 +47,6 @@ pub const ALIGNMENT: usize = 64;
 /// Bits of a handle that hold the offset; the 16 above hold the segment, 0 being the arena itself.
 const OFFSET_BITS: u32 = 48;
 
-/// Where the pages of an arena come from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Backing {
-    /// Anonymous memory with large pages for engines of threads: its first touch costs a third of a memfd's. Memory that
-    /// other processes can map as soon as an engine has process workers.
-    #[default]
-    Automatic,
-    /// A sealed memfd on Linux, which other processes can map; anonymous memory elsewhere.
-    SharedMemory,
-    /// Anonymous memory, private to the process, advised to use large pages.
-    Anonymous,
-}
-
 /// What the arena holds beyond its capacity, for the engine's own small blocks: a call on batches that fill the capacity to
 /// the last byte still finds room for its bookkeeping.
 const BOOKKEEPING_LEN: u64 = 2 << 20;
@@ -64,16 +55,6 @@ const BOOKKEEPING_LEN: u64 = 2 << 20;
 const SEGMENT_TABLE_LEN: u64 = (MAX_SEGMENTS * size_of::<SegmentRecord>()) as u64;
 /// Length of both tables, that of shared arrays first.
 const TABLES_LEN: u64 = SEGMENT_TABLE_LEN + (MAX_SHARED * size_of::<SegmentRecord>()) as u64;
-
-/// How an arena is made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ArenaConfig {
-    pub(crate) capacity: u64,
-    pub(crate) retain: u64,
-    pub(crate) backing: Backing,
-    pub(crate) large_pages: bool,
-    pub(crate) prefault: bool,
-}
 
 /// What is to be done with resolved bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,24 +94,6 @@ pub(crate) struct Arena {
     /// Set in a worker process, which looks into the arena of the process that built the engine and allocates nothing.
     #[cfg(target_os = "linux")]
     attached: Option<attached::Attached>,
-}
-
-/// What an arena holds at one moment. All sizes in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct ArenaStatistics {
-    /// What the arena was built with.
-    pub capacity: u64,
-    /// In live batches and running calls, padding included.
-    pub in_use: u64,
-    /// The most that was ever in use.
-    pub peak_in_use: u64,
-    /// Live blocks.
-    pub blocks: u64,
-    /// Bytes from the start that were handed out at least once; beyond, no page was ever touched.
-    pub high_water: u64,
-    /// Blocks handed out since the start.
-    pub allocations: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -198,7 +161,7 @@ impl Arena {
         if (mapping.len() as u64) < TABLES_LEN || !mapping.len().is_multiple_of(8) {
             return Err(Error::invalid(format!("an arena of {} bytes has no room for its table", mapping.len())));
         }
-        Ok(Arc::new(Self {
+        let arena = Arc::new(Self {
             books: Mutex::new(Books { allocator: Allocator::new(0, 0, host::page_size() as u64), bookkeeping: 0 }),
             capacity: 0,
             mapping,
@@ -208,7 +171,17 @@ impl Arena {
             attached: Some(attached),
             files: Mutex::new(BTreeMap::new()),
             free_segments: Mutex::new(Vec::new()),
-        }))
+        });
+        if let Some(attached) = &arena.attached {
+            let _ = attached.arena.set(Arc::downgrade(&arena));
+        }
+        Ok(arena)
+    }
+
+    /// The arena, to be kept by what is lent to this worker process; `None` in the process that made it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of_worker(&self) -> Option<Arc<Self>> {
+        self.attached.as_ref()?.arena.get()?.upgrade()
     }
 
     /// Takes a block of at least `len_bytes` for a batch.

@@ -57,6 +57,12 @@ unsafe impl Word for AtomicU16 {}
 unsafe impl Word for AtomicU32 {}
 // SAFETY: as above.
 unsafe impl Word for AtomicU64 {}
+// SAFETY: as above; with this feature the crate's atomics are transparent wrappers of them.
+#[cfg(feature = "fuzzing")]
+unsafe impl Word for crate::sync::AtomicU32 {}
+// SAFETY: as above.
+#[cfg(feature = "fuzzing")]
+unsafe impl Word for crate::sync::AtomicU64 {}
 
 /// What a segment consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,6 +169,11 @@ impl SharedSegment {
         }
     }
 
+    /// Where an element of 8 bytes lies among the bytes of a segment.
+    pub(crate) fn offset_of(element: usize) -> u64 {
+        (HEADER_LEN as u64).saturating_add((element as u64).saturating_mul(8))
+    }
+
     /// What it consists of.
     #[inline]
     pub(crate) fn shape(&self) -> &Shape {
@@ -198,12 +209,18 @@ impl SharedSegment {
     /// The sequence word of each element there is room for, if the segment has such words.
     #[inline]
     pub(crate) fn sequences(&self) -> &[AtomicU32] {
-        if !self.shape.sequences {
+        self.sequences_as()
+    }
+
+    /// The same as whichever atomic of 32 bits.
+    #[inline]
+    pub(crate) fn sequences_as<W: Word>(&self) -> &[W] {
+        if !self.shape.sequences || size_of::<W>() != 4 {
             return &[];
         }
         // SAFETY: as in `words`; they begin at a multiple of 64 behind the last element.
         unsafe {
-            let first = self.mapping.base().add(self.sequences_at).cast::<AtomicU32>();
+            let first = self.mapping.base().add(self.sequences_at).cast::<W>();
             core::slice::from_raw_parts(first.as_ptr(), self.shape.max_len)
         }
     }

@@ -1,4 +1,5 @@
-//! A channel of messages: two lanes in opposite directions, in memory of this process, with the threads and tasks that wait.
+//! A channel of messages: two lanes in opposite directions, in memory of this process, with the threads and tasks that wait; or one end of
+//! a channel between two processes (`process_channel.rs`).
 
 use core::task::Waker;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_utils::Backoff;
 
 use super::panics;
+#[cfg(target_os = "linux")]
+use super::process_channel::ProcessChannel;
+#[cfg(target_os = "linux")]
+use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
+#[cfg(target_os = "linux")]
+use crate::arena::shared::SharedHandle;
 use crate::error::{Error, Result};
 pub(crate) use crate::lockfree::lane::Ticket;
 use crate::lockfree::lane::{Bell, Lane, LaneHeader, Sleeper, side};
@@ -18,11 +25,11 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// Bytes of a message's value at most: a cache line.
 pub(crate) const VALUE_LEN_MAX: usize = 64;
 /// The same in words.
-const VALUE_WORDS_MAX: usize = VALUE_LEN_MAX / 8;
+pub(crate) const VALUE_WORDS_MAX: usize = VALUE_LEN_MAX / 8;
 /// Messages that may wait in each direction at most, as jobs in a queue: their cells are touched when the channel is made.
 const MESSAGES_MAX: usize = 1 << 20;
 /// The mark of a message that has batches beside its cell.
-const WITH_BATCHES: u8 = 1;
+pub(crate) const WITH_BATCHES: u8 = 1;
 
 /// How long a thread looks for a message, or for room, before it sleeps: about what a sleep and a wake-up would cost it.
 const SPIN: core::time::Duration = core::time::Duration::from_micros(20);
@@ -149,18 +156,8 @@ impl LaneMemory {
         }
     }
 
-    /// Looks, and blocks until a look finds something or the deadline is past. For after a look that found nothing.
-    #[cold]
-    pub(crate) fn wait<T>(
-        &self,
-        what: For,
-        spins: bool,
-        deadline: Option<Deadline>,
-        mut look: impl FnMut() -> Option<T>,
-    ) -> Option<T> {
-        if spins && let Some(found) = spin(deadline, &mut look) {
-            return Some(found);
-        }
+    /// Looks, and sleeps until a look finds something or the deadline is past.
+    fn wait<T>(&self, what: For, deadline: Option<Deadline>, look: impl FnMut() -> Option<T>) -> Option<T> {
         // A destructor of this thread's own data may wait as well, when the word is gone: it gets one of its own.
         let word = SLEEP.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(AtomicU32::new(0)));
         self.bell(what).wait(&word, look, |word, seen| sleep(word, seen, deadline), || self.call(what))
@@ -215,50 +212,251 @@ fn sleep(word: &AtomicU32, seen: u32, deadline: Option<Deadline>) -> bool {
     }
 }
 
-/// Two lanes between side 0 and side 1. Lane `n` leads away from side `n`.
+/// One direction of a channel, wherever it lies, as one end sees it.
+#[derive(Clone, Copy)]
+pub(crate) enum Direction<'c> {
+    Local(&'c LaneMemory),
+    /// Whether messages go away from this end.
+    #[cfg(target_os = "linux")]
+    Process(&'c Arc<ProcessChannel>, bool),
+}
+
+/// Runs one of two expressions, which have the same form for both kinds of channel.
+macro_rules! each {
+    ($direction:expr, $local:pat => $here:expr, $process:pat, $outgoing:pat => $there:expr) => {
+        match $direction {
+            Direction::Local($local) => $here,
+            #[cfg(target_os = "linux")]
+            Direction::Process($process, $outgoing) => $there,
+        }
+    };
+}
+
+impl Direction<'_> {
+    /// Messages that may wait.
+    pub(crate) fn capacity(self) -> usize {
+        each!(self, lane => lane.capacity(), process, _ => process.capacity())
+    }
+
+    /// Messages that wait. A hint.
+    pub(crate) fn len(self) -> usize {
+        each!(self, lane => lane.len(), process, outgoing => process.len(outgoing))
+    }
+
+    /// Posts a message if there is room, leaving `batches` empty, and calls a receiver. `false` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where another process wrote what it must not.
+    #[inline]
+    pub(crate) fn try_post(self, value: &Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
+        each!(self, lane => Ok(lane.try_post(value, batches)), process, _ => process.try_post(value, batches))
+    }
+
+    /// Takes the oldest message, and calls a sender that waits for room. `false` when there is none. Messages that go away from this end
+    /// are taken when nobody is at the other one.
+    ///
+    /// # Errors
+    /// As [`Direction::try_post`]; those of mapping a file that was handed over.
+    #[inline]
+    pub(crate) fn try_take(self, value: &mut Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
+        each!(self, lane => Ok(lane.try_take(value, batches)), process, outgoing => match outgoing {
+            true => Ok(process.try_take_back(value, batches)),
+            false => process.try_take(value, batches),
+        })
+    }
+
+    /// Whether a side of the lane is gone that is not this end's.
+    #[inline]
+    pub(crate) fn is_gone(self, side: u32) -> bool {
+        each!(self, lane => lane.is_gone(side), process, _ => process.is_gone())
+    }
+
+    /// Looks, and blocks until a look finds something or the deadline is past. For after a look that found nothing.
+    #[cold]
+    pub(crate) fn wait<T>(
+        self,
+        what: For,
+        spins: bool,
+        deadline: Option<Deadline>,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        if spins && let Some(found) = spin(deadline, &mut look) {
+            return Some(found);
+        }
+        each!(self, lane => lane.wait(what, deadline, look), process, _ => process.wait(what, deadline, look))
+    }
+
+    /// Keeps a task's waker at the bell. The task then looks once more.
+    pub(crate) fn keep_waker(self, what: For, waker: &Waker) -> Ticket {
+        each!(self, lane => lane.keep_waker(what, waker), process, _ => process.keep_waker(what, waker))
+    }
+
+    /// Takes the waker back. `false` when the task was called meanwhile; one that did not need the call passes it on
+    /// ([`Direction::call`]).
+    pub(crate) fn take_back(self, what: For, ticket: &Ticket) -> bool {
+        each!(self, lane => lane.take_back(what, ticket), process, _ => process.drop_waker(ticket))
+    }
+
+    /// Passes a call on. Between processes there is nothing to pass on: a call is for everybody who waits at an end.
+    pub(crate) fn call(self, what: For) {
+        each!(self, lane => lane.call(what), _, _ => {});
+    }
+}
+
+#[cfg_attr(
+    target_os = "linux",
+    expect(clippy::large_enum_variant, reason = "one for each channel; a box would cost the smaller messages a load")
+)]
+enum Kind {
+    /// Lane `n` leads away from side `n`.
+    Local([LaneMemory; 2]),
+    /// One end; the other one is in another process.
+    #[cfg(target_os = "linux")]
+    Process(Arc<ProcessChannel>),
+}
+
+/// Two lanes between side 0 and side 1.
 pub(crate) struct Channel {
-    lanes: [LaneMemory; 2],
-    /// Handles of each side.
+    kind: Kind,
+    /// Handles of each side; of a side in another process there are none here.
     handles: [AtomicU32; 2],
+    /// 1 once side 1 was told to end, in the process that tells it.
+    terminated: AtomicU32,
     /// Whether a thread that waits looks for a while before it sleeps.
     pub(crate) spins: bool,
-    fork: ForkGuard,
+    fork: Arc<ForkGuard>,
+}
+
+/// The cells of a lane with room for at least so many messages.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for a capacity of zero or beyond 2^20.
+fn cells_for(capacity: usize) -> Result<usize> {
+    if capacity == 0 || capacity > MESSAGES_MAX {
+        return Err(Error::invalid(format!("a channel has room for 1 to 2^20 messages, not {capacity}")));
+    }
+    Ok(capacity.next_power_of_two().max(2))
 }
 
 impl Channel {
+    fn over(kind: Kind, fork: Arc<ForkGuard>) -> Self {
+        Self {
+            kind,
+            handles: [AtomicU32::new(1), AtomicU32::new(1)],
+            terminated: AtomicU32::new(0),
+            spins: host::available_cores() > 1,
+            fork,
+        }
+    }
+
     /// A channel with room for at least `capacity` messages in each direction, one handle at each side.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a capacity of zero or beyond 2^20.
     pub(crate) fn new(capacity: usize, value_lens: [usize; 2]) -> Result<Self> {
-        if capacity == 0 || capacity > MESSAGES_MAX {
-            return Err(Error::invalid(format!("a channel has room for 1 to 2^20 messages, not {capacity}")));
+        let cells = cells_for(capacity)?;
+        Ok(Self::over(Kind::Local(value_lens.map(|len| LaneMemory::new(cells, len))), Arc::new(ForkGuard::new()?)))
+    }
+
+    /// Side 0 of such a channel to a worker process that maps `arena`, and the handle by which the worker finds it.
+    ///
+    /// # Errors
+    /// As [`Channel::new`]; [`Error::Io`], [`Error::Unsupported`] when there is no memory, or no number, for one more.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn to_process(
+        arena: &Arc<Arena>,
+        capacity: usize,
+        value_lens: [usize; 2],
+    ) -> Result<(Self, SharedHandle<u64>)> {
+        let fork = Arc::new(ForkGuard::new()?);
+        let (process, handle) = ProcessChannel::create(arena, &fork, cells_for(capacity)?, value_lens)?;
+        Ok((Self::over(Kind::Process(Arc::new(process)), fork), handle))
+    }
+
+    /// Side 1 of it, in the worker process.
+    ///
+    /// # Errors
+    /// When the handle does not lead to a channel for messages with such values.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn from_process(arena: &Arc<Arena>, handle: &SharedHandle<u64>, value_lens: [usize; 2]) -> Result<Self> {
+        let fork = Arc::new(ForkGuard::new()?);
+        let process = ProcessChannel::attach(arena, &fork, handle, value_lens)?;
+        Ok(Self::over(Kind::Process(Arc::new(process)), fork))
+    }
+
+    /// The end of a channel between processes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn process(&self) -> Option<&Arc<ProcessChannel>> {
+        match &self.kind {
+            Kind::Process(process) => Some(process),
+            Kind::Local(_) => None,
         }
-        let cells = capacity.next_power_of_two().max(2);
-        Ok(Self {
-            lanes: value_lens.map(|len| LaneMemory::new(cells, len)),
-            handles: [AtomicU32::new(1), AtomicU32::new(1)],
-            spins: host::available_cores() > 1,
-            fork: ForkGuard::new()?,
-        })
     }
 
     /// The lane that leads away from a side.
     #[inline]
-    pub(crate) fn outgoing(&self, side: usize) -> &LaneMemory {
-        &self.lanes[side & 1]
+    pub(crate) fn outgoing(&self, side: usize) -> Direction<'_> {
+        match &self.kind {
+            Kind::Local(lanes) => Direction::Local(&lanes[side & 1]),
+            #[cfg(target_os = "linux")]
+            Kind::Process(process) => Direction::Process(process, true),
+        }
     }
 
     /// The lane that leads to a side.
     #[inline]
-    pub(crate) fn incoming(&self, side: usize) -> &LaneMemory {
-        &self.lanes[(side & 1) ^ 1]
+    pub(crate) fn incoming(&self, side: usize) -> Direction<'_> {
+        match &self.kind {
+            Kind::Local(lanes) => Direction::Local(&lanes[(side & 1) ^ 1]),
+            #[cfg(target_os = "linux")]
+            Kind::Process(process) => Direction::Process(process, false),
+        }
+    }
+
+    /// Whether these batches can be posted.
+    ///
+    /// # Errors
+    /// Between processes, for batches that the other one does not see.
+    #[inline]
+    pub(crate) fn check_batches(&self, batches: &[AnyBatch]) -> Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Kind::Process(process) = &self.kind
+            && !batches.is_empty()
+        {
+            return process.check_batches(batches);
+        }
+        let _ = batches;
+        Ok(())
     }
 
     /// Whether this process made the channel: a forked child has the memory but nobody at the other side.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         if self.fork.is_forked_child() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    /// Tells side 1 to end. It is woken if it waits.
+    pub(crate) fn terminate(&self) {
+        // Release: pairs with the acquire in `is_terminated`. Whoever sleeps is called after it and looks again.
+        self.terminated.store(1, Ordering::Release);
+        match &self.kind {
+            Kind::Local(lanes) => lanes.iter().for_each(LaneMemory::call_everybody),
+            #[cfg(target_os = "linux")]
+            Kind::Process(process) => process.terminate(),
+        }
+    }
+
+    /// Whether side 1 was told to end.
+    #[inline]
+    pub(crate) fn is_terminated(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Kind::Process(process) = &self.kind
+            && process.is_worker()
+        {
+            return process.is_terminated();
+        }
+        // Acquire: what the caller of `terminate` did before is visible.
+        self.terminated.load(Ordering::Acquire) != 0
     }
 
     /// Another handle of a side.
@@ -270,9 +468,16 @@ impl Channel {
     /// A handle of a side is gone; with the last one the side is.
     pub(crate) fn drop_handle(&self, side: usize) {
         // AcqRel: what was done through the other handles comes before the side's end.
-        if self.handles[side & 1].fetch_add(u32::MAX, Ordering::AcqRel) == 1 && self.check_process().is_ok() {
-            self.outgoing(side).leave(side::SENDER);
-            self.incoming(side).leave(side::RECEIVER);
+        if self.handles[side & 1].fetch_add(u32::MAX, Ordering::AcqRel) != 1 || self.check_process().is_err() {
+            return;
+        }
+        match &self.kind {
+            Kind::Local(lanes) => {
+                lanes[side & 1].leave(side::SENDER);
+                lanes[(side & 1) ^ 1].leave(side::RECEIVER);
+            }
+            #[cfg(target_os = "linux")]
+            Kind::Process(process) => process.leave(),
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) mod gather;
 pub(crate) mod handshake;
 pub(crate) mod kernel;
 pub(crate) mod ledger;
+#[cfg(target_os = "linux")]
+mod loans;
 pub(crate) mod local;
 pub(crate) mod options;
 #[cfg(target_os = "linux")]
@@ -39,11 +41,15 @@ pub(crate) mod outsider;
 pub(crate) mod panics;
 pub(crate) mod plan;
 #[cfg(target_os = "linux")]
+pub(crate) mod process_channel;
+#[cfg(target_os = "linux")]
 pub(crate) mod process_group;
 mod queue;
 pub(crate) mod recovery;
 #[cfg(target_os = "linux")]
 pub(crate) mod remote;
+#[cfg(target_os = "linux")]
+mod ringer;
 pub(crate) mod run;
 #[cfg(target_os = "linux")]
 mod seat;

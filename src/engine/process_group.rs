@@ -2,15 +2,19 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use super::handshake::KernelName;
 use super::remote::WORKER_VARIABLE;
-use crate::error::Result;
+use crate::error::{Result, WorkerExit};
 use crate::os::attach::memory_of;
 use crate::os::map::Mapping;
 use crate::os::process::{Limits, WorkerProcess};
+
+/// Which worker died first, by its process id, and how.
+pub(crate) type FirstDeath = Arc<OnceLock<(u32, WorkerExit)>>;
 
 /// How worker processes are started.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +30,8 @@ pub(crate) struct ProcessGroup {
     pub(crate) prefix_output: bool,
     /// Where processes that others start may connect.
     pub(crate) listen_at: Option<std::path::PathBuf>,
+    /// Where the first death of a worker is noted, with which the engine closes instead of replacing it.
+    pub(crate) first_death: Option<FirstDeath>,
     /// How long a kernel may go on after it was told to stop, before its process is killed.
     pub(crate) kill_after: Duration,
     /// How many processes there are at least.

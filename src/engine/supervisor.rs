@@ -342,6 +342,13 @@ impl Supervisor {
         // It may have damaged the word by which its successors learn whether the engine is open.
         self.core.tell_lifecycle();
         recovery::sweep(&self.core, &death);
+        if let Some(first_death) = &self.group.first_death
+            && worker.ready
+        {
+            // Jobs that it had not begun go back.
+            let _ = first_death.set((death.pid, exit));
+            self.core.start_closing_now();
+        }
         if !worker.ready && !outside {
             let reason = worker.refused.unwrap_or_else(|| {
                 format!(

@@ -1,18 +1,15 @@
 //! Message ports: typed, bounded channels in both directions, whose messages carry plain values and batches without a copy.
 
 use core::fmt;
-use core::future::Future;
 use core::marker::PhantomData;
-use core::pin::Pin;
-use core::task::{Context, Poll};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytemuck::Pod;
-use futures_core::Stream;
 
+use super::port_futures::{Messages, Post, Receive};
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::channel::{Channel, For, LaneMemory, Ticket, VALUE_LEN_MAX, Words};
+use crate::engine::channel::{Channel, Direction, For, VALUE_LEN_MAX, Words};
 use crate::error::{Error, Failed, Result};
 use crate::lockfree::lane::side;
 use crate::os::host::Deadline;
@@ -49,6 +46,9 @@ impl<T> Message<T> {
 /// Blocking calls look for some 20 us before they sleep; calls with `async` in their name are futures for any runtime. Nothing is
 /// allocated for a message without batches. In a forked child every call is [`Error::Forked`].
 ///
+/// The port of a [worker that is a process](crate::WorkerBuilder::spawn_process) is the same, with another process at the other end. Damage
+/// that this does to the memory they share is [`Error::Corrupt`], with which the worker is ended.
+///
 /// Not promised: the order among messages of different threads; fairness among threads that receive from one end.
 ///
 /// # Examples
@@ -74,13 +74,13 @@ impl<T> Message<T> {
 /// # }
 /// ```
 pub struct MessagePort<S, R> {
-    channel: Arc<Channel>,
-    side: usize,
+    pub(super) channel: Arc<Channel>,
+    pub(super) side: usize,
     types: PhantomData<fn(S) -> R>,
 }
 
 #[inline]
-fn words_of<T: Pod>(value: &T) -> Words {
+pub(super) fn words_of<T: Pod>(value: &T) -> Words {
     let mut words = [0; VALUE_LEN_MAX / 8];
     let bytes = bytemuck::bytes_of(value);
     bytemuck::bytes_of_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
@@ -100,22 +100,31 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// # Errors
     /// [`Error::InvalidArgument`] for a capacity of zero or beyond 2^20.
     pub fn pair(capacity: usize) -> Result<(Self, MessagePort<R, S>)> {
-        const {
-            assert!(size_of::<S>() <= VALUE_LEN_MAX, "the value of a message has at most 64 bytes; hand a batch over");
-            assert!(size_of::<R>() <= VALUE_LEN_MAX, "the value of a message has at most 64 bytes; hand a batch over");
-        }
-        let channel = Arc::new(Channel::new(capacity, [size_of::<S>(), size_of::<R>()])?);
+        let channel = Arc::new(Channel::new(capacity, Self::VALUE_LENS)?);
         let other = MessagePort { channel: Arc::clone(&channel), side: 1, types: PhantomData };
         Ok((Self { channel, side: 0, types: PhantomData }, other))
     }
 
+    /// Bytes of the values that are posted, and of those that are received.
+    pub(crate) const VALUE_LENS: [usize; 2] = {
+        assert!(size_of::<S>() <= VALUE_LEN_MAX, "the value of a message has at most 64 bytes; hand a batch over");
+        assert!(size_of::<R>() <= VALUE_LEN_MAX, "the value of a message has at most 64 bytes; hand a batch over");
+        [size_of::<S>(), size_of::<R>()]
+    };
+
+    /// The only handle, so far, of a side of a channel whose other side is in another process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of_process(channel: Channel, side: usize) -> Self {
+        Self { channel: Arc::new(channel), side, types: PhantomData }
+    }
+
     #[inline]
-    fn outgoing(&self) -> &LaneMemory {
+    fn outgoing(&self) -> Direction<'_> {
         self.channel.outgoing(self.side)
     }
 
     #[inline]
-    fn incoming(&self) -> &LaneMemory {
+    fn incoming(&self) -> Direction<'_> {
         self.channel.incoming(self.side)
     }
 
@@ -125,11 +134,14 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
 
     /// One attempt to post: `Some` once it is decided.
     #[inline]
-    fn attempt(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> Option<Result<()>> {
+    pub(super) fn attempt(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> Option<Result<()>> {
         if self.outgoing().is_gone(side::RECEIVER) {
             return Some(Err(Error::Disconnected));
         }
-        self.outgoing().try_post(value, batches).then_some(Ok(()))
+        match self.outgoing().try_post(value, batches) {
+            Ok(is_posted) => is_posted.then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     fn full(&self) -> Error {
@@ -146,6 +158,9 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         is_over: impl Fn() -> bool,
     ) -> Result<(), Failed<Message<S>>> {
         let words = words_of(&value);
+        if let Err(error) = self.channel.check_batches(&batches) {
+            return Err(Failed::new(error, Message { value, batches }));
+        }
         let mut look = || {
             if let Err(forked) = self.channel.check_process() {
                 return Some(Err(forked));
@@ -219,6 +234,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         let posted = self
             .channel
             .check_process()
+            .and_then(|()| self.channel.check_batches(&batches))
             .and_then(|()| self.attempt(&words, &mut batches).unwrap_or_else(|| Err(self.full())));
         posted.map_err(|error| Failed::new(error, Message { value, batches }))
     }
@@ -226,24 +242,26 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// Posts a message when there is room. Keeps no thread waiting; dropped before it is ready, it posts nothing and drops the
     /// message.
     pub fn post_async(&self, value: S, batches: Vec<AnyBatch>) -> Post<'_, S, R> {
-        Post { waiting: Waiting::new(self, For::Room), message: Some((value, batches)) }
+        Post::new(self, value, batches)
     }
 
     /// One attempt to receive: `Some` once it is decided.
     #[inline]
-    fn look(&self) -> Option<Result<Message<R>>> {
+    pub(super) fn look(&self) -> Option<Result<Message<R>>> {
         // In this order: what was posted before the other end left is seen by a look that comes after.
         let is_gone = self.incoming().is_gone(side::SENDER);
         match Self::take_from(self.incoming()) {
-            Some(message) => Some(Ok(message)),
-            None => is_gone.then_some(Err(Error::Disconnected)),
+            Ok(Some(message)) => Some(Ok(message)),
+            Ok(None) => is_gone.then_some(Err(Error::Disconnected)),
+            Err(error) => Some(Err(error)),
         }
     }
 
     #[inline]
-    fn take_from<T: Pod>(lane: &LaneMemory) -> Option<Message<T>> {
+    fn take_from<T: Pod>(lane: Direction<'_>) -> Result<Option<Message<T>>> {
         let (mut words, mut batches) = ([0; VALUE_LEN_MAX / 8], Vec::new());
-        lane.try_take(&mut words, &mut batches).then(|| Message { value: value_of(&words), batches })
+        let is_taken = lane.try_take(&mut words, &mut batches)?;
+        Ok(is_taken.then(|| Message { value: value_of(&words), batches }))
     }
 
     /// Receives the next message. Blocks until there is one.
@@ -273,7 +291,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
 
     /// Receives the next message. Keeps no thread waiting; dropped before it is ready, it has received nothing.
     pub fn recv_async(&self) -> Receive<'_, S, R> {
-        Receive { waiting: Waiting::new(self, For::Message) }
+        Receive::new(self)
     }
 
     /// The messages until the other end is gone, each as soon as it comes. Blocks in between.
@@ -283,7 +301,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
 
     /// The messages until the other end is gone, as a stream.
     pub fn stream(&self) -> Messages<'_, S, R> {
-        Messages { waiting: Waiting::new(self, For::Message) }
+        Messages::new(self)
     }
 
     /// Messages that were posted here and not received yet. A hint: it may change before it is looked at.
@@ -306,6 +324,16 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         self.outgoing().is_gone(side::RECEIVER)
     }
 
+    /// Waits at a channel to another process that ended only because they were bounded, although what they waited for was there: for the
+    /// project's own tests.
+    #[doc(hidden)]
+    pub fn timeout_rescues(&self) -> u64 {
+        #[cfg(target_os = "linux")]
+        return self.channel.process().map_or(0, |process| process.rescues());
+        #[cfg(not(target_os = "linux"))]
+        0
+    }
+
     /// Takes back, oldest first, what was posted here and will not be received because the other end is gone; nothing while it is not.
     ///
     /// Of several threads that ask, each message goes to one.
@@ -313,7 +341,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         if !self.is_disconnected() || self.channel.check_process().is_err() {
             return Vec::new();
         }
-        core::iter::from_fn(|| Self::take_from(self.outgoing())).collect()
+        core::iter::from_fn(|| Self::take_from(self.outgoing()).ok().flatten()).collect()
     }
 }
 
@@ -338,135 +366,3 @@ impl<S, R> fmt::Debug for MessagePort<S, R> {
             .finish_non_exhaustive()
     }
 }
-
-/// A task that waits at a port: for a message or for room.
-struct Waiting<'p, S, R> {
-    port: &'p MessagePort<S, R>,
-    what: For,
-    /// Where its waker is kept, while it may still be called.
-    ticket: Option<Ticket>,
-}
-
-impl<'p, S, R> Waiting<'p, S, R> {
-    fn new(port: &'p MessagePort<S, R>, what: For) -> Self {
-        Self { port, what, ticket: None }
-    }
-
-    fn lane(&self) -> &'p LaneMemory {
-        match self.what {
-            For::Message => self.port.channel.incoming(self.port.side),
-            For::Room => self.port.channel.outgoing(self.port.side),
-        }
-    }
-
-    /// Looks, and has the task woken when it should look again.
-    fn poll<T>(&mut self, context: &Context<'_>, mut look: impl FnMut() -> Option<T>) -> Poll<T> {
-        // A call that came for this task is used up by the look that follows; its waker may be another one by now.
-        if let Some(ticket) = self.ticket.take() {
-            let _ = self.lane().take_back(self.what, &ticket);
-        }
-        if let Some(found) = look() {
-            return Poll::Ready(found);
-        }
-        let ticket = self.lane().keep_waker(self.what, context.waker());
-        match look() {
-            Some(found) => {
-                if !self.lane().take_back(self.what, &ticket) {
-                    self.lane().call(self.what);
-                }
-                Poll::Ready(found)
-            }
-            None => {
-                self.ticket = Some(ticket);
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl<S, R> Drop for Waiting<'_, S, R> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take()
-            && !self.lane().take_back(self.what, &ticket)
-        {
-            // It was called for something that is still there.
-            self.lane().call(self.what);
-        }
-    }
-}
-
-/// A message to come. Made by [`MessagePort::recv_async`].
-#[must_use = "futures do nothing unless awaited"]
-pub struct Receive<'p, S, R> {
-    waiting: Waiting<'p, S, R>,
-}
-
-impl<S: Pod, R: Pod> Future for Receive<'_, S, R> {
-    type Output = Result<Message<R>>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let port = self.waiting.port;
-        match port.channel.check_process() {
-            Ok(()) => self.waiting.poll(context, || port.look()),
-            Err(forked) => Poll::Ready(Err(forked)),
-        }
-    }
-}
-
-/// The messages that come to a port. Made by [`MessagePort::stream`].
-#[must_use = "streams do nothing unless polled"]
-pub struct Messages<'p, S, R> {
-    waiting: Waiting<'p, S, R>,
-}
-
-impl<S: Pod, R: Pod> Stream for Messages<'_, S, R> {
-    type Item = Message<R>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message<R>>> {
-        let port = self.waiting.port;
-        if port.channel.check_process().is_err() {
-            return Poll::Ready(None);
-        }
-        self.waiting.poll(context, || port.look()).map(Result::ok)
-    }
-}
-
-/// A message that is posted when there is room. Made by [`MessagePort::post_async`].
-#[must_use = "futures do nothing unless awaited"]
-pub struct Post<'p, S, R> {
-    waiting: Waiting<'p, S, R>,
-    message: Option<(S, Vec<AnyBatch>)>,
-}
-
-// Nothing in it is pinned: values are plain data, batches handles.
-impl<S, R> Unpin for Post<'_, S, R> {}
-
-impl<S: Pod, R: Pod> Future for Post<'_, S, R> {
-    type Output = Result<(), Failed<Message<S>>>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { waiting, message } = &mut *self;
-        let port = waiting.port;
-        let (value, batches) = message.as_mut().expect("a post was polled after it was ready");
-        let words = words_of(value);
-        let posted = match port.channel.check_process() {
-            Ok(()) => waiting.poll(context, || port.attempt(&words, batches)),
-            Err(forked) => Poll::Ready(Err(forked)),
-        };
-        posted.map(|posted| {
-            let (value, batches) = message.take().expect("it was there a moment ago");
-            posted.map_err(|error| Failed::new(error, Message { value, batches }))
-        })
-    }
-}
-
-macro_rules! debug_of_waiting {
-    ($($name:ident),+) => {
-        $(impl<S, R> fmt::Debug for $name<'_, S, R> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name)).field("port", self.waiting.port).finish_non_exhaustive()
-            }
-        })+
-    };
-}
-debug_of_waiting!(Receive, Messages, Post);

@@ -18,6 +18,8 @@ pub(crate) mod message_port;
 mod named;
 #[cfg(target_os = "linux")]
 pub(crate) mod outside;
+pub(crate) mod port_futures;
+pub(crate) mod process_worker;
 #[cfg(target_os = "linux")]
 pub(crate) mod processes;
 pub(crate) mod progress;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::os::process::Limits;
 
 /// How long a kernel may go on after it was told to stop, unless stated.
-const KILL_AFTER: Duration = Duration::from_millis(20);
+pub(super) const KILL_AFTER: Duration = Duration::from_millis(20);
 
 /// Turns this process into a worker if an engine started it as one, and does nothing otherwise.
 ///
@@ -179,6 +179,7 @@ impl WorkerOptions {
             listen_at,
             least,
             idle_timeout,
+            first_death: None,
         }))
     }
 }

@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 
+use super::engine::Engine;
 use super::message_port::{DEFAULT_CAPACITY, Message, MessagePort};
+#[cfg(target_os = "linux")]
+use super::process_worker::WorkerProcess;
+#[cfg(target_os = "linux")]
+use super::processes::{KILL_AFTER, WorkerProgram};
 use crate::arena::any_batch::AnyBatch;
+use crate::engine::core::Core;
 use crate::engine::kernel::KernelOutcome;
 use crate::engine::panics;
 use crate::error::{Error, Failed, Result, WorkerExit};
 use crate::os::host::Deadline;
-use crate::sync::{AtomicU32, Ordering};
 
 /// How a [`Worker`] ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,7 +38,7 @@ pub enum ExitStatus {
         /// `file:line:column` of the panic; empty when a panic hook set later hides it.
         location: String,
     },
-    /// Its function returned after [`Worker::terminate`].
+    /// Its function returned after [`Worker::terminate`], or was ended by it.
     Terminated,
     /// Its process died.
     Died {
@@ -67,9 +72,7 @@ impl fmt::Display for ExitStatus {
 type Listener = Box<dyn FnOnce(&ExitStatus) + Send>;
 
 /// What a worker and its handle share.
-struct Life {
-    /// 1 once it was told to end.
-    terminate: AtomicU32,
+pub(super) struct Life {
     end: Mutex<End>,
     ended: Condvar,
 }
@@ -81,8 +84,8 @@ struct End {
 }
 
 impl Life {
-    fn new() -> Self {
-        Self { terminate: AtomicU32::new(0), end: Mutex::default(), ended: Condvar::new() }
+    pub(super) fn new() -> Self {
+        Self { end: Mutex::default(), ended: Condvar::new() }
     }
 
     fn end(&self) -> MutexGuard<'_, End> {
@@ -90,12 +93,7 @@ impl Life {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_terminated(&self) -> bool {
-        // Acquire: pairs with the release in `terminate`; what its caller did before is visible.
-        self.terminate.load(Ordering::Acquire) != 0
-    }
-
-    fn finish(&self, status: ExitStatus) {
+    pub(super) fn finish(&self, status: ExitStatus) {
         let mut end = self.end();
         let listeners = core::mem::take(&mut end.listeners);
         end.status = Some(status.clone());
@@ -116,9 +114,15 @@ fn tell(listener: Listener, status: &ExitStatus) {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is started until `spawn`"]
 pub struct WorkerBuilder {
-    name: String,
-    capacity: usize,
+    pub(super) name: String,
+    pub(super) capacity: usize,
     stack_size: Option<usize>,
+    /// The engine whose batches a process shall see.
+    pub(super) memory: Option<Arc<Core>>,
+    #[cfg(target_os = "linux")]
+    pub(super) program: WorkerProgram,
+    #[cfg(target_os = "linux")]
+    pub(super) kill_after: Duration,
 }
 
 impl WorkerBuilder {
@@ -131,6 +135,30 @@ impl WorkerBuilder {
     /// Messages that may wait in each direction; 256 unless said, rounded up to a power of two.
     pub fn capacity(mut self, messages: usize) -> Self {
         self.capacity = messages;
+        self
+    }
+
+    /// The engine whose batches can be posted to a worker that is a process, and back; none unless said. Its arena must be memory that
+    /// other processes can map: that of an engine with worker processes is, and that of any engine built with
+    /// [`Backing::SharedMemory`](crate::Backing::SharedMemory). Threads see every engine's batches without it.
+    ///
+    /// The worker is none of the engine's workers: it has a process of its own, runs none of the engine's jobs, and does not end with it.
+    pub fn memory(mut self, engine: &Engine) -> Self {
+        self.memory = Some(Arc::clone(engine.core()));
+        self
+    }
+
+    /// What a worker that is a process is started from, and with which environment and limits; this very program unless said.
+    #[cfg(target_os = "linux")]
+    pub fn program(mut self, program: WorkerProgram) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// How long a worker that is a process may go on after [`Worker::terminate`] before it is killed; 20 ms unless said.
+    #[cfg(target_os = "linux")]
+    pub fn kill_after(mut self, grace: Duration) -> Self {
+        self.kill_after = grace;
         self
     }
 
@@ -154,31 +182,43 @@ impl WorkerBuilder {
         O: KernelOutcome,
         F: FnOnce(&WorkerScope<S, R>) -> O + Send + 'static,
     {
-        if self.name.contains('\0') {
-            return Err(Error::invalid("the name of a worker must not contain a zero byte"));
-        }
+        self.check_name()?;
         let (here, there) = MessagePort::<S, R>::pair(self.capacity)?;
         let life = Arc::new(Life::new());
-        let scope = WorkerScope { port: there, life: Arc::clone(&life), name: self.name.clone() };
+        let scope = WorkerScope { port: there, name: self.name.clone(), data: () };
         let mut thread = thread::Builder::new().name(self.name.clone());
         if let Some(bytes) = self.stack_size {
             thread = thread.stack_size(bytes);
         }
+        let its_life = Arc::clone(&life);
         let run = move || {
-            let life = Arc::clone(&scope.life);
             let outcome = panics::catch_in_worker(|| body(&scope).into_outcome());
             let status = match outcome {
                 Err(panicked) => ExitStatus::Panicked { message: panicked.message, location: panicked.location },
-                Ok(_) if life.is_terminated() => ExitStatus::Terminated,
+                Ok(_) if scope.is_terminated() => ExitStatus::Terminated,
                 Ok(Ok(())) => ExitStatus::Finished,
                 Ok(Err(error)) => ExitStatus::Failed { message: error.message().unwrap_or_default().to_owned() },
             };
             // The port first: who hears of the end finds the worker's end of the channel gone.
             drop(scope);
-            life.finish(status);
+            its_life.finish(status);
         };
         let handle = thread.spawn(run).map_err(|error| Error::io(format!("start the worker {}", self.name), error))?;
-        Ok(Worker { port: here, life, name: self.name, thread: Some(handle) })
+        Ok(Worker {
+            port: here,
+            life,
+            name: self.name,
+            thread: Some(handle),
+            #[cfg(target_os = "linux")]
+            process: None,
+        })
+    }
+
+    pub(super) fn check_name(&self) -> Result<()> {
+        match self.name.contains('\0') {
+            true => Err(Error::invalid("the name of a worker must not contain a zero byte")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -209,16 +249,28 @@ impl WorkerBuilder {
 /// # }
 /// ```
 pub struct Worker<S, R> {
-    port: MessagePort<S, R>,
-    life: Arc<Life>,
-    name: String,
-    thread: Option<thread::JoinHandle<()>>,
+    pub(super) port: MessagePort<S, R>,
+    pub(super) life: Arc<Life>,
+    pub(super) name: String,
+    /// Its own one, or the one that waits for its process.
+    pub(super) thread: Option<thread::JoinHandle<()>>,
+    #[cfg(target_os = "linux")]
+    pub(super) process: Option<WorkerProcess>,
 }
 
 impl Worker<(), ()> {
     /// Name, capacity and the like, then [`WorkerBuilder::spawn`].
     pub fn builder() -> WorkerBuilder {
-        WorkerBuilder { name: "worker".to_owned(), capacity: DEFAULT_CAPACITY, stack_size: None }
+        WorkerBuilder {
+            name: "worker".to_owned(),
+            capacity: DEFAULT_CAPACITY,
+            stack_size: None,
+            memory: None,
+            #[cfg(target_os = "linux")]
+            program: WorkerProgram::this(),
+            #[cfg(target_os = "linux")]
+            kill_after: KILL_AFTER,
+        }
     }
 }
 
@@ -284,13 +336,38 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
     /// Tells the worker to end. Does not block; calling it again has no effect.
     ///
     /// Its next call at its port is [`Error::Terminated`], one that blocks there ends at once, and
-    /// [`WorkerScope::is_terminated`] says so. A thread cannot be forced: a function that neither looks nor receives goes on. What was
-    /// posted to it and not received comes back by [`MessagePort::undelivered`] once it has ended.
+    /// [`WorkerScope::is_terminated`] says so. A thread cannot be forced: a function that neither looks nor receives goes on. A process
+    /// is killed if it still runs after [`WorkerBuilder::kill_after`]. What was posted to it and not received comes back by
+    /// [`MessagePort::undelivered`] once it has ended.
     pub fn terminate(&self) {
-        // Release: pairs with the acquire in `is_terminated`. Whoever sleeps at the port is called after it and looks again.
-        self.life.terminate.store(1, Ordering::Release);
-        self.port.channel().outgoing(0).call_everybody();
-        self.port.channel().incoming(0).call_everybody();
+        if self.port.channel().check_process().is_err() {
+            return;
+        }
+        self.port.channel().terminate();
+        #[cfg(target_os = "linux")]
+        if let Some(process) = &self.process {
+            process.end();
+        }
+    }
+
+    /// The process it runs in, if that is one of its own. It may be gone by now.
+    pub fn process_id(&self) -> Option<u32> {
+        #[cfg(target_os = "linux")]
+        return self.process.as_ref().and_then(WorkerProcess::id);
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
+    /// Takes the batches that a worker in a process of its own had when it ended: those that it had received and neither dropped nor posted
+    /// back. They hold what was written until then. None while it goes on, and none of a thread, which drops them itself.
+    ///
+    /// The values of the messages they came with are gone with the process. Messages that it had not received are another matter: see
+    /// [`MessagePort::undelivered`]. Each batch comes back once, by one of the two or with a message.
+    pub fn reclaimed(&self) -> Vec<AnyBatch> {
+        #[cfg(target_os = "linux")]
+        return self.port.channel().process().map(|process| process.reclaim()).unwrap_or_default();
+        #[cfg(not(target_os = "linux"))]
+        Vec::new()
     }
 
     /// How it ended, if it has. Does not block.
@@ -336,6 +413,10 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
     /// worker whose loop ends with [`Error::Disconnected`] ends by itself.
     pub fn join(self) -> ExitStatus {
         let Self { port, life, mut thread, .. } = self;
+        if port.channel().check_process().is_err() {
+            // The thread is the parent's.
+            return ExitStatus::Failed { message: Error::Forked.to_string() };
+        }
         drop(port);
         if let Some(thread) = thread.take() {
             // Its panics are caught, so this cannot fail but for a panic of the runtime itself, which leaves no status.
@@ -352,14 +433,16 @@ impl<S, R> fmt::Debug for Worker<S, R> {
     }
 }
 
-/// What a [`Worker`] has of its own: its end of the channel, and whether it was told to end.
-pub struct WorkerScope<S, R> {
-    port: MessagePort<R, S>,
-    life: Arc<Life>,
-    name: String,
+/// What a [`Worker`] has of its own: its end of the channel, whether it was told to end, and the data it was started with.
+///
+/// A thread's closure has taken its data along, and has none here; a [`worker_main!`](crate::worker_main) has a value of type `D`.
+pub struct WorkerScope<S, R, D = ()> {
+    pub(super) port: MessagePort<R, S>,
+    pub(super) name: String,
+    pub(super) data: D,
 }
 
-impl<S: Pod + Send, R: Pod + Send> WorkerScope<S, R> {
+impl<S: Pod + Send, R: Pod + Send, D> WorkerScope<S, R, D> {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -367,7 +450,12 @@ impl<S: Pod + Send, R: Pod + Send> WorkerScope<S, R> {
 
     /// Whether it was told to end. Cheap enough for an inner loop.
     pub fn is_terminated(&self) -> bool {
-        self.life.is_terminated()
+        self.port.channel().is_terminated()
+    }
+
+    /// What it was started with.
+    pub fn data(&self) -> &D {
+        &self.data
     }
 
     /// The worker's end of the channel. Its calls do not know of [`Worker::terminate`], those of the scope do.
@@ -401,7 +489,7 @@ impl<S: Pod + Send, R: Pod + Send> WorkerScope<S, R> {
     }
 }
 
-impl<S, R> fmt::Debug for WorkerScope<S, R> {
+impl<S, R, D> fmt::Debug for WorkerScope<S, R, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerScope").field("name", &self.name).field("port", &self.port).finish_non_exhaustive()
     }

@@ -17,6 +17,8 @@
 //!
 //! Invariant: nothing in it is a pointer, `usize`, `bool`, `char`, enum or `Option`; every word is an atomic of one fixed size.
 
+#[cfg(all(target_os = "linux", not(workring_loom)))]
+pub(crate) mod channel;
 #[cfg(not(workring_loom))]
 pub(crate) mod geometry;
 pub(crate) mod records;

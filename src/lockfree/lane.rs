@@ -81,7 +81,7 @@ struct List {
 }
 
 /// A place in the list of a bell.
-pub(crate) struct Ticket(u64);
+pub(crate) struct Ticket(pub(crate) u64);
 
 impl Bell {
     fn new() -> Self {

@@ -13,6 +13,7 @@
 #![allow(clippy::arc_with_non_send_sync, reason = "loom runs all threads of a model on one thread of the system")]
 
 mod lanes;
+mod processes;
 mod progress;
 
 use std::sync::Arc;

@@ -15,13 +15,16 @@
 //! | R6 return an index (`free_list::push`) | A6 take it (`free_list::pop`) | the link to the next free index |
 //! | R7 report to a port (`port::report`) | A7 collect (`port::collect`) | that the job is done |
 //! | R8 notify a waiter (`job::notify_waiter`) | A8 announce a sleep (`job::sleep_until_done`) | that the job is done |
-//!
 //! | R9 post a message (`lane::try_post`) | A9 take it (`lane::try_take`) | the message |
 //! | R10 take a message (`lane::try_take`) | A10 post into its cell (`lane::try_post`) | that the last message was read |
+//! | R11 post a message to a process (`spsc::post`) | A11 read it (`spsc::read`) | the message |
+//! | R12 give its cell back (`spsc::free`) | A12 look for room (`spsc::has_room`) | that the message was read |
 //!
-//! Three handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
-//! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]), and the two sides of a lane ([`lane`]).
+//! Four handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
+//! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]), the two sides of a lane ([`lane`]), and those of a channel between two
+//! processes ([`doorbell`]).
 
+pub(crate) mod doorbell;
 pub(crate) mod free_list;
 pub(crate) mod job;
 pub(crate) mod lane;
@@ -31,6 +34,7 @@ pub(crate) mod range;
 pub(crate) mod redelivery;
 pub(crate) mod ring;
 pub(crate) mod sleep;
+pub(crate) mod spsc;
 
 #[cfg(workring_loom)]
 pub(crate) mod loom_futex;

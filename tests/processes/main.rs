@@ -29,6 +29,8 @@ mod seen;
 mod shared_array;
 #[cfg(target_os = "linux")]
 mod support;
+#[cfg(target_os = "linux")]
+mod workers;
 
 #[cfg(target_os = "linux")]
 fn main() {
@@ -45,6 +47,7 @@ fn main() {
         outside::tests(),
         seen::tests(),
         shared_array::tests(),
+        workers::tests(),
     ]
     .concat();
     let trial = |name: String, test: Box<dyn FnOnce() + Send>| {

@@ -142,8 +142,7 @@ impl<T: SharedElement> SharedArray<T> {
 
     /// The handle under which the engine of `arena` knows the array.
     pub(crate) fn handle(&self, arena: &Arc<Arena>) -> Result<SharedHandle<T>> {
-        let (number, generation) = self.segment.register(arena)?;
-        Ok(SharedHandle { generation, number, kind: T::KIND, element: PhantomData })
+        self.segment.handle(arena)
     }
 
     /// Elements there are. Others may make it more at any time, never less.

@@ -4,6 +4,7 @@
 //! longer. Each number has a record in shared memory with the generation of the array it stands for at the moment; a worker process
 //! believes a handle only if it bears that generation, so a handle is stale everywhere at once.
 
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 #[cfg(target_os = "linux")]
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use super::SharedSegment;
+use super::{SharedHandle, SharedSegment};
 #[cfg(target_os = "linux")]
 use crate::arena::attached::SegmentFile;
 use crate::arena::{Arena, lock};
@@ -109,7 +110,30 @@ impl SharedSegment {
     }
 }
 
+impl SharedSegment {
+    /// The handle under which the engine of `arena` knows this segment, whatever it is.
+    ///
+    /// # Errors
+    /// As [`SharedSegment::register`].
+    pub(crate) fn handle<T>(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<SharedHandle<T>> {
+        let (number, generation) = self.register(arena)?;
+        Ok(SharedHandle { generation, number, kind: self.shape().kind, element: PhantomData })
+    }
+}
+
 impl Arena {
+    /// The segment of a handle, if it is of this kind.
+    ///
+    /// # Errors
+    /// As [`Arena::shared_segment`]; [`Error::ElementTypeMismatch`].
+    pub(crate) fn segment_of_kind<T>(&self, handle: &SharedHandle<T>, kind: u32) -> Result<Arc<SharedSegment>> {
+        let segment = self.shared_segment(handle.number, handle.generation)?;
+        match segment.shape().kind {
+            found if found == kind => Ok(segment),
+            found => Err(Error::ElementTypeMismatch { found, expected: kind }),
+        }
+    }
+
     /// The segment of a number in its generation.
     ///
     /// # Errors

@@ -1,0 +1,43 @@
+//! How an arena is made, and what it says about itself.
+
+/// Where the pages of an arena come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Backing {
+    /// Anonymous memory with large pages for engines of threads: its first touch costs a third of a memfd's. Memory that
+    /// other processes can map as soon as an engine has process workers.
+    #[default]
+    Automatic,
+    /// A sealed memfd on Linux, which other processes can map; anonymous memory elsewhere.
+    SharedMemory,
+    /// Anonymous memory, private to the process, advised to use large pages.
+    Anonymous,
+}
+
+/// How an arena is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ArenaConfig {
+    pub(crate) capacity: u64,
+    pub(crate) retain: u64,
+    pub(crate) backing: Backing,
+    pub(crate) large_pages: bool,
+    pub(crate) prefault: bool,
+}
+
+/// What an arena holds at one moment. All sizes in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ArenaStatistics {
+    /// What the arena was built with.
+    pub capacity: u64,
+    /// In live batches and running calls, padding included.
+    pub in_use: u64,
+    /// The most that was ever in use.
+    pub peak_in_use: u64,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Bytes from the start that were handed out at least once; beyond, no page was ever touched.
+    pub high_water: u64,
+    /// Blocks handed out since the start.
+    pub allocations: u64,
+}

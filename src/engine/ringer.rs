@@ -1,0 +1,119 @@
+//! Tasks that wait at a channel between two processes: a thread of their process sleeps at the doorbell for all of them.
+//!
+//! The thread is started with the first task that has to wait, and ends when the process at the other end is gone.
+
+use core::task::Waker;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+
+use super::channel::{For, Ticket};
+use super::panics;
+use super::process_channel::{ProcessChannel, lock};
+use crate::lockfree::doorbell::Calls;
+use crate::lockfree::futex;
+use crate::sync::Scope;
+
+/// Bytes of the thread's stack; wakers run on it.
+const STACK_LEN: usize = 256 << 10;
+
+/// The tasks that wait at one end.
+pub(super) struct Tasks {
+    list: Mutex<List>,
+    came: Condvar,
+}
+
+#[derive(Default)]
+struct List {
+    waiting: Vec<Waiting>,
+    next_ticket: u64,
+    has_thread: bool,
+}
+
+struct Waiting {
+    ticket: u64,
+    since: Calls,
+    waker: Waker,
+}
+
+impl Tasks {
+    pub(super) fn new() -> Self {
+        Self { list: Mutex::default(), came: Condvar::new() }
+    }
+
+    /// Has the thread look around.
+    pub(super) fn come(&self) {
+        drop(lock(&self.list));
+        self.came.notify_all();
+    }
+}
+
+impl ProcessChannel {
+    /// Keeps a task's waker. The task then looks once more.
+    pub(crate) fn keep_waker(self: &Arc<Self>, what: For, waker: &Waker) -> Ticket {
+        let mut list = lock(&self.tasks.list);
+        let ticket = list.next_ticket;
+        list.next_ticket += 1;
+        if !list.has_thread {
+            let channel = Arc::clone(self);
+            let thread = thread::Builder::new().name("workring-ringer".into()).stack_size(STACK_LEN);
+            list.has_thread = thread.spawn(move || channel.serve_tasks()).is_ok();
+        }
+        if list.has_thread {
+            let since = self.bell(self.end).announce(Self::bit(what));
+            list.waiting.push(Waiting { ticket, since, waker: waker.clone() });
+            self.tasks.came.notify_all();
+        } else {
+            // The system gives no thread: the task looks again and again, which is busy but right.
+            drop(list);
+            waker.wake_by_ref();
+        }
+        Ticket(ticket)
+    }
+
+    /// Takes the waker back. `false` when the task was called meanwhile; everybody else was called then, too.
+    pub(crate) fn drop_waker(&self, ticket: &Ticket) -> bool {
+        let mut list = lock(&self.tasks.list);
+        let at = list.waiting.iter().position(|waiting| waiting.ticket == ticket.0);
+        let found = at.map(|at| list.waiting.swap_remove(at));
+        drop(list);
+        // Foreign code runs when a waker is dropped, too.
+        found.is_some()
+    }
+
+    fn serve_tasks(&self) {
+        let doorbell = self.bell(self.end);
+        let mut list = lock(&self.tasks.list);
+        loop {
+            let is_over = self.is_over();
+            let called: Vec<Waiting> =
+                list.waiting.extract_if(.., |waiting| is_over || doorbell.uncalled(waiting.since).is_none()).collect();
+            if !called.is_empty() {
+                drop(list);
+                for waiting in called {
+                    // Foreign code, whose panic is no reason for the others to wait for ever.
+                    let _ = panics::catch(move || waiting.waker.wake());
+                }
+                list = lock(&self.tasks.list);
+                continue;
+            }
+            if is_over {
+                // Whoever comes now finds the other end gone, and does not wait.
+                list.has_thread = false;
+                return;
+            }
+            match list.waiting.last().and_then(|waiting| doorbell.uncalled(waiting.since)) {
+                None if list.waiting.is_empty() => {
+                    list = self.tasks.came.wait(list).unwrap_or_else(PoisonError::into_inner);
+                }
+                // One was called a moment ago.
+                None => {}
+                Some(word) => {
+                    drop(list);
+                    // A call changes the word first, so that none is slept through.
+                    futex::wait(doorbell.word(), word, Scope::Shared);
+                    list = lock(&self.tasks.list);
+                }
+            }
+        }
+    }
+}

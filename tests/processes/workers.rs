@@ -1,0 +1,925 @@
+//! Workers that are processes: messages and batches there and back, and every way to end.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use workring::bytemuck::{Pod, Zeroable};
+use workring::{
+    AnyBatch, Backing, Batch, Engine, Error, ExitStatus, KernelInfo, MessagePort, SharedBatch, Worker, WorkerExit,
+    WorkerProgram, WorkerScope, kernel, kernels, worker_main,
+};
+
+use crate::support::{Tests, eventually, go_on, is_alive, kill, stop};
+
+pub(crate) fn tests() -> Tests {
+    vec![
+        ("workers::a_conversation", a_conversation),
+        ("workers::data_of_any_size_arrives", data_of_any_size_arrives),
+        ("workers::every_way_to_end_is_told", every_way_to_end_is_told),
+        ("workers::a_worker_that_is_told_to_end_does_or_is_killed", a_worker_that_is_told_to_end_does_or_is_killed),
+        ("workers::a_port_that_is_dropped_ends_the_worker", a_port_that_is_dropped_ends_the_worker),
+        ("workers::a_handle_that_is_dropped_does_not", a_handle_that_is_dropped_does_not),
+        ("workers::what_a_dead_worker_did_not_receive_comes_back", what_a_dead_worker_did_not_receive_comes_back),
+        ("workers::what_a_worker_posted_outlives_it", what_a_worker_posted_outlives_it),
+        ("workers::everybody_who_waits_hears_of_a_death", everybody_who_waits_hears_of_a_death),
+        ("workers::batches_go_there_and_back", batches_go_there_and_back),
+        ("workers::a_worker_may_shorten_and_drop_and_keep", a_worker_may_shorten_and_drop_and_keep),
+        ("workers::batches_of_the_dead_come_back_once", batches_of_the_dead_come_back_once),
+        ("workers::batches_that_cannot_go_are_refused", batches_that_cannot_go_are_refused),
+        ("workers::more_batches_than_there_may_be_wait", more_batches_than_there_may_be_wait),
+        ("workers::mapped_files_are_lent_too", mapped_files_are_lent_too),
+        ("workers::a_stopped_worker_fills_its_channel", a_stopped_worker_fills_its_channel),
+        ("workers::tasks_wait_for_processes", tasks_wait_for_processes),
+        ("workers::many_threads_at_both_ends", many_threads_at_both_ends),
+        ("workers::values_of_every_size_arrive_whole", values_of_every_size_arrive_whole),
+        ("workers::a_forked_child_has_no_worker", a_forked_child_has_no_worker),
+        ("workers::a_program_without_the_worker_is_refused", a_program_without_the_worker_is_refused),
+        ("workers::the_engine_may_go_first", the_engine_may_go_first),
+        ("workers::nothing_is_left_behind", nothing_is_left_behind),
+        ("workers::kills_at_random_lose_nothing", kills_at_random_lose_nothing),
+    ]
+}
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Offset {
+    offset: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Large {
+    numbers: [u64; 512],
+    odd: [u8; 8],
+}
+
+/// A value as large as a message carries.
+type Line = [u64; 8];
+
+worker_main! {
+    /// Adds an offset.
+    pub(crate) fn adder(scope: &WorkerScope<u32, u32, Offset>) -> Result<(), Error> {
+        while let Ok(message) = scope.recv() {
+            scope.post(message.value + scope.data().offset)?;
+        }
+        Ok(())
+    }
+
+    /// Says what it was started with.
+    pub(crate) fn reader(scope: &WorkerScope<(), u64, Large>) -> Result<(), Error> {
+        for number in scope.data().numbers {
+            scope.post(number)?;
+        }
+        scope.post(u64::from_le_bytes(scope.data().odd))?;
+        scope.post(scope.name().len() as u64)?;
+        Ok(())
+    }
+
+    /// Ends as it is told: 0 by returning, 1 by an error, 2 by a panic, 3 by exit, 4 by abort, 5 by writing where nothing is.
+    pub(crate) fn ender(scope: &WorkerScope<u32, u32>) -> Result<(), String> {
+        let how = scope.recv().map_err(|error| error.to_string())?.value;
+        scope.post(std::process::id()).map_err(|error| error.to_string())?;
+        match how {
+            0 => Ok(()),
+            1 => Err("an error on purpose".into()),
+            2 => panic!("a panic on purpose"),
+            3 => std::process::exit(7),
+            4 => std::process::abort(),
+            // SAFETY: none; the process is meant to end here.
+            _ => unsafe {
+                core::ptr::write_volatile(core::ptr::without_provenance_mut::<u32>(8), 1);
+                Ok(())
+            },
+        }
+    }
+
+    /// Never ends by itself, and neither looks nor receives if its data say so.
+    pub(crate) fn stubborn(scope: &WorkerScope<u32, u32, u32>) {
+        let _ = scope.post(1);
+        while *scope.data() == 1 || !scope.is_terminated() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits for a message, or for room, and returns why it went on.
+    pub(crate) fn patient(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
+        scope.post(1)?;
+        match *scope.data() {
+            0 => scope.recv().map(drop),
+            _ => loop {
+                scope.post(2)?;
+            },
+        }
+    }
+
+    /// Receives so many messages, says so, and then does nothing any more.
+    pub(crate) fn glutton(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
+        let mut held = Vec::new();
+        for _ in 0..*scope.data() {
+            held.push(scope.recv()?);
+        }
+        scope.post(held.len() as u32)?;
+        loop {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Doubles every batch of f64 in place and sends all of them back, with the sum of what it could only read.
+    pub(crate) fn doubler(scope: &WorkerScope<u32, f64>) -> Result<(), Error> {
+        while let Ok(message) = scope.recv() {
+            let mut sum = 0.0;
+            let mut back: Vec<AnyBatch> = Vec::new();
+            for batch in message.batches {
+                match batch.into_batch::<f64>() {
+                    Ok(mut batch) => {
+                        batch.iter_mut().for_each(|value| *value *= 2.0);
+                        back.push(batch.into());
+                    }
+                    Err(batch) => {
+                        let shared: SharedBatch<f64> =
+                            batch.into_shared().map_err(|_| Error::ForeignBatch)?;
+                        sum += shared.iter().sum::<f64>();
+                        back.push(shared.into());
+                    }
+                }
+            }
+            scope.post_with(sum, back)?;
+        }
+        Ok(())
+    }
+
+    /// What it does with the batches of a message is what the value says.
+    pub(crate) fn handler(scope: &WorkerScope<u32, i32>) -> Result<(), Error> {
+        let mut kept = Vec::new();
+        while let Ok(message) = scope.recv() {
+            let mut batches = message.batches;
+            match message.value {
+                // Drops them.
+                0 => drop(batches),
+                // Sends them back in the other order.
+                1 => {
+                    batches.reverse();
+                    scope.post_with(1, batches)?;
+                    continue;
+                }
+                // Shortens each to its first half.
+                2 => {
+                    let halves = batches.into_iter().map(|batch| {
+                        let mut batch = batch.into_batch::<u16>().expect("a batch of u16");
+                        let half = batch.len() / 2;
+                        batch.truncate(half);
+                        batch.into()
+                    });
+                    scope.post_with(2, halves.collect())?;
+                    continue;
+                }
+                // Keeps them until it ends.
+                3 => kept.extend(batches),
+                // Sends a part while it holds the rest, which cannot be, and then the whole.
+                4 => {
+                    let batch: Batch<u16> = batches.remove(0).into_batch().expect("a batch of u16");
+                    let (first, second) = batch.divide_at(1);
+                    let failed = scope.post_with(0, vec![first.into()]).expect_err("a part cannot go");
+                    let is_right = matches!(failed.error, Error::InvalidArgument { .. });
+                    drop(second);
+                    let first = failed.into_parts().1.batches;
+                    scope.post_with(if is_right { 4 } else { -4 }, first)?;
+                    continue;
+                }
+                // Sends a clone of one that it has frozen, and the original.
+                5 => {
+                    let shared = batches.remove(0).into_batch::<u16>().expect("a batch of u16").freeze();
+                    let failed = scope.post_with(0, vec![shared.clone().into()]).expect_err("a clone cannot go");
+                    drop(failed);
+                    let back = shared.try_into_batch().expect("the only one");
+                    scope.post_with(5, vec![back.into()])?;
+                    continue;
+                }
+                // Looks at them as something else than they are.
+                6 => {
+                    let wrong = batches.remove(0).into_batch::<f32>().expect_err("it is none of f32");
+                    scope.post_with(wrong.len_bytes() as i32, vec![wrong])?;
+                    continue;
+                }
+                _ => {}
+            }
+            scope.post(message.value as i32)?;
+        }
+        Ok(())
+    }
+
+    /// Two threads receive and two post.
+    pub(crate) fn crowd(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
+        thread::scope(|threads| {
+            for _ in 0..2 {
+                let port = scope.port().clone();
+                threads.spawn(move || {
+                    for message in port.iter() {
+                        let _ = port.post(message.value + 1);
+                    }
+                });
+            }
+        });
+        Ok(())
+    }
+
+    /// Sends lines back.
+    pub(crate) fn liner(scope: &WorkerScope<Line, Line>) -> Result<(), Error> {
+        while let Ok(message) = scope.recv() {
+            scope.post(message.value.map(|word| !word))?;
+        }
+        Ok(())
+    }
+
+    /// Sends bytes back.
+    pub(crate) fn byter(scope: &WorkerScope<u8, [u8; 3]>) -> Result<(), Error> {
+        while let Ok(message) = scope.recv() {
+            scope.post([message.value, !message.value, 7])?;
+        }
+        Ok(())
+    }
+
+    /// Answers by a task of its own.
+    pub(crate) fn tasker(scope: &WorkerScope<u32, u32>) -> Result<(), Error> {
+        pollster::block_on(async {
+            while let Ok(message) = scope.port().recv_async().await {
+                scope.port().post_async(message.value * 2, Vec::new()).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Is in no list.
+    pub(crate) fn unlisted(_scope: &WorkerScope<u32, u32>) {}
+}
+
+kernel! {
+    /// Something for the engines of these tests to list.
+    pub(crate) fn nothing(y: &mut [u8]) {
+        y.fill(0);
+    }
+}
+
+/// What the workers of these tests run.
+pub(crate) fn listed() -> [&'static KernelInfo; 13] {
+    *kernels![adder, reader, ender, stubborn, patient, glutton, doubler, handler, crowd, liner, byter, tasker, nothing]
+}
+
+/// An engine without worker processes whose memory these can map.
+fn memory() -> Engine {
+    Engine::builder().threads(1).backing(Backing::SharedMemory).capacity(1 << 26).build().unwrap()
+}
+
+fn pid<S: Pod + Send, R: Pod + Send>(worker: &Worker<S, R>) -> u32 {
+    worker.process_id().expect("it has a process")
+}
+
+fn ended<S: Pod + Send, R: Pod + Send>(worker: &Worker<S, R>) -> ExitStatus {
+    let status = worker.wait_timeout(PATIENCE).expect("it ends");
+    assert_eq!(worker.port().timeout_rescues(), 0, "waits ended only because they were bounded");
+    assert!(!is_alive(pid(worker)), "its process is gone by then");
+    status
+}
+
+fn a_conversation() {
+    let worker = Worker::builder().name("adder").spawn_process(adder, Offset { offset: 100 }).unwrap();
+    assert_ne!(pid(&worker), std::process::id());
+    assert_eq!(worker.name(), "adder");
+    for number in 0..2000 {
+        worker.post(number).unwrap();
+        assert_eq!(worker.recv().unwrap().value, number + 100);
+        if number % 100 == 0 {
+            // Both sides sleep.
+            assert!(worker.port().recv_timeout(Duration::from_millis(1)).unwrap().is_none());
+        }
+    }
+    (0..256).for_each(|number| worker.post(number).unwrap());
+    assert!((0..256).all(|number| worker.recv().unwrap().value == number + 100));
+    assert_eq!((worker.port().unreceived(), worker.port().waiting()), (0, 0));
+    assert_eq!(worker.port().capacity(), 256);
+    assert_eq!(worker.status(), None);
+    let its = pid(&worker);
+    let (sender, told) = mpsc::channel();
+    worker.on_exit({
+        let sender = sender.clone();
+        move |status| sender.send(status.clone()).unwrap()
+    });
+    worker.on_error(move |status| sender.send(status.clone()).unwrap());
+    assert_eq!(worker.join(), ExitStatus::Finished);
+    assert_eq!(told.iter().collect::<Vec<_>>(), [ExitStatus::Finished], "an end by itself is no error");
+    assert!(!is_alive(its));
+}
+
+fn data_of_any_size_arrives() {
+    let mut large = Large { numbers: [0; 512], odd: *b"odd data" };
+    large.numbers.iter_mut().enumerate().for_each(|(at, number)| *number = at as u64 * at as u64);
+    for engine in [None, Some(memory())] {
+        let builder = Worker::builder().name("seven--").capacity(8);
+        let builder = engine.iter().fold(builder, |builder, engine| builder.memory(engine));
+        let worker = builder.spawn_process(reader, large).unwrap();
+        for number in large.numbers {
+            assert_eq!(worker.recv().unwrap().value, number);
+        }
+        assert_eq!(worker.recv().unwrap().value, u64::from_le_bytes(large.odd));
+        assert_eq!(worker.recv().unwrap().value, 7);
+        assert!(matches!(worker.recv(), Err(Error::Disconnected)));
+        assert_eq!(ended(&worker), ExitStatus::Finished);
+        let left = engine.map_or(0, |engine| engine.statistics().arena.in_use);
+        assert_eq!(left, 0, "the data are given back");
+    }
+}
+
+fn every_way_to_end_is_told() {
+    for (how, exit) in [(3, WorkerExit::Code(7)), (4, WorkerExit::Signal(6)), (5, WorkerExit::Signal(11))] {
+        let worker = Worker::builder().spawn_process(ender, ()).unwrap();
+        worker.post(how).unwrap();
+        let its = worker.recv().unwrap().value;
+        let status = ended(&worker);
+        assert_eq!(status, ExitStatus::Died { pid: its, exit });
+        assert!(!status.is_success());
+        assert_eq!(worker.process_id(), Some(its), "it was not replaced");
+        let failed = worker.post(1).unwrap_err();
+        assert!(matches!(failed.error, Error::Disconnected));
+        assert_eq!(failed.returned.value, 1);
+        assert!(matches!(worker.recv(), Err(Error::Disconnected)));
+    }
+    let told = |how| {
+        let worker = Worker::builder().spawn_process(ender, ()).unwrap();
+        worker.post(how).unwrap();
+        worker.recv().unwrap();
+        let (sender, told) = mpsc::channel();
+        worker.on_error(move |status| sender.send(status.clone()).unwrap());
+        let status = ended(&worker);
+        assert_eq!(told.iter().next().is_none(), how == 0);
+        status
+    };
+    assert_eq!(told(0), ExitStatus::Finished);
+    assert_eq!(told(1), ExitStatus::Failed { message: "an error on purpose".into() });
+    match told(2) {
+        ExitStatus::Panicked { message, location } => {
+            assert_eq!(message, "a panic on purpose");
+            assert!(location.contains("workers.rs"), "{location}");
+        }
+        other => panic!("{other}"),
+    }
+    // By somebody else.
+    let worker = Worker::builder().spawn_process(adder, Offset { offset: 0 }).unwrap();
+    let its = pid(&worker);
+    kill(its);
+    assert_eq!(ended(&worker), ExitStatus::Died { pid: its, exit: WorkerExit::Signal(9) });
+}
+
+fn a_worker_that_is_told_to_end_does_or_is_killed() {
+    for (data, sleeps) in [(0, true), (1, true), (0, false), (1, false)] {
+        let worker = match sleeps {
+            // It sleeps at its port: woken, it gets an error, which is no failure then.
+            true => Worker::builder().kill_after(PATIENCE).capacity(2).spawn_process(patient, data).unwrap(),
+            // It looks, or does not.
+            false => {
+                let grace = if data == 0 { PATIENCE } else { Duration::from_millis(1) };
+                Worker::builder().kill_after(grace).spawn_process(stubborn, data).unwrap()
+            }
+        };
+        assert_eq!(worker.recv().unwrap().value, 1);
+        thread::sleep(Duration::from_millis(5));
+        worker.terminate();
+        worker.terminate();
+        let status = ended(&worker);
+        assert_eq!(status, ExitStatus::Terminated, "{data} {sleeps}");
+        assert!(status.is_success());
+    }
+    // A stopped one as well.
+    let worker = Worker::builder().spawn_process(stubborn, 0).unwrap();
+    stop(pid(&worker));
+    worker.terminate();
+    assert_eq!(ended(&worker), ExitStatus::Terminated);
+}
+
+fn a_port_that_is_dropped_ends_the_worker() {
+    let worker = Worker::builder().spawn_process(adder, Offset { offset: 1 }).unwrap();
+    let its = pid(&worker);
+    worker.post(1).unwrap();
+    assert_eq!(worker.recv().unwrap().value, 2);
+    // It sleeps by now, or is about to.
+    assert_eq!(worker.join(), ExitStatus::Finished);
+    assert!(!is_alive(its));
+}
+
+fn a_handle_that_is_dropped_does_not() {
+    let worker = Worker::builder().spawn_process(adder, Offset { offset: 1 }).unwrap();
+    let (its, port) = (pid(&worker), worker.port().clone());
+    let (sender, told) = mpsc::channel();
+    worker.on_exit(move |status| sender.send(status.clone()).unwrap());
+    drop(worker);
+    for number in 0..100 {
+        port.post(number).unwrap();
+        assert_eq!(port.recv().unwrap().value, number + 1);
+    }
+    drop(port);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), ExitStatus::Finished);
+    assert!(!is_alive(its));
+}
+
+fn what_a_dead_worker_did_not_receive_comes_back() {
+    let worker = Worker::builder().capacity(8).spawn_process(glutton, 3).unwrap();
+    (0..3).for_each(|number| worker.post(number).unwrap());
+    assert_eq!(worker.recv().unwrap().value, 3);
+    (10..18).for_each(|number| worker.post(number).unwrap());
+    let failed = worker.port().try_post(18, Vec::new()).unwrap_err();
+    assert!(matches!(failed.error, Error::ChannelFull { capacity: 8 }));
+    assert_eq!(worker.port().unreceived(), 8);
+    assert!(worker.port().undelivered().is_empty(), "it may still receive them");
+    kill(pid(&worker));
+    assert!(matches!(ended(&worker), ExitStatus::Died { .. }));
+    let back: Vec<u32> = worker.port().undelivered().into_iter().map(|message| message.value).collect();
+    assert_eq!(back, (10..18).collect::<Vec<_>>());
+    assert!(worker.port().undelivered().is_empty(), "once");
+}
+
+fn what_a_worker_posted_outlives_it() {
+    let worker = Worker::builder().spawn_process(patient, 1).unwrap();
+    eventually("it has filled the channel", || worker.port().waiting() == 256);
+    kill(pid(&worker));
+    assert!(matches!(ended(&worker), ExitStatus::Died { .. }));
+    let values: Vec<u32> = worker.port().iter().map(|message| message.value).collect();
+    assert_eq!(values.len(), 256);
+    assert!(values[0] == 1 && values[1..].iter().all(|&value| value == 2));
+    assert!(matches!(worker.recv(), Err(Error::Disconnected)));
+}
+
+fn everybody_who_waits_hears_of_a_death() {
+    for delay in [0, 1, 30] {
+        let worker = Worker::builder().capacity(2).spawn_process(stubborn, 0).unwrap();
+        assert_eq!(worker.recv().unwrap().value, 1);
+        (0..2).for_each(|number| worker.post(number).unwrap());
+        thread::scope(|threads| {
+            let receiving: Vec<_> = (0..2).map(|_| threads.spawn(|| worker.recv())).collect();
+            let posting = threads.spawn(|| worker.post(7));
+            let task = threads.spawn(|| pollster::block_on(worker.port().recv_async()));
+            thread::sleep(Duration::from_millis(delay));
+            kill(pid(&worker));
+            for receiver in receiving {
+                assert!(matches!(receiver.join().unwrap(), Err(Error::Disconnected)));
+            }
+            assert!(matches!(task.join().unwrap(), Err(Error::Disconnected)));
+            let failed = posting.join().unwrap().unwrap_err();
+            assert!(matches!(failed.error, Error::Disconnected));
+            assert_eq!(failed.returned.value, 7);
+        });
+        let _ = ended(&worker);
+        assert_eq!(worker.port().undelivered().len(), 2);
+    }
+}
+
+fn batches_go_there_and_back() {
+    let engine = memory();
+    let worker = Worker::builder().memory(&engine).spawn_process(doubler, ()).unwrap();
+    let blocks = engine.statistics().arena.blocks;
+    let shared = engine.batch_from_fn(1000, |index| index as f64).unwrap().freeze();
+    for round in 0..50 {
+        let batch = engine.batch_from_fn(10_000, |index| (index + round) as f64).unwrap();
+        let (address, part) = (batch.as_ptr(), shared.slice(10..20));
+        worker.post_with(1, vec![batch.into(), part.into(), shared.clone().into()]).unwrap();
+        let answer = worker.recv().unwrap();
+        assert_eq!(answer.value, shared[10..20].iter().sum::<f64>() + shared.iter().sum::<f64>());
+        let [batch, part, whole] = <[AnyBatch; 3]>::try_from(answer.batches).unwrap();
+        let batch = batch.into_batch::<f64>().unwrap();
+        assert_eq!(batch.as_ptr(), address, "the very same memory");
+        assert!(batch.iter().enumerate().all(|(index, &value)| value == 2.0 * (index + round) as f64));
+        assert_eq!(*part.into_shared::<f64>().unwrap(), shared[10..20]);
+        assert_eq!(whole.into_shared::<f64>().unwrap().len(), 1000);
+    }
+    drop(shared);
+    assert_eq!(engine.statistics().arena.blocks, blocks);
+    assert_eq!(worker.join(), ExitStatus::Finished);
+    assert_eq!(engine.statistics().arena.in_use, 0);
+}
+
+fn a_worker_may_shorten_and_drop_and_keep() {
+    let engine = memory();
+    let worker = Worker::builder().memory(&engine).spawn_process(handler, ()).unwrap();
+    let base = engine.statistics().arena.blocks;
+    let blocks = || engine.statistics().arena.blocks - base;
+    let batch = |len: usize| AnyBatch::from(engine.batch_from_fn(len, |index| index as u16).unwrap());
+    let ask = |what, batches| {
+        worker.post_with(what, batches).unwrap();
+        worker.recv().unwrap()
+    };
+    // Dropped there, the memory is free here by the next call.
+    assert_eq!(ask(0, vec![batch(100), batch(7)]).value, 0);
+    assert!(worker.port().try_recv().unwrap().is_none());
+    assert_eq!(blocks(), 0);
+    let answer = ask(1, vec![batch(1), batch(2), batch(3)]);
+    let lens: Vec<usize> = answer.batches.iter().map(AnyBatch::len_bytes).collect();
+    assert_eq!(lens, [6, 4, 2]);
+    drop(answer);
+    let answer = ask(2, vec![batch(10), batch(11)]);
+    let halves: Vec<Vec<u16>> =
+        answer.batches.into_iter().map(|batch| batch.into_batch::<u16>().unwrap().to_vec()).collect();
+    assert_eq!(halves, [(0..5).collect::<Vec<_>>(), (0..5).collect()]);
+    let answer = ask(4, vec![batch(9)]);
+    assert_eq!((answer.value, answer.batches[0].len_bytes()), (4, 2), "it kept the first element");
+    drop(answer);
+    let answer = ask(5, vec![batch(9)]);
+    assert_eq!(answer.batches.into_iter().next().unwrap().into_batch::<u16>().unwrap().len(), 9);
+    let answer = ask(6, vec![batch(9)]);
+    assert_eq!((answer.value, answer.batches[0].element_name()), (18, "u16"));
+    drop(answer);
+    // An empty one goes as well.
+    let answer = ask(1, vec![batch(0)]);
+    assert_eq!(answer.batches[0].len_bytes(), 0);
+    drop(answer);
+    assert_eq!(blocks(), 0);
+    // What it keeps it drops at its end.
+    assert_eq!(ask(3, vec![batch(5), batch(6)]).value, 3);
+    assert_eq!(blocks(), 2);
+    assert!(worker.reclaimed().is_empty(), "it is still there");
+    let port = worker.port().clone();
+    drop(port);
+    assert_eq!(worker.join(), ExitStatus::Finished);
+    assert_eq!(engine.statistics().arena.in_use, 0);
+}
+
+fn batches_of_the_dead_come_back_once() {
+    let engine = memory();
+    let worker = Worker::builder().memory(&engine).capacity(8).spawn_process(handler, ()).unwrap();
+    let batch = |number: u16| vec![AnyBatch::from(engine.batch_from_slice(&[number; 10]).unwrap())];
+    let number = |batch: AnyBatch| batch.into_batch::<u16>().unwrap()[0];
+    // Kept, sent back and not received, dropped.
+    for what in [(3, 30), (1, 10), (3, 31), (0, 0)] {
+        worker.post_with(what.0, batch(what.1)).unwrap();
+    }
+    eventually("it has answered", || worker.port().waiting() == 4);
+    stop(pid(&worker));
+    // Not received there.
+    worker.post_with(0, batch(40)).unwrap();
+    worker.post_with(1, batch(41)).unwrap();
+    assert!(worker.reclaimed().is_empty() && worker.port().undelivered().is_empty(), "it may go on");
+    kill(pid(&worker));
+    assert!(matches!(ended(&worker), ExitStatus::Died { .. }));
+    let reclaimed: Vec<u16> = worker.reclaimed().into_iter().map(number).collect();
+    assert_eq!(reclaimed, [30, 31]);
+    let undelivered: Vec<(u32, u16)> = worker
+        .port()
+        .undelivered()
+        .into_iter()
+        .map(|message| (message.value, number(message.batches.into_iter().next().unwrap())))
+        .collect();
+    assert_eq!(undelivered, [(0, 40), (1, 41)]);
+    let received: Vec<(i32, Vec<u16>)> = worker
+        .port()
+        .iter()
+        .map(|message| (message.value, message.batches.into_iter().map(number).collect()))
+        .collect();
+    assert_eq!(received, [(3, vec![]), (1, vec![10]), (3, vec![]), (0, vec![])]);
+    assert!(worker.reclaimed().is_empty(), "once");
+    drop(worker);
+    eventually("nothing is left", || engine.statistics().arena.in_use == 0);
+}
+
+fn batches_that_cannot_go_are_refused() {
+    let engine = memory();
+    let other = memory();
+    let threads = Engine::builder().threads(1).build().unwrap();
+    let error = Worker::builder().memory(&threads).spawn_process(doubler, ()).unwrap_err();
+    assert!(error.to_string().contains("Backing::SharedMemory"), "{error}");
+    let worker = Worker::builder().memory(&engine).spawn_process(doubler, ()).unwrap();
+    let alone = Worker::builder().spawn_process(doubler, ()).unwrap();
+    for (worker, from) in [(&worker, &other), (&worker, &threads), (&alone, &engine)] {
+        let mine = AnyBatch::from(engine.batch_from_slice(&[1.0]).unwrap());
+        let foreign = AnyBatch::from(from.batch_from_slice(&[1.0]).unwrap());
+        let failed = worker.post_with(5, vec![mine, foreign]).unwrap_err();
+        assert!(matches!(failed.error, Error::ForeignBatch), "{}", failed.error);
+        assert_eq!((failed.returned.value, failed.returned.batches.len()), (5, 2));
+        let failed = worker.port().try_post(5, failed.returned.batches).unwrap_err();
+        let failed = pollster::block_on(worker.port().post_async(5, failed.returned.batches)).unwrap_err();
+        assert_eq!(failed.returned.batches.len(), 2);
+    }
+    let many: Vec<AnyBatch> = (0..1025).map(|_| engine.batch::<u8>(1).unwrap().into()).collect();
+    let failed = worker.post_with(5, many).unwrap_err();
+    assert!(failed.error.to_string().contains("1024"), "{}", failed.error);
+    // Nothing was posted by any of it.
+    worker.post(1).unwrap();
+    let answer = worker.recv().unwrap();
+    assert_eq!((answer.value, answer.batches.len()), (0.0, 0));
+}
+
+fn more_batches_than_there_may_be_wait() {
+    let engine = memory();
+    let worker = Worker::builder().memory(&engine).spawn_process(handler, ()).unwrap();
+    let batches =
+        |count: usize| -> Vec<AnyBatch> { (0..count).map(|_| engine.batch::<u16>(4).unwrap().into()).collect() };
+    worker.post_with(3, batches(1000)).unwrap();
+    assert_eq!(worker.recv().unwrap().value, 3);
+    let failed = worker.port().try_post(1, batches(25)).unwrap_err();
+    assert!(matches!(failed.error, Error::ChannelFull { .. }));
+    assert_eq!(failed.returned.batches.len(), 25);
+    drop(failed);
+    worker.post_with(1, batches(24)).unwrap();
+    thread::scope(|threads| {
+        // There is room when these are back.
+        let posting = threads.spawn(|| worker.post_with(1, batches(24)));
+        thread::sleep(Duration::from_millis(5));
+        assert_eq!(worker.recv().unwrap().batches.len(), 24);
+        let _ = worker.port().try_recv();
+        posting.join().unwrap().unwrap();
+    });
+    assert_eq!(worker.recv().unwrap().batches.len(), 24);
+    // And when the worker drops some.
+    worker.post_with(0, batches(24)).unwrap();
+    worker.post_with(1, batches(24)).unwrap();
+    assert_eq!(worker.recv().unwrap().value, 0);
+    assert_eq!(worker.recv().unwrap().batches.len(), 24);
+    assert_eq!(worker.port().timeout_rescues(), 0);
+}
+
+fn mapped_files_are_lent_too() {
+    let engine = memory();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("numbers.raw");
+    let numbers: Vec<u8> = (0..1000).flat_map(|index| f64::from(index).to_le_bytes()).collect();
+    std::fs::write(&path, numbers).unwrap();
+    let worker = Worker::builder().memory(&engine).spawn_process(doubler, ()).unwrap();
+    for _ in 0..3 {
+        let file = engine.map_file::<f64>(&path).unwrap();
+        let tail = file.slice(500..);
+        worker.post_with(0, vec![file.into(), tail.into()]).unwrap();
+        let answer = worker.recv().unwrap();
+        assert_eq!(answer.value, (0..1000).chain(500..1000).map(f64::from).sum::<f64>());
+        assert_eq!(answer.batches.len(), 2);
+    }
+}
+
+fn a_stopped_worker_fills_its_channel() {
+    let worker = Worker::builder().capacity(4).spawn_process(adder, Offset { offset: 1 }).unwrap();
+    worker.post(0).unwrap();
+    assert_eq!(worker.recv().unwrap().value, 1);
+    let its = pid(&worker);
+    stop(its);
+    let mut posted = 0;
+    let failed = loop {
+        match worker.port().post_timeout(posted, Vec::new(), Duration::from_millis(20)) {
+            Ok(()) => posted += 1,
+            Err(failed) => break failed,
+        }
+    };
+    assert!(matches!(failed.error, Error::ChannelFull { capacity: 4 }), "{}", failed.error);
+    assert_eq!((failed.returned.value, posted), (4, 4));
+    assert!(worker.port().recv_timeout(Duration::from_millis(5)).unwrap().is_none());
+    go_on(its);
+    assert!((0..4).all(|number| worker.recv().unwrap().value == number + 1));
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn tasks_wait_for_processes() {
+    // Tasks at both ends.
+    let worker = Worker::builder().capacity(4).spawn_process(tasker, ()).unwrap();
+    pollster::block_on(async {
+        for number in 0..500 {
+            worker.port().post_async(number, Vec::new()).await.unwrap();
+            assert_eq!(worker.port().recv_async().await.unwrap().value, 2 * number);
+        }
+    });
+    // Many tasks wait at once, for messages and for room.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let port = worker.port().clone();
+    let mut sums: Vec<u32> = runtime.block_on(async move {
+        let tasks: Vec<_> = (0..16)
+            .map(|task| {
+                let port = port.clone();
+                tokio::spawn(async move {
+                    let mut received = Vec::new();
+                    for number in 0..50 {
+                        port.post_async(task * 50 + number, Vec::new()).await.unwrap();
+                        received.push(port.recv_async().await.unwrap().value);
+                    }
+                    received
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await.unwrap());
+        }
+        all
+    });
+    sums.sort_unstable();
+    assert!(sums.into_iter().eq((0..800).map(|number| number * 2)));
+    // One that gives up takes no call with it, and is not called.
+    let counter = Arc::new(Counter::default());
+    let waker = Waker::from(Arc::clone(&counter));
+    {
+        let mut given_up = pin!(worker.port().recv_async());
+        assert!(given_up.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let mut kept = pin!(worker.port().recv_async());
+    assert!(kept.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    worker.post(4).unwrap();
+    eventually("the task is woken", || counter.0.load(Ordering::Relaxed) > 0);
+    let found = kept.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(matches!(found, Poll::Ready(Ok(message)) if message.value == 8));
+    assert_eq!(counter.0.load(Ordering::Relaxed), 1);
+}
+
+fn many_threads_at_both_ends() {
+    const EACH: u64 = 5_000;
+    let worker = Worker::builder().capacity(16).spawn_process(crowd, ()).unwrap();
+    let mut received: Vec<u64> = thread::scope(|threads| {
+        for poster in 0..2 {
+            let worker = &worker;
+            threads.spawn(move || (0..EACH).for_each(|number| worker.post(poster << 32 | number).unwrap()));
+        }
+        let receivers: Vec<_> = (0..2)
+            .map(|_| threads.spawn(|| (0..EACH).map(|_| worker.recv().unwrap().value).collect::<Vec<_>>()))
+            .collect();
+        receivers.into_iter().flat_map(|receiver| receiver.join().unwrap()).collect()
+    });
+    received.sort_unstable();
+    assert!(received.into_iter().eq((0..2).flat_map(|poster| (1..=EACH).map(move |number| poster << 32 | number))));
+    assert_eq!(worker.port().timeout_rescues(), 0);
+    assert_eq!(worker.join(), ExitStatus::Finished);
+}
+
+fn values_of_every_size_arrive_whole() {
+    let worker = Worker::builder().capacity(2).spawn_process(liner, ()).unwrap();
+    for number in 0..100_u64 {
+        let line = [number; 8].map(|word| word.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        worker.post(line).unwrap();
+        assert_eq!(worker.recv().unwrap().value, line.map(|word| !word));
+    }
+    let worker = Worker::builder().capacity(2).spawn_process(byter, ()).unwrap();
+    for number in 0..=255 {
+        worker.post(number).unwrap();
+        assert_eq!(worker.recv().unwrap().value, [number, !number, 7]);
+    }
+}
+
+unsafe extern "C" {
+    /// fork(2).
+    fn fork() -> i32;
+    /// waitpid(2).
+    fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
+    /// _exit(2).
+    fn _exit(status: i32) -> !;
+}
+
+fn a_forked_child_has_no_worker() {
+    let engine = memory();
+    let worker = Worker::builder().memory(&engine).spawn_process(adder, Offset { offset: 1 }).unwrap();
+    worker.post(1).unwrap();
+    assert_eq!(worker.recv().unwrap().value, 2);
+    // SAFETY: the child makes calls that take no lock another thread may hold, and ends.
+    let child = unsafe { fork() };
+    if child == 0 {
+        let forked = |failed: Result<(), Error>| matches!(failed, Err(Error::Forked));
+        let posts = forked(worker.post(5).map_err(|failed| failed.error));
+        let receives = forked(worker.recv().map(drop));
+        worker.terminate();
+        let is_right = posts && receives && worker.port().undelivered().is_empty() && worker.reclaimed().is_empty();
+        let joined = matches!(worker.join(), ExitStatus::Failed { .. });
+        // SAFETY: ends the child at once.
+        unsafe { _exit(if is_right && joined { 0 } else { 1 }) };
+    }
+    let mut status = -1;
+    // SAFETY: waits for the child that was just made.
+    unsafe { waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child is refused");
+    // What the child did has not been heard of here.
+    worker.post(7).unwrap();
+    assert_eq!(worker.recv().unwrap().value, 8);
+    assert_eq!(worker.join(), ExitStatus::Finished);
+}
+
+fn a_program_without_the_worker_is_refused() {
+    let error = Worker::builder().spawn_process(unlisted, ()).unwrap_err();
+    assert!(matches!(&error, Error::WorkerStart { reason } if reason.contains("unlisted")), "{error}");
+    let program = WorkerProgram::at("/bin/true");
+    let error = Worker::builder().program(program).spawn_process(adder, Offset { offset: 1 }).unwrap_err();
+    assert!(matches!(error, Error::WorkerStart { .. }), "{error}");
+    // As a job it is refused where it runs.
+    let engine = memory();
+    let array = workring::SharedArray::<u64>::new(1).unwrap();
+    let handle = engine.share(&array).unwrap();
+    let batches = || (engine.batch::<u8>(4).unwrap(), engine.batch::<u8>(0).unwrap());
+    let failed = engine.submit(adder, batches(), handle).unwrap().wait().unwrap_err();
+    assert!(failed.error.to_string().contains("spawn_process"), "{}", failed.error);
+    let engine = Engine::builder().processes(1).kernels(kernels![adder]).capacity(1 << 20).build().unwrap();
+    let handle = engine.share(&array).unwrap();
+    let batches = (engine.batch::<u8>(4).unwrap(), engine.batch::<u8>(0).unwrap());
+    let failed = engine.submit(adder, batches, handle).unwrap().wait().unwrap_err();
+    assert!(failed.error.to_string().contains("type"), "{}", failed.error);
+}
+
+fn the_engine_may_go_first() {
+    let engine = memory();
+    let worker = Worker::builder().memory(&engine).spawn_process(doubler, ()).unwrap();
+    let batch = engine.batch_from_slice(&[1.0, 2.0]).unwrap();
+    drop(engine);
+    worker.post_with(0, vec![batch.into()]).unwrap();
+    let answer = worker.recv().unwrap();
+    let batch = answer.batches.into_iter().next().unwrap().into_batch::<f64>().unwrap();
+    assert_eq!(*batch, [2.0, 4.0]);
+    assert_eq!(worker.join(), ExitStatus::Finished);
+}
+
+/// Descriptors and mappings of this process that belong to channels.
+fn traces() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let links = fds.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let is_ours = |text: &str| text.contains("workring-shared") || text.contains("workring-control");
+    maps.lines().filter(|line| is_ours(line)).count() + links.filter(|link| is_ours(&link.to_string_lossy())).count()
+}
+
+fn nothing_is_left_behind() {
+    let before = traces();
+    let engine = memory();
+    for round in 0..8 {
+        let worker = Worker::builder().memory(&engine).spawn_process(handler, ()).unwrap();
+        let batch = engine.batch::<u16>(10).unwrap();
+        worker.post_with(3, vec![batch.into()]).unwrap();
+        worker.recv().unwrap();
+        if round % 2 == 0 {
+            thread::scope(|threads| {
+                let waiting = threads.spawn(|| pollster::block_on(worker.port().recv_async()));
+                kill(pid(&worker));
+                assert!(waiting.join().unwrap().is_err());
+            });
+        }
+        drop(worker);
+    }
+    eventually("the batches are free", || engine.statistics().arena.in_use == 0);
+    drop(engine);
+    // Other tests have such things, too, and come and go.
+    eventually("the memory is unmapped", || traces() <= before + 4);
+}
+
+/// A worker is killed while messages with batches flow both ways; what was posted comes out once, wherever it was.
+fn kills_at_random_lose_nothing() {
+    let engine = memory();
+    for round in 0..30_u64 {
+        let worker = Worker::builder().memory(&engine).capacity(8).spawn_process(doubler, ()).unwrap();
+        let its = pid(&worker);
+        let (mut posted, mut seen) = (0_u32, Vec::new());
+        let number = |batch: AnyBatch| batch.into_batch::<f64>().unwrap()[0].abs();
+        thread::scope(|threads| {
+            threads.spawn(move || {
+                thread::sleep(Duration::from_micros(500 + round * 97));
+                kill(its);
+            });
+            loop {
+                let batch = engine.batch_from_slice(&[f64::from(posted)]).unwrap();
+                match worker.port().try_post(posted, vec![batch.into()]) {
+                    Ok(()) => posted += 1,
+                    Err(failed) if matches!(failed.error, Error::Disconnected) => break,
+                    Err(_) => {}
+                }
+                while let Ok(Some(message)) = worker.port().try_recv() {
+                    seen.extend(message.batches.into_iter().map(number));
+                }
+            }
+        });
+        assert!(matches!(ended(&worker), ExitStatus::Died { .. }));
+        seen.extend(worker.port().iter().flat_map(|message| message.batches).map(number));
+        // Those were doubled.
+        seen.iter_mut().for_each(|number| *number /= 2.0);
+        let undelivered = worker.port().undelivered();
+        assert!(undelivered.iter().all(|message| message.batches.len() == 1));
+        seen.extend(undelivered.into_iter().flat_map(|message| message.batches).map(number));
+        // A batch that the worker had in its hands may have been doubled, or not.
+        let mut held: Vec<f64> = worker.reclaimed().into_iter().map(number).collect();
+        assert!(held.len() <= 1, "{held:?}");
+        seen.sort_by(f64::total_cmp);
+        let missing: Vec<f64> = (0..posted).map(f64::from).filter(|number| !seen.contains(number)).collect();
+        assert_eq!(missing.len(), held.len(), "{missing:?} {held:?}");
+        assert_eq!(seen.len() + held.len(), posted as usize);
+        if let (Some(missing), Some(held)) = (missing.first(), held.pop()) {
+            assert!(held == *missing || held == 2.0 * missing);
+        }
+    }
+    eventually("nothing is left", || engine.statistics().arena.in_use == 0);
+}
+
+/// That the two kinds of port have one type is what a caller relies on.
+#[expect(dead_code, reason = "it is enough that it compiles")]
+fn one_type_for_both(worker: &Worker<u32, u32>) -> &MessagePort<u32, u32> {
+    worker.port()
+}
