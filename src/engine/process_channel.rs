@@ -633,11 +633,6 @@ mod tests {
                     }
                 }
                 prop_assert_eq!((both.engine.len(true), both.engine.len(false)), (there.len(), here.len()));
-                let _ = both.engine.try_take(&mut [0; VALUE_WORDS_MAX], &mut Vec::new()).map(|taken| assert!(!taken || !here.is_empty()));
-                if both.engine.len(false) < here.len() {
-                    // The look above took one.
-                    here.pop_front();
-                }
             }
             // The worker dies: nothing that it holds is dropped.
             let kept: Vec<u64> = held.iter().map(|(_, number)| *number).collect();
@@ -801,7 +796,7 @@ mod tests {
         let attach = |lens| ProcessChannel::attach(&there, &fork, &handle, lens).map(drop);
         assert!(attach(LENS).is_ok());
         assert!(matches!(attach([8, 16]), Err(Error::Corrupt { .. })), "values of other sizes");
-        for (word, value) in [(at::CELLS, 3), (at::CELLS, 4), (at::VALUE_LENS, u64::MAX), (at::LOANS, 1 << 40)] {
+        for (word, value) in [(at::CELLS, 3), (at::CELLS, 8), (at::VALUE_LENS, u64::MAX), (at::LOANS, 1 << 40)] {
             let old = both.engine.word(word).swap(value, Ordering::Relaxed);
             assert!(matches!(attach(LENS), Err(Error::Corrupt { .. })), "{word} {value}");
             both.engine.word(word).store(old, Ordering::Relaxed);

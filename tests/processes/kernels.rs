@@ -219,6 +219,8 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
         listed.extend(crate::workers::listed());
         #[cfg(feature = "fault")]
         listed.extend(crate::faults::kernels());
+        #[cfg(feature = "fault")]
+        listed.push(crate::faults::listed());
         listed
     })
 }

@@ -161,6 +161,10 @@ pub(crate) fn play_a_role() {
             crate::faults::be_an_engine_with_fault(&role["engine_with_fault ".len()..]);
         }
         #[cfg(feature = "fault")]
+        role if role.starts_with("talk_with_fault ") => {
+            crate::faults::talk_with_fault(&role["talk_with_fault ".len()..])
+        }
+        #[cfg(feature = "fault")]
         role if role.starts_with("engine_with_deadlines ") => {
             crate::faults::be_an_engine_with_deadlines(&role["engine_with_deadlines ".len()..]);
         }

@@ -15,6 +15,9 @@ use super::{Mark, Place, ROUNDS_MAX, Reviver, deaths, place, state_of};
 use crate::support::{Checked, eventually, is_alive, kill, start_role};
 
 pub(super) fn test_point(point: Point) {
+    if place(point) == Place::Messages {
+        return super::messages::test_point(point);
+    }
     for what in ["kill", "stop"] {
         match place(point) {
             Place::Attach => {
@@ -32,6 +35,7 @@ pub(super) fn test_point(point: Point) {
             Place::Engine | Place::EngineAfterDeath => {
                 [1, 3].into_iter().for_each(|hit| engine_falls(point, hit, what));
             }
+            Place::Messages => {}
             Place::Killing => [1, 3].into_iter().for_each(|hit| super::deadlines::engine_falls(point, hit, what)),
         }
     }

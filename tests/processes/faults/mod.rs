@@ -4,6 +4,7 @@
 mod deadlines;
 mod load;
 mod matrix;
+mod messages;
 mod mixed;
 mod outside;
 mod soak;
@@ -23,6 +24,8 @@ use crate::support::{eventually, go_on, is_alive};
 pub(crate) use deadlines::{be_an_engine_at_a_moment, be_an_engine_with_deadlines, jobs_wanted};
 pub(crate) use load::kernels;
 pub(crate) use matrix::be_an_engine_with_fault;
+pub(crate) use messages::listed;
+pub(crate) use messages::talk_with_fault;
 pub(crate) use soak::{be_a_soak, kills_wanted};
 
 /// Milliseconds for which a stopped process stays so, unless `WORKRING_STOPPED` says another number.
@@ -48,6 +51,8 @@ enum Place {
     EngineAfterDeath,
     /// The engine's process, when a kernel goes on after its deadline.
     Killing,
+    /// A worker with a port, or the process at the other end, again and again.
+    Messages,
 }
 
 /// Where each point is tested. There is no default: a new point has no row until it has one here.
@@ -71,6 +76,9 @@ fn place(point: Point) -> Place {
         Point::F9_pushed | Point::F26_collected | Point::F27_read => Place::Engine,
         Point::F29_dead_stored | Point::F30_requeued | Point::F30_bit_set => Place::EngineAfterDeath,
         Point::F43_due | Point::F44_paused | Point::F45_killed => Place::Killing,
+        Point::F46_message_written | Point::F47_message_posted | Point::F48_bell_answered => Place::Messages,
+        Point::F49_message_read | Point::F50_message_taken | Point::F51_bell_announced => Place::Messages,
+        Point::F52_bell_heard | Point::F53_loan_dropped => Place::Messages,
         Point::F31_mid_table | Point::F32_swept | Point::F33_reaped => Place::EngineAfterDeath,
     }
 }

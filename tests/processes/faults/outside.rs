@@ -17,7 +17,7 @@ pub(super) fn is_passed(point: Point) -> bool {
     match place(point) {
         Place::Attach => point != Point::F3_joined,
         Place::Work | Place::AfterDeath | Place::Close => true,
-        Place::Engine | Place::EngineAfterDeath | Place::Killing => false,
+        Place::Engine | Place::EngineAfterDeath | Place::Killing | Place::Messages => false,
     }
 }
 

@@ -1,0 +1,221 @@
+//! A conversation with a worker that is a process, in which one side falls at a step of a message: everything that was posted comes out
+//! once, wherever it was.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use workring::__private::fault::{self, Point};
+use workring::{
+    AnyBatch, Backing, Engine, Error, ExitStatus, Idle, Worker, WorkerExit, WorkerProgram, WorkerScope, worker_main,
+};
+
+use super::matrix::role_falls;
+use super::{Mark, ROUNDS_MAX, Reviver};
+use crate::support::{eventually, is_alive};
+
+/// Messages of a round.
+const ROUND: u64 = 60;
+/// So long nothing here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+worker_main! {
+    /// Answers every message. Batches of numbers divisible by three it drops, those of the next ones it sends back, others it keeps until
+    /// it is told that a round is over by a message without one.
+    pub(crate) fn partner(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
+        let mut kept: Vec<AnyBatch> = Vec::new();
+        while let Ok(message) = scope.recv() {
+            // Now and then it is slow, so that the other side sleeps.
+            if message.value % 7 == 0 {
+                thread::sleep(Duration::from_micros(150));
+            }
+            let mut back = Vec::new();
+            match (message.batches.is_empty(), message.value % 3) {
+                (true, _) => back.append(&mut kept),
+                (false, 0) => drop(message.batches),
+                (false, 1) => back = message.batches,
+                _ => kept.extend(message.batches),
+            }
+            scope.post_with(message.value, back)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a worker of these tests runs, for the list.
+pub(crate) fn listed() -> &'static workring::KernelInfo {
+    workring::Kernel::info(partner)
+}
+
+pub(super) fn test_point(point: Point) {
+    for what in ["kill", "stop"] {
+        for hit in [1, 3] {
+            worker_falls(point, hit, what);
+            // Only a worker drops what was lent.
+            if point != Point::F53_loan_dropped {
+                role_falls("talk_with_fault", point, hit, what);
+            }
+        }
+    }
+}
+
+/// Whose batch it is.
+fn number(batch: AnyBatch) -> u64 {
+    batch.into_batch::<u64>().expect("a batch of u64")[0]
+}
+
+/// What came of the messages of a conversation.
+#[derive(Default)]
+struct Account {
+    posted: u64,
+    /// Numbers that were answered.
+    answered: BTreeSet<u64>,
+    /// Numbers whose batches came with answers.
+    given_back: BTreeSet<u64>,
+}
+
+impl Account {
+    fn hear(&mut self, value: u64, batches: Vec<AnyBatch>) {
+        assert!(self.answered.insert(value), "{value} was answered twice");
+        for batch in batches {
+            let number = number(batch);
+            assert!(self.given_back.insert(number), "the batch of {number} came twice");
+        }
+    }
+
+    /// A round of messages; `false` when the worker is gone.
+    fn round(&mut self, engine: &Engine, worker: &Worker<u64, u64>) -> bool {
+        let first = self.posted;
+        let posting = || {
+            for value in first..first + ROUND {
+                // The last one has none: the worker then gives back what it kept.
+                let is_last = value + 1 == first + ROUND;
+                let batch = (!is_last).then(|| engine.batch_from_slice(&[value]).expect("room").into());
+                if let Err(failed) = worker.post_with(value, batch.into_iter().collect()) {
+                    assert!(matches!(failed.error, Error::Disconnected), "{}", failed.error);
+                    assert_eq!(failed.returned.batches.len(), usize::from(!is_last));
+                    return value;
+                }
+                // Now and then nothing comes, so that the worker sleeps.
+                if value % 11 == 0 {
+                    thread::sleep(Duration::from_micros(200));
+                }
+            }
+            first + ROUND
+        };
+        thread::scope(|threads| {
+            let posting = threads.spawn(posting);
+            for _ in 0..ROUND {
+                match worker.recv() {
+                    Ok(message) => self.hear(message.value, message.batches),
+                    Err(error) => {
+                        assert!(matches!(error, Error::Disconnected), "{error}");
+                        break;
+                    }
+                }
+                // Now and then answers lie, so that the worker waits for room.
+                if self.answered.len() % 13 == 0 {
+                    thread::sleep(Duration::from_micros(300));
+                }
+            }
+            self.posted = posting.join().expect("it does not panic");
+        });
+        self.answered.len() as u64 == first + ROUND
+    }
+}
+
+fn engine() -> Engine {
+    Engine::builder().threads(1).idle(Idle::Park).backing(Backing::SharedMemory).capacity(1 << 24).build().unwrap()
+}
+
+fn worker_falls(point: Point, hit: u32, what: &str) {
+    let row = format!("{} hit {hit} {what}", fault::name(point));
+    let mark = Mark::new();
+    let engine = engine();
+    let program = mark.program(WorkerProgram::this(), point, hit, what);
+    let worker = Worker::builder().memory(&engine).program(program).capacity(4).spawn_process(partner, ()).unwrap();
+    let its = worker.process_id().unwrap();
+    let mut account = Account::default();
+    assert!(account.round(&engine, &worker), "{row}: nobody fell");
+    assert_eq!(account.given_back.len() as u64, (0..ROUND - 1).filter(|value| value % 3 != 0).count() as u64);
+    let reviver = (what == "stop").then(|| Reviver::new(&mark));
+    mark.arm();
+    for _ in 0..ROUNDS_MAX {
+        if !account.round(&engine, &worker) || mark.fallen().is_some() {
+            break;
+        }
+    }
+    assert_eq!(mark.fallen(), Some(its), "{row}: the point was not reached");
+    drop(reviver);
+    if what == "stop" {
+        assert!(account.round(&engine, &worker), "{row}: it went on");
+        assert_eq!(worker.port().timeout_rescues(), 0, "{row}");
+        assert_eq!(worker.join(), ExitStatus::Finished, "{row}");
+    } else {
+        assert_eq!(
+            worker.wait_timeout(PATIENCE),
+            Some(ExitStatus::Died { pid: its, exit: WorkerExit::Signal(9) }),
+            "{row}"
+        );
+        settle(&row, account, &worker);
+        assert_eq!(worker.port().timeout_rescues(), 0, "{row}");
+        drop(worker);
+    }
+    assert!(!is_alive(its));
+    eventually("nothing is left in the arena", || engine.statistics().arena.in_use == 0);
+}
+
+/// Takes everything that is left and holds it against what was posted.
+fn settle(row: &str, mut account: Account, worker: &Worker<u64, u64>) {
+    let undelivered = worker.port().undelivered();
+    while let Ok(message) = worker.recv() {
+        account.hear(message.value, message.batches);
+    }
+    let mut back = BTreeSet::new();
+    for message in undelivered {
+        assert!(!account.answered.contains(&message.value), "{row}: {} was answered and came back", message.value);
+        assert!(back.insert(message.value), "{row}: {} came back twice", message.value);
+        let numbers: Vec<u64> = message.batches.into_iter().map(number).collect();
+        let is_last = (message.value + 1) % ROUND == 0;
+        assert_eq!(numbers, if is_last { vec![] } else { vec![message.value] }, "{row}: with its own batch");
+    }
+    let unanswered: Vec<u64> =
+        (0..account.posted).filter(|value| !account.answered.contains(value) && !back.contains(value)).collect();
+    assert!(unanswered.len() <= 1, "{row}: it had received {unanswered:?} and not answered");
+    let reclaimed: BTreeSet<u64> = worker.reclaimed().into_iter().map(number).collect();
+    let dropped = |value: &u64| value % 3 == 0;
+    let is_last = |value: &u64| (value + 1) % ROUND == 0;
+    for value in (0..account.posted).filter(|value| !is_last(value)) {
+        let places =
+            [account.given_back.contains(&value), back.contains(&value), reclaimed.contains(&value)].map(usize::from);
+        let found: usize = places.iter().sum();
+        let may_be_gone = dropped(&value) && !back.contains(&value);
+        assert!(found == 1 || (found == 0 && may_be_gone), "{row}: the batch of {value} came {places:?}");
+        // One that was dropped and counted as answered is nobody's any more.
+        assert!(
+            !(dropped(&value) && account.answered.contains(&value) && reclaimed.contains(&value)),
+            "{row}: {value}"
+        );
+    }
+    assert!(worker.reclaimed().is_empty() && worker.port().undelivered().is_empty(), "{row}: once");
+}
+
+/// The role of an engine's process that falls itself: `point:hit:what` and the mark.
+pub(crate) fn talk_with_fault(argument: &str) {
+    let (what, mark) = argument.split_once(' ').expect("two words");
+    let engine = engine();
+    let worker = Worker::builder().memory(&engine).capacity(4).spawn_process(partner, ()).unwrap();
+    let mut account = Account::default();
+    assert!(account.round(&engine, &worker));
+    fault::arm(what, mark.into());
+    for _ in 0..ROUNDS_MAX {
+        assert!(account.round(&engine, &worker));
+        if !Path::new(mark).exists() {
+            break;
+        }
+    }
+    assert!(account.round(&engine, &worker));
+    assert_eq!(worker.port().timeout_rescues(), 0);
+    assert_eq!(worker.join(), ExitStatus::Finished);
+}
