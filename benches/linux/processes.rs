@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use crate::support::{Mode, Placement, Table, Target, close, cores, nanoseconds_each, poll_until_finished, seconds};
 use memmap2::MmapRaw;
-use rustix::process::{Signal, getpid, kill_process};
-use rustix::thread::futex;
-use workring::{Batch, Builder, Engine, Help, Idle, Retry, WorkerProgram, kernel, kernels, reducer};
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::thread::{CpuSet, futex, sched_setaffinity};
+use workring::{
+    Batch, Builder, Engine, Help, Idle, Retry, Worker, WorkerProgram, WorkerScope, kernel, kernels, reducer,
+    worker_main,
+};
 
 kernel! {
     /// One addition.
@@ -63,8 +66,18 @@ reducer! {
     combine(left, right) { left + right }
 }
 
+worker_main! {
+    /// Sends back one more.
+    pub fn incrementer(scope: &WorkerScope<u64, u64>) -> Result<(), workring::Error> {
+        while let Ok(message) = scope.recv() {
+            scope.post(message.value + 1)?;
+        }
+        Ok(())
+    }
+}
+
 fn known() -> &'static [&'static workring::KernelInfo] {
-    kernels![tiny, untouched, affine, long, die_once, sum].to_vec().leak()
+    kernels![tiny, untouched, affine, long, die_once, sum, incrementer].to_vec().leak()
 }
 
 fn now_ns() -> u64 {
@@ -95,6 +108,33 @@ fn round_trip(builder: Builder, placement: Placement, everywhere: &[usize], trip
     });
     close(&engine);
     nanoseconds
+}
+
+/// Round trips of one message, in nanoseconds. Who has one core only when a channel is made sleeps at once, others look for a while.
+fn message_round_trip(awake: bool, placement: Placement, everywhere: &[usize], trips: usize) -> f64 {
+    let spawn = |program| Worker::builder().program(program).spawn_process(incrementer, ()).expect("a worker process");
+    let talk = |worker: &Worker<u64, u64>| {
+        let mut number = 0;
+        let mut turn = || {
+            worker.post(number).expect("it lives");
+            let back = worker.recv().expect("it lives").value;
+            number += 1;
+            assert_eq!(back, number, "the answer to this very message");
+        };
+        (0..trips / 10 + 1).for_each(|_| turn());
+        nanoseconds_each(trips, turn)
+    };
+    if !awake {
+        return placement.with_caller(everywhere, || talk(&spawn(WorkerProgram::this().cores([placement.worker]))));
+    }
+    let worker = spawn(WorkerProgram::this());
+    worker.post(0).expect("it lives");
+    worker.recv().expect("it lives");
+    let id = worker.process_id().and_then(|id| Pid::from_raw(id as i32));
+    let mut core = CpuSet::new();
+    core.set(placement.worker);
+    sched_setaffinity(id, &core).expect("a core for the worker");
+    placement.with_caller(everywhere, || talk(&worker))
 }
 
 /// Names the file of the two words to a copy of this program that answers, and the core it runs on.
@@ -179,6 +219,11 @@ fn round_trips(mode: &Mode, everywhere: &[usize]) {
                 round_trip(processes(1).idle(Idle::Spin(Duration::from_secs(1))), split, everywhere, trips)
             })
             .target(Target::AtMost(1500.0));
+        table
+            .case("message to an awake worker and back, two cores", move || {
+                message_round_trip(true, split, everywhere, trips)
+            })
+            .target(Target::AtMost(1500.0));
         table.run(mode);
     }
     let mut table = Table::new("round trip to a process, both sleep", "ns", rounds);
@@ -190,6 +235,12 @@ fn round_trips(mode: &Mode, everywhere: &[usize]) {
         table
             .case(format!("parked process, {}", placement.name), move || {
                 round_trip(processes(1).idle(Idle::Park).help(Help::Never), placement, everywhere, trips)
+            })
+            .against(bare.clone())
+            .target(Target::RatioAtMost(1.3));
+        table
+            .case(format!("message to a worker and back, {}", placement.name), move || {
+                message_round_trip(false, placement, everywhere, trips)
             })
             .against(bare)
             .target(Target::RatioAtMost(1.3));

@@ -128,7 +128,7 @@ impl ChannelPlan {
         }
         let (cells, loans) = (cells as usize, loans as usize);
         let value_lens = value_lens.map(|len| len as usize);
-        let mut begin = at::FIRST_LOAN + loans * LOAN_WORDS;
+        let mut begin = (at::FIRST_LOAN + loans * LOAN_WORDS).next_multiple_of(16);
         let lanes = value_lens.map(|len| {
             let lane = begin..begin + cells * (1 + message_words(len));
             // Lines of its own for each.
