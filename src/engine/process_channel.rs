@@ -721,7 +721,8 @@ mod tests {
 
     #[test]
     fn what_is_garbled_breaks_the_channel_off_and_ends_the_worker() {
-        let damages: [(&str, fn(&Both)); 4] = [
+        type Scribble = fn(&Both);
+        let damages: [(&str, Scribble); 4] = [
             ("stamp of a message", |both| {
                 both.engine.word(both.engine.plan.lanes[1].start).store(77, Ordering::Relaxed);
             }),

@@ -22,7 +22,9 @@ use super::seat::{Peer, Seat, Worker, answer_fetch};
 use super::worker;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::DescriptorIndex;
-use crate::layout::words::ParticipantWord;
+use crate::layout::records::Descriptor;
+use crate::layout::words::{ParticipantWord, State};
+use crate::lockfree::job;
 use crate::os::channel::{Channel, Received};
 use crate::os::events::{EventFd, wait_for_events};
 use crate::os::host::Deadline;
@@ -46,6 +48,9 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// Messages read from one worker before the others have their turn.
 const MESSAGES_PER_TURN: usize = 64;
 
+/// How long the process of an engine of its own may take to exit.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Told once whether the first workers are ready.
 type Started = Option<Sender<Result<()>>>;
 
@@ -61,6 +66,8 @@ pub(super) struct Supervisor {
     started: Started,
     /// Failed starts since the last successful one, and what the last one said.
     failures: u32,
+    /// When a process is killed that has nothing to do any more and does not exit, where it has an engine of its own.
+    lingers_until: Option<Deadline>,
     /// Running jobs that were told to stop, with their generation and when their worker is to be killed.
     pub(super) stopping: HashMap<DescriptorIndex, (u32, Deadline)>,
 }
@@ -116,6 +123,7 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
         hall,
         started: Some(started),
         failures: 0,
+        lingers_until: None,
         stopping: HashMap::new(),
     };
     let thread = thread::Builder::new().name("workring-supervisor".into()).spawn(move || supervisor.run());
@@ -143,6 +151,7 @@ impl Supervisor {
             self.hall.look_around();
             self.report_start();
             self.look_at_deadlines();
+            self.end_who_lingers();
             // Threads of this process may still have jobs whose ends are this thread's to tell.
             if self.seats.iter().all(|seat| seat.ended) && self.core.workers_alive.load(Ordering::Acquire) == 1 {
                 self.core.serve_collected();
@@ -198,6 +207,7 @@ impl Supervisor {
             .chain(self.core.next_deadline())
             .chain(self.hall.next_time())
             .chain(self.next_idle())
+            .chain(self.lingers_until)
             .min()
     }
 
@@ -361,6 +371,29 @@ impl Supervisor {
         }
     }
 
+    /// Kills the process of an engine of its own that was closed, and has been without a job for a while: it may be stopped, or hang in what
+    /// its program does at its exit. Elsewhere the engine's end waits for its workers.
+    fn end_who_lingers(&mut self) {
+        let is_unfinished = |descriptor: &Descriptor| {
+            let word = job::snapshot(&descriptor.word);
+            word.is(State::Queued) || word.is(State::Running)
+        };
+        if self.group.first_death.is_none()
+            || self.core.is_open()
+            || self.core.control.descriptors().iter().any(is_unfinished)
+        {
+            return;
+        }
+        match self.lingers_until {
+            None => self.lingers_until = Some(Deadline::after(LINGER)),
+            Some(until) if until.is_past() => {
+                self.lingers_until = None;
+                self.seats.iter_mut().filter_map(|seat| seat.worker.as_mut()).for_each(Worker::end);
+            }
+            Some(_) => {}
+        }
+    }
+
     fn start_failed(&mut self, error: Error) {
         self.failures += 1;
         if let Some(started) = self.started.take() {
@@ -425,7 +458,9 @@ impl Supervisor {
                 }
             }
             let seat = &mut self.seats[at];
-            if closing && (!self.core.has_work() || self.core.broken().is_some()) {
+            let nothing_left =
+                !self.core.has_work() || self.core.broken().is_some() || self.group.first_death.is_some();
+            if closing && nothing_left {
                 // Before the last one is told of: who sees the engine closed finds its socket gone.
                 self.hall.close();
                 seat.ended = true;

@@ -126,7 +126,7 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// Name of its thread, for people and debuggers; `worker` unless said.
+    /// Name of its thread, or of the worker that is a process, for people and debuggers; `worker` unless said.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -162,7 +162,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Bytes of its thread's stack; as the standard library chooses unless said.
+    /// Bytes of the stack of a worker that is a thread; as the standard library chooses unless said.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -222,7 +222,10 @@ impl WorkerBuilder {
     }
 }
 
-/// A worker with a function of its own, on a thread of its own, and a [`MessagePort`] to it.
+/// A worker with a function of its own, on a thread of its own or in a process of its own, and a [`MessagePort`] to it.
+///
+/// [`Worker::spawn`] starts a thread, [`WorkerBuilder::spawn_process`] a process, which may crash, or be killed, alone. The handle is the
+/// same.
 ///
 /// For work that is no job over batches: something with state, a conversation, a loop. For batches an [`Engine`](crate::Engine) is
 /// simpler: it spreads them, queues them and retries them.
@@ -388,7 +391,7 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
         }
     }
 
-    /// Calls `listener` when the worker has ended, on its thread, or at once if it has. Several are called in the order given.
+    /// Calls `listener` when the worker has ended, on its thread or the one that waits for its process, or at once if it has. Several are called in the order given.
     pub fn on_exit(&self, listener: impl FnOnce(&ExitStatus) + Send + 'static) {
         let mut end = self.life.end();
         match end.status.clone() {

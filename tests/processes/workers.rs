@@ -65,13 +65,21 @@ pub(crate) struct Large {
 /// A value as large as a message carries.
 type Line = [u64; 8];
 
+/// Fails if a wait of the worker ended only because it was bounded.
+fn heard_everything<S: Pod + Send, R: Pod + Send, D>(scope: &WorkerScope<S, R, D>) -> Result<(), Error> {
+    match scope.port().timeout_rescues() {
+        0 => Ok(()),
+        _ => Err(Error::TimedOut { waited: Duration::from_secs(1) }),
+    }
+}
+
 worker_main! {
     /// Adds an offset.
     pub(crate) fn adder(scope: &WorkerScope<u32, u32, Offset>) -> Result<(), Error> {
         while let Ok(message) = scope.recv() {
             scope.post(message.value + scope.data().offset)?;
         }
-        Ok(())
+        heard_everything(scope)
     }
 
     /// Says what it was started with.
@@ -113,12 +121,17 @@ worker_main! {
     /// Waits for a message, or for room, and returns why it went on.
     pub(crate) fn patient(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
         scope.post(1)?;
-        match *scope.data() {
+        let end = match *scope.data() {
             0 => scope.recv().map(drop),
             _ => loop {
-                scope.post(2)?;
+                if let Err(failed) = scope.post(2) {
+                    break Err(failed.error);
+                }
             },
-        }
+        };
+        // What the scope refuses by now the port does not.
+        let _ = scope.port().try_post(100 + scope.port().timeout_rescues() as u32, Vec::new());
+        end
     }
 
     /// Receives so many messages, says so, and then does nothing any more.
@@ -154,7 +167,7 @@ worker_main! {
             }
             scope.post_with(sum, back)?;
         }
-        Ok(())
+        heard_everything(scope)
     }
 
     /// What it does with the batches of a message is what the value says.
@@ -379,7 +392,8 @@ fn every_way_to_end_is_told() {
 }
 
 fn a_worker_that_is_told_to_end_does_or_is_killed() {
-    for (data, sleeps) in [(0, true), (1, true), (0, false), (1, false)] {
+    // By then the worker looks, yields or sleeps.
+    for (data, sleeps, delay) in [(0, true, 0), (0, true, 20), (1, true, 20), (0, false, 5), (1, false, 5)] {
         let worker = match sleeps {
             // It sleeps at its port: woken, it gets an error, which is no failure then.
             true => Worker::builder().kill_after(PATIENCE).capacity(2).spawn_process(patient, data).unwrap(),
@@ -390,18 +404,26 @@ fn a_worker_that_is_told_to_end_does_or_is_killed() {
             }
         };
         assert_eq!(worker.recv().unwrap().value, 1);
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(delay));
         worker.terminate();
         worker.terminate();
         let status = ended(&worker);
         assert_eq!(status, ExitStatus::Terminated, "{data} {sleeps}");
+        if (data, sleeps) == (0, true) {
+            assert_eq!(worker.recv().unwrap().value, 100, "it was woken");
+        }
         assert!(status.is_success());
     }
-    // A stopped one as well.
-    let worker = Worker::builder().spawn_process(stubborn, 0).unwrap();
-    stop(pid(&worker));
-    worker.terminate();
-    assert_eq!(ended(&worker), ExitStatus::Terminated);
+    // A stopped one as well, whether it has come to its function or not.
+    for begun in [true, false] {
+        let worker = Worker::builder().spawn_process(stubborn, 0).unwrap();
+        if begun {
+            assert_eq!(worker.recv().unwrap().value, 1);
+        }
+        stop(pid(&worker));
+        worker.terminate();
+        assert_eq!(ended(&worker), ExitStatus::Terminated, "{begun}");
+    }
 }
 
 fn a_port_that_is_dropped_ends_the_worker() {
@@ -409,7 +431,8 @@ fn a_port_that_is_dropped_ends_the_worker() {
     let its = pid(&worker);
     worker.post(1).unwrap();
     assert_eq!(worker.recv().unwrap().value, 2);
-    // It sleeps by now, or is about to.
+    // It sleeps by then.
+    thread::sleep(Duration::from_millis(20));
     assert_eq!(worker.join(), ExitStatus::Finished);
     assert!(!is_alive(its));
 }
@@ -630,7 +653,6 @@ fn more_batches_than_there_may_be_wait() {
         let posting = threads.spawn(|| worker.post_with(1, batches(24)));
         thread::sleep(Duration::from_millis(5));
         assert_eq!(worker.recv().unwrap().batches.len(), 24);
-        let _ = worker.port().try_recv();
         posting.join().unwrap().unwrap();
     });
     assert_eq!(worker.recv().unwrap().batches.len(), 24);

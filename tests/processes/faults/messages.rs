@@ -27,7 +27,7 @@ worker_main! {
         let mut kept: Vec<AnyBatch> = Vec::new();
         while let Ok(message) = scope.recv() {
             // Now and then it is slow, so that the other side sleeps.
-            if message.value % 7 == 0 {
+            if message.value.is_multiple_of(7) {
                 thread::sleep(Duration::from_micros(150));
             }
             let mut back = Vec::new();
@@ -39,7 +39,10 @@ worker_main! {
             }
             scope.post_with(message.value, back)?;
         }
-        Ok(())
+        match scope.port().timeout_rescues() {
+            0 => Ok(()),
+            _ => Err(Error::TimedOut { waited: Duration::from_secs(1) }),
+        }
     }
 }
 
@@ -98,7 +101,7 @@ impl Account {
                     return value;
                 }
                 // Now and then nothing comes, so that the worker sleeps.
-                if value % 11 == 0 {
+                if value.is_multiple_of(11) {
                     thread::sleep(Duration::from_micros(200));
                 }
             }
@@ -115,7 +118,7 @@ impl Account {
                     }
                 }
                 // Now and then answers lie, so that the worker waits for room.
-                if self.answered.len() % 13 == 0 {
+                if self.answered.len().is_multiple_of(13) {
                     thread::sleep(Duration::from_micros(300));
                 }
             }
@@ -177,15 +180,15 @@ fn settle(row: &str, mut account: Account, worker: &Worker<u64, u64>) {
         assert!(!account.answered.contains(&message.value), "{row}: {} was answered and came back", message.value);
         assert!(back.insert(message.value), "{row}: {} came back twice", message.value);
         let numbers: Vec<u64> = message.batches.into_iter().map(number).collect();
-        let is_last = (message.value + 1) % ROUND == 0;
+        let is_last = (message.value + 1).is_multiple_of(ROUND);
         assert_eq!(numbers, if is_last { vec![] } else { vec![message.value] }, "{row}: with its own batch");
     }
     let unanswered: Vec<u64> =
         (0..account.posted).filter(|value| !account.answered.contains(value) && !back.contains(value)).collect();
     assert!(unanswered.len() <= 1, "{row}: it had received {unanswered:?} and not answered");
     let reclaimed: BTreeSet<u64> = worker.reclaimed().into_iter().map(number).collect();
-    let dropped = |value: &u64| value % 3 == 0;
-    let is_last = |value: &u64| (value + 1) % ROUND == 0;
+    let dropped = |value: &u64| value.is_multiple_of(3);
+    let is_last = |value: &u64| (value + 1).is_multiple_of(ROUND);
     for value in (0..account.posted).filter(|value| !is_last(value)) {
         let places =
             [account.given_back.contains(&value), back.contains(&value), reclaimed.contains(&value)].map(usize::from);
