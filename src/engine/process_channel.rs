@@ -681,9 +681,11 @@ mod tests {
                 bells[at::BELLS[usize::from(mark & 1)]].store(u32::from(mark) << (mark & 31), Ordering::Relaxed);
             }
             let mut seen = std::collections::BTreeSet::new();
+            // One that the worker says it has shortened to nothing has no number any more.
+            let first = |batch: AnyBatch| batch.into_batch::<u64>().unwrap().first().copied();
             let mut once = |batches: Vec<AnyBatch>| {
-                for batch in batches {
-                    prop_assert!(seen.insert(number(batch)), "twice");
+                for number in batches.into_iter().filter_map(first) {
+                    prop_assert!(seen.insert(number), "twice");
                 }
                 Ok(())
             };
@@ -711,7 +713,7 @@ mod tests {
                     once(batches)?;
                 }
                 if let Some((_, batches)) = take_back(&both.engine) {
-                    batches.into_iter().for_each(|batch| assert!(number(batch) <= 100));
+                    prop_assert!(batches.into_iter().filter_map(first).all(|number| number <= 100));
                 }
             }
             prop_assert_eq!(take_back(&both.engine).map(|(value, _)| value), None, "bounded");
