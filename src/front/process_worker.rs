@@ -70,7 +70,7 @@ pub trait WorkerMain: Kernel<Inputs = (u8, u8), Outputs = (), Param = SharedHand
 
 /// Declares what workers in processes of their own run: functions that every copy of the program knows by name.
 ///
-/// A function takes the worker's [`WorkerScope`](crate::WorkerScope), whose parameters are the type of the messages it receives, the type of
+/// A function takes the worker's [`WorkerScope`], whose parameters are the type of the messages it receives, the type of
 /// those it posts and, if it is started with one, the type of its data; all are
 /// [`Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html). It returns nothing, or `Result<(), E>` where `E: Display`.
 ///

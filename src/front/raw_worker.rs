@@ -227,7 +227,7 @@ impl WorkerBuilder {
 /// [`Worker::spawn`] starts a thread, [`WorkerBuilder::spawn_process`] a process, which may crash, or be killed, alone. The handle is the
 /// same.
 ///
-/// For work that is no job over batches: something with state, a conversation, a loop. For batches an [`Engine`](crate::Engine) is
+/// For work that is no job over batches: something with state, a conversation, a loop. For batches an [`Engine`] is
 /// simpler: it spreads them, queues them and retries them.
 ///
 /// Dropping the handle lets the worker go on; its port hears that nobody is at the other end any more.
