@@ -66,7 +66,6 @@ impl Deadline {
     }
 
     /// The point `duration` after this one, or the last representable one.
-    #[cfg(target_os = "linux")]
     pub(crate) fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(saturating_nanoseconds(duration)))
     }
