@@ -68,8 +68,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Politely, so that it ends its workers; it may have ended already.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status().and_then(|_| self.child.wait());
+        // Politely, so that it ends its workers; whoever does not listen is ended all the same. It may have ended already.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        for _ in 0..500 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
