@@ -3,11 +3,13 @@
 //! What a pool of workers with sharp or jimp is in the Node world. A picture that makes the decoder take too much memory ends that
 //! process there, and with it whatever else it was at. Here it ends one worker, whose job fails, and whose successor goes on.
 //!
-//! `cargo run --release --bin thumbnails -- FILE..` writes a thumbnail beside each picture. Without arguments the program makes
-//! pictures of its own, with the gradients, edges and noise of a photograph (they are none), and checks what becomes of them.
+//! `cargo run --release --bin thumbnails -- FILE..` writes a thumbnail beside each picture. Without arguments the program checks what
+//! becomes of the photographs in the books that come with Rust's documentation, where that is installed, and of pictures of its own
+//! making, with the gradients, edges and noise of a photograph.
 
 use std::io::Cursor;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use image::codecs::jpeg::JpegEncoder;
@@ -49,6 +51,14 @@ fn landscape(number: u32, width: u32, height: u32) -> RgbImage {
     })
 }
 
+/// The photographs in the documentation of the installed Rust: `rustup component add rust-docs` brings them.
+fn photographs() -> Vec<Vec<u8>> {
+    let root =
+        Command::new("rustc").args(["--print", "sysroot"]).output().map(|output| output.stdout).unwrap_or_default();
+    let books = Path::new(String::from_utf8_lossy(&root).trim()).join("share/doc/rust/html/embedded-book/assets");
+    ["f3.jpg", "verify.jpeg"].iter().filter_map(|name| std::fs::read(books.join(name)).ok()).collect()
+}
+
 /// The mean of each colour.
 fn colour(picture: &RgbImage) -> [f64; 3] {
     let pixels = f64::from(picture.width() * picture.height());
@@ -83,28 +93,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
 
-    let sizes = [(1600, 1200), (1200, 1600), (1920, 1080), (100, 80)];
-    let pictures: Vec<RgbImage> = (0..).zip(sizes).map(|(number, (w, h))| landscape(number, w, h)).collect();
-    let mut files = Vec::new();
-    for picture in &pictures {
+    let mut files = photographs();
+    println!("{} photographs, and pictures of its own making", files.len());
+    for (number, (wide, high)) in (0..).zip([(1600, 1200), (1200, 1600), (1920, 1080), (100, 80)]) {
         let mut file = Vec::new();
-        picture.write_with_encoder(JpegEncoder::new_with_quality(&mut file, 90))?;
+        landscape(number, wide, high).write_with_encoder(JpegEncoder::new_with_quality(&mut file, 90))?;
         files.push(file);
     }
     let start = Instant::now();
     let jobs = files.iter().map(|file| submit(file)).collect::<Result<Vec<_>, _>>()?;
-    for (picture, job) in pictures.iter().zip(jobs) {
-        let small = image::load_from_memory(&job.wait()?.1)?.to_rgb8();
+    let small = jobs.into_iter().map(|job| Ok(job.wait()?.1)).collect::<workring::Result<Vec<_>>>()?;
+    println!("{} thumbnails in {:?}", small.len(), start.elapsed());
+    for (file, small) in files.iter().zip(&small) {
+        let (picture, small) = (image::load_from_memory(file)?.to_rgb8(), image::load_from_memory(small)?.to_rgb8());
         let (wide, high) = picture.dimensions();
         let ratio = f64::from(small.width() * high) / f64::from(small.height() * wide);
         assert!(small.width().max(small.height()) == SIDE && (ratio - 1.0).abs() < 0.02, "{:?}", small.dimensions());
-        let differs = colour(picture).into_iter().zip(colour(&small)).any(|(was, is)| (was - is).abs() > 2.0);
-        assert!(!differs, "{:?} became {:?}", colour(picture), colour(&small));
+        let differs = colour(&picture).into_iter().zip(colour(&small)).any(|(was, is)| (was - is).abs() > 2.0);
+        assert!(!differs, "{:?} became {:?}", colour(&picture), colour(&small));
     }
-    println!("{} thumbnails in {:?}", pictures.len(), start.elapsed());
 
     // What is no picture is an error of its own job. What is too large ends a worker, and the next picture finds its successor.
-    for file in [b"no picture", &[][..], &files[0][..300]] {
+    for file in [b"no picture", &[][..], &files[files.len() - 1][..300]] {
         let failed = submit(file)?.wait().unwrap_err();
         assert!(matches!(failed.error, Error::KernelFailed { .. }), "{}", failed.error);
         assert_eq!(&failed.returned.0[..], file, "it comes back");
