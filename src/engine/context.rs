@@ -173,7 +173,8 @@ impl<'a> Context<'a> {
     /// Says how far the job is: `done` of `total`, in whatever unit. [`Job::progress`](crate::Job::progress) gives it to whoever holds
     /// the job, as a number, a stream or a call.
     ///
-    /// A few stores to memory while nobody waits for it: cheap enough for every thousandth element. Only in a job of its own
+    /// A few stores to memory while nobody waits for it: cheap enough for every thousandth element. A listener of
+    /// [`ProgressHandle::on_change`](crate::ProgressHandle::on_change) is called by it, on this thread, unless that is a worker process's. Only in a job of its own
     /// ([`Engine::submit`](crate::Engine::submit)); without effect in the chunks and rows of other calls.
     ///
     /// # Examples

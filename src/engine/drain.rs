@@ -43,6 +43,11 @@ impl Core {
         !self.is_drained()
     }
 
+    /// Forgets a task that waits no more.
+    pub(crate) fn unwatch_drain(&self, waker: &Waker) {
+        self.drains.wakers.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !other.will_wake(waker));
+    }
+
     /// Looks, after a job's end, whether it was the last one that somebody waits for. Of two jobs that end at the same moment one finds
     /// both ended: each end comes before the look of the same thread.
     #[inline]

@@ -33,7 +33,7 @@ const HELLO: u64 = u64::from_le_bytes(*b"wr-hello");
 /// The first word of a Join.
 const JOIN: u64 = u64::from_le_bytes(*b"wr-join!");
 /// Version of these messages.
-const PROTOCOL: u32 = 2;
+const PROTOCOL: u32 = 3;
 /// The longest name of a kernel.
 const NAME_LEN_MAX: usize = 1024;
 /// Kernels an engine can name.
@@ -362,7 +362,7 @@ pub(crate) enum FromWorker {
     Corrupt(u64),
     /// It wants the file of a segment.
     Fetch(u16),
-    /// It runs no job and touches no shared memory any more; its process goes on.
+    /// It runs no job and touches no shared memory any more. The process of one that others started goes on.
     Farewell,
 }
 

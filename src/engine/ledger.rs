@@ -52,6 +52,17 @@ impl Watchers {
         self.any.store(1, Ordering::Relaxed);
     }
 
+    /// Forgets one that waits no more.
+    fn forget(&self, index: DescriptorIndex, waker: &Waker) {
+        let mut tasks = self.tasks();
+        if let Some(watching) = tasks.get_mut(&index.get()) {
+            watching.retain(|other| !other.will_wake(waker));
+            if watching.is_empty() {
+                tasks.remove(&index.get());
+            }
+        }
+    }
+
     /// Wakes those of one job, who come back if they want to hear more.
     pub(super) fn wake(&self, index: DescriptorIndex) {
         if self.any.load(Ordering::Relaxed) == 0 {
@@ -218,6 +229,11 @@ impl Core {
     /// How far a job says it is.
     pub(crate) fn progress_of(&self, index: DescriptorIndex) -> Option<Reported> {
         progress::read(self.control.ledger(index)?, self.progress_name(index))
+    }
+
+    /// Forgets a task that watched a job which is over.
+    pub(crate) fn unwatch_progress(&self, index: DescriptorIndex, waker: &Waker) {
+        self.watchers.forget(index, waker);
     }
 
     /// Has a task woken at a job's next report, and at its end if its holder's task is woken then; how far it is now.

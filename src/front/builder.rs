@@ -167,7 +167,7 @@ impl Builder {
         self
     }
 
-    /// Has each worker thread call `hook` with its number before its first job. A panic of the hook is written to standard
+    /// Has each worker thread call `hook` with its number before its first job, which waits for the hook's return. A panic of the hook is written to standard
     /// error, and the worker begins all the same.
     ///
     /// What a worker process does first is what its `main` does before [`worker_entry`](crate::worker_entry).

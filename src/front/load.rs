@@ -21,8 +21,12 @@ impl Engine {
         self.core.has_room()
     }
 
-    /// Waits, without blocking a thread, until a job can be handed over, or the engine takes none any more. Another task may take the
-    /// place first: [`Engine::submit_async`] waits and hands over in one.
+    /// Waits, without blocking a thread, until a job can be handed over. Another task may take the place first:
+    /// [`Engine::submit_async`] waits and hands over in one.
+    ///
+    /// # Errors
+    /// When the engine takes no jobs any more: [`Error::Closed`], [`Error::Forked`]; [`Error::NoWorkers`] and [`Error::Corrupt`] of one
+    /// that broke.
     pub fn room(&self) -> Room<'_> {
         Room { engine: self }
     }
@@ -66,9 +70,13 @@ impl Engine {
         while self.core.watch_drain(&waker) {
             match deadline.remaining() {
                 Some(left) => thread::park_timeout(left),
-                None => return Err(Error::TimedOut { waited: limit }),
+                None => {
+                    self.core.unwatch_drain(&waker);
+                    return Err(Error::TimedOut { waited: limit });
+                }
             }
         }
+        self.core.unwatch_drain(&waker);
         Ok(())
     }
 }

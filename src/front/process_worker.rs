@@ -120,7 +120,7 @@ macro_rules! worker_main {
         ) $(-> $ret:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "a worker's function is named as a function is")]
         #[derive(Clone, Copy, Debug)]
         $vis struct $name;
 

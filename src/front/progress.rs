@@ -125,6 +125,9 @@ impl Stream for ProgressChanges {
             job.place().and_then(|(core, index)| core.watch_progress(index, context.waker())).map(Progress::from);
         let is_over = !job.call_watchers_at_end();
         if is_over {
+            if let Some((core, index)) = job.place() {
+                core.unwatch_progress(index, context.waker());
+            }
             // Once more: its last word may have come after the first look.
             now = self.handle.get().or(now);
         }
