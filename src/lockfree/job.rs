@@ -262,35 +262,27 @@ pub(crate) fn take_back(word: &AtomicU64, generation: u32) -> Option<DescriptorW
 /// Sets `flag` on a job that is not done yet. Only the holder of the job may ask.
 #[inline]
 pub(crate) fn set_flag(word: &AtomicU64, flag: u64) -> FlagSet {
-    // Acquire (A3): if the job is done the holder reads its outcome next.
-    let mut current = load(word, Ordering::Acquire);
-    loop {
-        if current.is(State::Done) {
-            return FlagSet::AlreadyDone;
-        }
-        if current.has(flag) {
-            return FlagSet::Set;
-        }
-        // Release (R4): what the flag stands for (a waker, a port) was stored before and is visible to the finisher (A4). If
-        // the finisher's exchange comes first, ours fails and finds Done; acquire (A3) then covers the outcome.
-        let flagged = current.with_flag(flag).bits();
-        match word.compare_exchange_weak(current.bits(), flagged, Ordering::Release, Ordering::Acquire) {
-            Ok(_) => return FlagSet::Set,
-            Err(found) => current = DescriptorWord::from_bits(found),
-        }
-    }
+    set_flag_while(word, flag, |current| !current.is(State::Done))
 }
 
 /// As [`set_flag`], for one job only and for somebody who does not hold it: a descriptor that was freed meanwhile, or serves another
 /// job, is left alone and counts as done.
 pub(crate) fn set_flag_of(word: &AtomicU64, generation: u32, flag: u64) -> FlagSet {
+    let is_open = |current: DescriptorWord| current.is(State::Queued) || current.is(State::Running);
+    set_flag_while(word, flag, |current| current.generation() == generation && is_open(current))
+}
+
+/// Sets a flag while the word is one that `accepts` says yes to; any other counts as done.
+fn set_flag_while(word: &AtomicU64, flag: u64, accepts: impl Fn(DescriptorWord) -> bool) -> FlagSet {
+    // Acquire (A3): if the job is done the holder reads its outcome next.
     let mut current = load(word, Ordering::Acquire);
     // Bounded: an exchange fails only when another of the six flags was set, or the job moved on, which it does twice.
-    while current.generation() == generation && (current.is(State::Queued) || current.is(State::Running)) {
+    while accepts(current) {
         if current.has(flag) {
             return FlagSet::Set;
         }
-        // Release and acquire as in `set_flag`.
+        // Release (R4): what the flag stands for (a waker, a port) was stored before and is visible to the finisher (A4). If
+        // the finisher's exchange comes first, ours fails and finds Done; acquire (A3) then covers the outcome.
         let flagged = current.with_flag(flag).bits();
         match word.compare_exchange_weak(current.bits(), flagged, Ordering::Release, Ordering::Acquire) {
             Ok(_) => return FlagSet::Set,

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use crate::support::{Blocker, Checked, Gate, STEP, eventually, watched};
 
 static MADE: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
+/// Where three calls of `keeper` meet.
+static MEETING: Barrier = Barrier::new(3);
 
 /// Something that cannot leave its thread.
 struct Kept {
@@ -49,12 +51,14 @@ kernel! {
         assert_eq!(ctx.state::<Kept>(|| unreachable!("it is there")).calls.get(), y[0]);
     }
 
-    /// A value that is different on each thread, from what the thread keeps.
-    fn keeper(y: &mut [u64], ctx: &mut Context) {
+    /// A value that is different on each thread, from what the thread keeps; waits for so many at the same time, if for any.
+    fn keeper(y: &mut [u64], meet: &u64, ctx: &mut Context) {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let own = *ctx.state(|| NEXT.fetch_add(1, Ordering::Relaxed) as u64);
         y.fill(own);
-        thread::sleep(Duration::from_micros(200));
+        if *meet > 0 {
+            MEETING.wait();
+        }
     }
 }
 
@@ -92,14 +96,18 @@ fn a_worker_keeps_its_state_from_job_to_job() {
 fn each_worker_has_a_state_of_its_own() {
     watched(|| {
         let engine = Checked::unhelped(3);
-        let mut y = engine.batch::<u64>(300).unwrap();
-        engine.map_chunks(keeper, (), &mut y, &(), workring::Chunking::of(1)).unwrap();
-        let own: HashSet<u64> = y.iter().copied().collect();
-        assert!((1..=3).contains(&own.len()), "{own:?}");
+        let owns = || -> Vec<u64> {
+            // Three that wait for each other: each is on a worker of its own.
+            let jobs: Vec<_> =
+                (0..3).map(|_| engine.submit(keeper, engine.batch::<u64>(1).unwrap(), 3).unwrap()).collect();
+            let mut owns: Vec<u64> = jobs.into_iter().map(|job| job.wait().unwrap()[0]).collect();
+            owns.sort_unstable();
+            owns
+        };
+        let first = owns();
+        assert!(first[0] != first[1] && first[1] != first[2], "{first:?}");
         // It is the same one for as long as the worker lives.
-        let mut again = engine.batch::<u64>(300).unwrap();
-        engine.map_chunks(keeper, (), &mut again, &(), workring::Chunking::of(1)).unwrap();
-        assert!(own.union(&again.iter().copied().collect()).count() <= 3);
+        assert_eq!(owns(), first);
     });
 }
 
@@ -149,7 +157,7 @@ fn a_thread_begins_anew_after_so_many_jobs() {
             builder.on_worker_start(start).on_worker_end(end)
         });
         let numbers: Vec<u64> = (0..9)
-            .map(|_| engine.submit(keeper, engine.batch::<u64>(1).unwrap(), ()).unwrap().wait().unwrap()[0])
+            .map(|_| engine.submit(keeper, engine.batch::<u64>(1).unwrap(), 0).unwrap().wait().unwrap()[0])
             .collect();
         let parts: Vec<HashSet<u64>> = numbers.chunks(3).map(|part| part.iter().copied().collect()).collect();
         assert!(parts.iter().all(|part| part.len() == 1), "{numbers:?}");
@@ -213,7 +221,7 @@ fn no_job_is_left_lying_while_threads_come_and_go() {
                             assert_eq!(job.wait().unwrap(), number as u64);
                         }
                         if turn % 3 == 0 {
-                            thread::sleep(Duration::from_micros((turn * 37) % 150));
+                            (0..turn * 37 % 150).for_each(|_| thread::yield_now());
                         }
                     }
                 }

@@ -1,6 +1,9 @@
 //! Notices of an engine that is full, or has nothing left to do; and kernels that are called by name.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{self, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +27,32 @@ kernel! {
     fn long(y: &mut [u64], p: &[u64; 9]) { y[0] = p.iter().sum(); }
 }
 
+/// A task that notes that it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Woken {
+    fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn poll<F: Future>(self: &Arc<Self>, future: &mut Pin<&mut F>) -> Poll<F::Output> {
+        let waker = Waker::from(Arc::clone(self));
+        future.as_mut().poll(&mut task::Context::from_waker(&waker))
+    }
+
+    /// Whether it was woken since this was asked last.
+    fn was_woken(&self) -> bool {
+        self.0.swap(false, Ordering::Acquire)
+    }
+}
+
 #[test]
 fn an_engine_says_when_it_is_full_and_when_it_has_room() {
     watched(|| {
@@ -35,26 +64,22 @@ fn an_engine_says_when_it_is_full_and_when_it_has_room() {
         let mut jobs: Vec<_> = (0..63).map(|_| engine.run(|| ()).unwrap()).collect();
         assert!(!engine.has_room());
         assert!(matches!(engine.run(|| ()).unwrap_err().error, Error::QueueFull { .. }));
-        thread::scope(|scope| {
-            let waiting = scope.spawn(|| block_on(engine.room()));
-            // A result that is read, or a job that is cancelled and let go of, makes room.
-            thread::sleep(Duration::from_millis(5));
-            assert!(!waiting.is_finished());
-            let job = jobs.pop().unwrap();
-            job.cancel();
-            drop(job);
-            waiting.join().unwrap().unwrap();
-        });
+        // A job that is cancelled and let go of makes room, and so does a result that is read.
+        let task = Woken::new();
+        let mut room = pin!(engine.room());
+        assert!(task.poll(&mut room).is_pending());
+        let job = jobs.pop().unwrap();
+        job.cancel();
+        drop(job);
+        assert!(task.was_woken() && matches!(task.poll(&mut room), Poll::Ready(Ok(()))));
         assert!(engine.has_room());
         let last = engine.run(|| ()).unwrap();
-        thread::scope(|scope| {
-            let waiting = scope.spawn(|| block_on(engine.room()));
-            thread::sleep(Duration::from_millis(5));
-            blocker.release();
-            jobs.into_iter().for_each(|job| job.wait().unwrap());
-            last.wait().unwrap();
-            waiting.join().unwrap().unwrap();
-        });
+        let mut room = pin!(engine.room());
+        assert!(task.poll(&mut room).is_pending() && !task.was_woken());
+        blocker.release();
+        jobs.into_iter().for_each(|job| job.wait().unwrap());
+        last.wait().unwrap();
+        assert!(task.was_woken() && matches!(task.poll(&mut room), Poll::Ready(Ok(()))));
         engine.close(STEP).unwrap();
         assert!(matches!(block_on(engine.room()).unwrap_err(), Error::Closed));
     });
@@ -77,7 +102,7 @@ fn whoever_waits_until_nothing_is_left_hears_of_it() {
                     let job = engine
                         .run(move || {
                             assert!(number % 5 != 4, "on purpose");
-                            thread::sleep(Duration::from_micros((number % 3) as u64 * 20));
+                            (0..number % 3 * 20).for_each(|_| thread::yield_now());
                         })
                         .unwrap();
                     match number % 4 {
@@ -141,7 +166,7 @@ fn kernels_are_called_by_name() {
             let x = engine.batch_from_slice(&[1.0, 0.0, 3.0]).unwrap().freeze();
             vec![x.into(), engine.batch::<f64>(3).unwrap().into()]
         };
-        let param = bytemuck_bytes(&2.0_f64);
+        let param = 2.0_f64.to_ne_bytes();
         let mut back = engine.submit_named("scale", batches(), &param).unwrap().wait().unwrap();
         // The kernel has shortened its output.
         assert_eq!(*back.pop().unwrap().into_batch::<f64>().unwrap(), [2.0, 6.0]);
@@ -176,8 +201,4 @@ fn kernels_are_called_by_name() {
         let unlisted = other.submit_named("scale", Vec::new(), &param).unwrap_err().error.to_string();
         assert!(unlisted.contains("none"), "{unlisted}");
     });
-}
-
-fn bytemuck_bytes(value: &f64) -> Vec<u8> {
-    workring::bytemuck::bytes_of(value).to_vec()
 }

@@ -3,10 +3,10 @@
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_executor::block_on_stream;
-use workring::{Context, Error, Help, JobState, Progress, Timing, kernel};
+use workring::{Context, Error, Help, JobState, Progress, Timing, WorkerStatus, kernel};
 
 use crate::support::{Blocker, Checked, Gate, STEP, eventually, watched};
 
@@ -173,16 +173,25 @@ fn times_are_counted_of_every_job_or_of_one_in_64_or_of_none() {
 fn waiting_and_running_are_told_apart() {
     watched(|| {
         let engine = Checked::new(|builder| builder.threads(1).timing(Timing::All).help(Help::Never));
-        let hold = Duration::from_millis(30);
-        let first = engine.run(move || thread::sleep(hold)).unwrap();
+        let begun = Instant::now();
+        let gate = Gate::default();
+        let pass = gate.clone();
+        let first = engine.run(move || pass.pass()).unwrap();
+        gate.await_arrivals(1);
         let second = engine.run(|| ()).unwrap();
+        let both = Instant::now();
+        // Some time passes, which is what is measured.
+        eventually("the clock goes on", || both.elapsed() > Duration::from_millis(2));
+        let held = both.elapsed();
+        gate.open();
         first.wait().unwrap();
         second.wait().unwrap();
-        let timings = engine.timings();
-        // The first ran, the second waited, for so long at least.
-        assert!(timings.run.longest() >= hold && timings.run.sum() >= hold);
-        assert!(timings.wait.longest() >= hold.mul_f64(0.5), "{timings:?}");
-        assert!(timings.run.quantile(0.5) < hold);
+        let (all, timings) = (begun.elapsed(), engine.timings());
+        // The first ran for so long, and the second waited.
+        assert!(timings.run.longest() >= held && timings.wait.longest() >= held, "{timings:?}");
+        // One worker ran both, so that no waiting is among the running; none of them waited before it was there.
+        assert!(timings.run.sum() <= all && timings.wait.longest() <= all, "{timings:?} {all:?}");
+        assert!(timings.run.quantile(0.5) <= timings.run.longest());
     });
 }
 
@@ -190,27 +199,31 @@ fn waiting_and_running_are_told_apart() {
 fn a_worker_is_busy_while_it_runs_and_idle_while_it_sleeps() {
     watched(|| {
         let engine = Checked::unhelped(1);
-        eventually("the worker has begun", || engine.workers()[0].alive_for > Duration::ZERO);
-        let busy = |before: &workring::WorkerStatus, after: &workring::WorkerStatus| {
+        let busy = |before: &WorkerStatus, after: &WorkerStatus| {
             (after.alive_for - before.alive_for).saturating_sub(after.idle_for.saturating_sub(before.idle_for))
         };
-        let hold = Duration::from_millis(30);
-        let before = engine.workers()[0];
-        engine.run(move || thread::sleep(hold)).unwrap().wait().unwrap();
-        let after = engine.workers()[0];
-        assert!(busy(&before, &after) >= hold, "{before:?} {after:?}");
-        // It runs a job now: all of the time counts although the job has not ended.
+        let later = |before: &WorkerStatus| {
+            eventually("the clock goes on", || {
+                engine.workers()[0].alive_for > before.alive_for + Duration::from_millis(2)
+            });
+            engine.workers()[0]
+        };
+        eventually("the worker has begun", || engine.workers()[0].alive_for > Duration::ZERO);
+        // It runs a job: all of the time counts although the job has not ended.
+        let start = engine.workers()[0];
         let blocker = Blocker::all(&engine);
         let before = engine.workers()[0];
-        thread::sleep(hold);
-        let after = engine.workers()[0];
-        assert!(busy(&before, &after) >= hold && after.utilization() > 0.0 && after.utilization() <= 1.0);
+        let after = later(&before);
+        let held = after.alive_for - before.alive_for;
+        assert_eq!((busy(&before, &after), after.idle_for), (held, before.idle_for));
+        assert!(after.utilization() > 0.0 && after.utilization() <= 1.0);
         blocker.release();
-        eventually("the worker has nothing to do", || {
+        // It has nothing to do: none of the time counts, and what it was busy stays so.
+        eventually("it has nothing to do", || {
             let before = engine.workers()[0];
-            thread::sleep(hold);
-            busy(&before, &engine.workers()[0]) < hold / 2
+            busy(&before, &later(&before)) == Duration::ZERO
         });
+        assert!(busy(&start, &engine.workers()[0]) >= held);
     });
 }
 
