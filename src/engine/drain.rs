@@ -15,6 +15,14 @@ pub(crate) struct Drains {
     wakers: Mutex<Vec<Waker>>,
 }
 
+#[cfg(test)]
+impl Drains {
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.wakers.lock().unwrap().len()
+    }
+}
+
 impl Core {
     /// Whether no job is queued and none runs. A hint while jobs are handed over.
     ///

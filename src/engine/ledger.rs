@@ -242,3 +242,57 @@ impl Core {
         progress::watch(self.control.ledger(index)?, self.progress_name(index))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::options::Priority;
+
+    struct Nothing;
+
+    impl Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// A job that was started once, and waits to be started again, would have been late by the time of its first start.
+    #[test]
+    fn a_job_that_goes_back_into_the_queue_has_its_stated_deadline() {
+        let core = Core::without_workers(1, 0);
+        let options = JobOptions { time_limit: Some(Duration::from_nanos(1)), ..JobOptions::default() };
+        for stated in [None, Some(Deadline::after(Duration::from_secs(100)))] {
+            let draft = core.try_reserve().unwrap();
+            draft.descriptor.deadline_ns.store(stated.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+            draft.descriptor.shape.store(0, Ordering::Relaxed);
+            core.note(&draft, &options, stated);
+            let (index, descriptor) = (draft.index, draft.descriptor);
+            assert!(look_again(&core, index, descriptor).is_some(), "it has not begun");
+            assert!(start(&core, ParticipantSlot::new(1), index, descriptor).is_some());
+            assert!(look_again(&core, index, descriptor).is_none(), "it has");
+            let late = Deadline::from_nanoseconds(descriptor.deadline_ns.load(Ordering::Relaxed));
+            assert!(late.nanoseconds() > 0 && late <= Deadline::now());
+            forget_start(&core, index, descriptor);
+            assert_eq!(descriptor.deadline_ns.load(Ordering::Relaxed), stated.map_or(0, Deadline::nanoseconds));
+            assert!(look_again(&core, index, descriptor).is_some());
+        }
+    }
+
+    /// Each wait that ended otherwise left its waker behind.
+    #[test]
+    fn who_waits_no_more_is_forgotten() {
+        let core = Core::without_workers(1, 0);
+        let reference = core.publish(core.try_reserve().unwrap(), Priority::Normal).unwrap();
+        for _ in 0..10 {
+            let waker = Waker::from(Arc::new(Nothing));
+            let _ = core.watch_progress(reference.index, &waker);
+            assert!(core.watch_drain(&waker), "a job is queued");
+            assert_eq!((core.watchers.tasks().len(), core.drains.len()), (1, 1));
+            core.unwatch_progress(reference.index, &waker);
+            core.unwatch_drain(&waker);
+            assert_eq!((core.watchers.tasks().len(), core.drains.len()), (0, 0));
+        }
+    }
+}

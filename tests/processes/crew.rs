@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use workring::{Context, KernelInfo, Retry, kernel, kernels};
+use workring::{Context, Error, KernelInfo, Retry, kernel, kernels};
 
-use crate::kernels::{process_id, slow_process_id};
+use crate::kernels::{patient, process_id, slow_process_id};
 use crate::support::{Checked, Tests, eventually, kill};
 
 /// Writes a file when it is dropped.
@@ -59,22 +59,15 @@ fn processes_come_when_all_are_busy_and_go_when_idle() {
     assert_eq!(engine.pids().len(), 1);
     for _ in 0..2 {
         let jobs: Vec<_> =
-            (0..3).map(|_| engine.submit(slow_affine_of(), slow_batches(&engine), SLOW).unwrap()).collect();
+            (0..3).map(|_| engine.submit(patient, engine.batch::<u64>(1).unwrap(), ()).unwrap()).collect();
         eventually("all three are there", || engine.pids().len() == 3);
-        jobs.into_iter().for_each(|job| drop(job.wait().unwrap()));
+        // They go on until they are told to stop.
+        for job in jobs {
+            job.cancel();
+            assert!(matches!(job.wait().unwrap_err().error, Error::Cancelled));
+        }
         eventually("two of three go", || engine.pids().len() == 1);
     }
-}
-
-/// Long enough for two processes to start.
-const SLOW: u64 = 400_000;
-
-fn slow_affine_of() -> crate::kernels::slow_affine {
-    crate::kernels::slow_affine
-}
-
-fn slow_batches(engine: &workring::Engine) -> (workring::Batch<f64>, workring::Batch<f64>) {
-    (engine.batch(1).unwrap(), engine.batch(1).unwrap())
 }
 
 fn no_job_is_left_lying_while_processes_come_and_go() {
@@ -84,7 +77,12 @@ fn no_job_is_left_lying_while_processes_come_and_go() {
             .map(|_| engine.submit(slow_process_id, engine.batch::<u32>(1).unwrap(), ()).unwrap())
             .collect();
         jobs.into_iter().for_each(|job| assert!(job.wait().unwrap()[0] > 0));
-        std::thread::sleep(Duration::from_micros(turn * 97 % 3000));
+        match turn % 4 {
+            // Submitted just as some go.
+            0 => eventually("some go", || engine.pids().len() < 3),
+            1 => eventually("all that may go", || engine.pids().len() == 1),
+            _ => {}
+        }
     }
     eventually("they go", || engine.pids().len() == 1);
 }
@@ -113,11 +111,7 @@ fn a_process_is_replaced_after_so_many_jobs() {
 fn a_process_that_leaks_is_replaced() {
     const LEAK: u64 = 16 << 20;
     let engine = Checked::with(1, |builder| builder.recycle_above(4 * LEAK));
-    let pid_after = |bytes| {
-        // A look takes place once a millisecond.
-        std::thread::sleep(Duration::from_millis(2));
-        engine.submit(leak, engine.batch::<u32>(1).unwrap(), bytes).unwrap().wait().unwrap()[0]
-    };
+    let pid_after = |bytes| engine.submit(leak, engine.batch::<u32>(1).unwrap(), bytes).unwrap().wait().unwrap()[0];
     let pids: Vec<u32> = (0..20).map(|_| pid_after(LEAK)).collect();
     let distinct = pids.iter().collect::<HashSet<_>>().len();
     assert!((4..=10).contains(&distinct), "{pids:?}");
