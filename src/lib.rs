@@ -162,12 +162,12 @@ pub use crate::{
     front::load::{Close, Drained, Room},
     front::message_port::{Message, MessagePort},
     front::port_futures::{Messages, Post, Receive},
-    front::process_worker::WorkerMain,
     front::progress::{Progress, ProgressChanges, ProgressHandle},
     front::raw_worker::{ExitStatus, Worker, WorkerBuilder, WorkerScope},
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
     front::statistics::{EngineStatistics, JobState, JobStatus, WorkerStatus},
     front::timings::{Histogram, Timings},
+    front::worker_main::WorkerMain,
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;
@@ -188,7 +188,7 @@ pub fn worker_entry(_kernels: &[&'static KernelInfo]) {}
 pub mod __private {
     pub use crate::engine::frame::Frame;
     pub use crate::engine::kernel::KernelOutcome;
-    pub use crate::front::process_worker::serve;
+    pub use crate::front::worker_main::serve;
     /// Points at which the project's own tests make processes die.
     #[cfg(all(feature = "fault", target_os = "linux"))]
     pub mod fault {

@@ -406,7 +406,7 @@ macro_rules! __kernel_item {
     ({ kernel $version:literal [$(#[$meta:meta])*] [$vis:vis] $name:ident ($($args:tt)*) [$ret:ty] $body:block }
      [$(($i:ident $it:ty))*] [$(($o:ident $ot:ty))*] [($p:ident $pt:ty)] [$(($c:ident $ct:ty))?] [$($all:ident)*]) => {
         $(#[$meta])*
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "a kernel is named as a function is")]
         #[derive(Clone, Copy, Debug)]
         $vis struct $name;
 
@@ -447,7 +447,7 @@ macro_rules! __kernel_item {
        ($($args:tt)*) [$ret:ty] $body:block }
      [$(($i:ident $it:ty))*] [] [($p:ident $pt:ty)] [$(($c:ident $ct:ty))?] [$($all:ident)*]) => {
         $(#[$meta])*
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "a kernel is named as a function is")]
         #[derive(Clone, Copy, Debug)]
         $vis struct $name;
 

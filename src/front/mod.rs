@@ -19,6 +19,7 @@ mod named;
 #[cfg(target_os = "linux")]
 pub(crate) mod outside;
 pub(crate) mod port_futures;
+#[cfg(target_os = "linux")]
 pub(crate) mod process_worker;
 #[cfg(target_os = "linux")]
 pub(crate) mod processes;
@@ -28,3 +29,4 @@ pub(crate) mod rows;
 mod shared;
 pub(crate) mod statistics;
 pub(crate) mod timings;
+pub(crate) mod worker_main;

@@ -8,6 +8,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -103,9 +104,12 @@ fn check_health(server: SocketAddr, options: &Options) -> io::Result<[f64; 3]> {
 
 /// The same while visitors have it compute; their computations a second, and the milliseconds of the longest.
 fn check_health_busy(server: SocketAddr, options: &Options) -> io::Result<([f64; 3], [f64; 2])> {
-    let (stop, start) = (AtomicBool::new(false), Instant::now());
+    let (stop, start, together) = (AtomicBool::new(false), Instant::now(), Barrier::new(options.visitors + 1));
     let visit = || -> io::Result<(u32, f64)> {
-        let (mut client, mut count, mut longest) = (Client::connect(server)?, 0, 0.0_f64);
+        let client = Client::connect(server);
+        // Before an error is told of, or the others would wait.
+        together.wait();
+        let (mut client, mut count, mut longest) = (client?, 0, 0.0_f64);
         while !stop.load(Ordering::Relaxed) {
             let asked = Instant::now();
             let response = client.get("/compute?n=50000000")?;
@@ -116,8 +120,8 @@ fn check_health_busy(server: SocketAddr, options: &Options) -> io::Result<([f64;
     };
     thread::scope(|scope| {
         let visitors: Vec<_> = (0..options.visitors).map(|_| scope.spawn(visit)).collect();
-        // Until all of them are there.
-        thread::sleep(Duration::from_millis(200));
+        // All of them are connected, and ask now.
+        together.wait();
         let health = check_health(server, options);
         stop.store(true, Ordering::Relaxed);
         let visits = visitors.into_iter().map(|visitor| visitor.join().expect("right answers"));

@@ -1,0 +1,189 @@
+//! What workers in processes of their own run: [`worker_main!`](crate::worker_main) declares it, [`WorkerBuilder::spawn_process`] starts
+//! one. What that takes is in `process_worker.rs`, where there are processes.
+
+use bytemuck::Pod;
+
+#[cfg(target_os = "linux")]
+use super::process_worker;
+use super::raw_worker::{Worker, WorkerBuilder, WorkerScope};
+use crate::arena::shared::SharedHandle;
+use crate::engine::frame::Frame;
+use crate::engine::kernel::{Kernel, KernelError, KernelOutcome};
+#[cfg(not(target_os = "linux"))]
+use crate::error::Error;
+use crate::error::Result;
+
+/// What a worker in a process of its own runs: declared with [`worker_main!`](crate::worker_main), started by value.
+///
+/// The macro implements it. It is listed in [`worker_entry`](crate::worker_entry) among the kernels, and is no kernel that an engine could
+/// run.
+pub trait WorkerMain: Kernel<Inputs = (u8, u8), Outputs = (), Param = SharedHandle<u64>> {
+    /// What it receives.
+    type Receives: Pod + Send;
+    /// What it posts.
+    type Posts: Pod + Send;
+    /// What it is started with.
+    type Data: Pod;
+}
+
+/// Declares what workers in processes of their own run: functions that every copy of the program knows by name.
+///
+/// A function takes the worker's [`WorkerScope`], whose parameters are the type of the messages it receives, the type of
+/// those it posts and, if it is started with one, the type of its data; all are
+/// [`Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html). It returns nothing, or `Result<(), E>` where `E: Display`.
+///
+/// Each becomes a unit struct of that name: the value for [`WorkerBuilder::spawn_process`](crate::WorkerBuilder::spawn_process), and for the
+/// list of [`worker_entry`](crate::worker_entry).
+///
+/// # Examples
+/// ```no_run
+/// use workring::{Engine, ExitStatus, Worker, WorkerScope, kernels, worker_main};
+///
+/// worker_main! {
+///     /// Scales batches in place and sends them back with their sums.
+///     pub fn scaler(scope: &WorkerScope<u32, f64, f64>) -> Result<(), workring::Error> {
+///         while let Ok(message) = scope.recv() {
+///             let mut sum = 0.0;
+///             let scaled = message.batches.into_iter().map(|batch| {
+///                 let mut batch = batch.into_batch::<f64>().expect("a batch of f64");
+///                 batch.iter_mut().for_each(|value| *value *= scope.data());
+///                 sum += batch.iter().sum::<f64>();
+///                 batch.into()
+///             });
+///             let scaled = scaled.collect();
+///             scope.post_with(sum, scaled)?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// fn main() -> workring::Result<()> {
+///     workring::worker_entry(kernels![scaler]); // turns a copy of this program into a worker; first in `main`
+///     let engine = Engine::builder().processes(1).kernels(kernels![workring::kernels::f64::sum]).build()?;
+///     let worker = Worker::builder().memory(&engine).spawn_process(scaler, 10.0)?;
+///     worker.post_with(1, vec![engine.batch_from_slice(&[1.0, 2.0])?.into()])?;
+///     let answer = worker.recv()?; // the same batch: nothing was copied
+///     assert_eq!((answer.value, answer.batches.len()), (30.0, 1));
+///     worker.terminate(); // told to end; killed if it does not
+///     assert_eq!(worker.join(), ExitStatus::Terminated);
+///     Ok(())
+/// }
+/// ```
+#[macro_export]
+macro_rules! worker_main {
+    ($(
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident (
+            $scope:ident : & $($path:ident)::+ < $receives:ty , $posts:ty $(, $data:ty)? $(,)? > $(,)?
+        ) $(-> $ret:ty)? $body:block
+    )*) => {$(
+        $(#[$meta])*
+        #[allow(non_camel_case_types, reason = "a worker's function is named as a function is")]
+        #[derive(Clone, Copy, Debug)]
+        $vis struct $name;
+
+        impl $name {
+            /// Runs the worker's function, on this thread.
+            #[allow(dead_code, clippy::allow_attributes, reason = "made for every worker")]
+            $vis fn call($scope: & $($path)::+ < $receives, $posts $(, $data)? >) $(-> $ret)? $body
+        }
+
+        impl $crate::Kernel for $name {
+            type Inputs = (u8, u8);
+            type Outputs = ();
+            type Param = $crate::SharedHandle<u64>;
+
+            fn info(self) -> &'static $crate::KernelInfo {
+                fn run(frame: &mut $crate::__private::Frame<'_, '_>) -> ::core::result::Result<(), $crate::KernelError> {
+                    $crate::__private::serve::<$name, _, _>(frame, $name::call)
+                }
+                static INFO: $crate::KernelInfo = $crate::KernelInfo::new(
+                    stringify!($name),
+                    1,
+                    stringify!(worker $receives, $posts $(, $data)?),
+                    &[$crate::ElementLayout::of::<u8>(), $crate::ElementLayout::of::<u8>()],
+                    &[],
+                    $crate::ElementLayout::of::<$crate::SharedHandle<u64>>(),
+                    run,
+                );
+                &INFO
+            }
+        }
+
+        impl $crate::WorkerMain for $name {
+            type Receives = $receives;
+            type Posts = $posts;
+            type Data = $crate::__worker_data!($($data)?);
+        }
+    )*};
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __worker_data {
+    () => {
+        ()
+    };
+    ($data:ty) => {
+        $data
+    };
+}
+
+/// What a [`worker_main!`](crate::worker_main) does in its process.
+///
+/// # Errors
+/// What the function returned; or why it was not called.
+#[doc(hidden)]
+pub fn serve<M, O, F>(frame: &mut Frame<'_, '_>, body: F) -> Result<(), KernelError>
+where
+    M: WorkerMain,
+    O: KernelOutcome,
+    F: FnOnce(&WorkerScope<M::Receives, M::Posts, M::Data>) -> O,
+{
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (frame, body);
+        Err(KernelError::new("there are no worker processes on this system"))
+    }
+    #[cfg(target_os = "linux")]
+    process_worker::serve::<M, O, F>(frame, body)
+}
+
+impl WorkerBuilder {
+    /// Starts a worker in a process of its own, which runs `main` with a copy of `data`. It receives messages of the type that `main`
+    /// receives and posts those that it posts; the handle is the same as that of a thread.
+    ///
+    /// The process is a copy of this program, or [another one](WorkerBuilder::program), whose `main` function begins with
+    /// [`worker_entry`](crate::worker_entry) and lists `main` there. Blocks until it is ready, some milliseconds as a rule. A crash, an exit
+    /// or a leak is the worker's alone: its handle says how it [ended](crate::ExitStatus::Died), what it had not received comes back
+    /// by [`MessagePort::undelivered`](crate::MessagePort::undelivered), and batches that it held by [`Worker::reclaimed`]. It ends with
+    /// this program, however that ends.
+    ///
+    /// Batches can be posted with messages if they are of the engine that [`WorkerBuilder::memory`] names. They are not copied: the
+    /// process maps the same memory. There they are batches like others, but for what needs an engine: the worker can read and write
+    /// them, drop them, or post them back as a whole or shortened ([`Batch::truncate`](crate::Batch::truncate)), and cannot make new ones.
+    /// Up to 1024 may be with the worker at a time; a post waits for room when there would be more.
+    ///
+    /// # Errors
+    /// [`Error::WorkerStart`] when the process does not become ready or does not fit; [`Error::InvalidArgument`] for a name with a zero
+    /// byte, a capacity out of range or an engine whose memory cannot be mapped by others; [`Error::OutOfMemory`] when there is no room for
+    /// `data` in it; [`Error::Io`] when the system refuses; [`Error::Unsupported`] on systems without worker processes.
+    ///
+    /// # Examples
+    /// As [`worker_main!`](crate::worker_main).
+    ///
+    /// [`Error::WorkerStart`]: crate::Error::WorkerStart
+    /// [`Error::InvalidArgument`]: crate::Error::InvalidArgument
+    /// [`Error::OutOfMemory`]: crate::Error::OutOfMemory
+    /// [`Error::Io`]: crate::Error::Io
+    /// [`Error::Unsupported`]: crate::Error::Unsupported
+    pub fn spawn_process<M: WorkerMain>(self, main: M, data: M::Data) -> Result<Worker<M::Receives, M::Posts>> {
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (main, data);
+            Err(Error::Unsupported { what: "workers in processes of their own on this system; use threads".into() })
+        }
+        #[cfg(target_os = "linux")]
+        process_worker::start(self, main, data)
+    }
+}
