@@ -44,3 +44,40 @@ impl ParticipantSlot {
         self.0
     }
 }
+
+/// Consecutive rows of one process: one for each job that it runs at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ParticipantSlots {
+    first: ParticipantSlot,
+    count: u16,
+}
+
+impl ParticipantSlots {
+    /// `count` rows from `first` on.
+    pub(crate) const fn new(first: ParticipantSlot, count: u16) -> Self {
+        // The last one is a row as well.
+        assert!(count > 0 && count <= (1 << 12) - first.get());
+        Self { first, count }
+    }
+
+    /// The first of them, after which the process is named.
+    pub(crate) const fn first(self) -> ParticipantSlot {
+        self.first
+    }
+
+    /// How many there are.
+    pub(crate) const fn len(self) -> u16 {
+        self.count
+    }
+
+    /// Whether a row is one of them.
+    pub(crate) const fn contains(self, slot: ParticipantSlot) -> bool {
+        slot.get().wrapping_sub(self.first.get()) < self.count
+    }
+
+    /// Each of them.
+    pub(crate) fn iter(self) -> impl Iterator<Item = ParticipantSlot> + use<> {
+        let first = self.first.get();
+        (first..first + self.count).map(ParticipantSlot::new)
+    }
+}

@@ -7,14 +7,16 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::core::{Core, Summons, WorkerRole};
-use super::handshake::{FileAnswer, FromWorker, Hello, KERNELS_MAX, KernelName, ToOutsider};
+use super::core::{Core, Summons};
+use super::handshake::{FileAnswer, FromWorker, Hello, ToOutsider};
 use super::kernel::KernelInfo;
+use super::kernel_table::{KERNELS_MAX, KernelName};
+use super::role::WorkerRole;
 use crate::arena::Arena;
 use crate::arena::attached::{Attached, SegmentFile};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
-use crate::ids::ParticipantSlot;
+use crate::ids::ParticipantSlots;
 use crate::layout::view::Control;
 use crate::os::attach::copy_of;
 use crate::os::channel::{Channel, Received, Sent};
@@ -100,7 +102,7 @@ impl Mouth {
 /// # Errors
 /// [`Error::WorkerStart`] when the two programs do not fit, or the engine refuses; [`Error::Io`] and [`Error::InvalidArgument`]
 /// when its memory cannot be mapped.
-pub(super) fn attach(mouth: &Mouth, kernels: &[&'static KernelInfo]) -> Result<(Arc<Core>, ParticipantSlot)> {
+pub(super) fn attach(mouth: &Mouth, kernels: &[&'static KernelInfo]) -> Result<(Arc<Core>, ParticipantSlots)> {
     let refuse = |reason: &str| Error::WorkerStart { reason: reason.into() };
     let mut buffer = Vec::new();
     let fds = mouth.hear(&mut buffer)?;
@@ -128,13 +130,12 @@ pub(super) fn attach(mouth: &Mouth, kernels: &[&'static KernelInfo]) -> Result<(
     let arena_ro = arena_rw.second_view()?;
     let ear = mouth.clone();
     let arena = Arena::attach(arena_rw, Attached::new(arena_ro, Box::new(move |segment| ear.fetch(segment))))?;
-    let slot = ParticipantSlot::new(hello.slot & 0xFFF);
-    if control.participant(slot).is_none() {
+    if hello.slots.iter().any(|slot| control.participant(slot).is_none()) {
         return Err(refuse("the engine gave the worker a row that does not exist"));
     }
     // After the mappings, which a limit on memory must not keep out.
     process::apply(&hello.limits)?;
-    let role = WorkerRole::new((hello.incarnation & 0xFFF) as u16, table);
+    let role = WorkerRole::new(hello.slots, (hello.incarnation & 0xFFF) as u16, table);
     let core = Arc::new(Core::attached(hello.config, control, arena, role));
     let bell = mouth.clone();
     core.set_bell(Box::new(move |summons| {
@@ -146,5 +147,5 @@ pub(super) fn attach(mouth: &Mouth, kernels: &[&'static KernelInfo]) -> Result<(
         let _ = bell.say(&message);
     }));
     fault::point(Point::F4_mapped);
-    Ok((core, slot))
+    Ok((core, hello.slots))
 }

@@ -20,6 +20,7 @@ use super::ledger::Watchers;
 use super::local::{LocalSlot, LocalTable};
 use super::options::{EngineConfig, Idle};
 use super::panics;
+use super::role::WorkerRole;
 use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -85,22 +86,6 @@ impl Space {
     }
 }
 
-/// What a worker process knows that the process which built the engine does not need to be told.
-pub(crate) struct WorkerRole {
-    /// Which life of that row it is; stands in every word it claims.
-    incarnation: u16,
-    /// Its own kernels, at the numbers they have in the engine's process.
-    kernels: Box<[Option<&'static KernelInfo>]>,
-    /// 1 once the worker shall stop after the job it runs, whatever else waits.
-    leaving: AtomicU32,
-}
-
-impl WorkerRole {
-    pub(crate) fn new(incarnation: u16, kernels: Vec<Option<&'static KernelInfo>>) -> Self {
-        Self { incarnation, kernels: kernels.into(), leaving: AtomicU32::new(0) }
-    }
-}
-
 /// What the supervisor, which sits in the process that built the engine, is called for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Summons {
@@ -151,7 +136,7 @@ pub(crate) struct Core {
     /// The origin's own word; worker processes read the one in the segment, which the origin does not believe.
     lifecycle: AtomicU32,
     /// `None` in the process that built the engine.
-    role: Option<WorkerRole>,
+    pub(super) role: Option<WorkerRole>,
     /// Whom futex calls reach: other processes only where there are any.
     pub(crate) scope: Scope,
     pub(super) bell: OnceLock<Bell>,
@@ -288,14 +273,14 @@ impl Core {
     pub(crate) fn kernel(&self, id: u32) -> Option<&'static KernelInfo> {
         match &self.role {
             None => registered(id),
-            Some(role) => role.kernels.get(id as usize).copied().flatten(),
+            Some(role) => role.kernel(id),
         }
     }
 
     /// Which life of its row a claim is made in.
     #[inline]
     pub(super) fn incarnation(&self) -> u16 {
-        self.role.as_ref().map_or(0, |role| role.incarnation)
+        self.role.as_ref().map_or(0, WorkerRole::incarnation)
     }
 
     /// Whether this process built the engine.
@@ -356,7 +341,7 @@ impl Core {
         word.load(Ordering::Relaxed) == lifecycle::OPEN
     }
 
-    /// Whether this process's worker shall stop after the job it runs, although the engine goes on.
+    /// Whether this process's workers shall stop after the jobs they run, although the engine goes on.
     #[inline]
     pub(super) fn is_leaving(&self) -> bool {
         // Relaxed: ordered by fences, as the lifecycle.
@@ -369,21 +354,13 @@ impl Core {
         !self.is_open() || self.is_leaving()
     }
 
-    /// Has this process's worker stop after the job it runs, waking it if it sleeps.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn leave(&self, me: ParticipantSlot) {
+    /// Has this process's workers stop after the jobs they run, waking those that sleep.
+    pub(crate) fn leave(&self) {
         if let Some(role) = &self.role {
+            // Relaxed: ordered by fences, as the lifecycle.
             role.leaving.store(1, Ordering::Relaxed);
             // Its fence pairs with the one in `prepare_to_park`, as when the engine closes.
-            self.sleepers().wake_everybody(core::iter::once(me));
-        }
-    }
-
-    /// Has this process's worker, which runs a job, stop after it.
-    pub(super) fn leave_after_job(&self) {
-        if let Some(role) = &self.role {
-            // Relaxed: the worker itself looks next.
-            role.leaving.store(1, Ordering::Relaxed);
+            self.sleepers().wake_everybody(role.slots.iter());
         }
     }
 
@@ -476,6 +453,7 @@ impl Core {
         let config = EngineConfig {
             threads,
             processes,
+            jobs_per_process: 1,
             outside: 0,
             queue_capacity: 64,
             on_full: OnFull::Reject,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 
 use super::core::Core;
+use super::role::WorkerRole;
 use super::states;
 use super::{panics, worker};
 use crate::error::Result;
@@ -285,7 +286,8 @@ impl<'a> Shift<'a> {
 
     fn count_wear(&mut self) {
         let Wear { jobs, bytes } = self.core.config.wear;
-        self.jobs += 1;
+        // What wears out is a process, with all workers that are in it.
+        self.jobs = self.core.role.as_ref().map_or(self.jobs + 1, WorkerRole::count_job);
         let is_worn = (jobs > 0 && self.jobs >= jobs) || (bytes > 0 && self.is_above(bytes));
         if !is_worn {
             return;
@@ -296,7 +298,7 @@ impl<'a> Shift<'a> {
             self.jobs = 0;
             self.call(|hooks| hooks.start.as_ref());
         } else {
-            self.core.leave_after_job();
+            self.core.leave();
         }
     }
 

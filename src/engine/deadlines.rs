@@ -61,7 +61,7 @@ impl Supervisor {
 
     /// Whether a row belongs to a process that may be killed to end its job. Others end their jobs as threads do.
     fn may_kill(&self, owner: ParticipantSlot) -> bool {
-        let seat = self.seats.iter().find(|seat| seat.slot == owner);
+        let seat = self.seats.iter().find(|seat| seat.slots.contains(owner));
         seat.is_some_and(|seat| !seat.outside || seat.worker.as_ref().is_some_and(|worker| worker.killable))
     }
 
@@ -70,10 +70,8 @@ impl Supervisor {
     fn kill_owner(&mut self, index: DescriptorIndex, generation: u32) -> bool {
         let Some(descriptor) = self.core.control.descriptor(index) else { return false };
         let owner = job::snapshot(&descriptor.word).owner();
-        let Some(worker) = self.seats.iter_mut().find(|seat| seat.slot == owner).and_then(|seat| seat.worker.as_mut())
-        else {
-            return false;
-        };
+        let seat = self.seats.iter_mut().find(|seat| seat.slots.contains(owner));
+        let Some(worker) = seat.and_then(|seat| seat.worker.as_mut()) else { return false };
         if !worker.killable {
             return false;
         }

@@ -20,9 +20,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::crew::Wear;
-use super::kernel::KernelInfo;
 use super::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
 use crate::error::{Error, Result};
+use crate::ids::{ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
 use crate::layout::records::MAX_PARTICIPANTS;
 use crate::os::process::Limits;
@@ -33,11 +33,7 @@ const HELLO: u64 = u64::from_le_bytes(*b"wr-hello");
 /// The first word of a Join.
 const JOIN: u64 = u64::from_le_bytes(*b"wr-join!");
 /// Version of these messages.
-const PROTOCOL: u32 = 3;
-/// The longest name of a kernel.
-const NAME_LEN_MAX: usize = 1024;
-/// Kernels an engine can name.
-pub(crate) const KERNELS_MAX: u32 = 4096;
+const PROTOCOL: u32 = 4;
 /// Cores that a Hello can name.
 const CORES_MAX: usize = 4096;
 
@@ -87,12 +83,15 @@ struct HelloHead {
     has_nice: u32,
     cores: u32,
     ageing: u32,
+    slots: u32,
+    jobs_per_process: u32,
 }
 
 /// Everything a worker is told first. The descriptors of the control segment, the arena and the table of kernels come with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Hello {
-    pub(crate) slot: u16,
+    /// The rows that it has.
+    pub(crate) slots: ParticipantSlots,
     pub(crate) incarnation: u32,
     pub(crate) config: EngineConfig,
     /// Bytes of the table of kernels.
@@ -102,7 +101,7 @@ pub(crate) struct Hello {
     pub(crate) limits: Limits,
 }
 
-fn refuse(reason: impl Into<String>) -> Error {
+pub(super) fn refuse(reason: impl Into<String>) -> Error {
     Error::WorkerStart { reason: reason.into() }
 }
 
@@ -171,7 +170,7 @@ impl Hello {
             protocol: PROTOCOL,
             layout_version: LAYOUT_VERSION,
             layout_hash: LAYOUT_HASH,
-            slot: u32::from(self.slot),
+            slot: u32::from(self.slots.first().get()),
             incarnation: self.incarnation,
             threads: self.config.threads as u32,
             processes: self.config.processes as u32,
@@ -190,6 +189,8 @@ impl Hello {
             has_nice: u32::from(self.limits.nice.is_some()),
             cores: cores.len() as u32,
             ageing: self.config.ageing,
+            slots: u32::from(self.slots.len()),
+            jobs_per_process: self.config.jobs_per_process as u32,
         };
         let mut bytes = bytemuck::bytes_of(&head).to_vec();
         bytes.extend(cores.iter().flat_map(|&core| (core as u32).to_ne_bytes()));
@@ -211,11 +212,11 @@ impl Hello {
             .take(CORES_MAX)
             .map(|core| u32::from_ne_bytes(core.try_into().unwrap_or_default()) as usize)
             .collect();
-        let groups = [head.threads, head.processes, head.outside];
+        let groups = [head.threads, head.processes.saturating_mul(head.jobs_per_process), head.outside];
         let rows = groups.iter().fold(0_u32, |sum, &group| sum.saturating_add(group));
-        let slot = u16::try_from(head.slot).ok().filter(|&slot| slot > 0 && u32::from(slot) <= rows);
-        let fits = cores.len() == head.cores as usize && rows < MAX_PARTICIPANTS as u32;
-        let (Some(slot), true) = (slot, fits) else {
+        let slots = slots_among(rows, head.slot, head.slots);
+        let fits = cores.len() == head.cores as usize && head.jobs_per_process > 0;
+        let (Some(slots), true) = (slots, fits) else {
             return Err(refuse("the engine's first message contradicts itself"));
         };
         let idle = match head.idle {
@@ -224,11 +225,12 @@ impl Hello {
             _ => Idle::Adaptive,
         };
         Ok(Self {
-            slot,
+            slots,
             incarnation: head.incarnation,
             config: EngineConfig {
                 threads: head.threads as usize,
                 processes: head.processes as usize,
+                jobs_per_process: head.jobs_per_process as usize,
                 outside: head.outside as usize,
                 queue_capacity: head.queue_capacity,
                 on_full: OnFull::Reject,
@@ -252,98 +254,11 @@ impl Hello {
     }
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct KernelHead {
-    id: u32,
-    version: u32,
-    name_len: u32,
-    zero: u32,
-    signature_hash: u64,
-}
-
-/// A kernel as it is named to a worker.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct KernelName {
-    /// Its number in the engine's process.
-    pub(crate) id: u32,
-    pub(crate) version: u32,
-    pub(crate) signature_hash: u64,
-    pub(crate) name: String,
-}
-
-impl KernelName {
-    /// As the engine's process knows it.
-    pub(crate) fn of(info: &'static KernelInfo) -> Result<Self> {
-        if info.name().len() > NAME_LEN_MAX {
-            return Err(Error::invalid(format!("the name of a kernel must have at most {NAME_LEN_MAX} bytes")));
-        }
-        let (version, signature_hash) = (info.version(), info.signature_hash());
-        Ok(Self { id: info.id()?, version, signature_hash, name: info.name().to_owned() })
-    }
-
-    /// The bytes of the table of these kernels.
-    pub(crate) fn table(kernels: &[Self]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for kernel in kernels {
-            let head = KernelHead {
-                id: kernel.id,
-                version: kernel.version,
-                name_len: kernel.name.len() as u32,
-                zero: 0,
-                signature_hash: kernel.signature_hash,
-            };
-            bytes.extend_from_slice(bytemuck::bytes_of(&head));
-            bytes.extend_from_slice(kernel.name.as_bytes());
-        }
-        bytes
-    }
-
-    /// Reads a table back.
-    ///
-    /// # Errors
-    /// [`Error::WorkerStart`] when the bytes are none.
-    pub(crate) fn read_table(mut bytes: &[u8]) -> Result<Vec<Self>> {
-        let wrong = || refuse("the engine sent something else where its kernels were expected");
-        let mut kernels = Vec::new();
-        while !bytes.is_empty() {
-            let (head, rest) = bytes.split_at_checked(size_of::<KernelHead>()).ok_or_else(wrong)?;
-            let head: KernelHead = bytemuck::pod_read_unaligned(head);
-            let (name, rest) = rest.split_at_checked(head.name_len as usize).ok_or_else(wrong)?;
-            let name = core::str::from_utf8(name).map_err(|_| wrong())?.to_owned();
-            if name.len() > NAME_LEN_MAX || head.id >= KERNELS_MAX {
-                return Err(wrong());
-            }
-            let KernelHead { id, version, signature_hash, .. } = head;
-            kernels.push(Self { id, version, signature_hash, name });
-            bytes = rest;
-        }
-        Ok(kernels)
-    }
-
-    /// This kernel among those of the worker's program.
-    ///
-    /// # Errors
-    /// [`Error::WorkerStart`] that names what differs.
-    pub(crate) fn find(&self, known: &[&'static KernelInfo]) -> Result<&'static KernelInfo> {
-        let same_name: Vec<_> = known.iter().copied().filter(|info| info.name() == self.name).collect();
-        let exact = |info: &&&'static KernelInfo| {
-            info.version() == self.version && info.signature_hash() == self.signature_hash
-        };
-        if let Some(found) = same_name.iter().find(exact) {
-            return Ok(found);
-        }
-        let name = &self.name;
-        Err(refuse(match same_name.first() {
-            None => format!("the worker's program does not list kernel {name} in worker_entry(kernels![..])"),
-            Some(other) if other.version() != self.version => format!(
-                "kernel {name} has version {} in the engine and version {} in the worker's program",
-                self.version,
-                other.version()
-            ),
-            Some(_) => format!("kernel {name} has other arguments in the engine than in the worker's program"),
-        }))
-    }
+/// The rows that were named, if they are those of workers in a table with so many, which is not longer than one may be.
+fn slots_among(rows: u32, first: u32, count: u32) -> Option<ParticipantSlots> {
+    let last = first.checked_add(count)?.checked_sub(1)?;
+    let fits = first > 0 && count > 0 && last <= rows && rows < MAX_PARTICIPANTS as u32;
+    fits.then(|| ParticipantSlots::new(ParticipantSlot::new(first as u16), count as u16))
 }
 
 /// What a worker says.
@@ -494,11 +409,12 @@ mod tests {
 
     fn hello() -> Hello {
         Hello {
-            slot: 2,
+            slots: ParticipantSlots::new(ParticipantSlot::new(2), 2),
             incarnation: 7,
             config: EngineConfig {
                 threads: 1,
                 processes: 3,
+                jobs_per_process: 2,
                 outside: 2,
                 queue_capacity: 64,
                 on_full: OnFull::Reject,
@@ -533,9 +449,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..120, change: u8) {
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..250), at in 0usize..250, change: u8) {
             let _ = Hello::from_bytes(&bytes);
-            let _ = KernelName::read_table(&bytes);
             let _ = Join::check(&bytes);
             let _ = FromWorker::from_bytes(&bytes);
             let _ = FileAnswer::from_bytes(&bytes);
@@ -543,16 +458,12 @@ mod tests {
             let mut broken = hello().to_bytes();
             let len = broken.len();
             broken[at % len] ^= change;
-            let _ = Hello::from_bytes(&broken);
+            if let Ok(hello) = Hello::from_bytes(&broken) {
+                let last = hello.slots.first().get() + hello.slots.len() - 1;
+                prop_assert!((1..=hello.config.rows()).contains(&usize::from(last)) && hello.slots.first().get() > 0);
+            }
             broken.truncate(at);
             let _ = Hello::from_bytes(&broken);
-            let kernel = KernelName { id: 1, version: 2, signature_hash: 3, name: "kernel".into() };
-            let mut broken = KernelName::table(&[kernel.clone(), kernel]);
-            let len = broken.len();
-            broken[at % len] ^= change;
-            let _ = KernelName::read_table(&broken);
-            broken.truncate(at);
-            let _ = KernelName::read_table(&broken);
         }
 
         #[test]
@@ -565,14 +476,8 @@ mod tests {
         }
 
         #[test]
-        fn kernels_and_files_arrive_as_they_were_sent(
-            id in 0..KERNELS_MAX, version: u32, signature_hash: u64, names in proptest::collection::vec("[a-z]{0,40}", 0..5),
-            segment: u16, len: u64, writable: bool,
-        ) {
-            let kernels: Vec<_> =
-                names.into_iter().map(|name| KernelName { id, version, signature_hash, name }).collect();
-            prop_assert_eq!(KernelName::read_table(&KernelName::table(&kernels)).unwrap(), kernels);
-            let answer = FileAnswer { segment, len, generation: signature_hash, writable };
+        fn answers_arrive_as_they_were_sent(segment: u16, len: u64, generation: u64, writable: bool) {
+            let answer = FileAnswer { segment, len, generation, writable };
             prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Some(&answer))), Some(answer));
             prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(None)), None);
             for said in [

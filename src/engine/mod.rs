@@ -31,6 +31,8 @@ pub(crate) mod gather;
 #[cfg(target_os = "linux")]
 pub(crate) mod handshake;
 pub(crate) mod kernel;
+#[cfg(target_os = "linux")]
+pub(crate) mod kernel_table;
 pub(crate) mod ledger;
 #[cfg(target_os = "linux")]
 mod loans;
@@ -50,6 +52,7 @@ pub(crate) mod recovery;
 pub(crate) mod remote;
 #[cfg(target_os = "linux")]
 mod ringer;
+pub(crate) mod role;
 pub(crate) mod run;
 #[cfg(target_os = "linux")]
 mod seat;

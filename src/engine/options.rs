@@ -145,6 +145,8 @@ pub(crate) struct JobOptions {
 pub(crate) struct EngineConfig {
     pub(crate) threads: usize,
     pub(crate) processes: usize,
+    /// Jobs that each of those runs at a time, at least one: so many rows it has.
+    pub(crate) jobs_per_process: usize,
     /// Processes started by others that may take part at a time.
     pub(crate) outside: usize,
     pub(crate) queue_capacity: u32,
@@ -180,9 +182,9 @@ impl ThreadOptions {
 }
 
 impl EngineConfig {
-    /// Workers that the engine starts.
+    /// Workers that the engine starts, of which several may be in one process.
     pub(crate) fn workers(&self) -> usize {
-        self.threads + self.processes
+        self.threads + self.processes * self.jobs_per_process
     }
 
     /// Rows of the participant table that workers may have, from row 1: first threads, then processes, then those from outside.

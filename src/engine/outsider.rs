@@ -70,8 +70,9 @@ impl Outsider {
         fault::arm_as_told();
         let leave = Arc::new(EventFd::new()?);
         // The engine has no use for the reason of a refusal: that the connection ends says enough.
-        let (core, slot) = attach(&mouth, kernels).map_err(refused)?;
-        Ok(Self { core, slot, mouth, leave })
+        let (core, slots) = attach(&mouth, kernels).map_err(refused)?;
+        // One job at a time, on the thread that serves.
+        Ok(Self { core, slot: slots.first(), mouth, leave })
     }
 
     /// What has [`serve`](Self::serve) return after the job it runs when it is notified, by any thread, now or later.
@@ -110,7 +111,7 @@ impl Outsider {
     /// Starts the thread that has the worker leave when the engine is gone or asks it to, or when `leave` is notified; it answers
     /// whether it was the engine.
     fn watch(&self) -> Result<thread::JoinHandle<bool>> {
-        let (core, slot, leave) = (Arc::clone(&self.core), self.slot, self.leave_event());
+        let (core, leave) = (Arc::clone(&self.core), self.leave_event());
         let socket = self
             .mouth
             .with(|channel| channel.as_fd().try_clone_to_owned())
@@ -118,7 +119,7 @@ impl Outsider {
         let watch = move || {
             // Only a system out of memory lets the wait fail; a worker that nobody watches is better gone.
             let is_gone = matches!(wait_for_hang_up(socket.as_fd(), &leave), Ok(true));
-            core.leave(slot);
+            core.leave();
             is_gone
         };
         thread::Builder::new()

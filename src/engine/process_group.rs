@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use super::handshake::KernelName;
+use super::kernel_table::KernelName;
 use super::remote::WORKER_VARIABLE;
 use crate::error::{Result, WorkerExit};
 use crate::os::attach::memory_of;

@@ -10,7 +10,7 @@ use super::failure;
 use super::fan_out::{repair_share, stop};
 use crate::error::WorkerExit;
 use crate::fault::{self, Point};
-use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::ids::{DescriptorIndex, ParticipantSlots};
 use crate::layout::records::{Descriptor, kind, status};
 use crate::layout::words::{
     DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, MAX_ATTEMPT, ParticipantWord, State,
@@ -21,8 +21,9 @@ use crate::sync::Ordering;
 /// A worker process that is gone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Death {
-    pub(crate) slot: ParticipantSlot,
-    /// Which life of its row it was.
+    /// The rows it had.
+    pub(crate) slots: ParticipantSlots,
+    /// Which life of its rows it was.
     pub(crate) incarnation: u32,
     pub(crate) pid: u32,
     pub(crate) exit: WorkerExit,
@@ -35,11 +36,16 @@ impl Death {
     fn short_incarnation(&self) -> u16 {
         (self.incarnation & 0xFFF) as u16
     }
+
+    /// Whether a job that is running was its.
+    fn is_of(&self, word: DescriptorWord) -> bool {
+        self.slots.contains(word.owner()) && word.incarnation() == self.short_incarnation()
+    }
 }
 
 /// Repairs everything a dead worker left behind. Its jobs are started again or end; nobody waits for it any more.
 pub(crate) fn sweep(core: &Core, death: &Death) {
-    if let Some(row) = core.control.participant(death.slot) {
+    for row in death.slots.iter().filter_map(|slot| core.control.participant(slot)) {
         // Release: for people who look; what is true of jobs stands in their own words.
         row.word.store(ParticipantWord::new(death.incarnation, ParticipantWord::DEAD).bits(), Ordering::Release);
     }
@@ -48,9 +54,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
         let index = DescriptorIndex::new(at as u32);
         let word = job::snapshot(&descriptor.word);
         match word.state() {
-            Some(State::Running) if word.owner() == death.slot && word.incarnation() == death.short_incarnation() => {
-                settle(core, index, descriptor, word, death);
-            }
+            Some(State::Running) if death.is_of(word) => settle(core, index, descriptor, word, death),
             // The worker may have died between taking the mark off and claiming: the mark is made again.
             Some(State::Queued) if word.attempt() > 0 => core.redelivery().mark(index),
             // It may have died between finishing the job and telling the holder.
@@ -66,7 +70,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
     }
     core.wake_collectors();
     fault::point(Point::F32_swept);
-    core.sleepers().forget(death.slot);
+    death.slots.iter().for_each(|slot| core.sleepers().forget(slot));
     // A wake-up that was handed to the dead worker died with it, and submitters counted on its search: everybody looks again.
     core.wake_workers();
     core.serve_collected();
@@ -86,7 +90,7 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
             with_share(core, descriptor, |_, line| repair_share(line));
         }
         super::ledger::forget_start(core, index, descriptor);
-        if job::requeue(&descriptor.word, death.slot, death.short_incarnation()).is_some() {
+        if job::requeue(&descriptor.word, word.owner(), death.short_incarnation()).is_some() {
             fault::point(Point::F30_requeued);
             core.redelivery().mark(index);
         }
@@ -115,7 +119,7 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
         failure::write_death(record, death.pid, death.exit, u32::from(word.attempt()) + 1);
     }
     descriptor.status.store(code, Ordering::Relaxed);
-    if let Some(done) = job::finish_for_dead(&descriptor.word, death.slot, death.short_incarnation()) {
+    if let Some(done) = job::finish_for_dead(&descriptor.word, word.owner(), death.short_incarnation()) {
         core.serve(index, done);
     }
 }

@@ -1,10 +1,17 @@
 //! A worker process that the engine started: from the first line of `main` to its end.
 
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+
 use super::attach::{Mouth, attach};
+use super::core::Core;
 use super::handshake::FromWorker;
 use super::kernel::KernelInfo;
+use super::panics;
 use super::worker;
+use crate::error::{Error, Result};
 use crate::fault::{self, Point};
+use crate::ids::{ParticipantSlot, ParticipantSlots};
 use crate::os::channel::{Channel, Sent};
 use crate::os::process;
 
@@ -41,23 +48,72 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
     fault::arm_as_told();
     fault::point(Point::F3_joined);
     match attach(&mouth, kernels) {
-        Ok((core, slot)) => {
+        Ok((core, slots)) => {
+            let others = match Others::start(&core, slots) {
+                Ok(others) => others,
+                Err(error) => refuse(&mouth, error),
+            };
             // The engine may kill its own workers whenever it sees fit.
             match mouth.say(&FromWorker::Ready { killable: true }) {
                 Ok(Sent::Sent) => {}
                 Ok(Sent::WouldBlock | Sent::PeerGone) | Err(_) => process::end_at_once(),
             }
             fault::point(Point::F4_ready);
-            worker::work_as_process(&core, slot);
+            others.work_along(|| worker::work_as_process(&core, slots.first()));
             // The queue is empty and the engine closes; or the worker leaves by itself, which it says.
             if core.is_open() {
                 let _ = mouth.say(&FromWorker::Farewell);
             }
             std::process::exit(0)
         }
-        Err(error) => {
-            let _ = mouth.say(&FromWorker::Refused(error.into_reason()));
-            std::process::exit(1)
+        Err(error) => refuse(&mouth, error),
+    }
+}
+
+/// Ends this process, which is no worker, and says why.
+fn refuse(mouth: &Mouth, error: Error) -> ! {
+    let _ = mouth.say(&FromWorker::Refused(error.into_reason()));
+    std::process::exit(1)
+}
+
+/// The stack of a worker beside the first, which has what the system gives the first thread of a process: by default as much.
+const STACK_LEN: usize = 8 << 20;
+
+/// The workers beside the first one, where a process runs several jobs at a time: a thread each, which wait until the engine was told that all
+/// are there.
+struct Others {
+    start: Arc<Barrier>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Others {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no thread. Those that were started wait for ever: the process has to end.
+    fn start(core: &Arc<Core>, slots: ParticipantSlots) -> Result<Self> {
+        let start = Arc::new(Barrier::new(usize::from(slots.len())));
+        let spawn = |slot: ParticipantSlot| {
+            let (core, start) = (Arc::clone(core), Arc::clone(&start));
+            let work = move || {
+                start.wait();
+                // A panic that comes out of a worker is none of a kernel's, and leaves a job with nobody at it in a process that lives.
+                panics::catch(|| worker::work_as_process(&core, slot)).unwrap_or_else(|_| std::process::abort());
+            };
+            let thread = thread::Builder::new().name(format!("workring-{}", slot.get())).stack_size(STACK_LEN);
+            thread.spawn(work).map_err(|error| Error::io("start the threads of a worker process", error))
+        };
+        let threads = slots.iter().skip(1).map(spawn).collect::<Result<_>>()?;
+        Ok(Self { start, threads })
+    }
+
+    /// Lets them begin with the first one, whose work is `first`, and waits until all have ended.
+    fn work_along(self, first: impl FnOnce()) {
+        self.start.wait();
+        first();
+        for thread in self.threads {
+            // None unwinds.
+            let _ = thread.join();
         }
     }
 }

@@ -9,8 +9,8 @@ use super::handshake::{FileAnswer, Hello};
 use super::options::EngineConfig;
 use super::process_group::ProcessGroup;
 use crate::error::{Error, Result, WorkerExit};
-use crate::ids::ParticipantSlot;
-use crate::layout::records::participant_kind;
+use crate::ids::{ParticipantSlot, ParticipantSlots};
+use crate::layout::records::{Participant, participant_kind};
 use crate::layout::words::ParticipantWord;
 use crate::os::channel::{Channel, Sent};
 use crate::os::events::wait_until_readable;
@@ -108,9 +108,10 @@ impl Worker {
     }
 }
 
-/// A row of the participant table that belongs to worker processes, with or without one at the moment.
+/// Rows of the participant table that belong to worker processes, with or without one at the moment: one for each job that a process
+/// runs at a time.
 pub(super) struct Seat {
-    pub(super) slot: ParticipantSlot,
+    pub(super) slots: ParticipantSlots,
     /// Whether it is for processes that others start.
     pub(super) outside: bool,
     pub(super) incarnation: u32,
@@ -125,9 +126,9 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    pub(super) fn new(slot: u16, outside: bool) -> Self {
+    pub(super) fn new(slots: ParticipantSlots, outside: bool) -> Self {
         Self {
-            slot: ParticipantSlot::new(slot),
+            slots,
             outside,
             incarnation: 0,
             worker: None,
@@ -153,7 +154,7 @@ impl Seat {
         let fds = [core.control.mapping().fd(), core.arena.mapping().fd(), kernels.fd()];
         let [Some(control), Some(arena), Some(table)] = fds else { return Err(unshared()) };
         let hello = Hello {
-            slot: self.slot.get(),
+            slots: self.slots,
             incarnation: self.incarnation,
             // The others end when those who started them see fit.
             config: EngineConfig { wear: if self.outside { Wear::default() } else { core.config.wear }, ..core.config },
@@ -177,15 +178,20 @@ impl Seat {
     pub(super) fn spawn(&mut self, core: &Core, group: &ProcessGroup, kernels: &Mapping) -> Result<()> {
         let (channel, socket): (Channel, OwnedFd) = Channel::pair()?;
         let mut process = WorkerProcess::spawn(&mut group.command()?, socket)?;
-        super::process_group::pass_on_output(&mut process, self.slot.get());
+        super::process_group::pass_on_output(&mut process, self.slots.first().get());
         self.greet(core, &group.limits, kernels, &channel)?;
         self.sit_down(core, Worker::new(Peer::Child(process), channel));
         Ok(())
     }
 
+    /// Its rows.
+    pub(super) fn rows<'c>(&self, core: &'c Core) -> impl Iterator<Item = &'c Participant> + use<'c> {
+        self.slots.iter().filter_map(|slot| core.control.participant(slot))
+    }
+
     /// Gives the seat to a worker that has been greeted.
     pub(super) fn sit_down(&mut self, core: &Core, worker: Worker) {
-        if let Some(row) = core.control.participant(self.slot) {
+        for row in self.rows(core) {
             row.pid.store(worker.peer.handle().pid(), Ordering::Relaxed);
             row.kind.store(participant_kind::PROCESS, Ordering::Relaxed);
             row.leave.store(0, Ordering::Relaxed);
@@ -194,6 +200,21 @@ impl Seat {
         }
         self.worker = Some(worker);
     }
+}
+
+/// The seats of an engine: its own processes', then those of others, which run one job at a time each.
+pub(super) fn all(config: &EngineConfig) -> Vec<Seat> {
+    let own = config.jobs_per_process as u16;
+    let groups = [(config.processes, own, false), (config.outside, 1, true)];
+    let mut next = config.threads as u16 + 1;
+    let mut seats = Vec::new();
+    for (count, rows, outside) in groups {
+        for _ in 0..count {
+            seats.push(Seat::new(ParticipantSlots::new(ParticipantSlot::new(next), rows), outside));
+            next += rows;
+        }
+    }
+    seats
 }
 
 /// Answers a worker that wants a mapped file.

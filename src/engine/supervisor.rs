@@ -18,7 +18,7 @@ use super::door::{self, Door, Hall};
 use super::handshake::{FromWorker, ToOutsider};
 use super::process_group::ProcessGroup;
 use super::recovery::{self, Death};
-use super::seat::{Peer, Seat, Worker, answer_fetch};
+use super::seat::{self, Peer, Seat, Worker, answer_fetch};
 use super::worker;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::DescriptorIndex;
@@ -101,12 +101,7 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
         let _ = ringer.notify();
     }));
     let config = core.config;
-    let first_process = config.threads as u16 + 1;
-    let first_outside = first_process + config.processes as u16;
-    let seats: Vec<Seat> = (first_process..first_outside + config.outside as u16)
-        .map(|slot| Seat::new(slot, slot >= first_outside))
-        .collect();
-    let mut seats = seats;
+    let mut seats = seat::all(&config);
     let spare = config.processes - group.least.min(config.processes);
     seats.iter_mut().take(config.processes).skip(config.processes - spare).for_each(|seat| seat.wanted = false);
     (0..spare).for_each(|_| core.count_vacant_process(true));
@@ -292,11 +287,11 @@ impl Supervisor {
         } else {
             self.failures = 0;
         }
-        if let Some(row) = self.core.control.participant(seat.slot) {
+        for row in seat.rows(&self.core) {
             row.word.store(ParticipantWord::new(seat.incarnation, ParticipantWord::ALIVE).bits(), Ordering::Release);
         }
         // Jobs may have been waiting for it.
-        self.core.notify(1);
+        self.core.notify(u32::from(seat.slots.len()));
     }
 
     /// Gives a seat to a process that others started, or says why not.
@@ -325,7 +320,7 @@ impl Supervisor {
         crate::fault::point(crate::fault::Point::F33_reaped);
         let at = &mut self.seats[seat];
         let death = Death {
-            slot: at.slot,
+            slots: at.slots,
             incarnation: at.incarnation,
             pid: worker.peer.handle().pid(),
             exit,

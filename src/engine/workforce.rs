@@ -1,6 +1,7 @@
 //! How many worker processes there are, where fewer than the most may be enough.
 
 use super::supervisor::Supervisor;
+use crate::layout::records::Participant;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
 
@@ -21,18 +22,19 @@ impl Supervisor {
                 let seat = &mut self.seats[at];
                 if let Some(worker) = &mut seat.worker {
                     worker.asked_to_leave = true;
-                    self.core.ask_to_leave(seat.slot);
+                    seat.slots.iter().for_each(|slot| self.core.ask_to_leave(slot));
                 }
             }
         }
     }
 
-    /// Wants a worker for each job that waits, but for those that are being started.
+    /// Wants workers for all jobs that wait, those counted that are being started.
     fn want_more(&mut self) {
         let starting = self.seats.iter().filter(|seat| !seat.outside && seat.wanted && !seat.is_ready()).count() as u64;
-        let waiting = self.core.queued_hint().saturating_sub(starting);
+        let wanted = self.core.queued_hint().div_ceil(self.core.config.jobs_per_process.max(1) as u64);
+        let lacking = wanted.saturating_sub(starting);
         let vacant = self.seats.iter_mut().filter(|seat| !seat.outside && !seat.wanted && !seat.ended);
-        for seat in vacant.take(usize::try_from(waiting).unwrap_or(usize::MAX)) {
+        for seat in vacant.take(usize::try_from(lacking).unwrap_or(usize::MAX)) {
             seat.wanted = true;
             seat.not_before = Deadline::now();
             self.core.count_vacant_process(false);
@@ -46,16 +48,19 @@ impl Supervisor {
         staying.count().saturating_sub(self.group.least)
     }
 
-    /// Until when the worker of a seat may have nothing to do, if it is one that stays and has nothing to do. What its row says is a
-    /// figure that it wrote: at worst a worker leaves too early or stays.
+    /// Until when the worker of a seat may have nothing to do, if it is one that stays and has nothing to do. What its rows say are
+    /// figures that it wrote: at worst a worker leaves too early or stays.
     fn idle_until(&self, seat: usize) -> Option<Deadline> {
         let seat = &self.seats[seat];
         let worker = seat.worker.as_ref().filter(|worker| worker.ready && !worker.asked_to_leave && !seat.outside)?;
-        let row = self.core.control.participant(seat.slot)?;
-        match row.idle_since_ns.load(Ordering::Relaxed) {
+        let idle_since = |row: &Participant| match row.idle_since_ns.load(Ordering::Relaxed) {
             0 => None,
-            since => Some(Deadline::from_nanoseconds(since).max(worker.since).plus(self.group.idle_timeout)),
-        }
+            since => Some(Deadline::from_nanoseconds(since)),
+        };
+        // It is idle when none of its rows has a job, and has been since the last of them ended.
+        let idle: Option<Vec<Deadline>> = seat.rows(&self.core).map(idle_since).collect();
+        let since = idle?.into_iter().fold(worker.since, Deadline::max);
+        Some(since.plus(self.group.idle_timeout))
     }
 
     /// When to look again whether a worker had nothing to do for long enough.

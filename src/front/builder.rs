@@ -51,6 +51,7 @@ const DEFAULT_RETAIN: u64 = 256 << 20;
 pub struct Builder {
     threads: Option<usize>,
     processes: usize,
+    jobs_per_process: usize,
     outside: usize,
     #[cfg(target_os = "linux")]
     workers: WorkerOptions,
@@ -77,6 +78,7 @@ impl Builder {
         Self {
             threads: None,
             processes: 0,
+            jobs_per_process: 1,
             outside: 0,
             #[cfg(target_os = "linux")]
             workers: WorkerOptions::default(),
@@ -99,8 +101,9 @@ impl Builder {
         }
     }
 
-    /// Worker threads; together with worker processes and seats for outside workers 1 to 255. Unless said: one for each core the process may use, the CPU quota of
-    /// its control group counted, or none where there are worker processes.
+    /// Worker threads; together with the [jobs](Builder::jobs_per_process) of worker processes and seats for outside workers 1 to 255.
+    /// Unless said: one for each core the process may use, the CPU quota of its control group counted, or none where there are worker
+    /// processes.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -114,6 +117,22 @@ impl Builder {
     /// [`Builder::kernels`]. Linux only: elsewhere `build` fails with [`Error::Unsupported`].
     pub fn processes(mut self, processes: usize) -> Self {
         self.processes = processes;
+        self
+    }
+
+    /// Jobs that each worker process runs at a time, each on a thread of its own; 1 unless stated.
+    ///
+    /// Its threads share what a program has once: a model that a `static` [`LazyLock`](std::sync::LazyLock) loads takes memory once for
+    /// each process and not once for each job; and jobs that mostly wait, for a disk or for another service, need no process each. They
+    /// share the end as well. A crash takes all jobs of the process with it, and so does a kernel that is killed because it would not
+    /// stop: each of them is started again if its [retries](crate::Call::retry) allow it, and otherwise fails with
+    /// [`Error::WorkerDied`]. The limits of a [`WorkerProgram`] and of [recycling](Builder::recycle_after) are those of
+    /// the process. [`Context::state`](crate::Context::state) stays each thread's own.
+    ///
+    /// Each counts as a worker, here and in [`Engine::workers`]. For workers that are threads ask for more [threads](Builder::threads);
+    /// without processes more than one is an error of `build`.
+    pub fn jobs_per_process(mut self, jobs: usize) -> Self {
+        self.jobs_per_process = jobs;
         self
     }
 
@@ -324,15 +343,10 @@ impl Builder {
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let Self { processes, outside, on_full, idle, timing, ageing, own, wear, .. } = self;
+        let Self { processes, jobs_per_process, outside, on_full, idle, timing, ageing, own, wear, .. } = self;
         let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
         let threads = self.threads.unwrap_or(usual);
-        let rows = threads.saturating_add(processes).saturating_add(outside);
-        if rows == 0 || rows > MAX_THREADS {
-            return Err(Error::invalid(format!(
-                "an engine has 1 to {MAX_THREADS} workers, not {threads} threads, {processes} processes and {outside} from outside"
-            )));
-        }
+        self.check_count(threads)?;
         self.check_least(threads)?;
         #[cfg(not(target_os = "linux"))]
         if processes + outside > 0 {
@@ -361,6 +375,7 @@ impl Builder {
         let config = EngineConfig {
             threads,
             processes,
+            jobs_per_process,
             outside,
             queue_capacity,
             on_full,
@@ -382,6 +397,29 @@ impl Builder {
             let _ = core.door.set(door);
         }
         Ok(Engine::new_from(core))
+    }
+
+    /// Checks how many workers there are in all.
+    fn check_count(&self, threads: usize) -> Result<()> {
+        let Self { processes, jobs_per_process, outside, .. } = *self;
+        if jobs_per_process == 0 {
+            return Err(Error::invalid("a worker process runs at least one job at a time, not 0"));
+        }
+        if jobs_per_process > 1 && processes == 0 {
+            return Err(Error::invalid(format!(
+                "a worker thread runs one job at a time: for {jobs_per_process} jobs on each of {threads} threads \
+                 ask for Builder::threads({}), or for processes",
+                threads.saturating_mul(jobs_per_process)
+            )));
+        }
+        let in_processes = processes.saturating_mul(jobs_per_process);
+        let workers = threads.saturating_add(in_processes).saturating_add(outside);
+        if (1..=MAX_THREADS).contains(&workers) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "an engine has 1 to {MAX_THREADS} workers, not {threads} threads, {in_processes} in processes and {outside} from outside"
+        )))
     }
 
     /// Checks the least numbers of workers against the most.

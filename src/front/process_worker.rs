@@ -134,6 +134,7 @@ impl WorkerBuilder {
         let config = EngineConfig {
             threads: 0,
             processes: 1,
+            jobs_per_process: 1,
             outside: 0,
             queue_capacity: crate::layout::geometry::MIN_DESCRIPTORS,
             on_full: OnFull::Reject,

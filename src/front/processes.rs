@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::handshake::KernelName;
 use crate::engine::kernel::KernelInfo;
+use crate::engine::kernel_table::KernelName;
 use crate::engine::process_group::ProcessGroup;
 use crate::engine::remote;
 use crate::error::{Error, Result};

@@ -40,9 +40,10 @@ pub struct EngineStatistics {
 pub struct WorkerStatus {
     /// Its number among the workers, from 1 on; what [`Context::worker_id`](crate::Context::worker_id) gives.
     pub worker: u32,
-    /// The process it is, or in whose thread it is; 0 before there was one.
+    /// The process it is, or in which it is a thread; 0 before there was one.
     pub pid: u32,
-    /// Whether it is a process of its own.
+    /// Whether it is a process of its own, or one of the workers of such a process that runs
+    /// [several jobs at a time](crate::Builder::jobs_per_process) and dies as a whole.
     pub is_process: bool,
     /// Whether it is for a process that others start; see [`attach`](crate::attach).
     pub is_outside: bool,

@@ -21,13 +21,14 @@ use crate::engine::call;
 use crate::engine::core::Core;
 use crate::engine::execute::{execute, outcome_of};
 use crate::engine::failure;
-use crate::engine::handshake::{FileAnswer, FromWorker, Hello, Join, KernelName, ToOutsider};
+use crate::engine::handshake::{FileAnswer, FromWorker, Hello, Join, ToOutsider};
+use crate::engine::kernel_table::KernelName;
 use crate::engine::recovery::{self, Death};
 use crate::error::{Error, WorkerExit};
 use crate::formats::npy;
 use crate::front::engine::Engine;
 use crate::front::files::{Element, inspect_npy};
-use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
 use crate::layout::records::kind;
 use crate::layout::words::{DescriptorWord, FLAG_OUTCOME, State};
 use crate::lockfree::job::{self, Claim};
@@ -183,7 +184,7 @@ pub fn recovery(data: &[u8]) {
 fn supervise(world: &World, step: u8) {
     let core = &world.core;
     let death = Death {
-        slot: PROCESS,
+        slots: ParticipantSlots::new(PROCESS, 1),
         incarnation: u32::from(INCARNATION),
         pid: 1,
         exit: WorkerExit::Signal(9),

@@ -11,14 +11,15 @@ use super::watch::{self, Region};
 use crate::arena::attached::Attached;
 use crate::arena::{Access, Arena, ArenaConfig, Backing, FileSegment};
 use crate::engine::call::{self, Param};
-use crate::engine::core::{Core, JobReference, WorkerRole};
+use crate::engine::core::{Core, JobReference};
 use crate::engine::crew::Wear;
 use crate::engine::execute::row_block_len;
 use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
 use crate::engine::options::{EngineConfig, Help, Idle, OnFull, Priority, ThreadOptions, Timing};
+use crate::engine::role::WorkerRole;
 use crate::error::{Error, Result};
-use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::Geometry;
 use crate::layout::records::{fan_out_mode, kind};
 use crate::layout::view::Control;
@@ -93,6 +94,7 @@ const FILE_LEN: usize = 8192;
 const CONFIG: EngineConfig = EngineConfig {
     threads: 1,
     processes: 2,
+    jobs_per_process: 1,
     outside: 0,
     queue_capacity: 64,
     on_full: OnFull::Reject,
@@ -355,7 +357,7 @@ impl World {
                 *place = Some(info);
             }
         }
-        let role = WorkerRole::new(INCARNATION, kernels);
+        let role = WorkerRole::new(ParticipantSlots::new(PROCESS, 1), INCARNATION, kernels);
         let core = Core::attached(CONFIG, control, arena, role);
         core.set_bell(Box::new(|_| ()));
         Ok((core, regions))

@@ -30,6 +30,8 @@ mod shared_array;
 #[cfg(target_os = "linux")]
 mod support;
 #[cfg(target_os = "linux")]
+mod together;
+#[cfg(target_os = "linux")]
 mod workers;
 
 #[cfg(target_os = "linux")]
@@ -47,6 +49,7 @@ fn main() {
         outside::tests(),
         seen::tests(),
         shared_array::tests(),
+        together::tests(),
         workers::tests(),
     ]
     .concat();

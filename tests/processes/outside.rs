@@ -97,7 +97,7 @@ impl Outsider {
     }
 
     /// Starts one that comes in by an invitation, and is in.
-    fn invited(how: &str, engine: &Engine) -> Self {
+    pub(crate) fn invited(how: &str, engine: &Engine) -> Self {
         let mut command = role_command(&format!("outsider {how} stdin"));
         let before = engine.outside_workers();
         let mut outsider = Self::of(command.stdin(engine.invite().unwrap()).stderr(Stdio::inherit()).spawn().unwrap());

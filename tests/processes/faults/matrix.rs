@@ -28,7 +28,7 @@ pub(super) fn test_point(point: Point) {
             Place::Work | Place::AfterDeath => {
                 [1, 3].into_iter().for_each(|hit| fall_at_work(point, hit, what));
                 if what == "kill" && place(point) == Place::Work {
-                    fall_for_good(point);
+                    fall_for_good(point, 1);
                     fall_in_each_kind(point);
                 }
             }
@@ -126,14 +126,18 @@ pub(super) fn fall_in_each_kind(point: Point) {
     eventually("nothing is left in the arena", || engine.statistics().arena.in_use == 0);
 }
 
-/// A worker falls that cannot be replaced: the other one alone finishes what both were doing. Replacements, which look at
-/// everything when they start, would hide that it was not woken.
-pub(super) fn fall_for_good(point: Point) {
+/// A process that runs so many jobs at a time falls and cannot be replaced: the other one alone finishes what both were doing.
+/// Replacements, which look at everything when they start, would hide that it was not woken.
+pub(super) fn fall_for_good(point: Point, jobs: usize) {
     let mark = Mark::new();
     {
         let program = mark.folder.path().join("worker");
         std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
-        let engine = engine_with_fault(&mark, WorkerProgram::at(&program), point, 1, "kill");
+        let program_with_fault = mark.program(WorkerProgram::at(&program), point, 1, "kill");
+        let engine = Checked::with(2, |builder| {
+            let builder = builder.jobs_per_process(jobs).worker_program(program_with_fault).idle(Idle::Park);
+            builder.capacity(1 << 26).queue_capacity(64)
+        });
         std::fs::remove_file(&program).unwrap();
         let load = Load::new(&engine);
         assert_eq!(load.round(&engine), 0);
@@ -146,8 +150,8 @@ pub(super) fn fall_for_good(point: Point) {
             }
         }
         assert!(mark.fallen().is_some(), "{} for good: the point was not reached", fault::name(point));
-        assert!(failed <= 1, "{failed} jobs failed of one death");
-        eventually("one worker is left", || engine.pids().len() == 1);
+        assert!(failed as usize <= jobs, "{failed} jobs failed of one death");
+        eventually("one process is left", || engine.pids().len() == jobs);
         assert_eq!(load.round(&engine), 0, "jobs failed though nobody died");
     }
 }

@@ -8,6 +8,7 @@ mod messages;
 mod mixed;
 mod outside;
 mod soak;
+mod together;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,9 @@ pub(crate) fn tests() -> Tests {
         }
         if outside::is_passed(point) {
             tests.push((format!("faults::outside::{name}"), Box::new(move || outside::test_point(point))));
+        }
+        if together::is_passed(point) {
+            tests.push((format!("faults::together::{name}"), Box::new(move || together::test_point(point))));
         }
     }
     let mut more = |name: &str, test: fn()| tests.push((format!("faults::{name}"), Box::new(test)));
