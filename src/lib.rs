@@ -162,7 +162,7 @@ pub use crate::{
     front::load::{Close, Drained, Room},
     front::message_port::{Message, MessagePort},
     front::port_futures::{Messages, Post, Receive},
-    front::progress::{Progress, ProgressChanges, ProgressHandle},
+    front::progress::{Progress, ProgressChanges, ProgressHandle, ProgressMeter},
     front::raw_worker::{ExitStatus, Worker, WorkerBuilder, WorkerScope},
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
     front::statistics::{EngineStatistics, JobState, JobStatus, WorkerStatus},

@@ -13,7 +13,7 @@ use super::args::{Arguments, Command, ElementName, Function, Generator, GlobalOp
 use super::distributions::{self, Recipe};
 use super::kernels::{self, FloatKernels, GENERATED, Kernels};
 use super::output::{OutputFormat, Reduced, Report, reduce_pair_report, reduce_report, render, stats_report};
-use super::progress::{Progress, is_interrupted, on_interrupt, with_progress, with_spinner};
+use super::progress::{Progress, is_interrupted, on_interrupt, with_meter, with_progress};
 use super::units::format_size;
 
 /// Why a command failed; `Display` prints the one line the user sees.
@@ -120,7 +120,7 @@ fn on_processes<R>(
     bytes: u64,
     kernel: impl FnOnce(Call<'_>) -> workring::Result<R>,
 ) -> Outcome<R> {
-    Ok(with_spinner(label, bytes, global.quiet, || kernel(engine.job().retry(RETRY)))?)
+    Ok(with_meter(label, bytes, global.quiet, |meter| kernel(engine.job().retry(RETRY).meter(meter)))?)
 }
 
 /// Calls a generic function with the Rust type of an element type.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::units::{format_duration, format_rate, format_size};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use workring::ProgressMeter;
 
 /// Work shorter than this shows no bar.
 const SILENT: Duration = Duration::from_millis(500);
@@ -17,8 +18,6 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// A bar over what is done of the whole.
 const BAR: &str = "{msg} [{bar:32}] {percent:>3}% {binary_bytes_per_sec} {eta} left";
-/// A sign of life where nobody counts.
-const SPINNER: &str = "{spinner} {msg} {elapsed}";
 
 /// Set by Ctrl-C. Chunks that start later on worker threads do nothing.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -73,34 +72,36 @@ impl Progress {
 /// Runs `work` over `total` bytes, with a bar on stderr when it takes long and a line about its speed at the end. Where
 /// stderr is no terminal, or `quiet` is asked for, there is neither.
 pub(crate) fn with_progress<R>(label: &str, total: u64, quiet: bool, work: impl FnOnce(&Progress) -> R) -> R {
-    shown(label, total, quiet, BAR, work)
-}
-
-/// As [`with_progress`] for work that cannot say how far it is, such as that of other processes: without the bar.
-pub(crate) fn with_spinner<R>(label: &str, total: u64, quiet: bool, work: impl FnOnce() -> R) -> R {
-    shown(label, total, quiet, SPINNER, |_| work())
-}
-
-fn shown<R>(label: &str, total: u64, quiet: bool, template: &str, work: impl FnOnce(&Progress) -> R) -> R {
     let progress = Progress { done: AtomicU64::new(0) };
+    shown(label, total, quiet, || progress.done.load(Ordering::Relaxed), || work(&progress))
+}
+
+/// As [`with_progress`] for one call of an engine, which counts what is done whoever does it.
+pub(crate) fn with_meter<R>(label: &str, total: u64, quiet: bool, work: impl FnOnce(&ProgressMeter) -> R) -> R {
+    let meter = ProgressMeter::new();
+    let done = || (meter.get().fraction().unwrap_or(0.0) * total as f64) as u64;
+    shown(label, total, quiet, done, || work(&meter))
+}
+
+fn shown<R>(label: &str, total: u64, quiet: bool, done: impl Fn() -> u64 + Sync, work: impl FnOnce() -> R) -> R {
     if quiet || !stderr().is_terminal() {
-        return work(&progress);
+        return work();
     }
     thread::scope(|scope| {
         // The worker side is dropped when the work is over, also when it unwinds: that ends the bar's thread.
         let (finished, end) = channel::<()>();
-        let counter = &progress;
+        let done = &done;
         scope.spawn(move || {
             if !matches!(end.recv_timeout(SILENT), Err(RecvTimeoutError::Timeout)) {
                 return;
             }
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template(template) {
+            if let Ok(style) = ProgressStyle::with_template(BAR) {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_message(label.to_owned());
             loop {
-                bar.set_position(counter.done.load(Ordering::Relaxed).min(total));
+                bar.set_position(done().min(total));
                 bar.tick();
                 if !matches!(end.recv_timeout(STEP), Err(RecvTimeoutError::Timeout)) {
                     break;
@@ -109,7 +110,7 @@ fn shown<R>(label: &str, total: u64, quiet: bool, template: &str, work: impl FnO
             bar.finish_and_clear();
         });
         let begun = Instant::now();
-        let result = work(&progress);
+        let result = work();
         drop(finished);
         if !is_interrupted() {
             let elapsed = begun.elapsed();

@@ -19,6 +19,7 @@ use crate::layout::records::{
     Descriptor, FailureText, FanOutHeader, MAX_OUTPUTS, RangeLine, fan_out_mode, kind, status,
 };
 use crate::lockfree::job;
+use crate::lockfree::progress::Reported;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
 
@@ -151,7 +152,22 @@ pub(crate) struct ShareCall<'a> {
     pub(crate) plan: Plan,
     pub(crate) worker: u32,
     pub(crate) signals: StopSignals<'a>,
+    pub(crate) watch: RowWatch,
 }
+
+/// How those hear of finished rows who watch a job of rows.
+#[derive(Clone, Copy)]
+pub(crate) enum RowWatch {
+    /// Nobody can watch.
+    Nobody,
+    /// They count in the ranges, and are called.
+    Ranges(DescriptorIndex),
+    /// This participant runs all rows and says how many are done.
+    Alone(DescriptorIndex),
+}
+
+/// How often a participant that runs all rows of a job says at least how many are done.
+const ROW_REPORTS: u32 = 64;
 
 impl<'a> ShareCall<'a> {
     /// Runs chunks until none is left; the trouble of the chunk that failed, if one did.
@@ -207,6 +223,8 @@ impl<'a> ShareCall<'a> {
             RowRunner::new(self.call, self.plan.total_len, rows.params, self.worker, signals, &self.core.arena)
                 .map_err(|_| Trouble::Corrupt)?;
         run_share(header, ranges, share, self.plan.chunks, |chunk| {
+            // The one before has been counted.
+            self.tell_of_counted_rows();
             if let Some(reason) = self.stop_reason() {
                 return ChunkEnd::Stop(reason);
             }
@@ -215,9 +233,30 @@ impl<'a> ShareCall<'a> {
             if runner.saw_stop() {
                 return ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED));
             }
+            self.say_rows(chunk);
             ChunkEnd::Done
         });
+        self.tell_of_counted_rows();
         Ok(())
+    }
+}
+
+impl ShareCall<'_> {
+    /// Calls those who watch the job, and who count in the ranges.
+    fn tell_of_counted_rows(&self) {
+        if let RowWatch::Ranges(job) = self.watch {
+            self.core.tell_of_rows(job);
+        }
+    }
+
+    /// Says that the rows of a chunk are done, and those before it: whoever runs all chunks runs them in their order.
+    fn say_rows(&self, chunk: u32) {
+        if let RowWatch::Alone(job) = self.watch
+            && (chunk + 1).is_multiple_of(self.plan.chunks.div_ceil(ROW_REPORTS))
+        {
+            let (done, total) = (self.plan.range(chunk).end as u64, self.plan.total_len as u64);
+            self.core.report_progress(job, Reported { done, total });
+        }
     }
 }
 
@@ -288,7 +327,8 @@ fn share_job(
     let mut call = call::begin(core, descriptor).map_err(unresolved)?;
     call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
-    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
+    let watch = gather::job_of_share(header).map_or(RowWatch::Nobody, RowWatch::Ranges);
+    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals, watch };
     share.run(header, ranges, descriptor.share.load(Ordering::Relaxed))?;
     gather::look_for_the_end(core, header, ranges);
     Ok(())
@@ -313,8 +353,10 @@ fn rows_job(
         return Ok(());
     }
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
-    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals };
-    if core.config.is_shared() {
+    let is_shared = core.config.is_shared();
+    let watch = if is_shared { RowWatch::Alone(index) } else { RowWatch::Ranges(index) };
+    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals, watch };
+    if is_shared {
         // Where other processes take part the submitter has spread the rows (`gather.rs`), and what comes here is run by one
         // worker: shares could die, and a job that waits for shares could not be started again by their deaths.
         let (header, range) = alone(&plan, rows_at);
@@ -333,6 +375,7 @@ fn rows_job(
         closures: false,
         retries: 0,
         rows: Some(rows_at),
+        meter: core.local.slot(index).map(LocalSlot::rows),
     };
     let end = spread
         .run(

@@ -5,7 +5,10 @@
 //! runs share 0 itself; the other shares are jobs of their own in the ring, so that a share nobody has time for is simply
 //! emptied by thieves and taken back.
 
+use std::sync::Arc;
+
 use super::core::{Core, Draft, JobReference};
+use super::meter::{Meter, RangesAt};
 use super::options::{Help, Priority};
 use super::plan::Plan;
 use super::{panics, wait};
@@ -155,6 +158,8 @@ pub(crate) struct Spread<'a> {
     pub(crate) retries: u32,
     /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
     pub(crate) rows: Option<RowHandles>,
+    /// Who wants to know how far it is.
+    pub(crate) meter: Option<&'a Meter>,
 }
 
 /// Handles of a job of rows.
@@ -189,6 +194,11 @@ impl Spread<'_> {
         let block = FanOutBlock { core: self.core, block: self.core.arena.allocate_bookkeeping(len as u64)? };
         let (header, ranges) = self.core.arena.fan_out(block.block.offset, shares)?;
         self.prepare(header, ranges);
+        // Dropped before the block.
+        let _metered = self.meter.map(|meter| {
+            let arena = Arc::clone(&self.core.arena);
+            meter.begin(self.plan, Some(RangesAt { arena, block: block.block.offset, shares }))
+        });
         for _ in 0..=MAX_ROUNDS {
             let child = |draft: &Draft<'_>, share| child(draft, share, header, ranges);
             let end = self.round(block.block.offset, header, ranges, caller_runs, child, &mut body)?;

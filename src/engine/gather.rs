@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::core::{Core, Draft, JobReference};
 use super::execute::{copy_call, rows_plan};
 use super::fan_out::{RowHandles, finished_chunks, prepare, stop};
+use super::meter;
 use super::options::Priority;
 use super::plan::Plan;
 use super::{failure, panics};
@@ -70,6 +71,12 @@ impl Gather {
 
     fn block(&self) -> Result<(&FanOutHeader, &[RangeLine])> {
         self.arena.fan_out(self.block.offset, self.shares.len() as u32)
+    }
+
+    /// Rows that are done, if they are those of the job in that generation.
+    pub(super) fn rows_done(&self, generation: u32) -> Option<u64> {
+        let (_, ranges) = self.block().ok().filter(|_| self.whole.generation == generation)?;
+        Some(meter::elements_done(&self.plan, ranges))
     }
 
     /// Keeps what a share that is over says about itself, before its descriptor is freed.
@@ -156,6 +163,17 @@ fn mode_of(whole: JobReference) -> u64 {
     fan_out_mode::GATHERED | u64::from(whole.index.get()) << 8 | u64::from(whole.generation) << 32
 }
 
+/// The job that a mode word names, whatever it is.
+fn whole_of(mode: u64) -> JobReference {
+    JobReference { index: DescriptorIndex::new((mode >> 8) as u32 & 0xFF_FFFF), generation: (mode >> 32) as u32 }
+}
+
+/// The job whose rows a share runs, if they were spread by the submitter.
+pub(super) fn job_of_share(header: &FanOutHeader) -> Option<DescriptorIndex> {
+    let mode = header.mode.load(Ordering::Relaxed);
+    (mode & 0xFF == fan_out_mode::GATHERED).then(|| whole_of(mode).index)
+}
+
 /// Looks whether all rows of a gathered job are done, and ends the job then. Called by whoever ran out of rows.
 pub(super) fn look_for_the_end(core: &Core, header: &FanOutHeader, ranges: &[RangeLine]) {
     let mode = header.mode.load(Ordering::Relaxed);
@@ -168,8 +186,7 @@ pub(super) fn look_for_the_end(core: &Core, header: &FanOutHeader, ranges: &[Ran
     if finished_chunks(ranges) != u64::from(header.chunks.load(Ordering::Relaxed)) {
         return;
     }
-    let whole =
-        JobReference { index: DescriptorIndex::new((mode >> 8) as u32 & 0xFF_FFFF), generation: (mode >> 32) as u32 };
+    let whole = whole_of(mode);
     if let Some(descriptor) = core.control.descriptor(whole.index) {
         end_whole(core, whole, descriptor, false);
     }

@@ -209,7 +209,7 @@ impl Core {
     }
 
     /// The name under which a job's progress is kept.
-    fn progress_name(&self, index: DescriptorIndex) -> u32 {
+    pub(super) fn progress_name(&self, index: DescriptorIndex) -> u32 {
         self.sequence_of(index) as u32
     }
 
@@ -217,17 +217,22 @@ impl Core {
     pub(crate) fn report_progress(&self, index: DescriptorIndex, reported: Reported) {
         let Some(ledger) = self.control.ledger(index) else { return };
         if progress::report(ledger, self.progress_name(index), reported) {
-            if self.is_origin() {
-                self.watchers.wake(index);
-            } else {
-                // Tasks are in the memory of the process that built the engine.
-                self.hand_to_collector(index);
-            }
+            self.call_watchers(index);
+        }
+    }
+
+    /// Wakes those who watch a job's progress.
+    pub(super) fn call_watchers(&self, index: DescriptorIndex) {
+        if self.is_origin() {
+            self.watchers.wake(index);
+        } else {
+            // Tasks are in the memory of the process that built the engine.
+            self.hand_to_collector(index);
         }
     }
 
     /// How far a job says it is.
-    pub(crate) fn progress_of(&self, index: DescriptorIndex) -> Option<Reported> {
+    pub(super) fn said_progress(&self, index: DescriptorIndex) -> Option<Reported> {
         progress::read(self.control.ledger(index)?, self.progress_name(index))
     }
 
@@ -239,7 +244,8 @@ impl Core {
     /// Has a task woken at a job's next report, and at its end if its holder's task is woken then; how far it is now.
     pub(crate) fn watch_progress(&self, index: DescriptorIndex, waker: &Waker) -> Option<Reported> {
         self.watchers.add(index, waker);
-        progress::watch(self.control.ledger(index)?, self.progress_name(index))
+        progress::watch(self.control.ledger(index)?, self.progress_name(index));
+        self.progress_of(index)
     }
 }
 

@@ -21,6 +21,7 @@ use std::task::Waker;
 
 use super::core::{Core, Draft};
 use super::gather::Gather;
+use super::meter::Meter;
 use super::panics::{Panicked, catch};
 use crate::ids::DescriptorIndex;
 use crate::sync::{AtomicU64, Ordering};
@@ -70,6 +71,8 @@ pub(crate) struct LocalSlot {
     held: Mutex<Option<Box<dyn Any + Send>>>,
     /// The shares of a job of rows, while they are under way.
     gather: Mutex<Option<Arc<Gather>>>,
+    /// How far a job of rows is that a thread of this process has spread.
+    rows: Meter,
 }
 
 // SAFETY: the storage is touched by one thread at a time (law 1) and holds only `Send` closures and results (the bounds of
@@ -225,6 +228,7 @@ impl LocalSlot {
             waker: Mutex::new(None),
             held: Mutex::new(None),
             gather: Mutex::new(None),
+            rows: Meter::default(),
         }
     }
 
@@ -381,6 +385,11 @@ impl LocalSlot {
     /// The shares of this job or of an earlier one.
     pub(crate) fn gather(&self) -> Option<Arc<Gather>> {
         self.gather.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How far a job of rows is that a thread of this process has spread, and who tells of it.
+    pub(crate) fn rows(&self) -> &Meter {
+        &self.rows
     }
 
     /// Lets go of shares that are over.

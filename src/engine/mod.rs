@@ -37,6 +37,7 @@ pub(crate) mod ledger;
 #[cfg(target_os = "linux")]
 mod loans;
 pub(crate) mod local;
+pub(crate) mod meter;
 pub(crate) mod options;
 #[cfg(target_os = "linux")]
 pub(crate) mod outsider;

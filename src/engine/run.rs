@@ -20,6 +20,7 @@ use super::core::Core;
 use super::fan_out::{ChunkEnd, Spread, run_share, stop};
 use super::frame::{Frame, RawSlice};
 use super::kernel::KernelError;
+use super::meter::Meter;
 use super::options::Priority;
 use super::panics::{Panicked, catch};
 use super::plan::Plan;
@@ -290,6 +291,7 @@ pub(crate) fn closure_over_chunks(
     plan: Plan,
     priority: Priority,
     deadline: Option<Deadline>,
+    meter: Option<&Meter>,
     body: &(dyn Fn(u32) + Sync),
 ) -> Result<()> {
     let first_panic: Mutex<Option<(u32, Panicked)>> = Mutex::new(None);
@@ -312,7 +314,7 @@ pub(crate) fn closure_over_chunks(
     };
     let shared: &ShareRunner<'_> = &share;
     let caller = ParticipantSlot::ORIGIN;
-    let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, rows: None };
+    let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, rows: None, meter };
     let end = spread.run(
         |draft, number, header, ranges| {
             draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);

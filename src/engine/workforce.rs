@@ -1,5 +1,6 @@
 //! How many worker processes there are, where fewer than the most may be enough.
 
+use super::seat::Seat;
 use super::supervisor::Supervisor;
 use crate::layout::records::Participant;
 use crate::os::host::Deadline;
@@ -30,7 +31,10 @@ impl Supervisor {
 
     /// Wants workers for all jobs that wait, those counted that are being started.
     fn want_more(&mut self) {
-        let starting = self.seats.iter().filter(|seat| !seat.outside && seat.wanted && !seat.is_ready()).count() as u64;
+        // One that is ready and has not looked for jobs yet has its share of those that wait still before it.
+        let looks = |seat: &Seat| seat.rows(&self.core).all(|row| row.began_ns.load(Ordering::Relaxed) != 0);
+        let is_starting = |seat: &&Seat| !seat.outside && seat.wanted && !(seat.is_ready() && looks(seat));
+        let starting = self.seats.iter().filter(is_starting).count() as u64;
         let wanted = self.core.queued_hint().div_ceil(self.core.config.jobs_per_process.max(1) as u64);
         let lacking = wanted.saturating_sub(starting);
         let vacant = self.seats.iter_mut().filter(|seat| !seat.outside && !seat.wanted && !seat.ended);

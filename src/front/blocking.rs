@@ -6,10 +6,11 @@ use bytemuck::Pod;
 
 use super::arguments::{Collector, Inputs, Outputs};
 use super::call::{Call, collect};
+use super::progress::ProgressMeter;
 use crate::arena::batch::Batch;
 use crate::engine::call::{self, Call as KernelCall, References};
 use crate::engine::context::StopSignals;
-use crate::engine::execute::{ShareCall, error_of};
+use crate::engine::execute::{RowWatch, ShareCall, error_of};
 use crate::engine::fan_out::{Spread, stop};
 use crate::engine::kernel::{Kernel, KernelInfo, Reducer};
 use crate::engine::options::{Help, Retry};
@@ -147,8 +148,10 @@ impl Call<'_> {
     /// One chunk is run by the caller: handing it over would cost more than it saves.
     fn run_here(&self, kernel: &KernelCall, plan: Plan, deadline: Option<Deadline>) -> Result<()> {
         let signals = StopSignals { word: None, fan_out: None, deadline };
+        let metered = self.meter.map(|meter| meter.inner().begin(plan, None));
         let result = ChunkRunner::new(kernel, plan, 0, signals, &self.core.arena)?.run(0, &self.core.arena);
         result.map_err(|trouble| error_of(kernel.info.name(), trouble))?;
+        metered.into_iter().for_each(|metered| metered.count_all(plan.total_len));
         if deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
     }
 
@@ -162,12 +165,13 @@ impl Call<'_> {
     ) -> Result<()> {
         let (core, id) = (self.core, self.core.kernel_id(kernel.info)?);
         let signals = StopSignals { word: None, fan_out: None, deadline };
-        let share = ShareCall { core, call: kernel, plan, worker: 0, signals };
+        let share = ShareCall { core, call: kernel, plan, worker: 0, signals, watch: RowWatch::Nobody };
         let (priority, caller) = (self.options.priority, ParticipantSlot::ORIGIN);
+        let meter = self.meter.map(ProgressMeter::inner);
         // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
         let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
         let retries = self.options.retry.unwrap_or(usual).limit();
-        let spread = Spread { core, plan, priority, caller, closures: false, retries, rows: None };
+        let spread = Spread { core, plan, priority, caller, closures: false, retries, rows: None, meter };
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {
@@ -274,7 +278,8 @@ impl Call<'_> {
         if plan.chunks == 0 {
             return Ok(());
         }
-        closure_over_chunks(self.core, plan, self.options.priority, self.deadline_now(), body)
+        let meter = self.meter.map(ProgressMeter::inner);
+        closure_over_chunks(self.core, plan, self.options.priority, self.deadline_now(), meter, body)
     }
 }
 

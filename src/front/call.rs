@@ -11,6 +11,7 @@ use bytemuck::Pod;
 use super::arguments::{Batches, Collector};
 use super::closure::{Returns, Unstarted};
 use super::job::{Held, Job, Payload};
+use super::progress::ProgressMeter;
 use super::rows::{ManyJob, RowParams, Rows};
 use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
@@ -50,6 +51,7 @@ use crate::sync::Ordering;
 pub struct Call<'e> {
     pub(crate) core: &'e Arc<Core>,
     pub(crate) options: JobOptions,
+    pub(crate) meter: Option<&'e ProgressMeter>,
 }
 
 /// An engine, one of its jobs, and the number of the job in its descriptor.
@@ -63,7 +65,7 @@ pub(crate) struct Packed {
 
 impl<'e> Call<'e> {
     pub(crate) fn new(core: &'e Arc<Core>) -> Self {
-        Self { core, options: JobOptions::default() }
+        Self { core, options: JobOptions::default(), meter: None }
     }
 
     /// Which jobs it goes before; [`Priority::Normal`] unless said.
@@ -119,6 +121,15 @@ impl<'e> Call<'e> {
     /// The result of a `reduce` of floating-point numbers depends on it, and on nothing else but the input.
     pub fn chunk_len(mut self, elements: usize) -> Self {
         self.options.chunk_len = Some(elements);
+        self
+    }
+
+    /// Counts what is done of a `map`, `map_chunks`, `reduce`, `map_with`, `for_each_chunk` or `reduce_with`, for other threads to read
+    /// while the call blocks this one. The workers do nothing for it.
+    ///
+    /// Other calls give jobs, which have [progress](crate::Job::progress) of their own.
+    pub fn meter(mut self, meter: &'e ProgressMeter) -> Self {
+        self.meter = Some(meter);
         self
     }
 

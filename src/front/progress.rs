@@ -9,6 +9,7 @@ use std::task::{Wake, Waker};
 use futures_core::Stream;
 
 use super::job::{CancelHandle, Job, Payload};
+use crate::engine::meter::Meter;
 use crate::engine::panics;
 use crate::lockfree::progress::Reported;
 
@@ -32,6 +33,53 @@ impl Progress {
 impl From<Reported> for Progress {
     fn from(Reported { done, total }: Reported) -> Self {
         Self { done, total }
+    }
+}
+
+/// How far calls are that block their thread, for other threads to read: from [`Call::meter`](crate::Call::meter). Clones share what they
+/// count.
+///
+/// Counts the elements of finished chunks. One meter may be used for several calls, one after the other or at the same time, and sums them
+/// up; what was done of a call that failed stays counted. The number goes back only when worker processes have died in a way that has chunks
+/// done again.
+///
+/// # Examples
+/// ```
+/// use workring::{Engine, ProgressMeter, kernels};
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(2).build()?;
+/// let x = engine.batch_from_fn(1_000_000, |index| index as f64)?;
+/// let meter = ProgressMeter::new();
+/// std::thread::scope(|scope| {
+///     let sum = scope.spawn(|| engine.job().meter(&meter).reduce(kernels::f64::sum, &x, &()));
+///     while !sum.is_finished() {
+///         eprint!("\r{}", meter.get()); // 37 %
+///         std::thread::sleep(std::time::Duration::from_millis(10));
+///     }
+/// });
+/// assert_eq!(meter.get().done, 1_000_000);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ProgressMeter {
+    meter: Arc<Meter>,
+}
+
+impl ProgressMeter {
+    /// One that has counted nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Elements that are done, of those of all calls that were begun with it. Does not block, but for a lock that is held for moments.
+    pub fn get(&self) -> Progress {
+        self.meter.read().into()
+    }
+
+    pub(super) fn inner(&self) -> &Meter {
+        &self.meter
     }
 }
 

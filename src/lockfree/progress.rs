@@ -38,10 +38,18 @@ pub(crate) fn read(ledger: &Ledger, of: u32) -> Option<Reported> {
     })
 }
 
-/// Announces a watcher, whose waker is in place, and reads once more: unless that shows something new, it will be called.
-pub(crate) fn watch(ledger: &Ledger, of: u32) -> Option<Reported> {
+/// As [`report`] for a job whose progress stands elsewhere, where many count, and who counts need not be the job's owner. Without its
+/// fence: who has announced itself while this looked is called when it is said again, or at the end of the job.
+#[must_use]
+pub(crate) fn has_moved(ledger: &Ledger, of: u32) -> bool {
+    // Relaxed, both: as in `report`.
+    ledger.watched.load(Ordering::Relaxed) == of
+        && ledger.watched.compare_exchange(of, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+/// Announces a watcher, whose waker is in place, and which then reads once more: unless that shows something new, it will be called.
+pub(crate) fn watch(ledger: &Ledger, of: u32) {
     ledger.watched.store(of, Ordering::Relaxed);
     // SeqCst: orders the announcement before the second look; pairs with the fence in `report`.
     fence(Ordering::SeqCst);
-    read(ledger, of)
 }

@@ -11,6 +11,7 @@ mod large_outputs;
 mod lifecycle;
 mod load;
 mod messages;
+mod meter;
 mod regressions;
 mod results;
 mod seen;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on_stream;
-use workring::{Context, Error, JobState, KernelInfo, Retry, Timing, kernel, kernels};
+use workring::{Context, Error, JobState, KernelInfo, ProgressMeter, Retry, Timing, kernel, kernels};
 
-use crate::kernels::{die, hang, increment};
+use crate::kernels::{die, hang, increment, slow_affine};
 use crate::support::{Checked, Tests, eventually, kill};
 
 /// How long a wait may take that hears of its end.
@@ -40,6 +40,8 @@ pub(crate) fn tests() -> Tests {
     vec![
         ("seen::progress_comes_from_another_process", progress_comes_from_another_process),
         ("seen::a_stream_of_progress_ends_with_its_worker", a_stream_of_progress_ends_with_its_worker),
+        ("seen::rows_are_counted_in_other_processes", rows_are_counted_in_other_processes),
+        ("seen::blocking_calls_are_counted_in_other_processes", blocking_calls_are_counted_in_other_processes),
         ("seen::times_and_jobs_are_seen", times_and_jobs_are_seen),
         ("seen::the_last_job_of_a_process_is_heard_of", the_last_job_of_a_process_is_heard_of),
         ("seen::kernels_of_processes_are_called_by_name", kernels_of_processes_are_called_by_name),
@@ -75,6 +77,51 @@ fn a_stream_of_progress_ends_with_its_worker() {
     kill(engine.pids()[0]);
     assert_eq!(listener.join().unwrap(), 0);
     assert!(matches!(job.wait().unwrap_err().error, Error::WorkerDied { .. }));
+}
+
+fn rows_are_counted_in_other_processes() {
+    const ROWS: u64 = 100;
+    for (processes, threads) in [(1, 0), (2, 0), (1, 1)] {
+        let engine = Checked::with(processes, |builder| builder.threads(threads));
+        let params = engine.batch_from_fn(ROWS as usize, |_| 500_u64).unwrap();
+        let job = engine.submit_many(slow_steps, engine.batch::<u64>(ROWS as usize).unwrap(), params).unwrap();
+        let changes = job.progress_handle().changes();
+        let seen: Vec<(u64, u64)> = block_on_stream(changes).map(|now| (now.done, now.total)).collect();
+        assert!(seen.is_sorted() && seen.iter().all(|&(_, total)| total == ROWS), "{seen:?}");
+        assert_eq!(seen.last(), Some(&(ROWS, ROWS)), "{processes} {threads}");
+        assert!(seen.iter().any(|&(done, _)| 0 < done && done < ROWS), "{processes} {threads}: {seen:?}");
+        job.wait().unwrap();
+    }
+}
+
+fn blocking_calls_are_counted_in_other_processes() {
+    const LEN: u64 = 100_000;
+    let engine = Checked::new(2);
+    let x = engine.batch_from_fn(LEN as usize, |at| at as f64).unwrap();
+    let mut y = engine.batch::<f64>(LEN as usize).unwrap();
+    for kills in [0, 1, 2] {
+        let meter = ProgressMeter::new();
+        let seen: Vec<u64> = std::thread::scope(|scope| {
+            let call = engine.job().retry(Retry::up_to(10)).chunk_len(1000).meter(&meter);
+            let (x, y) = (&x, &mut y);
+            let caller = scope.spawn(move || call.map(slow_affine, x, y, &2000).unwrap());
+            let (mut seen, mut killed) = (Vec::new(), 0);
+            while !caller.is_finished() {
+                let now = meter.get();
+                if now.done > LEN / 4 * (killed + 1) && killed < kills {
+                    killed += 1;
+                    engine.pids().first().map(|&pid| kill(pid));
+                }
+                seen.push(now.done);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            seen
+        });
+        assert!(y.iter().zip(&*x).all(|(y, x)| *y == 2.0 * x + 1.0));
+        assert!(kills > 0 || seen.is_sorted(), "{seen:?}");
+        assert!(seen.iter().any(|&done| 0 < done && done < LEN), "{seen:?}");
+        assert_eq!((meter.get().done, meter.get().total), (LEN, LEN));
+    }
 }
 
 fn times_and_jobs_are_seen() {

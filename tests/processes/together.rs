@@ -178,7 +178,8 @@ fn processes_come_and_go() {
             (0..jobs).map(|_| engine.submit(patient, engine.batch::<u64>(1).unwrap(), ()).unwrap()).collect();
         let wanted = jobs.len().next_multiple_of(2);
         eventually("all of them run", || engine.jobs().iter().filter(|job| job.worker > 0).count() == jobs.len());
-        assert_eq!(engine.pids().len(), wanted, "as many processes as these jobs need");
+        // One that was started for a job which another worker took meanwhile goes again.
+        eventually("there are as many as these jobs need", || engine.pids().len() == wanted);
         // A process in which one job goes on does not leave, however long the other worker has had nothing to do.
         let mut jobs = jobs;
         let last = jobs.pop().unwrap();

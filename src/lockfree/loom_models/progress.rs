@@ -65,7 +65,11 @@ fn a_watcher_hears_the_last_word() {
             let desk = desk.clone();
             move || (1..=2).for_each(|done| desk.report(done))
         });
-        desk.wait_for(2, |ledger| watch(ledger, JOB), &seen);
+        let look = |ledger: &Ledger| {
+            watch(ledger, JOB);
+            read(ledger, JOB)
+        };
+        desk.wait_for(2, look, &seen);
         worker.join().unwrap();
     });
     slept.expect("the watcher slept");
@@ -98,7 +102,7 @@ fn without_the_second_look_the_last_word_is_missed() {
         });
         let look = |ledger: &Ledger| {
             let found = read(ledger, JOB);
-            let _ = watch(ledger, JOB);
+            watch(ledger, JOB);
             found
         };
         desk.wait_for(2, look, &Seen::default());
