@@ -11,7 +11,7 @@ use super::states;
 use super::{panics, worker};
 use crate::error::Result;
 use crate::ids::ParticipantSlot;
-use crate::os::host::Deadline;
+use crate::os::host::{self, Deadline};
 use crate::sync::{AtomicU32, Ordering};
 
 /// Called with the worker's number.
@@ -42,7 +42,7 @@ pub(crate) struct Wear {
 
 /// What is known of the seat of a worker thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Seat {
+enum SeatState {
     Vacant,
     Taken,
     /// Its thread does what is left and ends: it takes part no more, but nobody else may have its number yet.
@@ -54,8 +54,10 @@ pub(crate) struct Crew {
     /// The engine, for threads that are started later.
     engine: OnceLock<Weak<Core>>,
     hooks: OnceLock<Hooks>,
+    /// The cores that the thread which built the engine could run on.
+    cores: OnceLock<Vec<usize>>,
     /// By row.
-    seats: Mutex<Vec<Seat>>,
+    seats: Mutex<Vec<SeatState>>,
     /// Seats of threads and of processes at which nobody sits and somebody may: looked at by every submission.
     vacant: AtomicU32,
     /// Tasks that wait for the end of all workers.
@@ -69,36 +71,42 @@ impl Crew {
         Self {
             engine: OnceLock::new(),
             hooks: OnceLock::new(),
-            seats: Mutex::new(vec![Seat::Vacant; threads]),
+            cores: OnceLock::new(),
+            seats: Mutex::new(vec![SeatState::Vacant; threads]),
             vacant: AtomicU32::new(0),
             closing: Mutex::default(),
             asked: AtomicU32::new(0),
         }
     }
 
-    fn seats(&self) -> MutexGuard<'_, Vec<Seat>> {
+    fn seats(&self) -> MutexGuard<'_, Vec<SeatState>> {
         // No foreign code runs under the lock.
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cores on which worker threads may run.
+    pub(super) fn cores(&self) -> &[usize] {
+        self.cores.get().map_or(&[], Vec::as_slice)
     }
 
     /// Gives a seat to a thread that will be started.
     fn sit_down(&self) -> Option<ParticipantSlot> {
         let mut seats = self.seats();
-        let at = seats.iter().position(|&seat| seat == Seat::Vacant)?;
-        seats[at] = Seat::Taken;
+        let at = seats.iter().position(|&seat| seat == SeatState::Vacant)?;
+        seats[at] = SeatState::Taken;
         self.vacant.fetch_sub(1, Ordering::Relaxed);
         Some(ParticipantSlot::new(at as u16 + 1))
     }
 
     /// Frees a seat whose thread has ended, or could not be started.
     fn stand_up(&self, slot: ParticipantSlot) {
-        self.seats()[usize::from(slot.get()) - 1] = Seat::Vacant;
+        self.seats()[usize::from(slot.get()) - 1] = SeatState::Vacant;
         self.vacant.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether a thread sits at a seat.
     pub(crate) fn is_taken(&self, slot: ParticipantSlot) -> bool {
-        self.seats().get(usize::from(slot.get()).wrapping_sub(1)).is_some_and(|seat| *seat == Seat::Taken)
+        self.seats().get(usize::from(slot.get()).wrapping_sub(1)).is_some_and(|seat| *seat == SeatState::Taken)
     }
 
     /// Wakes the tasks that wait for the end of all workers.
@@ -125,6 +133,7 @@ impl Crew {
 pub(crate) fn begin(core: &Arc<Core>, hooks: Hooks) -> Result<()> {
     let _ = core.crew.engine.set(Arc::downgrade(core));
     let _ = core.crew.hooks.set(hooks);
+    let _ = core.crew.cores.set(host::allowed_cores());
     core.crew.vacant.store(core.config.threads as u32, Ordering::Relaxed);
     for _ in 0..core.config.own.at_least(core.config.threads) {
         let Some(slot) = core.crew.sit_down() else { break };
@@ -229,10 +238,10 @@ impl Core {
     /// Whether a worker thread that has been idle for long enough may go. It then looks for jobs once more and calls [`Core::is_gone`].
     pub(super) fn may_go(&self, me: ParticipantSlot) -> bool {
         let mut seats = self.crew.seats();
-        let staying = seats.iter().filter(|&&seat| seat == Seat::Taken).count();
+        let staying = seats.iter().filter(|&&seat| seat == SeatState::Taken).count();
         let may_go = staying > self.config.own.at_least(self.config.threads);
         if may_go {
-            seats[usize::from(me.get()) - 1] = Seat::Leaving;
+            seats[usize::from(me.get()) - 1] = SeatState::Leaving;
         }
         may_go
     }
@@ -276,30 +285,21 @@ impl<'a> Shift<'a> {
         }
     }
 
-    /// Notes a job that was run; replaces the worker, or has it leave, when it has run for long enough.
+    /// Notes a job that was run. `true` when the worker is a thread that has run as many as one shall; a process that has is told to leave.
     #[inline]
-    pub(super) fn count_job(&mut self) {
-        if self.core.config.wear != Wear::default() {
-            self.count_wear();
-        }
+    pub(super) fn count_job(&mut self) -> bool {
+        self.core.config.wear != Wear::default() && self.count_wear()
     }
 
-    fn count_wear(&mut self) {
+    fn count_wear(&mut self) -> bool {
         let Wear { jobs, bytes } = self.core.config.wear;
         // What wears out is a process, with all workers that are in it.
         self.jobs = self.core.role.as_ref().map_or(self.jobs + 1, WorkerRole::count_job);
         let is_worn = (jobs > 0 && self.jobs >= jobs) || (bytes > 0 && self.is_above(bytes));
-        if !is_worn {
-            return;
-        }
-        if self.core.is_origin() {
-            // A thread's memory is its process's: what it kept goes, and it begins anew.
-            self.end();
-            self.jobs = 0;
-            self.call(|hooks| hooks.start.as_ref());
-        } else {
+        if is_worn && !self.core.is_origin() {
             self.core.leave();
         }
+        is_worn && self.core.is_origin()
     }
 
     /// Whether this worker's process has more memory of its own than so many bytes.

@@ -129,26 +129,44 @@ pub(super) fn ended(core: &Core) {
     core.call_supervisor();
 }
 
-/// Ties the calling worker to its core. Where the system refuses it runs anywhere, which is only slower.
-fn pin(me: ParticipantSlot) {
-    let cores = host::allowed_cores();
-    if let Some(&core) = cores.get((usize::from(me.get()) - 1) % cores.len().max(1)) {
-        let _ = host::pin_current_thread(core);
+/// Has the calling worker run where it shall: on its own core if workers are pinned, else where the thread that built the engine could.
+/// One that was started later has inherited what its starter was allowed, another worker or anybody who submitted a job. Where the system
+/// refuses it runs elsewhere, which is only slower.
+fn settle_down(core: &Core, me: ParticipantSlot) {
+    let cores = core.crew.cores();
+    if core.config.own.pin {
+        if let Some(&own) = cores.get((usize::from(me.get()) - 1) % cores.len().max(1)) {
+            let _ = host::pin_current_thread(own);
+        }
+    } else if host::allowed_cores() != cores {
+        let _ = host::pin_current_thread_to(cores);
     }
 }
 
 fn work(core: &Arc<Core>, me: ParticipantSlot) {
-    if core.config.own.pin {
-        pin(me);
-    }
+    settle_down(core, me);
     #[cfg(target_os = "linux")]
     if let Some(nice) = core.config.own.nice {
         // Checked when the engine was built. Where the system refuses all the same, the worker is only less polite.
         let _ = crate::os::process::set_nice(nice);
     }
-    run_until_closed(core, me);
+    // The seat stays its own until the thread that follows it has it. Where the system has none to give, this one goes on.
+    while run_until_closed(core, me) == ShiftEnd::Worn {
+        if start(core, me).is_ok() {
+            return ended(core);
+        }
+    }
     core.is_gone(me);
     ended(core);
+}
+
+/// Why a worker runs jobs no longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ShiftEnd {
+    /// It is not needed any more, or its engine closes.
+    Over,
+    /// It is a thread that has run as many jobs as one shall.
+    Worn,
 }
 
 /// The whole life of a worker process, once it has attached.
@@ -157,8 +175,8 @@ pub(crate) fn work_as_process(core: &Arc<Core>, me: ParticipantSlot) {
     run_until_closed(core, me);
 }
 
-/// Runs jobs until the engine closes and the queue is empty, or this worker is told to leave.
-fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
+/// Runs jobs until the engine closes and the queue is empty, this worker is told to leave, or it is worn.
+fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
     let mut budget = SpinBudget::new(core);
     let row = core.control.participant(me);
     if let Some(row) = row {
@@ -168,32 +186,42 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) {
         row.began_ns.store(Deadline::now().nanoseconds(), Ordering::Relaxed);
     }
     let mut shift = Shift::begin(core, me);
-    loop {
+    let mut end = ShiftEnd::Over;
+    'shift: loop {
         while !core.is_leaving()
             && let Some(index) = core.take(me)
         {
             // One that has just been started may have been started for the first of several jobs.
             core.grow_from_within();
             execute(core, me, index);
-            shift.count_job();
+            if shift.count_job() {
+                end = ShiftEnd::Worn;
+                break 'shift;
+            }
         }
         match next_job(core, me, &mut budget) {
             Some(index) => execute(core, me, index),
             None => break,
         }
-        shift.count_job();
+        if shift.count_job() {
+            end = ShiftEnd::Worn;
+            break;
+        }
     }
     core.sleepers().retire(me);
     fault::point(Point::F15_retired);
     // A push that relied on this worker's last search is either seen here or finds it gone.
     if core.has_work() {
         core.notify(CHAIN);
-        while !core.is_leaving()
+        // Who follows a worn thread looks itself.
+        while end == ShiftEnd::Over
+            && !core.is_leaving()
             && let Some(index) = core.take(me)
         {
             execute(core, me, index);
         }
     }
+    end
 }
 
 /// Looks for a job, awake and then asleep; `None` when the engine is closing and nothing is left, this worker leaves, or it had

@@ -54,7 +54,7 @@ pub struct WorkerStatus {
     pub replaced: u32,
     /// Jobs it finished, with those of its predecessors.
     pub finished: u64,
-    /// How long it has been taking jobs; with worker processes the present one. Zero before it began.
+    /// How long it has been taking jobs; of those that were replaced the present one. Zero before it began.
     pub alive_for: Duration,
     /// How long of that it had nothing to do.
     pub idle_for: Duration,

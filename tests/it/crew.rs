@@ -1,11 +1,11 @@
 //! Who works: how many threads there are, what is done at their begin and end, and what kernels keep on them.
 
-use std::cell::Cell;
-use std::collections::HashSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use workring::{Context, Engine, Error, Help, kernel};
@@ -144,6 +144,84 @@ fn hooks_are_called_on_each_worker_and_their_panics_are_theirs() {
         assert_eq!(log.count('e'), 3);
         let workers: HashSet<usize> = log.0.lock().unwrap().iter().map(|(_, worker)| *worker).collect();
         assert_eq!(workers, HashSet::from([1, 2, 3]));
+    });
+}
+
+/// A thread that was to be replaced used to go on, and with it all that libraries keep for each thread.
+#[test]
+fn a_thread_is_followed_by_another_after_so_many_jobs() {
+    thread_local!(static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    watched(|| {
+        for (threads, jobs) in [(1, 30), (2, 300)] {
+            let engine = Checked::new(|builder| builder.threads(threads).help(Help::Never).recycle_after(3));
+            let leak = || {
+                BYTES.with_borrow_mut(|bytes| bytes.push(1));
+                (thread::current().id(), BYTES.with_borrow(Vec::len))
+            };
+            let runs: Vec<_> = (0..jobs).map(|_| engine.run(leak).unwrap()).collect();
+            let mut by_thread: HashMap<ThreadId, usize> = HashMap::new();
+            for run in runs {
+                let (thread, bytes) = run.wait().unwrap();
+                let most = by_thread.entry(thread).or_default();
+                *most = bytes.max(*most);
+            }
+            assert_eq!(by_thread.values().sum::<usize>(), jobs);
+            assert!(by_thread.values().all(|&bytes| bytes <= 3), "{by_thread:?}");
+            let fewer = by_thread.values().filter(|&&bytes| bytes < 3).count();
+            assert!(fewer <= threads, "{by_thread:?}");
+            assert_eq!(alive(&engine), threads);
+        }
+    });
+}
+
+/// One that was started later could run where its starter was allowed to, and nowhere else: two pinned workers shared a core.
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_are_started_later_run_where_the_first_may() {
+    fn allowed() -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
+    }
+    watched(|| {
+        let everywhere = allowed();
+        for pin in [false, true] {
+            let engine = Checked::new(|builder| {
+                let builder = builder.threads(2).min_threads(1).idle_timeout(Duration::from_millis(50));
+                builder.pin(pin).help(Help::Never)
+            });
+            engine.run(|| ()).unwrap().wait().unwrap();
+            eventually("there is one, which has nothing to do", || {
+                alive(&engine) == 1 && engine.workers()[0].idle_for > Duration::ZERO
+            });
+            let gate = Gate::default();
+            let first = engine.run({
+                let gate = gate.clone();
+                move || {
+                    gate.pass();
+                    allowed()
+                }
+            });
+            gate.await_arrivals(1);
+            assert_eq!(alive(&engine), 1);
+            let second = thread::scope(|scope| {
+                let submit = || {
+                    let set = rustix::thread::sched_getaffinity(None).unwrap();
+                    let core = (0..rustix::thread::CpuSet::MAX_CPU).find(|&core| set.is_set(core)).unwrap();
+                    let mut one = rustix::thread::CpuSet::new();
+                    one.set(core);
+                    rustix::thread::sched_setaffinity(None, &one).unwrap();
+                    engine.run(allowed).unwrap().wait().unwrap()
+                };
+                scope.spawn(submit).join().unwrap()
+            });
+            gate.open();
+            let first = first.unwrap().wait().unwrap();
+            if pin && everywhere.contains(['-', ',']) {
+                assert_ne!(first, second, "each has a core of its own");
+            } else {
+                assert_eq!((&first, &second), (&everywhere, &everywhere));
+            }
+        }
     });
 }
 
