@@ -443,8 +443,8 @@ impl ProcessChannel {
 
     /// Looks, and blocks until a look finds something or the deadline is past.
     ///
-    /// Nothing relies on it, but no wait lasts longer than a second before there is another look: a process that scribbles over the
-    /// doorbell must not hang those who wait for it.
+    /// Nothing relies on it, but no wait lasts longer than a second before there is another look, and the time is read at each: a process
+    /// that scribbles over the doorbell must not hang those who wait for it, whether it takes calls away or makes them without end.
     #[cold]
     pub(crate) fn wait<T>(
         &self,
@@ -453,12 +453,15 @@ impl ProcessChannel {
         mut look: impl FnMut() -> Option<T>,
     ) -> Option<T> {
         let was_uncalled = core::cell::Cell::new(false);
+        // Some: the wait is over, with or without what it was for.
         let look = || {
+            // Before the look, so that what came in time is found.
+            let is_late = deadline.is_some_and(Deadline::is_past);
             let found = look();
             if was_uncalled.take() && found.is_some() {
                 self.rescues.fetch_add(1, Ordering::Relaxed);
             }
-            found
+            (is_late || found.is_some()).then_some(found)
         };
         let sleep = |word: &AtomicU32, seen: u32| {
             let belt = Deadline::after(BELT);
@@ -472,7 +475,7 @@ impl ProcessChannel {
             was_uncalled.set(word.load(Ordering::Acquire) == seen);
             Slept::LookAgain
         };
-        self.bell(self.end).wait(Self::bit(what), look, sleep)
+        self.bell(self.end).wait(Self::bit(what), look, sleep).flatten()
     }
 
     /// Waits that ended only because they were bounded.
@@ -769,6 +772,21 @@ mod tests {
             assert_eq!(reclaimed, [5], "{what}");
             assert_eq!(both.blocks(), 0);
         }
+    }
+
+    /// A worker that calls again and again kept those who waited for a message from ever sleeping, and so from hearing that their time was up.
+    #[test]
+    fn a_wait_ends_in_time_though_the_bell_never_rests() {
+        let both = both(2);
+        let mut looks = 0_u32;
+        let look = || {
+            looks += 1;
+            assert!(looks < 1_000_000, "the wait goes on");
+            both.worker.bell(ENGINE).call();
+            None::<()>
+        };
+        let deadline = Deadline::after(core::time::Duration::from_millis(1));
+        assert_eq!(both.engine.wait(For::Message, Some(deadline), look), None);
     }
 
     #[test]
