@@ -3,7 +3,7 @@
 //! Positions, batches that were lent, and everything that decides what is believed lie in private memory. What is read from the segment
 //! is copied first; a word that the protocol does not allow there ends the channel (`docs/protocol.md`, "Messages between processes").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::belt::BELT;
@@ -348,7 +348,8 @@ impl ProcessChannel {
         false
     }
 
-    /// Batches that the worker had when its process ended: it had taken them and neither dropped nor posted them. Nothing before that.
+    /// Batches that the worker had when its process ended: it had taken them and neither dropped nor posted them, or posted them behind
+    /// damage, where they cannot be received. Nothing before that.
     pub(crate) fn reclaim(&self) -> Vec<AnyBatch> {
         if self.process_gone.load(Ordering::Acquire) == 0 || self.fork.is_forked_child() {
             return Vec::new();
@@ -364,16 +365,22 @@ impl ProcessChannel {
         let _taking = lock(&self.taking);
         let (cells, mut position) = (self.cells(self.other()), self.head.load(Ordering::Relaxed));
         let words = self.plan.message_words(self.other());
-        for _ in 0..self.plan.cells {
+        let mut posted: BTreeSet<u32> = BTreeSet::new();
+        // Up to the first message that nobody can receive, it or something before it being damaged: there the channel ends.
+        let receivable = if self.damage.get().is_some() { 0 } else { self.plan.cells };
+        for _ in 0..receivable {
             let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
             let Ok(Some(mark)) = cells.read(position, &mut message[..words]) else { break };
-            if mark == WITH_BATCHES
-                && let Ok(terms) = self.loans_in(message[words - BATCHES_WORDS])
-            {
-                on_their_way.extend(terms.into_iter().map(|(number, _)| number));
+            if mark == WITH_BATCHES {
+                let Ok(loans) = self.loans_in(message[words - BATCHES_WORDS]) else { break };
+                if loans.iter().any(|(number, _)| posted.contains(number)) {
+                    break;
+                }
+                posted.extend(loans.into_iter().map(|(number, _)| number));
             }
             position = Cells::next(position);
         }
+        on_their_way.extend(posted);
         lock(&self.books).settle_all_but(&on_their_way)
     }
 
@@ -787,6 +794,46 @@ mod tests {
         };
         let deadline = Deadline::after(core::time::Duration::from_millis(1));
         assert_eq!(both.engine.wait(For::Message, Some(deadline), look), None);
+    }
+
+    /// They were taken to be on their way, in messages that a channel which is broken off does not give out any more.
+    #[test]
+    fn what_was_posted_behind_damage_is_reclaimed() {
+        type Scribble = fn(&Both);
+        let damages: [Scribble; 3] = [
+            // In the other direction.
+            |both| {
+                both.engine.word(both.engine.plan.lanes[0].start).store(77, Ordering::Relaxed);
+                let posted = both.engine.try_post(&[0; VALUE_WORDS_MAX], &mut Vec::new());
+                assert!(matches!(posted, Err(Error::Corrupt { .. })));
+            },
+            // In the message before, which nobody has looked at.
+            |both| both.engine.word(at::FIRST_LOAN + loan::LEN_BYTES).store(33, Ordering::Relaxed),
+            // The message before brings one of its batches.
+            |both| {
+                let batches = both.engine.plan.lanes[1].start + 3 + 2;
+                both.engine.word(batches).store(crate::layout::channel::loans_word(1, 2), Ordering::Relaxed);
+                both.engine.word(at::FIRST_LOAN + LOAN_WORDS + loan::NEXT).store(0, Ordering::Relaxed);
+            },
+        ];
+        for (number, damage) in damages.into_iter().enumerate() {
+            let both = both(2);
+            for number in [5, 6] {
+                assert!(post(&both.engine, number, vec![both.batch(number)]));
+                let (_, batches) = take(&both.worker).unwrap().unwrap();
+                assert!(post(&both.worker, number, batches));
+            }
+            damage(&both);
+            both.engine.set_process_gone();
+            let mut out = numbers(both.engine.reclaim());
+            while let Ok(Some((_, batches))) = take(&both.engine) {
+                out.extend(numbers(batches));
+            }
+            // A message whose cell says that nobody took it, although somebody did.
+            out.extend(core::iter::from_fn(|| take_back(&both.engine)).flat_map(|(_, batches)| numbers(batches)));
+            out.sort_unstable();
+            assert_eq!((out, both.blocks()), (vec![5, 6], 0), "{number}");
+        }
     }
 
     #[test]
