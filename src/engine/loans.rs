@@ -28,6 +28,13 @@ pub(super) struct Books {
     lent: BTreeSet<u32>,
 }
 
+/// What names a loan: its number, and which loan of that number it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LoanName {
+    number: u32,
+    serial: u32,
+}
+
 struct Entry {
     /// How often the number was used.
     serial: u32,
@@ -41,13 +48,13 @@ impl Books {
     }
 
     /// Enters a batch, under a number that is free.
-    fn enter(&mut self, batch: AnyBatch) -> Option<(u32, u32)> {
+    fn enter(&mut self, batch: AnyBatch) -> Option<LoanName> {
         let number = self.free.pop()?;
         let entry = self.entries.get_mut(number as usize)?;
         entry.serial = entry.serial.wrapping_add(1);
         entry.batch = Some(batch);
         self.lent.insert(number);
-        Some((number, entry.serial))
+        Some(LoanName { number, serial: entry.serial })
     }
 
     /// The batch of a number, and which loan of that number it is.
@@ -64,9 +71,16 @@ impl Books {
         Some(batch)
     }
 
-    /// Takes out every batch whose number is not among these, in the order of their numbers.
-    pub(super) fn settle_all_but(&mut self, numbers: &[u32]) -> Vec<AnyBatch> {
-        let all: Vec<u32> = self.lent.iter().copied().filter(|number| !numbers.contains(number)).collect();
+    /// Whether the loan is in the books, and not another one of its number.
+    fn has(&self, name: LoanName) -> bool {
+        self.get(name.number).is_some_and(|(_, serial)| serial == name.serial)
+    }
+
+    /// Takes out every batch whose loan is neither among these nor has one of these numbers, in the order of their numbers.
+    pub(super) fn settle_all_but(&mut self, names: &[LoanName], numbers: &BTreeSet<u32>) -> Vec<AnyBatch> {
+        let named: BTreeSet<u32> = names.iter().filter(|name| self.has(**name)).map(|name| name.number).collect();
+        let is_free = |number: &u32| !named.contains(number) && !numbers.contains(number);
+        let all: Vec<u32> = self.lent.iter().copied().filter(is_free).collect();
         all.into_iter().filter_map(|number| self.settle(number)).collect()
     }
 }
@@ -109,55 +123,55 @@ impl ProcessChannel {
     }
 
     /// Hands the batches of a message over, leaving `batches` empty: lends them, or gives them back. What the message says of them, and
-    /// the numbers of their loans; `None` when too many are lent at the moment. They were checked.
-    pub(super) fn hand_over(&self, batches: &mut Vec<AnyBatch>) -> Option<(u64, Vec<u32>)> {
-        let numbers = if self.end == WORKER { self.give_back(batches) } else { self.lend(batches)? };
-        for pair in numbers.windows(2) {
-            if let Some(record) = self.plan.loan(pair[0]) {
+    /// the names of their loans; `None` when too many are lent at the moment. They were checked.
+    pub(super) fn hand_over(&self, batches: &mut Vec<AnyBatch>) -> Option<(u64, Vec<LoanName>)> {
+        let names = if self.end == WORKER { self.give_back(batches) } else { self.lend(batches)? };
+        for pair in names.windows(2) {
+            if let Some(record) = self.plan.loan(pair[0].number) {
                 // Relaxed, as all that is written to records: the stamp of the message orders it.
-                self.word(record + loan::NEXT).store(u64::from(pair[1]), Ordering::Relaxed);
+                self.word(record + loan::NEXT).store(u64::from(pair[1].number), Ordering::Relaxed);
             }
         }
-        let first = numbers.first().copied().unwrap_or(0);
-        Some((loans_word(first, numbers.len() as u32), numbers))
+        let first = names.first().map_or(0, |name| name.number);
+        Some((loans_word(first, names.len() as u32), names))
     }
 
-    fn lend(&self, batches: &mut Vec<AnyBatch>) -> Option<Vec<u32>> {
+    fn lend(&self, batches: &mut Vec<AnyBatch>) -> Option<Vec<LoanName>> {
         let mut books = lock(&self.books);
         if books.free.len() < batches.len() {
             return None;
         }
-        let mut numbers = Vec::with_capacity(batches.len());
+        let mut names = Vec::with_capacity(batches.len());
         for batch in batches.drain(..) {
             // Checked before.
             let (handle, len_bytes) = batch.reference().unwrap_or((0, 0));
             let (state, tag) = (state_of(&batch), batch.tag());
-            let Some((number, serial)) = books.enter(batch) else { continue };
-            numbers.push(number);
-            let Some(record) = self.plan.loan(number) else { continue };
+            let Some(name) = books.enter(batch) else { continue };
+            names.push(name);
+            let Some(record) = self.plan.loan(name.number) else { continue };
             let write = |field: usize, value: u64| self.word(record + field).store(value, Ordering::Relaxed);
-            write(loan::STATE, LoanWord::new(serial, state).bits());
+            write(loan::STATE, LoanWord::new(name.serial, state).bits());
             write(loan::HANDLE, handle);
             write(loan::LEN_BYTES, len_bytes);
             write(loan::ELEMENT, tag);
         }
-        Some(numbers)
+        Some(names)
     }
 
     /// The worker's part: their loans are over, without a drop.
-    fn give_back(&self, batches: &mut Vec<AnyBatch>) -> Vec<u32> {
-        let mut numbers = Vec::with_capacity(batches.len());
+    fn give_back(&self, batches: &mut Vec<AnyBatch>) -> Vec<LoanName> {
+        let mut names = Vec::with_capacity(batches.len());
         for batch in batches.drain(..) {
             // Checked before.
             let Some(held) = batch.loan() else { continue };
-            let number = held.terms().number;
+            let LoanTerms { number, serial, .. } = held.terms();
             held.settle();
             if let Some(record) = self.plan.loan(number) {
                 self.word(record + loan::LEN_BYTES).store(batch.len_bytes() as u64, Ordering::Relaxed);
             }
-            numbers.push(number);
+            names.push(LoanName { number, serial });
         }
-        numbers
+        names
     }
 
     /// The loans that a message names, with the lengths that their records say, each of them lent by this end.
@@ -204,10 +218,12 @@ impl ProcessChannel {
         Ok(taken.collect())
     }
 
-    /// Takes loans out of the books.
-    pub(super) fn settle(&self, numbers: Vec<u32>) -> Vec<AnyBatch> {
+    /// Takes loans out of the books, those that are still there: of one that the worker says it has dropped, the number may name another
+    /// one by now.
+    pub(super) fn settle(&self, names: &[LoanName]) -> Vec<AnyBatch> {
         let mut books = lock(&self.books);
-        numbers.into_iter().filter_map(|number| books.settle(number)).collect()
+        let settle = |name: &LoanName| if books.has(*name) { books.settle(name.number) } else { None };
+        names.iter().filter_map(settle).collect()
     }
 
     /// Lets go of the batches that the worker has dropped since this was done last.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::belt::BELT;
 use super::channel::{For, VALUE_WORDS_MAX, WITH_BATCHES, Words};
-use super::loans::Books;
+use super::loans::{Books, LoanName};
 use super::ringer::Tasks;
 use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
@@ -58,8 +58,8 @@ struct Outgoing {
     tail: u64,
     /// Before this position nothing can come back.
     come_back: u64,
-    /// Numbers of the loans of messages that may not have been taken yet, in the engine's process.
-    lent: BTreeMap<u64, Vec<u32>>,
+    /// The loans of messages that may not have been taken yet, in the engine's process.
+    lent: BTreeMap<u64, Vec<LoanName>>,
 }
 
 /// One end.
@@ -271,12 +271,12 @@ impl ProcessChannel {
             if batches.is_empty() {
                 cells.post(tail, &value[..value_words], 0);
             } else {
-                let Some((loans, numbers)) = self.hand_over(batches) else { return Ok(false) };
+                let Some((loans, names)) = self.hand_over(batches) else { return Ok(false) };
                 let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
                 message[..value_words].copy_from_slice(&value[..value_words]);
                 message[value_words] = loans;
                 if self.end == ENGINE {
-                    outgoing.lent.insert(tail, numbers);
+                    outgoing.lent.insert(tail, names);
                 }
                 cells.post(tail, &message[..value_words + BATCHES_WORDS], WITH_BATCHES);
             }
@@ -337,12 +337,12 @@ impl ProcessChannel {
         while outgoing.come_back < tail {
             let position = outgoing.come_back;
             outgoing.come_back += 1;
-            let numbers = outgoing.lent.remove(&position);
+            let names = outgoing.lent.remove(&position);
             if cells.was_taken(position) {
                 continue;
             }
             cells.read_again(position, &mut value[..self.plan.message_words(self.end) - BATCHES_WORDS]);
-            *batches = self.settle(numbers.unwrap_or_default());
+            *batches = self.settle(&names.unwrap_or_default());
             return true;
         }
         false
@@ -355,12 +355,12 @@ impl ProcessChannel {
             return Vec::new();
         }
         self.notice_drops();
-        let mut on_their_way: Vec<u32> = Vec::new();
+        let mut undelivered: Vec<LoanName> = Vec::new();
         {
             let outgoing = lock(&self.outgoing);
             let cells = self.cells(self.end);
             let not_taken = outgoing.lent.iter().filter(|(position, _)| !cells.was_taken(**position));
-            on_their_way.extend(not_taken.flat_map(|(_, numbers)| numbers));
+            undelivered.extend(not_taken.flat_map(|(_, names)| names));
         }
         let _taking = lock(&self.taking);
         let (cells, mut position) = (self.cells(self.other()), self.head.load(Ordering::Relaxed));
@@ -380,8 +380,7 @@ impl ProcessChannel {
             }
             position = Cells::next(position);
         }
-        on_their_way.extend(posted);
-        lock(&self.books).settle_all_but(&on_their_way)
+        lock(&self.books).settle_all_but(&undelivered, &posted)
     }
 
     /// Whether nobody posts or takes at the other end any more.
@@ -794,6 +793,25 @@ mod tests {
         };
         let deadline = Deadline::after(core::time::Duration::from_millis(1));
         assert_eq!(both.engine.wait(For::Message, Some(deadline), look), None);
+    }
+
+    /// Its number may be in use again, for a batch of the next message, which came back with this one.
+    #[test]
+    fn a_message_comes_back_without_what_the_worker_dropped_unseen() {
+        let both = both(4);
+        assert!(post(&both.engine, 1, vec![both.batch(5), both.batch(6)]));
+        let dropped = LoanWord::new(1, LoanWord::DROPPED);
+        both.worker.word(at::FIRST_LOAN + loan::STATE).store(dropped.bits(), Ordering::Relaxed);
+        both.worker.word(at::DROPPED).store(1, Ordering::Release);
+        assert!(post(&both.engine, 2, vec![both.batch(7)]));
+        assert_eq!(both.engine.word(at::FIRST_LOAN).load(Ordering::Relaxed) >> 32, 2, "the number was used again");
+        assert!(post(&both.engine, 3, vec![both.batch(8)]));
+        both.engine.set_process_gone();
+        assert!(both.engine.reclaim().is_empty());
+        let back: Vec<_> =
+            core::iter::from_fn(|| take_back(&both.engine)).map(|(value, batches)| (value, numbers(batches))).collect();
+        assert_eq!(back, [(1, vec![6]), (2, vec![7]), (3, vec![8])]);
+        assert_eq!(both.blocks(), 0);
     }
 
     /// They were taken to be on their way, in messages that a channel which is broken off does not give out any more.
