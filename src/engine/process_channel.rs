@@ -854,6 +854,25 @@ mod tests {
         }
     }
 
+    /// Threads look again within a second, whatever the word says; the one that sleeps for tasks did not.
+    #[test]
+    fn a_task_hears_of_a_message_though_its_announcement_is_gone() {
+        struct Caller(std::sync::mpsc::SyncSender<()>);
+        impl std::task::Wake for Caller {
+            fn wake(self: Arc<Self>) {
+                let _ = self.0.try_send(());
+            }
+        }
+        let both = both(2);
+        let (caller, called) = std::sync::mpsc::sync_channel(1);
+        let _ticket = both.engine.keep_waker(For::Message, &Arc::new(Caller(caller)).into());
+        both.worker.segment.sequences_as::<AtomicU32>()[at::BELLS[ENGINE]].store(0, Ordering::Relaxed);
+        assert!(post(&both.worker, 1, Vec::new()));
+        let patience = core::time::Duration::from_secs(60);
+        assert_eq!(called.recv_timeout(patience), Ok(()), "nobody looks again");
+        both.engine.set_process_gone();
+    }
+
     #[test]
     fn a_late_drop_does_not_hit_the_next_loan_of_its_number() {
         let both = both(2);

@@ -2,16 +2,18 @@
 //!
 //! The thread is started with the first task that has to wait, and ends when the process at the other end is gone.
 
+use core::mem::take;
 use core::task::Waker;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
+use super::belt::BELT;
 use super::channel::{For, Ticket};
 use super::panics;
 use super::process_channel::{ProcessChannel, lock};
 use crate::lockfree::doorbell::Calls;
-use crate::lockfree::futex;
-use crate::sync::Scope;
+use crate::os::futex::{Scope, Waited, wait_until};
+use crate::os::host::Deadline;
 
 /// Bytes of the thread's stack; wakers run on it.
 const STACK_LEN: usize = 256 << 10;
@@ -83,10 +85,12 @@ impl ProcessChannel {
     fn serve_tasks(&self) {
         let doorbell = self.bell(self.end);
         let mut list = lock(&self.tasks.list);
+        let mut calls_all = false;
         loop {
             let is_over = self.is_over();
+            let all = is_over || take(&mut calls_all);
             let called: Vec<Waiting> =
-                list.waiting.extract_if(.., |waiting| is_over || doorbell.uncalled(waiting.since).is_none()).collect();
+                list.waiting.extract_if(.., |waiting| all || doorbell.uncalled(waiting.since).is_none()).collect();
             if !called.is_empty() {
                 drop(list);
                 for waiting in called {
@@ -109,8 +113,10 @@ impl ProcessChannel {
                 None => {}
                 Some(word) => {
                     drop(list);
-                    // A call changes the word first, so that none is slept through.
-                    futex::wait(doorbell.word(), word, Scope::Shared);
+                    // A call changes the word first, so that none is slept through. Nothing relies on the bound; as in `wait`, all look
+                    // again, or a process that scribbles over the word could hang them.
+                    let slept = wait_until(doorbell.word(), word, Deadline::after(BELT), Scope::Shared);
+                    calls_all = slept == Waited::TimedOut;
                     list = lock(&self.tasks.list);
                 }
             }
