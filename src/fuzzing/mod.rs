@@ -6,6 +6,7 @@
 //!
 //! The tests of this module replay the corpus of `fuzz/` and go on at random, on stable Rust.
 
+mod channel;
 mod patch;
 mod watch;
 mod world;
@@ -15,6 +16,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+pub use self::channel::channel;
 use self::patch::Input;
 use self::world::{INCARNATION, PROCESS, SEEDS, Seed, THREAD, World, length};
 use crate::engine::call;
@@ -344,22 +346,26 @@ mod tests {
     /// How long one target may take for everything: so long only where something hangs.
     const PATIENCE: Duration = Duration::from_secs(300);
 
-    /// Inputs like those of the targets over shared memory: a front, then patches, most of them small changes.
-    fn patched() -> BoxedStrategy<Vec<u8>> {
+    /// Bytes of a patch, most of them small changes.
+    pub(super) fn patch(when: impl Strategy<Value = u8>) -> impl Strategy<Value = Vec<u8>> {
         let value = prop_oneof![
             4 => (0u64..300).prop_map(u64::to_le_bytes),
             2 => any::<[u8; 8]>(),
             1 => (0u32..64).prop_map(|bit| (1u64 << bit).to_le_bytes()),
         ];
+        (any::<u8>(), 0u8..32, any::<u8>(), when, value)
+            .prop_map(|(place, record, field, when, value)| [[place, record, field, when].as_slice(), &value].concat())
+    }
+
+    /// Inputs like those of the targets over the memory of an engine: a front, then patches.
+    fn patched() -> BoxedStrategy<Vec<u8>> {
         let when = prop_oneof![2 => Just(0u8), 1 => 1u8..60];
-        let patch = (any::<u8>(), 0u8..32, any::<u8>(), when, value)
-            .prop_map(|(place, record, field, when, value)| [[place, record, field, when].as_slice(), &value].concat());
-        (prop::collection::vec(any::<u8>(), 6), 1usize..=6, prop::collection::vec(patch, 0..6))
+        (prop::collection::vec(any::<u8>(), 6), 1usize..=6, prop::collection::vec(patch(when), 0..6))
             .prop_map(|(front, len, patches)| [&front[..len], &patches.concat()].concat())
             .boxed()
     }
 
-    fn files_of(target: &str) -> Vec<PathBuf> {
+    pub(super) fn files_of(target: &str) -> Vec<PathBuf> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -368,7 +374,7 @@ mod tests {
     }
 
     /// Runs a target over its corpus and then over random inputs, on a thread of its own, so that one that hangs is noticed.
-    fn replay(target: &'static str, run: fn(&[u8]), random: u32, inputs: fn() -> BoxedStrategy<Vec<u8>>) {
+    pub(super) fn replay(target: &'static str, run: fn(&[u8]), random: u32, inputs: fn() -> BoxedStrategy<Vec<u8>>) {
         let (done, ended) = mpsc::channel();
         let (say, at) = mpsc::channel();
         let runner = std::thread::spawn(move || {

@@ -44,10 +44,10 @@ enum Change {
 /// One word that is changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patch {
-    place: u8,
+    pub(super) place: u8,
     /// Which record of a table, and which field of it.
-    record: u8,
-    field: u8,
+    pub(super) record: u8,
+    pub(super) field: u8,
     /// Before everything, or before so many loads of the code that reads.
     pub(super) when: u8,
     change: Change,
@@ -65,6 +65,20 @@ impl Patch {
         };
         let value = u64::from_le_bytes(value.try_into().ok()?);
         Some(Self { place: place & 0xF, record, field, when, change, value })
+    }
+
+    /// What it makes of a word, in which these values mean something.
+    pub(super) fn change(&self, before: u64, values: &[u64]) -> u64 {
+        match self.change {
+            Change::Store => self.value,
+            Change::Xor => before ^ self.value,
+            Change::Add => before.wrapping_add(self.value),
+            Change::Meaningful => {
+                let [which, delta, ..] = self.value.to_le_bytes();
+                let base = values.get(usize::from(which) % values.len().max(1)).copied().unwrap_or(0);
+                base.wrapping_add_signed(i64::from(delta.cast_signed()))
+            }
+        }
     }
 
     /// Whether it changes the word that decides about a job. Whoever holds a job waits for its worker when that word says so.
@@ -212,21 +226,12 @@ impl Ground {
             return;
         }
         let before = u64::from_le_bytes(bytes);
-        let after = match patch.change {
-            Change::Store => patch.value,
-            Change::Xor => before ^ patch.value,
-            Change::Add => before.wrapping_add(patch.value),
-            Change::Meaningful => {
-                let [which, delta, ..] = patch.value.to_le_bytes();
-                let values = match meaning {
-                    Handle => &self.handles,
-                    Number => &self.numbers,
-                    State => &self.states,
-                };
-                let base = values.get(usize::from(which) % values.len().max(1)).copied().unwrap_or(0);
-                base.wrapping_add_signed(i64::from(delta.cast_signed()))
-            }
+        let values = match meaning {
+            Handle => &self.handles,
+            Number => &self.numbers,
+            State => &self.states,
         };
+        let after = patch.change(before, values);
         let _ = file.write_all_at(&after.to_le_bytes()[..width], offset);
     }
 }

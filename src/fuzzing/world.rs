@@ -156,12 +156,14 @@ fn file() -> &'static File {
     })
 }
 
-fn duplicate(mapping: &Mapping) -> OwnedFd {
+/// A descriptor of its own of a mapping's memory.
+pub(super) fn duplicate(mapping: &Mapping) -> OwnedFd {
     let fd = mapping.fd().expect("shared memory has a descriptor");
     fd.try_clone_to_owned().expect("there are descriptors left")
 }
 
-fn region(memory: u32, mapping: &Mapping, writable: bool) -> Region {
+/// What kernels may see of a mapping.
+pub(super) fn region(memory: u32, mapping: &Mapping, writable: bool) -> Region {
     Region { memory, start: mapping.base().as_ptr().addr(), len: mapping.len(), writable }
 }
 
