@@ -1,4 +1,4 @@
-//! Floor 3, the lock-free protocols: safe code over the records of floor 2, checked by loom (`loom_models.rs`).
+//! Floor 3, the lock-free protocols: safe code over the records of floor 2, checked by loom (`loom_models/`).
 //!
 //! Nothing here knows a mapping, a process or a kernel: the functions take references to records, which the engine finds in
 //! the control segment and the models put on the heap.

@@ -15,7 +15,7 @@
 //! that recovery rests on is left out once, and the search must then find the hole.
 //!
 //! **What is not.** Weak memory: all steps are sequentially consistent here, the fences are those of
-//! `src/lockfree/loom_models.rs`. Steps are joined where no other participant can tell: fill and publish, and the parts of a
+//! `src/lockfree/loom_models/`. Steps are joined where no other participant can tell: fill and publish, and the parts of a
 //! push, because nobody who takes these steps dies; a run, its status and Done; a read of the head and of its cell; park word
 //! and idle bit, since whoever sees the bit reads the word. Generations, cancels, jobs run by their waiters, shares, ports,
 //! wakers, dozing and the engine's end are left out, and how a death is noticed: it is certain, and ends the supervisor's
