@@ -44,6 +44,7 @@ mod loom_models;
 /// Waiting on a word: the system's futex, or the model's.
 pub(crate) mod futex {
     #[cfg(workring_loom)]
+    #[allow(unused_imports, reason = "the floors that wait are not built with the models")]
     pub(crate) use super::loom_futex::{wait, wake_all};
     #[cfg(not(workring_loom))]
     use crate::{

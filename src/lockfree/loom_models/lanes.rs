@@ -111,7 +111,9 @@ fn two_posters_and_two_takers() {
         });
         let taker = thread::spawn({
             let road = road.clone();
-            move || drop(road.try_take())
+            move || {
+                let _ = road.try_take();
+            }
         });
         road.try_post(1).unwrap();
         let _ = road.try_take();
