@@ -239,7 +239,8 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
         if core.is_leaving() {
             return None;
         }
-        if let Some(index) = search(core, me, budget.limit(others), &mut budget.flow) {
+        let found = search(core, me, budget.limit(others), &mut budget.flow);
+        if let Found::Job(index) = found {
             sleepers.found_job(me);
             fault::point(Point::F10_found);
             if core.has_work() {
@@ -254,7 +255,9 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             }
             return Some(index);
         }
-        if !core.is_stopping() && budget.flow.is_brisk(Deadline::now().nanoseconds(), || core.taken_hint()) {
+        // What the search saw counts, though the flow may have ebbed since: a worker that shall stay awake for longer has not, yet.
+        let mut is_brisk = || budget.flow.is_brisk(Deadline::now().nanoseconds(), || core.taken_hint());
+        if !core.is_stopping() && (found == Found::Flow || is_brisk()) {
             let until = Deadline::after(DOZE);
             sleepers.doze(me, |word| {
                 // How it ends does not matter: the worker looks at the rings next.
@@ -292,25 +295,37 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
     }
 }
 
+/// How a search ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    Job(DescriptorIndex),
+    /// None in the time there was, or the worker is to stop.
+    Nothing,
+    /// Others take jobs so fast that none is left for this worker.
+    Flow,
+}
+
 /// Looks at the rings for as long as `limit` says, at least once.
-fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut Flow) -> Option<DescriptorIndex> {
+fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut Flow) -> Found {
     let until = limit.map(Deadline::after);
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
             if core.has_work()
                 && let Some(index) = core.take(me)
             {
-                return Some(index);
+                return Found::Job(index);
             }
-            until?;
+            if until.is_none() {
+                return Found::Nothing;
+            }
             spin_hint();
         }
         let now = Deadline::now();
-        if until.is_none_or(|until| until <= now)
-            || core.is_stopping()
-            || flow.is_brisk(now.nanoseconds(), || core.taken_hint())
-        {
-            return None;
+        if until.is_none_or(|until| until <= now) || core.is_stopping() {
+            return Found::Nothing;
+        }
+        if flow.is_brisk(now.nanoseconds(), || core.taken_hint()) {
+            return Found::Flow;
         }
     }
 }

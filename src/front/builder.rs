@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 #[cfg(target_os = "linux")]
-use super::processes::{WorkerOptions, WorkerProgram};
+use super::processes::WorkerOptions;
 use crate::arena::{Arena, ArenaConfig, Backing};
 use crate::engine::core::Core;
 use crate::engine::crew::{self, Hooks, Wear};
@@ -49,28 +49,28 @@ const DEFAULT_RETAIN: u64 = 256 << 20;
 #[derive(Clone, Debug)]
 #[must_use = "nothing is made until `build` is called"]
 pub struct Builder {
-    threads: Option<usize>,
-    processes: usize,
-    jobs_per_process: usize,
-    outside: usize,
+    pub(super) threads: Option<usize>,
+    pub(super) processes: usize,
+    pub(super) jobs_per_process: usize,
+    pub(super) outside: usize,
     #[cfg(target_os = "linux")]
-    workers: WorkerOptions,
-    capacity: Option<u64>,
-    queue_capacity: u32,
-    on_full: OnFull,
-    idle: Idle,
-    help: Option<Help>,
-    timing: Timing,
-    ageing: u32,
-    backing: Backing,
-    large_pages: bool,
-    prefault: bool,
-    retain: u64,
-    own: ThreadOptions,
-    wear: Wear,
-    kernels: Vec<&'static KernelInfo>,
-    least_processes: Option<usize>,
-    hooks: Hooks,
+    pub(super) workers: WorkerOptions,
+    pub(super) capacity: Option<u64>,
+    pub(super) queue_capacity: u32,
+    pub(super) on_full: OnFull,
+    pub(super) idle: Idle,
+    pub(super) help: Option<Help>,
+    pub(super) timing: Timing,
+    pub(super) ageing: u32,
+    pub(super) backing: Backing,
+    pub(super) large_pages: bool,
+    pub(super) prefault: bool,
+    pub(super) retain: u64,
+    pub(super) own: ThreadOptions,
+    pub(super) wear: Wear,
+    pub(super) kernels: Vec<&'static KernelInfo>,
+    pub(super) least_processes: Option<usize>,
+    pub(super) hooks: Hooks,
 }
 
 impl Builder {
@@ -101,119 +101,6 @@ impl Builder {
         }
     }
 
-    /// Worker threads; together with the [jobs](Builder::jobs_per_process) of worker processes and seats for outside workers 1 to 255.
-    /// Unless said: one for each core the process may use, the CPU quota of its control group counted, or none where there are worker
-    /// processes.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// Workers in processes of their own; 0 unless stated, and then no worker threads unless stated as well.
-    ///
-    /// A crash, a leak or a kernel that never ends then takes down one worker and not the program: see
-    /// [the chapter on worker processes](crate#worker-processes). The workers are copies of the running program, whose `main`
-    /// must begin with [`worker_entry`](crate::worker_entry); every kernel that is used must be listed there and in
-    /// [`Builder::kernels`]. Linux only: elsewhere `build` fails with [`Error::Unsupported`].
-    pub fn processes(mut self, processes: usize) -> Self {
-        self.processes = processes;
-        self
-    }
-
-    /// Jobs that each worker process runs at a time, each on a thread of its own; 1 unless stated.
-    ///
-    /// Its threads share what a program has once: a model that a `static` [`LazyLock`](std::sync::LazyLock) loads takes memory once for
-    /// each process and not once for each job; and jobs that mostly wait, for a disk or for another service, need no process each. They
-    /// share the end as well. A crash takes all jobs of the process with it, and so does a kernel that is killed because it would not
-    /// stop: each of them is started again if its [retries](crate::Call::retry) allow it, and otherwise fails with
-    /// [`Error::WorkerDied`]. The limits of a [`WorkerProgram`] and of [recycling](Builder::recycle_after) are those of
-    /// the process. [`Context::state`](crate::Context::state) stays each thread's own.
-    ///
-    /// Each counts as a worker, here and in [`Engine::workers`]. For workers that are threads ask for more [threads](Builder::threads);
-    /// without processes more than one is an error of `build`.
-    pub fn jobs_per_process(mut self, jobs: usize) -> Self {
-        self.jobs_per_process = jobs;
-        self
-    }
-
-    /// Seats for workers in processes that others start and that [`attach`](crate::attach) themselves, one worker each; none unless
-    /// stated.
-    ///
-    /// They come and go as they like: by [`Builder::listen`] or [`Engine::invite`]. What they run must be listed in
-    /// [`Builder::kernels`]. An engine that has no other workers keeps its jobs until one attaches. Linux only: elsewhere `build`
-    /// fails with [`Error::Unsupported`].
-    pub fn outside_workers(mut self, seats: usize) -> Self {
-        self.outside = seats;
-        self
-    }
-
-    /// The least number of worker threads: the engine begins with so many, starts one more, up to [`Builder::threads`], whenever a job
-    /// is handed over and all are busy, and ends one that had nothing to do for the [idle timeout](Builder::idle_timeout). As many as
-    /// there may be unless said.
-    ///
-    /// Starting one takes the submitter some 30 to 60 microseconds.
-    pub fn min_threads(mut self, threads: usize) -> Self {
-        self.own.least = Some(threads);
-        self
-    }
-
-    /// As [`Builder::min_threads`], for worker processes, of which there are up to [`Builder::processes`]. Starting one takes some
-    /// milliseconds, and no thread of the program waits for it.
-    pub fn min_processes(mut self, processes: usize) -> Self {
-        self.least_processes = Some(processes);
-        self
-    }
-
-    /// How long a worker beyond the least number may have nothing to do before it ends; ten seconds unless said.
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.own.idle_timeout = timeout;
-        self
-    }
-
-    /// Replaces a worker when it has run so many jobs: a share of a `map` or a `reduce` counts as one. For kernels that leak.
-    ///
-    /// A worker process ends, and another one takes its place a few milliseconds later. A thread is followed by another one, which takes
-    /// some 50 microseconds, and ends with all that was its own: what kernels keep on it ([`Context::state`](crate::Context::state)) and
-    /// what libraries keep in thread-local variables. Not for workers that others start.
-    pub fn recycle_after(mut self, jobs: u64) -> Self {
-        self.wear.jobs = jobs;
-        self
-    }
-
-    /// Replaces a worker process that has more than so many bytes of memory of its own after a job; shared memory, batches among it,
-    /// does not count. Looked at once a millisecond at most. Without effect on threads.
-    pub fn recycle_above(mut self, bytes: u64) -> Self {
-        self.wear.bytes = bytes;
-        self
-    }
-
-    /// Has each worker thread call `hook` with its number before its first job, which waits for the hook's return. A panic of the hook is written to standard
-    /// error, and the worker begins all the same.
-    ///
-    /// What a worker process does first is what its `main` does before [`worker_entry`](crate::worker_entry).
-    pub fn on_worker_start(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
-        self.hooks.start = Some(Arc::new(hook));
-        self
-    }
-
-    /// Has each worker thread call `hook` with its number after its last job, when what kernels keep on it is dropped.
-    /// [`Engine::close`] waits for it.
-    pub fn on_worker_end(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
-        self.hooks.end = Some(Arc::new(hook));
-        self
-    }
-
-    /// A path at which [outside workers](Builder::outside_workers) attach: a Unix socket that only this user and root can connect
-    /// to.
-    ///
-    /// There must be no file, or the socket of a process that is gone. It is removed when the engine has closed; a killed engine
-    /// leaves it to its successor.
-    #[cfg(target_os = "linux")]
-    pub fn listen(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        self.workers.listen_at = Some(path.into());
-        self
-    }
-
     /// The kernels that worker processes must know, and those that can be called by name ([`Engine::submit_named`]); more can be added by
     /// further calls.
     ///
@@ -221,21 +108,6 @@ impl Builder {
     /// arguments.
     pub fn kernels(mut self, kernels: &[&'static KernelInfo]) -> Self {
         self.kernels.extend_from_slice(kernels);
-        self
-    }
-
-    /// What worker processes are started from, and with which environment and limits; this very program unless stated.
-    #[cfg(target_os = "linux")]
-    pub fn worker_program(mut self, program: WorkerProgram) -> Self {
-        self.workers.program = program;
-        self
-    }
-
-    /// How long a kernel in a worker process may go on after its deadline or after it was cancelled, before the process is
-    /// killed and replaced; 20 ms unless stated.
-    #[cfg(target_os = "linux")]
-    pub fn kill_after(mut self, grace: Duration) -> Self {
-        self.workers.kill_after = grace;
         self
     }
 
@@ -311,25 +183,6 @@ impl Builder {
     /// when they are dropped. 256 MiB unless said.
     pub fn retain(mut self, bytes: u64) -> Self {
         self.retain = bytes;
-        self
-    }
-
-    /// Whether each worker shall stay on one core: worker `n` on the `n`th the process may use, starting again after the
-    /// last. No unless said; worth it where nothing else runs on the machine, harmful where something does. Without effect
-    /// on systems other than Linux.
-    pub fn pin(mut self, wanted: bool) -> Self {
-        self.own.pin = wanted;
-        self
-    }
-
-    /// Nice value of the worker threads, up to 19, where more is nicer; the building thread's own unless stated, below which it cannot
-    /// be.
-    ///
-    /// Threads that answer requests then get a core before the workers do: the system prefers them where both want one. A thread that
-    /// helps while it waits keeps its own value. Worker processes have [`WorkerProgram::nice`](crate::WorkerProgram::nice). Linux only;
-    /// without effect elsewhere.
-    pub fn thread_nice(mut self, nice: i32) -> Self {
-        self.own.nice = Some(nice);
         self
     }
 

@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::engine::Engine;
+use super::exit_status::{ExitStatus, Life};
 use super::job::{CancelHandle, Held, Job};
 use super::message_port::MessagePort;
 use super::processes::WorkerOptions;
-use super::raw_worker::{ExitStatus, Life, Worker, WorkerBuilder, WorkerScope};
+use super::raw_worker::{Worker, WorkerBuilder, WorkerScope};
 use super::worker_main::WorkerMain;
 use crate::arena::shared::SharedHandle;
 use crate::arena::{Arena, ArenaConfig, Backing, batch::Batch, uninit::UninitBatch};

@@ -1,13 +1,14 @@
 //! Workers that run a function of their own and talk to whoever started them by messages.
 
 use core::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use bytemuck::Pod;
 
 use super::engine::Engine;
+use super::exit_status::{ExitStatus, Life};
 use super::message_port::{DEFAULT_CAPACITY, Message, MessagePort};
 #[cfg(target_os = "linux")]
 use super::process_worker::WorkerProcess;
@@ -17,98 +18,8 @@ use crate::arena::any_batch::AnyBatch;
 use crate::engine::core::Core;
 use crate::engine::kernel::KernelOutcome;
 use crate::engine::panics;
-use crate::error::{Error, Failed, Result, WorkerExit};
+use crate::error::{Error, Failed, Result};
 use crate::os::host::Deadline;
-
-/// How a [`Worker`] ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum ExitStatus {
-    /// Its function returned.
-    Finished,
-    /// Its function returned an error.
-    Failed {
-        /// What the error says.
-        message: String,
-    },
-    /// Its function panicked.
-    Panicked {
-        /// The panic's message.
-        message: String,
-        /// `file:line:column` of the panic; empty when a panic hook set later hides it.
-        location: String,
-    },
-    /// Its function returned after [`Worker::terminate`], or was ended by it.
-    Terminated,
-    /// Its process died.
-    Died {
-        /// Process id it had.
-        pid: u32,
-        /// How it ended.
-        exit: WorkerExit,
-    },
-}
-
-impl ExitStatus {
-    /// Whether its function returned without an error, by itself or because it was told to.
-    pub fn is_success(&self) -> bool {
-        matches!(self, Self::Finished | Self::Terminated)
-    }
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Finished => f.write_str("finished"),
-            Self::Failed { message } => write!(f, "failed: {message}"),
-            Self::Panicked { message, location } if location.is_empty() => write!(f, "panicked: {message}"),
-            Self::Panicked { message, location } => write!(f, "panicked at {location}: {message}"),
-            Self::Terminated => f.write_str("terminated"),
-            Self::Died { pid, exit } => write!(f, "process {pid} died: {exit}"),
-        }
-    }
-}
-
-type Listener = Box<dyn FnOnce(&ExitStatus) + Send>;
-
-/// What a worker and its handle share.
-pub(super) struct Life {
-    end: Mutex<End>,
-    ended: Condvar,
-}
-
-#[derive(Default)]
-struct End {
-    status: Option<ExitStatus>,
-    listeners: Vec<Listener>,
-}
-
-impl Life {
-    pub(super) fn new() -> Self {
-        Self { end: Mutex::default(), ended: Condvar::new() }
-    }
-
-    fn end(&self) -> MutexGuard<'_, End> {
-        // No foreign code runs under the lock.
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn finish(&self, status: ExitStatus) {
-        let mut end = self.end();
-        let listeners = core::mem::take(&mut end.listeners);
-        end.status = Some(status.clone());
-        drop(end);
-        self.ended.notify_all();
-        for listener in listeners {
-            tell(listener, &status);
-        }
-    }
-}
-
-fn tell(listener: Listener, status: &ExitStatus) {
-    // Foreign code, whose panic would hide the worker's end from the others.
-    let _ = panics::catch(|| listener(status));
-}
 
 /// How a [`Worker`] is started. Made by [`Worker::builder`].
 #[derive(Clone, Debug)]
@@ -365,7 +276,8 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
     /// back. They hold what was written until then. None while it goes on, and none of a thread, which drops them itself.
     ///
     /// The values of the messages they came with are gone with the process. Messages that it had not received are another matter: see
-    /// [`MessagePort::undelivered`]. Each batch comes back once, by one of the two or with a message.
+    /// [`MessagePort::undelivered`]. Each batch comes back once, by one of the two or with a message. If the worker had damaged the channel,
+    /// batches of messages that cannot be received come back here too, once a receive or a post has met the damage: ask again after that.
     pub fn reclaimed(&self) -> Vec<AnyBatch> {
         #[cfg(target_os = "linux")]
         return self.port.channel().process().map(|process| process.reclaim()).unwrap_or_default();
@@ -375,32 +287,19 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
 
     /// How it ended, if it has. Does not block.
     pub fn status(&self) -> Option<ExitStatus> {
-        self.life.end().status.clone()
+        self.life.status()
     }
 
     /// Waits for its end, at most for `limit`. `None` when it goes on.
     pub fn wait_timeout(&self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Deadline::after(limit);
-        let mut end = self.life.end();
-        loop {
-            if let Some(status) = &end.status {
-                return Some(status.clone());
-            }
-            let left = deadline.remaining()?;
-            end = self.life.ended.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        self.life.wait_until(deadline)
     }
 
-    /// Calls `listener` when the worker has ended, on its thread or the one that waits for its process, or at once if it has. Several are called in the order given.
+    /// Calls `listener` when the worker has ended, on its thread or the one that waits for its process, or at once if it has. Several are
+    /// called in the order given.
     pub fn on_exit(&self, listener: impl FnOnce(&ExitStatus) + Send + 'static) {
-        let mut end = self.life.end();
-        match end.status.clone() {
-            None => end.listeners.push(Box::new(listener)),
-            Some(status) => {
-                drop(end);
-                tell(Box::new(listener), &status);
-            }
-        }
+        self.life.listen(Box::new(listener));
     }
 
     /// As [`Worker::on_exit`], only for an end that is no success: an error, a panic, a death.
@@ -425,8 +324,7 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
             // Its panics are caught, so this cannot fail but for a panic of the runtime itself, which leaves no status.
             let _ = thread.join();
         }
-        let status = life.end().status.take();
-        status.unwrap_or_else(|| ExitStatus::Failed { message: "its thread ended without a word".to_owned() })
+        life.status().unwrap_or_else(|| ExitStatus::Failed { message: "its thread ended without a word".to_owned() })
     }
 }
 
