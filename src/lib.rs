@@ -168,7 +168,7 @@ pub use crate::{
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
     front::statistics::{EngineStatistics, JobState, JobStatus, WorkerStatus},
     front::timings::{Histogram, Timings},
-    front::worker_main::WorkerMain,
+    front::worker_main::{WorkerMain, WorkerOf},
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;

@@ -10,13 +10,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::channel::{VALUE_WORDS_MAX, WITH_BATCHES};
 use super::process_channel::{Damage, ProcessChannel, WORKER, lock};
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::loan::{Lender, Loan, LoanTerms};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
-use crate::layout::channel::{LoanWord, at, loan, loans_of, loans_word};
+use crate::layout::channel::{BATCHES_WORDS, LoanWord, at, loan, loans_of, loans_word};
 use crate::lockfree::doorbell::bell;
+use crate::lockfree::spsc::Cells;
 use crate::sync::Ordering;
 
 /// The books of the process that lends.
@@ -224,6 +226,42 @@ impl ProcessChannel {
         let mut books = lock(&self.books);
         let settle = |name: &LoanName| if books.has(*name) { books.settle(name.number) } else { None };
         names.iter().filter_map(settle).collect()
+    }
+
+    /// Batches that the worker had when its process ended: it had taken them and neither dropped nor posted them, or posted them behind
+    /// damage, where they cannot be received. Nothing before that.
+    pub(crate) fn reclaim(&self) -> Vec<AnyBatch> {
+        if self.process_gone.load(Ordering::Acquire) == 0 || self.fork.is_forked_child() {
+            return Vec::new();
+        }
+        self.notice_drops();
+        let mut undelivered: Vec<LoanName> = Vec::new();
+        {
+            let outgoing = lock(&self.outgoing);
+            let cells = self.cells(self.end);
+            let comes_back = |position: u64| !cells.was_taken(position) && !outgoing.is_start(position);
+            let not_taken = outgoing.lent.iter().filter(|(position, _)| comes_back(**position));
+            undelivered.extend(not_taken.flat_map(|(_, names)| names));
+        }
+        let _taking = lock(&self.taking);
+        let (cells, mut position) = (self.cells(self.other()), self.head.load(Ordering::Relaxed));
+        let words = self.plan.message_words(self.other());
+        let mut posted: BTreeSet<u32> = BTreeSet::new();
+        // Up to the first message that nobody can receive, it or something before it being damaged: there the channel ends.
+        let receivable = if self.damage.get().is_some() { 0 } else { self.plan.cells };
+        for _ in 0..receivable {
+            let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
+            let Ok(Some(mark)) = cells.read(position, &mut message[..words]) else { break };
+            if mark == WITH_BATCHES {
+                let Ok(loans) = self.loans_in(message[words - BATCHES_WORDS]) else { break };
+                if loans.iter().any(|(number, _)| posted.contains(number)) {
+                    break;
+                }
+                posted.extend(loans.into_iter().map(|(number, _)| number));
+            }
+            position = Cells::next(position);
+        }
+        lock(&self.books).settle_all_but(&undelivered, &posted)
     }
 
     /// Lets go of the batches that the worker has dropped since this was done last.

@@ -3,7 +3,7 @@
 //! Positions, batches that were lent, and everything that decides what is believed lie in private memory. What is read from the segment
 //! is copied first; a word that the protocol does not allow there ends the channel (`docs/protocol.md`, "Messages between processes").
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::belt::BELT;
@@ -53,13 +53,22 @@ impl Damage {
 }
 
 /// What this end has posted.
-struct Outgoing {
+pub(super) struct Outgoing {
     /// The position of the next message.
     tail: u64,
     /// Before this position nothing can come back.
     come_back: u64,
     /// The loans of messages that may not have been taken yet, in the engine's process.
-    lent: BTreeMap<u64, Vec<LoanName>>,
+    pub(super) lent: BTreeMap<u64, Vec<LoanName>>,
+    /// Whether the first message is none of the user's: it brings the batches that the worker is started with.
+    begins_with_batches: bool,
+}
+
+impl Outgoing {
+    /// Whether the message at a position brings what the worker is started with.
+    pub(super) fn is_start(&self, position: u64) -> bool {
+        self.begins_with_batches && position == 0
+    }
 }
 
 /// One end.
@@ -68,18 +77,18 @@ pub(crate) struct ProcessChannel {
     pub(super) arena: Arc<Arena>,
     pub(super) plan: ChannelPlan,
     pub(super) end: usize,
-    outgoing: Mutex<Outgoing>,
+    pub(super) outgoing: Mutex<Outgoing>,
     /// Held while the next message is taken.
-    taking: Mutex<()>,
+    pub(super) taking: Mutex<()>,
     /// The position of the next message; changed under `taking`.
-    head: AtomicU64,
+    pub(super) head: AtomicU64,
     /// What is lent, in the engine's process.
     pub(super) books: Mutex<Books>,
     /// Batches whose drop was noticed.
     pub(super) dropped: AtomicU64,
     /// 1 when the process at the other end is gone.
-    process_gone: AtomicU32,
-    damage: OnceLock<Damage>,
+    pub(super) process_gone: AtomicU32,
+    pub(super) damage: OnceLock<Damage>,
     /// Ends the process at the other end.
     end_peer: OnceLock<Box<dyn Fn() + Send + Sync>>,
     pub(super) tasks: Tasks,
@@ -162,7 +171,7 @@ impl ProcessChannel {
             segment,
             arena: Arc::clone(arena),
             end,
-            outgoing: Mutex::new(Outgoing { tail: 0, come_back: 0, lent: BTreeMap::new() }),
+            outgoing: Mutex::new(Outgoing { tail: 0, come_back: 0, lent: BTreeMap::new(), begins_with_batches: false }),
             taking: Mutex::new(()),
             head: AtomicU64::new(0),
             books: Mutex::new(Books::new(if end == ENGINE { plan.loans as u32 } else { 0 })),
@@ -189,7 +198,7 @@ impl ProcessChannel {
     }
 
     #[inline]
-    fn cells(&self, lane: usize) -> Cells<'_> {
+    pub(super) fn cells(&self, lane: usize) -> Cells<'_> {
         let lane = lane & 1;
         let words = &self.segment.words::<AtomicU64>()[self.plan.lanes[lane].clone()];
         Cells::new(words, self.plan.cells, self.plan.message_words(lane))
@@ -202,7 +211,7 @@ impl ProcessChannel {
     }
 
     /// The lane that leads away from this end has its number, the other one that of the other end.
-    fn other(&self) -> usize {
+    pub(super) fn other(&self) -> usize {
         self.end ^ 1
     }
 
@@ -289,6 +298,18 @@ impl ProcessChannel {
         Ok(true)
     }
 
+    /// Posts the batches that the worker is started with, before any message. If it does not take them they are reclaimed, and come back
+    /// with no message.
+    ///
+    /// # Errors
+    /// Those of [`check_batches`](Self::check_batches). The batches are the caller's then.
+    pub(crate) fn post_start(&self, batches: &mut Vec<AnyBatch>) -> Result<()> {
+        self.check_batches(batches)?;
+        lock(&self.outgoing).begins_with_batches = true;
+        // There is room for one message and so many batches, or the channel would be none.
+        self.try_post(&[0; VALUE_WORDS_MAX], batches).map(drop)
+    }
+
     /// Takes the oldest message, and calls the other end if it waits for room. `false` when there is none.
     ///
     /// # Errors
@@ -337,6 +358,9 @@ impl ProcessChannel {
         while outgoing.come_back < tail {
             let position = outgoing.come_back;
             outgoing.come_back += 1;
+            if outgoing.is_start(position) {
+                continue;
+            }
             let names = outgoing.lent.remove(&position);
             if cells.was_taken(position) {
                 continue;
@@ -346,41 +370,6 @@ impl ProcessChannel {
             return true;
         }
         false
-    }
-
-    /// Batches that the worker had when its process ended: it had taken them and neither dropped nor posted them, or posted them behind
-    /// damage, where they cannot be received. Nothing before that.
-    pub(crate) fn reclaim(&self) -> Vec<AnyBatch> {
-        if self.process_gone.load(Ordering::Acquire) == 0 || self.fork.is_forked_child() {
-            return Vec::new();
-        }
-        self.notice_drops();
-        let mut undelivered: Vec<LoanName> = Vec::new();
-        {
-            let outgoing = lock(&self.outgoing);
-            let cells = self.cells(self.end);
-            let not_taken = outgoing.lent.iter().filter(|(position, _)| !cells.was_taken(**position));
-            undelivered.extend(not_taken.flat_map(|(_, names)| names));
-        }
-        let _taking = lock(&self.taking);
-        let (cells, mut position) = (self.cells(self.other()), self.head.load(Ordering::Relaxed));
-        let words = self.plan.message_words(self.other());
-        let mut posted: BTreeSet<u32> = BTreeSet::new();
-        // Up to the first message that nobody can receive, it or something before it being damaged: there the channel ends.
-        let receivable = if self.damage.get().is_some() { 0 } else { self.plan.cells };
-        for _ in 0..receivable {
-            let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
-            let Ok(Some(mark)) = cells.read(position, &mut message[..words]) else { break };
-            if mark == WITH_BATCHES {
-                let Ok(loans) = self.loans_in(message[words - BATCHES_WORDS]) else { break };
-                if loans.iter().any(|(number, _)| posted.contains(number)) {
-                    break;
-                }
-                posted.extend(loans.into_iter().map(|(number, _)| number));
-            }
-            position = Cells::next(position);
-        }
-        lock(&self.books).settle_all_but(&undelivered, &posted)
     }
 
     /// Whether nobody posts or takes at the other end any more.
@@ -793,6 +782,25 @@ mod tests {
         };
         let deadline = Deadline::after(core::time::Duration::from_millis(1));
         assert_eq!(both.engine.wait(For::Message, Some(deadline), look), None);
+    }
+
+    /// It is no message of the user's, so that it does not come back as one.
+    #[test]
+    fn what_a_worker_was_started_with_and_did_not_take_is_reclaimed() {
+        for takes in [false, true] {
+            let both = both(2);
+            both.engine.post_start(&mut vec![both.batch(5)]).unwrap();
+            assert!(post(&both.engine, 1, vec![both.batch(6)]));
+            let taken = takes.then(|| take(&both.worker).unwrap().unwrap().1);
+            both.engine.set_process_gone();
+            let (value, batches) = take_back(&both.engine).unwrap();
+            assert_eq!((value, numbers(batches)), (1, vec![6]));
+            assert!(take_back(&both.engine).is_none());
+            assert_eq!(numbers(both.engine.reclaim()), [5]);
+            assert!(both.engine.reclaim().is_empty());
+            assert_eq!(both.blocks(), 0);
+            drop(taken);
+        }
     }
 
     /// Its number may be in use again, for a batch of the next message, which came back with this one.

@@ -3,7 +3,7 @@
 //! Such a worker is one job, as long as the worker lives, on an engine of its own with one process, over the arena of the engine whose
 //! batches it shall see. How it ends, how it is ended, and what becomes of what it had is what it is for every job.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use super::job::{CancelHandle, Held, Job};
 use super::message_port::MessagePort;
 use super::processes::WorkerOptions;
 use super::raw_worker::{Worker, WorkerBuilder, WorkerScope};
-use super::worker_main::WorkerMain;
+use super::worker_main::{WorkerMain, WorkerOf};
+use crate::arena::any_batch::AnyBatch;
 use crate::arena::shared::SharedHandle;
 use crate::arena::{Arena, ArenaConfig, Backing, batch::Batch, uninit::UninitBatch};
 use crate::engine::channel::Channel;
@@ -24,7 +25,7 @@ use crate::engine::kernel::{KernelError, KernelOutcome};
 use crate::engine::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
 use crate::engine::process_group::FirstDeath;
 use crate::engine::supervisor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Failed, Result};
 use crate::ids::ParticipantSlot;
 use crate::os::host;
 use crate::sync::Ordering;
@@ -42,6 +43,7 @@ where
     F: FnOnce(&WorkerScope<M::Receives, M::Posts, M::Data>) -> O,
 {
     let (data, name) = (frame.input::<u8>()?, frame.input::<u8>()?);
+    let (begins_with_batches, data) = data.split_last().ok_or_else(|| KernelError::new("its data is missing"))?;
     let handle = *frame.param::<SharedHandle<u64>>()?;
     let data = bytemuck::try_pod_read_unaligned(data)
         .map_err(|_| KernelError::new("its program has another type for the data that it was started with"))?;
@@ -51,7 +53,10 @@ where
     })?;
     let lens = MessagePort::<M::Receives, M::Posts>::VALUE_LENS;
     let channel = Channel::from_process(&arena, &handle, lens).map_err(KernelError::new)?;
-    let scope = WorkerScope { port: MessagePort::of_process(channel, 1), name, data };
+    let port = MessagePort::<M::Posts, M::Receives>::of_process(channel, 1);
+    let start = if *begins_with_batches == 1 { port.try_recv().map_err(KernelError::new)? } else { None };
+    let batches = start.map(|message| message.batches).unwrap_or_default();
+    let scope = WorkerScope { port, name, data, batches: Mutex::new(batches) };
     body(&scope).into_outcome()
 }
 
@@ -74,23 +79,70 @@ impl WorkerProcess {
     }
 }
 
-/// See [`WorkerBuilder::spawn_process`].
+/// What messages of a worker go over, until it is started.
+struct Road<S, R> {
+    arena: Arc<Arena>,
+    port: MessagePort<S, R>,
+    handle: SharedHandle<u64>,
+}
+
+/// See [`WorkerBuilder::spawn_process_with`].
 pub(super) fn start<M: WorkerMain>(
     builder: WorkerBuilder,
     main: M,
     data: M::Data,
-) -> Result<Worker<M::Receives, M::Posts>> {
-    builder.check_name()?;
-    let arena = builder.arena(size_of::<M::Data>())?;
-    let lens = MessagePort::<M::Receives, M::Posts>::VALUE_LENS;
-    let (channel, handle) = Channel::to_process(&arena, builder.capacity, lens)?;
-    let port = MessagePort::of_process(channel, 0);
+    mut batches: Vec<AnyBatch>,
+) -> Result<WorkerOf<M>, Failed<Vec<AnyBatch>>> {
+    let begins_with_batches = !batches.is_empty();
+    let road = builder.road::<M>().and_then(|road| {
+        if begins_with_batches && let Some(process) = road.port.channel().process() {
+            process.post_start(&mut batches)?;
+        }
+        Ok(road)
+    });
+    let road = match road {
+        Ok(road) => road,
+        Err(error) => return Err(Failed::new(error, batches)),
+    };
+    let channel = Arc::clone(road.port.channel());
+    start_over(builder, main, data, road, begins_with_batches).map_err(|error| {
+        // No process was given the channel.
+        let returned = channel.process().map(|process| {
+            process.set_process_gone();
+            process.reclaim()
+        });
+        Failed::new(error, returned.unwrap_or_default())
+    })
+}
+
+/// Starts the process and gives it its channel, as the last of what can fail.
+fn start_over<M: WorkerMain>(
+    builder: WorkerBuilder,
+    main: M,
+    data: M::Data,
+    road: Road<M::Receives, M::Posts>,
+    begins_with_batches: bool,
+) -> Result<WorkerOf<M>> {
+    let Road { arena, port, handle } = road;
     let bytes =
         |bytes: &[u8]| -> Result<Batch<u8>> { Ok(UninitBatch::allocate(&arena, bytes.len())?.copy_from_slice(bytes)) };
-    let batches = (bytes(bytemuck::bytes_of(&data))?, bytes(builder.name.as_bytes())?);
+    let data = [bytemuck::bytes_of(&data), &[u8::from(begins_with_batches)]].concat();
+    let inputs = (bytes(&data)?, bytes(builder.name.as_bytes())?);
     let first_death = FirstDeath::default();
+    let life = Arc::new(Life::new());
+    let (start, started) = mpsc::channel();
+    let keep = {
+        let (channel, life, first_death) = (Arc::clone(port.channel()), Arc::clone(&life), Arc::clone(&first_death));
+        move || {
+            if let Ok((engine, job)) = started.recv() {
+                life.finish(see_to_the_end(engine, job, &channel, &first_death));
+            }
+        }
+    };
+    let keeper = thread::Builder::new().name(format!("{}-keeper", builder.name)).spawn(keep);
+    let keeper = keeper.map_err(|error| Error::io(format!("start the worker {}", builder.name), error))?;
     let engine = builder.engine(main, &arena, &first_death)?;
-    let job = engine.submit(main, batches, handle).map_err(|failed| failed.error)?;
+    let job = engine.submit(main, inputs, handle).map_err(|failed| failed.error)?;
     let process = WorkerProcess { core: Arc::clone(engine.core()), job: job.cancel_handle() };
     if let Some(channel) = port.channel().process() {
         let handle = job.cancel_handle();
@@ -98,17 +150,21 @@ pub(super) fn start<M: WorkerMain>(
             let _ = handle.cancel();
         }));
     }
-    let life = Arc::new(Life::new());
-    let keep = {
-        let (channel, life) = (Arc::clone(port.channel()), Arc::clone(&life));
-        move || life.finish(see_to_the_end(engine, job, &channel, &first_death))
-    };
-    let keeper = thread::Builder::new().name(format!("{}-keeper", builder.name)).spawn(keep);
-    let keeper = keeper.map_err(|error| Error::io(format!("start the worker {}", builder.name), error))?;
+    // The thread waits for it.
+    let _ = start.send((engine, job));
     Ok(Worker { port, life, name: builder.name, thread: Some(keeper), process: Some(process) })
 }
 
 impl WorkerBuilder {
+    /// The channel of a worker, which nobody has the other end of yet.
+    fn road<M: WorkerMain>(&self) -> Result<Road<M::Receives, M::Posts>> {
+        self.check_name()?;
+        let arena = self.arena(size_of::<M::Data>())?;
+        let lens = MessagePort::<M::Receives, M::Posts>::VALUE_LENS;
+        let (channel, handle) = Channel::to_process(&arena, self.capacity, lens)?;
+        Ok(Road { arena, port: MessagePort::of_process(channel, 0), handle })
+    }
+
     /// The arena whose batches the worker shall see.
     fn arena(&self, data_len: usize) -> Result<Arc<Arena>> {
         let Some(core) = &self.memory else {

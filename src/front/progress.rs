@@ -17,7 +17,7 @@ use crate::lockfree::progress::Reported;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What is done, in the kernel's unit.
+    /// What is done: in the kernel's unit, in rows of a job of rows, or in elements of calls that are [metered](crate::Call::meter).
     pub done: u64,
     /// Of how much; 0 if the kernel does not know.
     pub total: u64,
@@ -90,7 +90,8 @@ pub struct ProgressHandle {
 }
 
 impl<P: Payload> Job<P> {
-    /// How far the job last said it is; `None` while it has said nothing. Does not block.
+    /// How far the job last said it is; `None` while it has said nothing. Of a job of rows ([`Engine::submit_many`](crate::Engine::submit_many))
+    /// it is how many rows are done, which nobody has to say. Does not block.
     pub fn progress(&self) -> Option<Progress> {
         self.progress_handle().get()
     }

@@ -1,7 +1,7 @@
 //! Workers that run a function of their own and talk to whoever started them by messages.
 
 use core::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl WorkerBuilder {
         self.check_name()?;
         let (here, there) = MessagePort::<S, R>::pair(self.capacity)?;
         let life = Arc::new(Life::new());
-        let scope = WorkerScope { port: there, name: self.name.clone(), data: () };
+        let scope = WorkerScope { port: there, name: self.name.clone(), data: (), batches: Mutex::default() };
         let mut thread = thread::Builder::new().name(self.name.clone());
         if let Some(bytes) = self.stack_size {
             thread = thread.stack_size(bytes);
@@ -341,6 +341,8 @@ pub struct WorkerScope<S, R, D = ()> {
     pub(super) port: MessagePort<R, S>,
     pub(super) name: String,
     pub(super) data: D,
+    /// Batches that it was started with and has not taken.
+    pub(super) batches: Mutex<Vec<AnyBatch>>,
 }
 
 impl<S: Pod + Send, R: Pod + Send, D> WorkerScope<S, R, D> {
@@ -357,6 +359,12 @@ impl<S: Pod + Send, R: Pod + Send, D> WorkerScope<S, R, D> {
     /// What it was started with.
     pub fn data(&self) -> &D {
         &self.data
+    }
+
+    /// Takes the batches that it was started with ([`WorkerBuilder::spawn_process_with`]): all of them the first time, none after that, and
+    /// none on a thread, whose closure has taken what it needs along.
+    pub fn take_batches(&self) -> Vec<AnyBatch> {
+        core::mem::take(&mut self.batches.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The worker's end of the channel. Its calls do not know of [`Worker::terminate`], those of the scope do.

@@ -6,12 +6,13 @@ use bytemuck::Pod;
 #[cfg(target_os = "linux")]
 use super::process_worker;
 use super::raw_worker::{Worker, WorkerBuilder, WorkerScope};
+use crate::arena::any_batch::AnyBatch;
 use crate::arena::shared::SharedHandle;
 use crate::engine::frame::Frame;
 use crate::engine::kernel::{Kernel, KernelError, KernelOutcome};
 #[cfg(not(target_os = "linux"))]
 use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Failed, Result};
 
 /// What a worker in a process of its own runs: declared with [`worker_main!`](crate::worker_main), started by value.
 ///
@@ -25,6 +26,9 @@ pub trait WorkerMain: Kernel<Inputs = (u8, u8), Outputs = (), Param = SharedHand
     /// What it is started with.
     type Data: Pod;
 }
+
+/// The handle of a worker that runs `M`.
+pub type WorkerOf<M> = Worker<<M as WorkerMain>::Receives, <M as WorkerMain>::Posts>;
 
 /// Declares what workers in processes of their own run: functions that every copy of the program knows by name.
 ///
@@ -177,13 +181,61 @@ impl WorkerBuilder {
     /// [`Error::OutOfMemory`]: crate::Error::OutOfMemory
     /// [`Error::Io`]: crate::Error::Io
     /// [`Error::Unsupported`]: crate::Error::Unsupported
-    pub fn spawn_process<M: WorkerMain>(self, main: M, data: M::Data) -> Result<Worker<M::Receives, M::Posts>> {
+    pub fn spawn_process<M: WorkerMain>(self, main: M, data: M::Data) -> Result<WorkerOf<M>> {
+        Ok(self.spawn_process_with(main, data, Vec::new())?)
+    }
+
+    /// As [`WorkerBuilder::spawn_process`], with batches that the worker has from the start:
+    /// [`WorkerScope::take_batches`] gives them there. They are handed over as those of messages are, and need
+    /// [`WorkerBuilder::memory`] like them.
+    ///
+    /// Until the worker begins they take the place of one message. If it never does, they come back by [`Worker::reclaimed`].
+    ///
+    /// # Errors
+    /// With the batches: those of [`WorkerBuilder::spawn_process`]; [`Error::ForeignBatch`] for a batch of another engine;
+    /// [`Error::InvalidArgument`] for more than 1024 batches.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use workring::{Engine, Worker, WorkerScope, kernels, worker_main};
+    ///
+    /// worker_main! {
+    ///     /// Looks numbers up in a table that it is started with.
+    ///     pub fn look_up(scope: &WorkerScope<u64, f64>) -> Result<(), workring::Error> {
+    ///         let table = scope.take_batches().remove(0).into_batch::<f64>().expect("a table of f64");
+    ///         while let Ok(message) = scope.recv() {
+    ///             scope.post(table[message.value as usize])?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// fn main() -> workring::Result<()> {
+    ///     workring::worker_entry(kernels![look_up]); // first in `main`
+    ///     let engine = Engine::builder().threads(1).backing(workring::Backing::SharedMemory).build()?;
+    ///     let table = engine.batch_from_fn(1_000_000, |at| (at as f64).sqrt())?;
+    ///     let worker = Worker::builder().memory(&engine).spawn_process_with(look_up, (), vec![table.into()])?;
+    ///     worker.post(144)?;
+    ///     assert_eq!(worker.recv()?.value, 12.0);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// [`Error::ForeignBatch`]: crate::Error::ForeignBatch
+    /// [`Error::InvalidArgument`]: crate::Error::InvalidArgument
+    pub fn spawn_process_with<M: WorkerMain>(
+        self,
+        main: M,
+        data: M::Data,
+        batches: Vec<AnyBatch>,
+    ) -> Result<WorkerOf<M>, Failed<Vec<AnyBatch>>> {
         #[cfg(not(target_os = "linux"))]
         {
             let _ = (main, data);
-            Err(Error::Unsupported { what: "workers in processes of their own on this system; use threads".into() })
+            let what = "workers in processes of their own on this system; use threads".into();
+            Err(Failed::new(Error::Unsupported { what }, batches))
         }
         #[cfg(target_os = "linux")]
-        process_worker::start(self, main, data)
+        process_worker::start(self, main, data, batches)
     }
 }

@@ -39,6 +39,8 @@ pub(crate) fn tests() -> Tests {
         ("workers::many_threads_at_both_ends", many_threads_at_both_ends),
         ("workers::values_of_every_size_arrive_whole", values_of_every_size_arrive_whole),
         ("workers::a_forked_child_has_no_worker", a_forked_child_has_no_worker),
+        ("workers::batches_are_there_from_the_start", batches_are_there_from_the_start),
+        ("workers::batches_of_a_start_that_fails_come_back", batches_of_a_start_that_fails_come_back),
         ("workers::a_program_without_the_worker_is_refused", a_program_without_the_worker_is_refused),
         ("workers::the_engine_may_go_first", the_engine_may_go_first),
         ("workers::nothing_is_left_behind", nothing_is_left_behind),
@@ -89,6 +91,24 @@ worker_main! {
         }
         scope.post(u64::from_le_bytes(scope.data().odd))?;
         scope.post(scope.name().len() as u64)?;
+        Ok(())
+    }
+
+    /// Adds up the batches that it was started with, says how many there are the second time, and ends as it is told: 0 with them, 1 after
+    /// posting them back, 2 by dying. Does not touch them if its data say so.
+    pub(crate) fn starter(scope: &WorkerScope<u32, f64, u32>) -> Result<(), Error> {
+        if *scope.data() == 1 {
+            return scope.recv().map(drop);
+        }
+        let batches: Vec<Batch<f64>> =
+            scope.take_batches().into_iter().map(|batch| batch.into_batch::<f64>().expect("f64")).collect();
+        scope.post(batches.iter().flat_map(|batch| batch.iter()).sum())?;
+        scope.post(scope.take_batches().len() as f64)?;
+        match scope.recv()?.value {
+            0 => {}
+            1 => scope.post_with(1.0, batches.into_iter().map(AnyBatch::from).collect())?,
+            _ => std::process::abort(),
+        }
         Ok(())
     }
 
@@ -283,8 +303,11 @@ kernel! {
 }
 
 /// What the workers of these tests run.
-pub(crate) fn listed() -> [&'static KernelInfo; 13] {
-    *kernels![adder, reader, ender, stubborn, patient, glutton, doubler, handler, crowd, liner, byter, tasker, nothing]
+pub(crate) fn listed() -> [&'static KernelInfo; 14] {
+    *kernels![
+        adder, reader, ender, stubborn, patient, glutton, doubler, handler, crowd, liner, byter, tasker, nothing,
+        starter
+    ]
 }
 
 /// An engine without worker processes whose memory these can map.
@@ -830,6 +853,75 @@ fn a_forked_child_has_no_worker() {
     assert_eq!(worker.join(), ExitStatus::Finished);
 }
 
+fn batches_are_there_from_the_start() {
+    let engine = memory();
+    let numbers = |batches: Vec<AnyBatch>| -> Vec<f64> {
+        batches.into_iter().flat_map(|batch| batch.into_batch::<f64>().expect("f64").to_vec()).collect()
+    };
+    for how in [0, 1, 2] {
+        let batches: Vec<AnyBatch> =
+            [1.0, 2.0, 4.0].map(|value| engine.batch_from_slice(&[value; 10]).unwrap().into()).into();
+        // A channel that has room for them and for nothing else.
+        let worker = Worker::builder().memory(&engine).capacity(1).spawn_process_with(starter, 0, batches).unwrap();
+        assert_eq!((worker.recv().unwrap().value, worker.recv().unwrap().value), (70.0, 0.0));
+        worker.post(how).unwrap();
+        if how == 1 {
+            assert_eq!(numbers(worker.recv().unwrap().batches).len(), 30);
+        }
+        let status = ended(&worker);
+        let held = numbers(worker.reclaimed());
+        match how {
+            2 => assert!(matches!(status, ExitStatus::Died { .. }) && held.iter().sum::<f64>() == 70.0, "{status}"),
+            _ => assert!(status == ExitStatus::Finished && held.is_empty(), "{status}"),
+        }
+        assert!(worker.port().undelivered().is_empty());
+        drop(worker);
+        assert_eq!(engine.statistics().arena.in_use, 0, "{how}");
+    }
+    // One that takes nothing drops what it was given at its end.
+    let worker = Worker::builder().memory(&engine);
+    let worker = worker.spawn_process_with(starter, 1, vec![engine.batch::<f64>(10).unwrap().into()]).unwrap();
+    worker.post(0).unwrap();
+    assert_eq!(ended(&worker), ExitStatus::Finished);
+    assert!(worker.reclaimed().is_empty());
+    drop(worker);
+    assert_eq!(engine.statistics().arena.in_use, 0);
+    // Without batches it has none, and a thread has none.
+    let worker = Worker::builder().spawn_process(starter, 0).unwrap();
+    assert_eq!((worker.recv().unwrap().value, worker.recv().unwrap().value), (0.0, 0.0));
+    let thread = Worker::<(), ()>::spawn(|scope| assert!(scope.take_batches().is_empty())).unwrap();
+    assert_eq!(thread.join(), ExitStatus::Finished);
+}
+
+fn batches_of_a_start_that_fails_come_back() {
+    let engine = memory();
+    let one = || -> Vec<AnyBatch> { vec![engine.batch_from_slice(&[7.0]).unwrap().into()] };
+    let check = |mut returned: Vec<AnyBatch>| {
+        assert_eq!(returned.len(), 1);
+        assert_eq!(returned.remove(0).into_batch::<f64>().expect("f64")[..], [7.0]);
+    };
+    let builder = || Worker::builder().memory(&engine);
+    let failed = builder().name("a\0b").spawn_process_with(starter, 0, one()).unwrap_err();
+    assert!(matches!(failed.error, Error::InvalidArgument { .. }), "{}", failed.error);
+    check(failed.returned);
+    let failed = Worker::builder().spawn_process_with(starter, 0, one()).unwrap_err();
+    assert!(matches!(failed.error, Error::ForeignBatch), "{}", failed.error);
+    check(failed.returned);
+    let none = builder().program(WorkerProgram::at("/nowhere"));
+    let failed = none.spawn_process_with(starter, 0, one()).unwrap_err();
+    assert!(matches!(failed.error, Error::Io { .. }), "{}", failed.error);
+    check(failed.returned);
+    let failed = builder().spawn_process_with(unlisted, (), one()).unwrap_err();
+    assert!(matches!(failed.error, Error::WorkerStart { .. }), "{}", failed.error);
+    check(failed.returned);
+    let many = (0..1025).map(|_| engine.batch::<u8>(1).unwrap().into()).collect();
+    let failed = builder().spawn_process_with(starter, 0, many).unwrap_err();
+    assert!(matches!(failed.error, Error::InvalidArgument { .. }), "{}", failed.error);
+    assert_eq!(failed.returned.len(), 1025);
+    drop(failed);
+    eventually("nothing is left", || engine.statistics().arena.in_use == 0);
+}
+
 fn a_program_without_the_worker_is_refused() {
     let error = Worker::builder().spawn_process(unlisted, ()).unwrap_err();
     assert!(matches!(&error, Error::WorkerStart { reason } if reason.contains("unlisted")), "{error}");
@@ -840,12 +932,12 @@ fn a_program_without_the_worker_is_refused() {
     let engine = memory();
     let array = workring::SharedArray::<u64>::new(1).unwrap();
     let handle = engine.share(&array).unwrap();
-    let batches = || (engine.batch::<u8>(4).unwrap(), engine.batch::<u8>(0).unwrap());
+    let batches = || (engine.batch::<u8>(5).unwrap(), engine.batch::<u8>(0).unwrap());
     let failed = engine.submit(adder, batches(), handle).unwrap().wait().unwrap_err();
     assert!(failed.error.to_string().contains("spawn_process"), "{}", failed.error);
     let engine = Engine::builder().processes(1).kernels(kernels![adder]).capacity(1 << 20).build().unwrap();
     let handle = engine.share(&array).unwrap();
-    let batches = (engine.batch::<u8>(4).unwrap(), engine.batch::<u8>(0).unwrap());
+    let batches = (engine.batch::<u8>(5).unwrap(), engine.batch::<u8>(0).unwrap());
     let failed = engine.submit(adder, batches, handle).unwrap().wait().unwrap_err();
     assert!(failed.error.to_string().contains("type"), "{}", failed.error);
 }
