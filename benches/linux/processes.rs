@@ -252,6 +252,7 @@ fn bandwidth(mode: &Mode) {
     let len = mode.pick(100_000_000, 100_000);
     let threads = Engine::builder().threads(2).help(Help::Never).build().expect("an engine of threads");
     let workers = processes(2).build().expect("an engine of processes");
+    let together = processes(1).jobs_per_process(2).build().expect("an engine of one process");
     let data = |engine: &Engine| {
         let x = engine.batch_uninit::<f64>(len).expect("memory").fill_with(|i| i as f64);
         let mut y = engine.batch_uninit::<f64>(len).expect("memory").fill(0.0);
@@ -264,6 +265,7 @@ fn bandwidth(mode: &Mode) {
     };
     let (thread_x, mut thread_y): (Batch<f64>, Batch<f64>) = data(&threads);
     let (process_x, mut process_y) = data(&workers);
+    let (together_x, mut together_y) = data(&together);
     {
         let mut table = Table::new(format!("{len} f64, two workers"), "GB/s", mode.pick(11, 1));
         let giga = len as f64 * 8.0 / 1e9;
@@ -281,16 +283,24 @@ fn bandwidth(mode: &Mode) {
             .case("a*x+b, processes", || map(&workers, &process_x, &mut process_y))
             .against("a*x+b, threads")
             .target(Target::RatioAtLeast(0.95));
+        table
+            .case("a*x+b, one process of two jobs", || map(&together, &together_x, &mut together_y))
+            .against("a*x+b, processes")
+            .target(Target::RatioAtLeast(0.95));
         table.case("sum, threads", || fold(&threads, &thread_x));
         table
             .case("sum, processes", || fold(&workers, &process_x))
             .against("sum, threads")
             .target(Target::RatioAtLeast(0.95));
+        table
+            .case("sum, one process of two jobs", || fold(&together, &together_x))
+            .against("sum, processes")
+            .target(Target::RatioAtLeast(0.95));
         table.run(mode);
     }
     assert_eq!(*thread_y, *process_y);
-    close(&threads);
-    close(&workers);
+    assert_eq!(*thread_y, *together_y);
+    [threads, workers, together].iter().for_each(close);
 }
 
 fn hand_over(mode: &Mode) {
@@ -370,16 +380,18 @@ fn rows(mode: &Mode) {
     };
     let threads = Engine::builder().threads(2).help(Help::Never).build().expect("an engine of threads");
     let workers = processes(2).build().expect("an engine of processes");
+    let together = processes(1).jobs_per_process(2).build().expect("an engine of one process");
     let mut table = Table::new(format!("submit_many, {many} tiny rows, two workers"), "M jobs/s", mode.pick(21, 1));
     table.case("threads", || tiny_rows(&threads));
     table.case("processes", || tiny_rows(&workers)).against("threads");
+    table.case("one process of two jobs", || tiny_rows(&together)).against("processes");
     table.run(mode);
     let mut table = Table::new("submit_many, 100 rows of 0.1 ms, two workers", "ms", mode.pick(21, 1));
     table.case("threads", || long_rows(&threads));
     table.case("processes", || long_rows(&workers)).against("threads");
+    table.case("one process of two jobs", || long_rows(&together)).against("processes");
     table.run(mode);
-    close(&threads);
-    close(&workers);
+    [threads, workers, together].iter().for_each(close);
 }
 
 pub(crate) fn main() {
