@@ -93,22 +93,29 @@ impl Attached {
             arena.segment_records().get(usize::from(segment) - 1).ok_or_else(|| corrupt(u64::from(segment)))?;
         // Relaxed: published with the job that names the segment.
         let generation = record.generation.load(Ordering::Relaxed);
-        let mut files = lock(&self.files);
-        match files.get(&segment) {
-            Some((known, mapping)) if *known == generation => Ok(found(mapping)),
-            _ => {
-                let file = (self.fetch)(segment)?;
-                if file.generation != generation {
-                    return Err(corrupt(file.generation));
-                }
-                let len = usize::try_from(file.len).map_err(|_| corrupt(file.len))?;
-                let mapping = Mapping::attach_file(file.fd, len, file.writable)?;
-                let found = found(&mapping);
-                // The mapping it replaces belongs to a file that no live job names: its number was given out again.
-                files.insert(segment, (generation, mapping));
-                Ok(found)
-            }
+        let known = |files: &HashMap<u16, (u64, Mapping)>| match files.get(&segment) {
+            Some((known, mapping)) if *known == generation => Some(found(mapping)),
+            _ => None,
+        };
+        if let Some(found) = known(&lock(&self.files)) {
+            return Ok(found);
         }
+        // Without the lock: other jobs of this process need files that are here.
+        let file = (self.fetch)(segment)?;
+        if file.generation != generation {
+            return Err(corrupt(file.generation));
+        }
+        let len = usize::try_from(file.len).map_err(|_| corrupt(file.len))?;
+        let mapping = Mapping::attach_file(file.fd, len, file.writable)?;
+        let mut files = lock(&self.files);
+        // Another job of this process may have fetched it as well, and use it already: that mapping stays.
+        if let Some(found) = known(&files) {
+            return Ok(found);
+        }
+        let found = found(&mapping);
+        // The mapping it replaces belongs to a file that no live job names: its number was given out again.
+        files.insert(segment, (generation, mapping));
+        Ok(found)
     }
 
     /// Brings in the pages of a part of a batch that is going to be used, a granule at a time, the first time one is named: all of

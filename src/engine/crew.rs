@@ -56,6 +56,8 @@ pub(crate) struct Crew {
     hooks: OnceLock<Hooks>,
     /// The cores that the thread which built the engine could run on.
     cores: OnceLock<Vec<usize>>,
+    /// Its nice value, where threads may be started later.
+    nice: OnceLock<i32>,
     /// By row.
     seats: Mutex<Vec<SeatState>>,
     /// Seats of threads and of processes at which nobody sits and somebody may: looked at by every submission.
@@ -72,6 +74,7 @@ impl Crew {
             engine: OnceLock::new(),
             hooks: OnceLock::new(),
             cores: OnceLock::new(),
+            nice: OnceLock::new(),
             seats: Mutex::new(vec![SeatState::Vacant; threads]),
             vacant: AtomicU32::new(0),
             closing: Mutex::default(),
@@ -87,6 +90,12 @@ impl Crew {
     /// The cores on which worker threads may run.
     pub(super) fn cores(&self) -> &[usize] {
         self.cores.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The nice value of worker threads of which none was stated, if they may have inherited another one.
+    #[cfg(target_os = "linux")]
+    pub(super) fn nice(&self) -> Option<i32> {
+        self.nice.get().copied()
     }
 
     /// Gives a seat to a thread that will be started.
@@ -134,6 +143,12 @@ pub(crate) fn begin(core: &Arc<Core>, hooks: Hooks) -> Result<()> {
     let _ = core.crew.engine.set(Arc::downgrade(core));
     let _ = core.crew.hooks.set(hooks);
     let _ = core.crew.cores.set(host::allowed_cores());
+    #[cfg(target_os = "linux")]
+    if core.may_shrink()
+        && let Some(nice) = crate::os::process::nice()
+    {
+        let _ = core.crew.nice.set(nice);
+    }
     core.crew.vacant.store(core.config.threads as u32, Ordering::Relaxed);
     for _ in 0..core.config.own.at_least(core.config.threads) {
         let Some(slot) = core.crew.sit_down() else { break };

@@ -66,7 +66,9 @@ impl Supervisor {
     }
 
     /// Kills the worker that runs one particular job. The worker is stopped first, so that it cannot finish that job, and begin
-    /// another one, in between.
+    /// another one, in between. Of a process with several workers the system says only that its first thread has stopped; the one that runs
+    /// the job may come to its end in the moment that its stop takes. Then the process dies for a job that was late by the whole grace, and
+    /// its neighbours' jobs are settled as after any death.
     fn kill_owner(&mut self, index: DescriptorIndex, generation: u32) -> bool {
         let Some(descriptor) = self.core.control.descriptor(index) else { return false };
         let owner = job::snapshot(&descriptor.word).owner();

@@ -367,6 +367,8 @@ fn rows_job(
             _ => Ok(()),
         };
     }
+    let meter = core.local.slot(index).map(LocalSlot::rows);
+    meter.into_iter().for_each(|meter| meter.serve(core.progress_name(index)));
     let spread = Spread {
         core,
         plan,
@@ -375,7 +377,7 @@ fn rows_job(
         closures: false,
         retries: 0,
         rows: Some(rows_at),
-        meter: core.local.slot(index).map(LocalSlot::rows),
+        meter,
     };
     let end = spread
         .run(

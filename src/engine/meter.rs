@@ -26,6 +26,9 @@ struct Metering {
     under_way: Vec<UnderWay>,
     /// The number of the next one.
     next: u64,
+    /// The job that the calls belong to, and what was done of the last one that is over, where a job counts its rows.
+    of: u32,
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -83,9 +86,16 @@ impl Meter {
         Reported { done, total }
     }
 
-    /// What is done of the call that is under way.
-    fn present(&self) -> Option<u64> {
-        self.state().under_way.first().map(UnderWay::done)
+    /// Counts for a job from now on, by the name under which its progress is kept.
+    pub(super) fn serve(&self, of: u32) {
+        let mut state = self.state();
+        (state.of, state.last) = (of, 0);
+    }
+
+    /// What is done of the job, also between the end of its call and its own.
+    fn present(&self, of: u32) -> Option<u64> {
+        let state = self.state();
+        (state.of == of).then(|| state.under_way.first().map_or(state.last, UnderWay::done))
     }
 }
 
@@ -113,6 +123,7 @@ impl Drop for Metered<'_> {
             let (all_done, total) = &mut state.over;
             *all_done = all_done.saturating_add(done);
             *total = total.saturating_add(call.plan.total_len as u64);
+            state.last = done;
         }
     }
 }
@@ -129,7 +140,9 @@ impl Core {
         let total = descriptor.fan_out.load(Ordering::Relaxed);
         let done = match word.state()? {
             State::Queued => Some(0),
-            State::Running => self.rows_done(index, word),
+            State::Running => {
+                self.rows_done(index, word).or_else(|| Some(self.said_progress(index).map_or(0, |said| said.done)))
+            }
             State::Done if !word.has(FLAG_OUTCOME) => Some(total),
             State::Done | State::Free | State::Reserved => None,
         };
@@ -142,7 +155,7 @@ impl Core {
     fn rows_done(&self, index: DescriptorIndex, word: DescriptorWord) -> Option<u64> {
         let slot = self.local.slot(index)?;
         let of_gathered = || slot.gather()?.rows_done(word.generation());
-        slot.rows().present().or_else(of_gathered)
+        slot.rows().present(self.progress_name(index)).or_else(of_gathered)
     }
 
     /// Wakes those who watch a job of rows, some of which this thread has done.

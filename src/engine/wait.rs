@@ -53,19 +53,24 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
 /// Sleeps until the job is done or `limit` is past. At the job's own deadline it is told to stop, or taken back if no worker
 /// has come to it.
 fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descriptor, limit: Option<Deadline>) -> bool {
-    let due = deadline_of(descriptor).filter(|due| !due.is_past());
-    let first = match (due, limit) {
-        (Some(due), Some(limit)) => Some(due.min(limit)),
-        (due, limit) => due.or(limit),
-    };
-    if sleep(core, reference, descriptor, first) {
-        return true;
+    loop {
+        let due = deadline_of(descriptor).filter(|due| !due.is_past());
+        let first = match (due, limit) {
+            (Some(due), Some(limit)) => Some(due.min(limit)),
+            (due, limit) => due.or(limit),
+        };
+        if sleep(core, reference, descriptor, first) {
+            return true;
+        }
+        if limit.is_some_and(|limit| limit.is_past()) || core.broken().is_some() {
+            return job::is_done(&descriptor.word);
+        }
+        // The deadline that was slept to may be gone: a job whose worker died has its time again (`ledger::forget_start`).
+        if deadline_of(descriptor).is_some_and(|due| due.is_past()) {
+            let _ = core.cancel(reference);
+            return sleep(core, reference, descriptor, limit);
+        }
     }
-    if limit.is_some_and(|limit| limit.is_past()) || core.broken().is_some() {
-        return job::is_done(&descriptor.word);
-    }
-    let _ = core.cancel(reference);
-    sleep(core, reference, descriptor, limit)
 }
 
 /// Waits until a share of the caller's fan-out is over. It helps with nothing: what is left of the call is already being run.
@@ -158,8 +163,12 @@ fn is_asleep(core: &Core, word: DescriptorWord) -> bool {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
-    use crate::engine::options::Priority;
+    use crate::engine::ledger;
+    use crate::engine::options::{JobOptions, Priority};
     use crate::error::Error;
 
     /// A word that was scribbled to "running, by a worker that lives" was waited on without end.
@@ -176,5 +185,36 @@ mod tests {
         assert!(!look_after(&core, reference, descriptor));
         assert!(matches!(core.broken(), Some(Error::Corrupt { .. })));
         core.release(reference.index, job::finish(&descriptor.word, false).unwrap());
+    }
+
+    /// Its holder slept to the deadline of the first start, and then took the job back, which waited to be started again.
+    #[test]
+    fn a_deadline_that_is_gone_ends_no_job() {
+        const LIMIT: Duration = Duration::from_millis(20);
+        let core = Core::without_workers(1, 0);
+        let worker = ParticipantSlot::new(1);
+        let draft = core.try_reserve().expect("it is empty");
+        draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
+        core.note(&draft, &JobOptions { time_limit: Some(LIMIT), ..JobOptions::default() }, None);
+        let descriptor = draft.descriptor;
+        let reference = core.publish(draft, Priority::Normal).expect("it is open");
+        assert_eq!(core.take(worker), Some(reference.index));
+        ledger::start(&core, worker, reference.index, descriptor);
+        thread::scope(|scope| {
+            let holder = scope.spawn(|| sleep_to_the_end(&core, reference, descriptor, None));
+            while descriptor.wait.load(Ordering::Acquire) != park::PARKED {
+                thread::yield_now();
+            }
+            // Its worker died: it is queued once more, with its time before it.
+            ledger::forget_start(&core, reference.index, descriptor);
+            let queued = job::requeue(&descriptor.word, worker, 0).expect("it ran");
+            thread::sleep(LIMIT * 5);
+            assert!(job::snapshot(&descriptor.word).is(State::Queued), "it waits to be started again");
+            assert!(!holder.is_finished());
+            assert_eq!(job::snapshot(&descriptor.word).attempt(), queued.attempt());
+            let _ = core.cancel(reference);
+            assert!(holder.join().expect("it does not panic"));
+        });
+        core.release(reference.index, job::snapshot(&descriptor.word));
     }
 }

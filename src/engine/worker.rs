@@ -130,7 +130,7 @@ pub(super) fn ended(core: &Core) {
 }
 
 /// Has the calling worker run where it shall: on its own core if workers are pinned, else where the thread that built the engine could.
-/// One that was started later has inherited what its starter was allowed, another worker or anybody who submitted a job. Where the system
+/// One that was started later has inherited what its starter was allowed, and how nice it is: another worker or anybody who submitted a job. Where the system
 /// refuses it runs elsewhere, which is only slower.
 fn settle_down(core: &Core, me: ParticipantSlot) {
     let cores = core.crew.cores();
@@ -139,17 +139,17 @@ fn settle_down(core: &Core, me: ParticipantSlot) {
             let _ = host::pin_current_thread(own);
         }
     } else if host::allowed_cores() != cores {
-        let _ = host::pin_current_thread_to(cores);
+        host::run_on_any_of(cores);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(nice) = core.config.own.nice.or(core.crew.nice()) {
+        // Checked when the engine was built. Where the system refuses all the same, the worker is only less or more polite.
+        let _ = crate::os::process::set_nice(nice);
     }
 }
 
 fn work(core: &Arc<Core>, me: ParticipantSlot) {
     settle_down(core, me);
-    #[cfg(target_os = "linux")]
-    if let Some(nice) = core.config.own.nice {
-        // Checked when the engine was built. Where the system refuses all the same, the worker is only less polite.
-        let _ = crate::os::process::set_nice(nice);
-    }
     // The seat stays its own until the thread that follows it has it. Where the system has none to give, this one goes on.
     while run_until_closed(core, me) == ShiftEnd::Worn {
         if start(core, me).is_ok() {
@@ -279,6 +279,10 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
         }
         if stopping || core.is_asked_to_leave(me) {
             sleepers.resume(me);
+            if !stopping {
+                // A process goes with all its workers: one that stayed would keep the seat, with the others' rows empty.
+                core.leave();
+            }
             return None;
         }
         fault::point(Point::F13_rechecked);
@@ -333,6 +337,35 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process that was asked to leave while jobs came lost one worker, which left, and kept the other, which found work: the seat was
+    /// neither whole nor vacant.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_of_which_one_worker_leaves_goes_whole() {
+        use crate::arena::{Arena, ArenaConfig, Backing};
+        use crate::engine::role::WorkerRole;
+        use crate::ids::ParticipantSlots;
+        use crate::layout::view::Control;
+        use crate::layout::words::lifecycle;
+
+        let config = crate::engine::options::EngineConfig { jobs_per_process: 2, ..Core::without_workers(0, 1).config };
+        let arena = ArenaConfig {
+            capacity: 4096,
+            retain: 0,
+            backing: Backing::SharedMemory,
+            large_pages: false,
+            prefault: false,
+        };
+        let control = Control::create(config.queue_capacity, config.rows() as u32 + 1).expect("a control segment");
+        let slots = ParticipantSlots::new(ParticipantSlot::new(1), 2);
+        let role = WorkerRole::new(slots, 0, Vec::new());
+        let core = Arc::new(Core::attached(config, control, Arena::create(&arena).expect("a page"), role));
+        core.control.engine_line().lifecycle.store(lifecycle::OPEN, Ordering::Relaxed);
+        core.ask_to_leave(slots.first());
+        assert_eq!(run_until_closed(&core, slots.first()), ShiftEnd::Over);
+        assert!(core.is_leaving(), "the other one takes no more jobs either");
+    }
 
     /// A worker beside a flow of tiny jobs used to be woken for every few hundred of them and took the submitter's core: two
     /// workers then ran a third of what one ran.

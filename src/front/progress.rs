@@ -106,7 +106,10 @@ impl ProgressHandle {
     /// How far the job last said it is. `None` while it has said nothing, and some time after its result was read. Does not block.
     pub fn get(&self) -> Option<Progress> {
         let (core, index) = self.job.place()?;
-        core.progress_of(index).map(Progress::from)
+        let reported = core.progress_of(index);
+        // Another job may have the place by now, and be what was read.
+        self.job.place()?;
+        reported.map(Progress::from)
     }
 
     /// Whether the job is over. Does not block.
@@ -137,8 +140,9 @@ impl ProgressHandle {
         ProgressChanges { handle: self.clone(), last: None, is_over: false }
     }
 
-    /// Calls `listener` when the progress has changed, until the job is over: on the thread that runs the job, or with worker processes
-    /// on one of the engine's. It must not block. Reports that come while it runs are told of as one, the latest.
+    /// Calls `listener` when the progress has changed, until the job is over: on the thread that runs the job, on one of those that run
+    /// rows of it, or with worker processes on the engine's supervisor. It must not block: others who would call it wait, and so do
+    /// deadlines. Reports that come while it runs are told of as one, the latest.
     pub fn on_change(&self, listener: impl FnMut(Progress) + Send + 'static) {
         let told = Told { changes: self.changes(), listener: Box::new(listener) };
         Arc::new(Listener { told: Mutex::new(Some(told)) }).tell();
@@ -170,8 +174,12 @@ impl Stream for ProgressChanges {
             return Poll::Ready(None);
         }
         let job = &self.handle.job;
-        let mut now =
-            job.place().and_then(|(core, index)| core.watch_progress(index, context.waker())).map(Progress::from);
+        let mut now = job.place().and_then(|(core, index)| {
+            let reported = core.watch_progress(index, context.waker());
+            // As in `get`.
+            job.place()?;
+            reported.map(Progress::from)
+        });
         let is_over = !job.call_watchers_at_end();
         if is_over {
             if let Some((core, index)) = job.place() {

@@ -81,7 +81,8 @@ impl Builder {
     /// is handed over and all are busy, and ends one that had nothing to do for the [idle timeout](Builder::idle_timeout). As many as
     /// there may be unless said.
     ///
-    /// Starting one takes the submitter some 30 to 60 microseconds.
+    /// Starting one takes the submitter some 30 to 60 microseconds. Threads run on the cores that the building thread had, whoever has them
+    /// started.
     pub fn min_threads(mut self, threads: usize) -> Self {
         self.own.least = Some(threads);
         self
@@ -105,6 +106,10 @@ impl Builder {
     /// A worker process ends, and another one takes its place a few milliseconds later. A thread is followed by another one, which takes
     /// some 50 microseconds, and ends with all that was its own: what kernels keep on it ([`Context::state`](crate::Context::state)) and
     /// what libraries keep in thread-local variables. Not for workers that others start.
+    ///
+    /// A process that runs [several jobs at a time](Builder::jobs_per_process) begins no more of them once it is to be replaced, and is
+    /// followed by the next one when the last of those it has is over: a long one keeps the places beside it empty for so long, and must not
+    /// wait for one that is queued behind it.
     pub fn recycle_after(mut self, jobs: u64) -> Self {
         self.wear.jobs = jobs;
         self
@@ -168,7 +173,7 @@ impl Builder {
     }
 
     /// Nice value of the worker threads, up to 19, where more is nicer; the building thread's own unless stated, below which it cannot
-    /// be.
+    /// be. One that is started later for a nicer thread stays as nice as that where the system does not allow it to be less so.
     ///
     /// Threads that answer requests then get a core before the workers do: the system prefers them where both want one. A thread that
     /// helps while it waits keeps its own value. Worker processes have [`WorkerProgram::nice`](crate::WorkerProgram::nice). Linux only;

@@ -23,9 +23,7 @@ pub(crate) fn report(ledger: &Ledger, of: u32, reported: Reported) -> bool {
     ledger.progress_of.store(of, Ordering::Release);
     // SeqCst: orders the stores above before the look for watchers; pairs with the fence in `watch`.
     fence(Ordering::SeqCst);
-    // Relaxed: whoever is called reads the progress anew. Of two who find the announcement one takes it.
-    ledger.watched.load(Ordering::Relaxed) == of
-        && ledger.watched.compare_exchange(of, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    takes_announcement(ledger, of)
 }
 
 /// What the job that `of` names last said. The two numbers may be of two reports that follow each other.
@@ -42,14 +40,21 @@ pub(crate) fn read(ledger: &Ledger, of: u32) -> Option<Reported> {
 /// fence: who has announced itself while this looked is called when it is said again, or at the end of the job.
 #[must_use]
 pub(crate) fn has_moved(ledger: &Ledger, of: u32) -> bool {
-    // Relaxed, both: as in `report`.
+    takes_announcement(ledger, of)
+}
+
+/// Of two who find an announcement one takes it, and calls whoever made it.
+fn takes_announcement(ledger: &Ledger, of: u32) -> bool {
+    // Relaxed: most often nobody listens. Acquire: pairs with the release in `watch`, so that who takes the announcement finds the waker
+    // that was left before it, and what says that there are wakers.
     ledger.watched.load(Ordering::Relaxed) == of
-        && ledger.watched.compare_exchange(of, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        && ledger.watched.compare_exchange(of, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }
 
 /// Announces a watcher, whose waker is in place, and which then reads once more: unless that shows something new, it will be called.
 pub(crate) fn watch(ledger: &Ledger, of: u32) {
-    ledger.watched.store(of, Ordering::Relaxed);
+    // Release: pairs with the acquire of whoever takes the announcement.
+    ledger.watched.store(of, Ordering::Release);
     // SeqCst: orders the announcement before the second look; pairs with the fence in `report`.
     fence(Ordering::SeqCst);
 }

@@ -126,6 +126,20 @@ pub(crate) fn pin_current_thread(core: usize) -> Result<()> {
     pin_current_thread_to(&[core])
 }
 
+/// Lets the calling thread run on those of these cores that it may run on. Where that is none, or the system refuses, it runs where it
+/// did before.
+pub(crate) fn run_on_any_of(cores: &[usize]) {
+    #[cfg(target_os = "linux")]
+    {
+        let mut set = rustix::thread::CpuSet::new();
+        cores.iter().filter(|&&core| core < rustix::thread::CpuSet::MAX_CPU).for_each(|&core| set.set(core));
+        // The system leaves out what is not allowed.
+        let _ = rustix::thread::sched_setaffinity(None, &set);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = cores;
+}
+
 /// Lets the calling thread run on these cores only, by the system's numbers; threads it starts later inherit that.
 ///
 /// # Errors

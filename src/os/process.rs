@@ -34,6 +34,11 @@ pub(crate) fn set_nice(nice: i32) -> Result<()> {
         .map_err(|error| Error::io(format!("set the nice value {nice}"), error))
 }
 
+/// The calling thread's nice value; `None` where the system does not tell.
+pub(crate) fn nice() -> Option<i32> {
+    rustix::process::getpriority_process(None).ok()
+}
+
 /// Checks a nice value that threads of this process shall have.
 ///
 /// # Errors

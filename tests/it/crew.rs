@@ -174,53 +174,89 @@ fn a_thread_is_followed_by_another_after_so_many_jobs() {
     });
 }
 
+/// What `look` finds on each of four workers, of which the first is there and the others are started when jobs come: two of them, at
+/// least, while a thread hands jobs over that has called `change`.
+#[cfg(target_os = "linux")]
+fn on_workers_that_come_later<R: Send + 'static>(
+    say: impl FnOnce(workring::Builder) -> workring::Builder,
+    change: impl FnOnce() + Send,
+    look: fn() -> R,
+) -> Vec<(usize, R)> {
+    let engine = Checked::new(|builder| say(builder.threads(4).min_threads(1).help(Help::Never)));
+    let gate = Gate::default();
+    let submit = || {
+        let gate = gate.clone();
+        let body = move || {
+            gate.pass();
+            let name = thread::current().name().unwrap_or_default().to_owned();
+            (name.rsplit('-').next().unwrap().parse::<usize>().unwrap(), look())
+        };
+        engine.run(body).unwrap()
+    };
+    let mut jobs = vec![submit()];
+    gate.await_arrivals(1);
+    assert!(alive(&engine) <= 2, "one more if the first was not awake yet");
+    thread::scope(|scope| {
+        let submit = &submit;
+        let more = move || {
+            change();
+            (0..3).map(|_| submit()).collect::<Vec<_>>()
+        };
+        jobs.extend(scope.spawn(more).join().unwrap());
+    });
+    gate.await_arrivals(4);
+    gate.open();
+    jobs.into_iter().map(|job| job.wait().unwrap()).collect()
+}
+
 /// One that was started later could run where its starter was allowed to, and nowhere else: two pinned workers shared a core.
 #[cfg(target_os = "linux")]
 #[test]
 fn threads_that_are_started_later_run_where_the_first_may() {
-    fn allowed() -> String {
-        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    fn allowed() -> Vec<usize> {
+        let set = sched_getaffinity(None).unwrap();
+        (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
+    }
+    fn stay_on_one() {
+        let mut one = CpuSet::new();
+        one.set(allowed()[0]);
+        sched_setaffinity(None, &one).unwrap();
     }
     watched(|| {
         let everywhere = allowed();
         for pin in [false, true] {
-            let engine = Checked::new(|builder| {
-                let builder = builder.threads(2).min_threads(1).idle_timeout(Duration::from_millis(50));
-                builder.pin(pin).help(Help::Never)
-            });
-            engine.run(|| ()).unwrap().wait().unwrap();
-            eventually("there is one, which has nothing to do", || {
-                alive(&engine) == 1 && engine.workers()[0].idle_for > Duration::ZERO
-            });
-            let gate = Gate::default();
-            let first = engine.run({
-                let gate = gate.clone();
-                move || {
-                    gate.pass();
-                    allowed()
-                }
-            });
-            gate.await_arrivals(1);
-            assert_eq!(alive(&engine), 1);
-            let second = thread::scope(|scope| {
-                let submit = || {
-                    let set = rustix::thread::sched_getaffinity(None).unwrap();
-                    let core = (0..rustix::thread::CpuSet::MAX_CPU).find(|&core| set.is_set(core)).unwrap();
-                    let mut one = rustix::thread::CpuSet::new();
-                    one.set(core);
-                    rustix::thread::sched_setaffinity(None, &one).unwrap();
-                    engine.run(allowed).unwrap().wait().unwrap()
-                };
-                scope.spawn(submit).join().unwrap()
-            });
-            gate.open();
-            let first = first.unwrap().wait().unwrap();
-            if pin && everywhere.contains(['-', ',']) {
-                assert_ne!(first, second, "each has a core of its own");
-            } else {
-                assert_eq!((&first, &second), (&everywhere, &everywhere));
+            for (worker, cores) in on_workers_that_come_later(|builder| builder.pin(pin), stay_on_one, allowed) {
+                let expected = if pin { vec![everywhere[(worker - 1) % everywhere.len()]] } else { everywhere.clone() };
+                assert_eq!(cores, expected, "worker {worker}, pinned: {pin}");
             }
+        }
+    });
+}
+
+/// It was as nice as whoever's submission had it started, for ever.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_is_started_later_is_as_nice_as_the_first() {
+    use rustix::process::{getpriority_process, setpriority_process};
+
+    fn nice() -> i32 {
+        getpriority_process(None).unwrap()
+    }
+    fn become_nicer() {
+        setpriority_process(None, nice() + 5).unwrap();
+    }
+    watched(|| {
+        let usual = nice();
+        let may_go_back = thread::spawn(move || {
+            become_nicer();
+            setpriority_process(None, usual).is_ok()
+        });
+        let may_go_back = may_go_back.join().unwrap();
+        for (worker, nice) in on_workers_that_come_later(|builder| builder, become_nicer, nice) {
+            // Without the right to it they stay as they were started.
+            assert!(nice == usual || (!may_go_back && nice == usual + 5), "worker {worker} has {nice}, not {usual}");
         }
     });
 }

@@ -166,6 +166,25 @@ fn a_meter_sums_up_calls_and_keeps_what_was_done_of_those_that_failed() {
     });
 }
 
+/// Between its claim and the moment when its rows were spread, and again at its end, a job of rows said nothing, or less than before.
+#[test]
+fn a_job_of_rows_always_says_how_far_it_is() {
+    const COUNT: usize = 2000;
+    watched(|| {
+        let engine = Checked::unhelped(2);
+        for _ in 0..100 {
+            let job = engine.submit_many(nothing, engine.batch::<u64>(COUNT).unwrap(), COUNT).unwrap();
+            let mut last = 0;
+            while !job.is_finished() {
+                let now = job.progress().expect("it waits or runs");
+                assert!(now.done >= last && now.total == COUNT as u64, "{last}, then {now:?}");
+                last = now.done;
+            }
+            job.wait().unwrap();
+        }
+    });
+}
+
 #[test]
 fn rows_are_counted_while_they_are_run() {
     const COUNT: u64 = 20;

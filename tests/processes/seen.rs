@@ -86,7 +86,15 @@ fn rows_are_counted_in_other_processes() {
         let params = engine.batch_from_fn(ROWS as usize, |_| 500_u64).unwrap();
         let job = engine.submit_many(slow_steps, engine.batch::<u64>(ROWS as usize).unwrap(), params).unwrap();
         let changes = job.progress_handle().changes();
-        let seen: Vec<(u64, u64)> = block_on_stream(changes).map(|now| (now.done, now.total)).collect();
+        let mut last = 0;
+        let seen: Vec<(u64, u64)> = block_on_stream(changes)
+            .map(|now| {
+                let again = job.progress().expect("it waits, runs or is unread").done;
+                assert!(again >= last, "{last}, then {again}");
+                last = again;
+                (now.done, now.total)
+            })
+            .collect();
         assert!(seen.is_sorted() && seen.iter().all(|&(_, total)| total == ROWS), "{seen:?}");
         assert_eq!(seen.last(), Some(&(ROWS, ROWS)), "{processes} {threads}");
         assert!(seen.iter().any(|&(done, _)| 0 < done && done < ROWS), "{processes} {threads}: {seen:?}");

@@ -17,6 +17,8 @@ struct Desk {
     ledger: Ledger,
     /// What a waker does: 1 once it was called.
     called: AtomicU32,
+    /// 1 once there is a waker: nobody is called before.
+    any: AtomicU32,
 }
 
 impl Desk {
@@ -33,11 +35,12 @@ impl Desk {
             progress_of: AtomicU32::new(EARLIER),
             watched: AtomicU32::new(0),
         };
-        Arc::new(Self { ledger, called: AtomicU32::new(0) })
+        Arc::new(Self { ledger, called: AtomicU32::new(0), any: AtomicU32::new(0) })
     }
 
     fn report(&self, done: u64) {
-        if report(&self.ledger, JOB, Reported { done, total: 2 }) {
+        // Relaxed: as the list of wakers has it.
+        if report(&self.ledger, JOB, Reported { done, total: 2 }) && self.any.load(Ordering::Relaxed) == 1 {
             self.called.store(1, Ordering::Release);
             futex::wake_all(&self.called, Scope::Private);
         }
@@ -45,6 +48,7 @@ impl Desk {
 
     /// Waits until the job has said at least `done`.
     fn wait_for(&self, done: u64, look: impl Fn(&Ledger) -> Option<Reported>, slept: &Seen) {
+        self.any.store(1, Ordering::Relaxed);
         while look(&self.ledger).is_none_or(|reported| reported.done < done) {
             slept.mark();
             while self.called.swap(0, Ordering::AcqRel) == 0 {
