@@ -72,7 +72,7 @@ impl Meter {
         let number = state.next;
         state.next += 1;
         state.under_way.push(UnderWay { number, plan, ranges });
-        Metered { meter: self, number, done: None }
+        Metered { meter: self, number, is_done: false }
     }
 
     /// What is done of all calls that were begun, and of how much.
@@ -103,14 +103,14 @@ impl Meter {
 pub(crate) struct Metered<'m> {
     meter: &'m Meter,
     number: u64,
-    /// What is done of it, where no ranges say so.
-    done: Option<u64>,
+    /// Whether all of it is done, where no ranges say so.
+    is_done: bool,
 }
 
 impl Metered<'_> {
     /// Counts all of it as done, where no ranges say so.
-    pub(crate) fn count_all(mut self, elements: usize) {
-        self.done = Some(elements as u64);
+    pub(crate) fn count_all(mut self) {
+        self.is_done = true;
     }
 }
 
@@ -119,10 +119,11 @@ impl Drop for Metered<'_> {
         let mut state = self.meter.state();
         if let Some(at) = state.under_way.iter().position(|call| call.number == self.number) {
             let call = state.under_way.swap_remove(at);
-            let done = self.done.unwrap_or_else(|| call.done());
+            let len = call.plan.total_len as u64;
+            let done = if self.is_done { len } else { call.done() };
             let (all_done, total) = &mut state.over;
             *all_done = all_done.saturating_add(done);
-            *total = total.saturating_add(call.plan.total_len as u64);
+            *total = total.saturating_add(len);
             state.last = done;
         }
     }
@@ -161,7 +162,7 @@ impl Core {
     /// Wakes those who watch a job of rows, some of which this thread has done.
     pub(super) fn tell_of_rows(&self, index: DescriptorIndex) {
         if let Some(ledger) = self.control.ledger(index)
-            && progress::has_moved(ledger, self.progress_name(index))
+            && progress::takes_announcement(ledger, self.progress_name(index))
         {
             self.call_watchers(index);
         }

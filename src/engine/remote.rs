@@ -1,5 +1,6 @@
 //! A worker process that the engine started: from the first line of `main` to its end.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
@@ -7,7 +8,6 @@ use super::attach::{Mouth, attach};
 use super::core::Core;
 use super::handshake::FromWorker;
 use super::kernel::KernelInfo;
-use super::panics;
 use super::worker;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
@@ -97,8 +97,10 @@ impl Others {
             let (core, start) = (Arc::clone(core), Arc::clone(&start));
             let work = move || {
                 start.wait();
-                // A panic that comes out of a worker is none of a kernel's, and leaves a job with nobody at it in a process that lives.
-                panics::catch(|| worker::work_as_process(&core, slot)).unwrap_or_else(|_| std::process::abort());
+                // A panic that comes out of a worker is none of a kernel's, and is told of as any other. It would leave a job with nobody at
+                // it in a process that lives.
+                let worked = catch_unwind(AssertUnwindSafe(|| worker::work_as_process(&core, slot)));
+                worked.unwrap_or_else(|_| std::process::abort());
             };
             let thread = thread::Builder::new().name(format!("workring-{}", slot.get())).stack_size(STACK_LEN);
             thread.spawn(work).map_err(|error| Error::io("start the threads of a worker process", error))

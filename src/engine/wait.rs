@@ -208,6 +208,7 @@ mod tests {
             // Its worker died: it is queued once more, with its time before it.
             ledger::forget_start(&core, reference.index, descriptor);
             let queued = job::requeue(&descriptor.word, worker, 0).expect("it ran");
+            // Past the deadline at which the holder took it back: that nothing happens is no event to wait for.
             thread::sleep(LIMIT * 5);
             assert!(job::snapshot(&descriptor.word).is(State::Queued), "it waits to be started again");
             assert!(!holder.is_finished());

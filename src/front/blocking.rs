@@ -13,6 +13,7 @@ use crate::engine::context::StopSignals;
 use crate::engine::execute::{RowWatch, ShareCall, error_of};
 use crate::engine::fan_out::{Spread, stop};
 use crate::engine::kernel::{Kernel, KernelInfo, Reducer};
+use crate::engine::meter::Metered;
 use crate::engine::options::{Help, Retry};
 use crate::engine::panics;
 use crate::engine::plan::Plan;
@@ -151,7 +152,7 @@ impl Call<'_> {
         let metered = self.meter.map(|meter| meter.inner().begin(plan, None));
         let result = ChunkRunner::new(kernel, plan, 0, signals, &self.core.arena)?.run(0, &self.core.arena);
         result.map_err(|trouble| error_of(kernel.info.name(), trouble))?;
-        metered.into_iter().for_each(|metered| metered.count_all(plan.total_len));
+        metered.into_iter().for_each(Metered::count_all);
         if deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
     }
 

@@ -273,7 +273,8 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
     }
 
     /// Takes the batches that a worker in a process of its own had when it ended: those that it had received and neither dropped nor posted
-    /// back. They hold what was written until then. None while it goes on, and none of a thread, which drops them itself.
+    /// back, and those that it was [started with](WorkerBuilder::spawn_process_with) and had not come to. They hold what was written until
+    /// then. None while it goes on, and none of a thread, which drops them itself. Does not block.
     ///
     /// The values of the messages they came with are gone with the process. Messages that it had not received are another matter: see
     /// [`MessagePort::undelivered`]. Each batch comes back once, by one of the two or with a message. If the worker had damaged the channel,

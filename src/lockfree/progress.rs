@@ -36,15 +36,12 @@ pub(crate) fn read(ledger: &Ledger, of: u32) -> Option<Reported> {
     })
 }
 
-/// As [`report`] for a job whose progress stands elsewhere, where many count, and who counts need not be the job's owner. Without its
-/// fence: who has announced itself while this looked is called when it is said again, or at the end of the job.
+/// Whether somebody wants to be called, which is this caller's to do then: of two who find an announcement one takes it.
+///
+/// By itself, without the fence of [`report`], it is for a job whose progress stands elsewhere, where many count: who has announced itself
+/// while this looked is called when it is looked at again, or at the end of the job.
 #[must_use]
-pub(crate) fn has_moved(ledger: &Ledger, of: u32) -> bool {
-    takes_announcement(ledger, of)
-}
-
-/// Of two who find an announcement one takes it, and calls whoever made it.
-fn takes_announcement(ledger: &Ledger, of: u32) -> bool {
+pub(crate) fn takes_announcement(ledger: &Ledger, of: u32) -> bool {
     // Relaxed: most often nobody listens. Acquire: pairs with the release in `watch`, so that who takes the announcement finds the waker
     // that was left before it, and what says that there are wakers.
     ledger.watched.load(Ordering::Relaxed) == of

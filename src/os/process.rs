@@ -45,7 +45,7 @@ pub(crate) fn nice() -> Option<i32> {
 /// [`Error::InvalidArgument`] if there is no such value, or it is below the calling thread's own, which needs a privilege.
 pub(crate) fn check_thread_nice(nice: i32) -> Result<()> {
     // Where the system does not tell, the lowest.
-    let own = rustix::process::getpriority_process(None).unwrap_or(NICE_MIN);
+    let own = self::nice().unwrap_or(NICE_MIN);
     if (own..=NICE_MAX).contains(&nice) {
         return Ok(());
     }
