@@ -2,13 +2,18 @@
 //! breaking the engine off.
 //!
 //! The protocol needs none of this. A worker process can write anything, though, and then nobody may hang.
+//!
+//! An engine that broke runs nothing any more: queued jobs end, worker processes are ended by the supervisor, threads finish the jobs
+//! they are at and take no others. What was handed over goes back as soon as nobody can touch it any more, job by job
+//! ([`Core::is_readable`]).
 
 use std::time::Duration;
 
 use super::core::{Core, JobReference, Summons};
+use super::gather;
 use crate::error::Error;
 use crate::ids::DescriptorIndex;
-use crate::layout::words::{DescriptorWord, park};
+use crate::layout::words::{DescriptorWord, State, park};
 use crate::lockfree::futex;
 use crate::lockfree::job;
 use crate::os::futex::{Scope, Waited, wait_until};
@@ -42,6 +47,12 @@ impl Core {
         self.broken.get().map(Broken::error)
     }
 
+    /// Whether the engine broke.
+    #[inline]
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get().is_some()
+    }
+
     /// Gives up: nothing can be run any more. Queued jobs end, submitters that wait for room are told. The supervisor ends all
     /// worker processes.
     pub(crate) fn give_up(&self, reason: Broken) {
@@ -53,7 +64,12 @@ impl Core {
         fence(Ordering::SeqCst);
         super::recovery::fail_queued(self);
         self.wake_space();
-        self.call_supervisor();
+        if self.bell.get().is_some() {
+            self.call_supervisor();
+        } else {
+            // There are no worker processes.
+            self.set_quiet();
+        }
     }
 
     /// Says that no worker process runs any more.
@@ -61,7 +77,7 @@ impl Core {
         if self.quiet.swap(1, Ordering::AcqRel) == 1 {
             return;
         }
-        futex::wake_all(&self.quiet, Scope::Private);
+        self.tell_settled();
         // Tasks whose jobs' words were damaged would hear of nothing else.
         for at in 0..self.config.queue_capacity {
             self.wake_task(DescriptorIndex::new(at));
@@ -79,21 +95,97 @@ impl Core {
         self.quiet.load(Ordering::Acquire) == 1
     }
 
-    /// Waits until no worker process runs any more, after the engine broke: what was handed over can go back then.
-    pub(crate) fn wait_until_quiet(&self) {
-        while self.quiet.load(Ordering::Acquire) == 0 && self.workers_alive.load(Ordering::Acquire) > 0 {
-            let _ = wait_until(&self.quiet, 0, Deadline::after(BELT), Scope::Private);
+    fn tell_settled(&self) {
+        // Release: pairs with the acquire in `wait_until_settled`; who sees the new number sees what was settled.
+        self.settled.fetch_add(1, Ordering::Release);
+        futex::wake_all(&self.settled, Scope::Private);
+    }
+
+    /// Whether the engine broke and nobody is at a job any more, nor ever will be: no worker process, and no thread of this one.
+    ///
+    /// For jobs whose words do not say that they are done.
+    pub(crate) fn is_abandoned(&self, reference: JobReference) -> bool {
+        if !self.is_quiet() {
+            return false;
+        }
+        // SeqCst: orders the reading of "broken" before the look at announcements; pairs with the fence in `take`. A thread whose
+        // announcement is not seen here sees, before it claims, that the engine broke.
+        fence(Ordering::SeqCst);
+        let is_left = |job: JobReference| !self.running.contains(job.index);
+        is_left(reference)
+            && gather::of(self, reference).is_none_or(|gather| gather.shares().iter().copied().all(is_left))
+    }
+
+    /// Whether the holder of a job may read it and have back what it handed over. Does not block.
+    ///
+    /// Breaks the engine off when the word of the job says what nobody wrote.
+    #[inline]
+    pub(crate) fn is_readable(&self, reference: JobReference) -> bool {
+        let Some(descriptor) = self.control.descriptor(reference.index) else { return true };
+        let word = job::snapshot(&descriptor.word);
+        if word.generation() == reference.generation {
+            match word.state() {
+                Some(State::Done) => return true,
+                Some(State::Queued | State::Running) => {
+                    return self.broken.get().is_some() && self.is_abandoned(reference);
+                }
+                _ => {}
+            }
+        }
+        self.is_readable_in_spite_of(reference, word)
+    }
+
+    /// As above, for a word that is not this job's, though nobody but its holder frees a job.
+    #[cold]
+    fn is_readable_in_spite_of(&self, reference: JobReference, word: DescriptorWord) -> bool {
+        if self.check_process().is_err() {
+            // In a forked child the descriptor is the parent's.
+            return false;
+        }
+        self.found_corrupt(reference.index, word);
+        self.is_abandoned(reference)
+    }
+
+    /// Waits until the holder of a job may read it, after the engine broke, at most until `limit`; whether it may.
+    #[cold]
+    pub(crate) fn wait_until_settled(&self, reference: JobReference, limit: Option<Deadline>) -> bool {
+        loop {
+            // Acquire: pairs with the release in `tell_settled`.
+            let settled = self.settled.load(Ordering::Acquire);
+            if self.is_readable(reference) {
+                return true;
+            }
+            if limit.is_some_and(Deadline::is_past) {
+                return false;
+            }
+            let belt = Deadline::after(BELT);
+            let _ = wait_until(&self.settled, settled, limit.map_or(belt, |limit| limit.min(belt)), Scope::Private);
+        }
+    }
+
+    /// A thread of this process has left a job, after the engine broke: whoever waits for it looks again.
+    #[cold]
+    pub(super) fn tell_left(&self, index: DescriptorIndex) {
+        self.tell_settled();
+        self.wake_task(index);
+        self.wake_collectors();
+        if let Some(descriptor) = self.control.descriptor(index) {
+            job::call_waiter(&descriptor.wait, self.scope);
         }
     }
 
     /// Breaks the engine off: a ring cell holds what nobody writes.
     #[cold]
     pub(crate) fn found_bad_cell(&self, found: u64) {
-        match self.bell.get() {
-            Some(bell) if !self.is_origin() => bell(Summons::Corrupt { found }),
-            Some(_) => self.give_up(Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found }),
-            // Without worker processes nobody else writes there: the other rings still give jobs.
-            _ => {}
+        self.break_off(Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found }, found);
+    }
+
+    /// Gives up, or has the process do so that built the engine.
+    fn break_off(&self, reason: Broken, found: u64) {
+        if self.is_origin() {
+            self.give_up(reason);
+        } else if let Some(bell) = self.bell.get() {
+            bell(Summons::Corrupt { found });
         }
     }
 
@@ -122,13 +214,8 @@ impl Core {
         }
     }
 
-    /// Sleeps while a port's park word says so; whether that ended with the time, which it does only where there are worker
-    /// processes.
+    /// Sleeps while a port's park word says so, for a second at most; whether that ended with the time.
     pub(crate) fn park_collector(&self, word: &AtomicU32) -> bool {
-        if self.scope == Scope::Private {
-            futex::wait(word, park::PARKED, self.scope);
-            return false;
-        }
         wait_until(word, park::PARKED, Deadline::after(BELT), self.scope) == Waited::TimedOut
             && word.load(Ordering::Acquire) == park::PARKED
     }
@@ -144,12 +231,9 @@ impl Core {
     }
 
     /// Breaks the engine off: a job's word holds what nobody writes.
-    pub(crate) fn found_corrupt(&self, reference: JobReference, word: DescriptorWord) {
-        self.give_up(Broken::Corrupt {
-            what: "word of a job",
-            offset: self.control.offset_of_descriptor(reference.index),
-            expected: u64::from(reference.generation),
-            found: word.bits(),
-        });
+    #[cold]
+    pub(crate) fn found_corrupt(&self, index: DescriptorIndex, word: DescriptorWord) {
+        let (offset, found) = (self.control.offset_of_descriptor(index), word.bits());
+        self.break_off(Broken::Corrupt { what: "word of a job", offset, expected: 0, found }, found);
     }
 }

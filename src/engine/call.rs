@@ -11,8 +11,9 @@ use crate::arena::{Access, Arena};
 use crate::error::{Error, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{
-    BatchReference, Descriptor, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, SHORTENED,
+    BatchReference, Descriptor, HAS_LEDGER, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, kind,
 };
+use crate::layout::words::{LEN_NOT_SAID, check, opened_len, sealed_len};
 use crate::sync::Ordering;
 
 /// Handles and lengths in bytes of a call's batches: inputs first, then outputs.
@@ -57,7 +58,16 @@ impl ParamBytes {
 #[derive(Clone, Copy)]
 pub(crate) enum Param {
     Inline(ParamBytes, u32),
-    Block { handle: u64, len: u32 },
+    Block {
+        handle: u64,
+        len: u32,
+    },
+    /// Those of a job of rows: a batch of parameters, of `len` bytes each, and the statuses of the rows.
+    Rows {
+        params: u64,
+        statuses: u64,
+        len: u32,
+    },
 }
 
 impl Param {
@@ -160,7 +170,8 @@ impl Call {
             named[at] = (handle, len);
         }
         let param_len = match self.param {
-            Param::Inline(_, len) => len,
+            // Those of rows are looked at row by row.
+            Param::Inline(_, len) | Param::Rows { len, .. } => len,
             Param::Block { handle, len } => {
                 self.param_block = RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize);
                 let outputs = &named[inputs.len()..self.count];
@@ -195,7 +206,7 @@ impl Call {
     pub(crate) fn param(&self) -> RawSlice {
         match &self.param {
             Param::Inline(bytes, len) => RawSlice::new(NonNull::from(&bytes.0).cast(), *len as usize),
-            Param::Block { .. } => self.param_block,
+            Param::Block { .. } | Param::Rows { .. } => self.param_block,
         }
     }
 
@@ -236,69 +247,221 @@ fn place<'a>(
     }
 }
 
-/// Writes a call into a reserved descriptor.
+/// Fields of a job as its submitter wrote them, copied into private memory and checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields {
+    /// One of `records::kind`.
+    pub(crate) kind: u32,
+    kernel: u32,
+    param: Param,
+    references: References,
+    /// In a share the handle of its fan-out block, in a job of rows their number.
+    pub(crate) fan_out: u64,
+    /// Which range of the fan-out is the claimer's.
+    pub(crate) share: u32,
+    /// How often the job may be started again.
+    pub(crate) retries: u32,
+}
+
+/// What parameters add to the check, and the words they are stored as.
 #[inline]
-pub(crate) fn write(core: &Core, draft: &Draft<'_>, kind: u32, kernel: u32, references: &[(u64, u64)], param: &Param) {
-    let descriptor = draft.descriptor;
-    // Relaxed, all of them: the publication (R1) makes them visible.
-    for (at, &(handle, len_bytes)) in references.iter().enumerate() {
-        if let Some(place) = place(core, draft.index, descriptor, at) {
-            place.handle.store(handle, Ordering::Relaxed);
-            place.len_bytes.store(len_bytes, Ordering::Relaxed);
-        }
-    }
-    descriptor.kernel.store(kernel, Ordering::Relaxed);
-    descriptor.shape.store(kind | ((references.len() as u32) << 8), Ordering::Relaxed);
+fn param_words(param: &Param) -> ([u64; INLINE_PARAM_LEN / 8], usize, u32) {
+    let mut words = [0; INLINE_PARAM_LEN / 8];
     match param {
         Param::Inline(bytes, len) => {
-            for (word, bytes) in descriptor.param.iter().zip(bytes.0.chunks_exact(8)).take(len.div_ceil(8) as usize) {
-                word.store(bytes.try_into().map_or(0, u64::from_le_bytes), Ordering::Relaxed);
+            for (word, bytes) in words.iter_mut().zip(bytes.0.chunks_exact(8)) {
+                *word = bytes.try_into().map_or(0, u64::from_le_bytes);
             }
-            descriptor.param_len.store(*len, Ordering::Relaxed);
+            (words, len.div_ceil(8) as usize, *len)
         }
         Param::Block { handle, len } => {
-            descriptor.param[0].store(*handle, Ordering::Relaxed);
-            descriptor.param_len.store(*len, Ordering::Relaxed);
+            words[0] = *handle;
+            (words, 1, *len)
         }
+        Param::Rows { params, statuses, len } => {
+            words[0] = *params;
+            words[1] = *statuses;
+            (words, 2, *len)
+        }
+    }
+}
+
+/// What a call adds to the check of its job.
+#[inline]
+fn check_of_call(shape: u32, kernel: u32, references: &[(u64, u64)], param: &Param) -> u64 {
+    use crate::layout::words::check::{BATCHES, KERNEL, PARAM, PARAM_LEN, SHAPE, field};
+    let (words, count, len) = param_words(param);
+    let mut sum = field(SHAPE, u64::from(shape)) ^ field(KERNEL, u64::from(kernel)) ^ field(PARAM_LEN, u64::from(len));
+    for (at, &word) in words.iter().take(count).enumerate() {
+        sum ^= field(PARAM + at as u32, word);
+    }
+    for (at, &(handle, len_bytes)) in references.iter().enumerate() {
+        sum ^= field(BATCHES + 2 * at as u32, handle) ^ field(BATCHES + 1 + 2 * at as u32, len_bytes);
+    }
+    sum
+}
+
+impl Draft<'_> {
+    /// Writes the call into the descriptor; once.
+    #[inline]
+    pub(crate) fn set_call(&self, kind: u32, kernel: u32, references: &[(u64, u64)], param: &Param) {
+        let descriptor = self.descriptor;
+        // Relaxed, all of them: the publication (R1) makes them visible.
+        for (at, &(handle, len_bytes)) in references.iter().enumerate() {
+            if let Some(place) = place(self.core, self.index, descriptor, at) {
+                place.handle.store(handle, Ordering::Relaxed);
+                place.len_bytes.store(len_bytes, Ordering::Relaxed);
+            }
+        }
+        let shape = kind | ((references.len() as u32) << 8);
+        descriptor.kernel.store(kernel, Ordering::Relaxed);
+        descriptor.shape.store(shape, Ordering::Relaxed);
+        let (words, count, len) = param_words(param);
+        for (place, word) in descriptor.param.iter().zip(words).take(count) {
+            place.store(word, Ordering::Relaxed);
+        }
+        descriptor.param_len.store(len, Ordering::Relaxed);
+        self.add_to_check(check_of_call(shape, kernel, references, param));
+    }
+
+    /// Makes the job a closure, which lies in the private slot; once.
+    #[inline]
+    pub(crate) fn set_closure(&self) {
+        self.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+    }
+
+    /// Writes which part of which fan-out the job is, or how many rows it has, and how often it may be started again; once.
+    #[inline]
+    pub(crate) fn set_part(&self, fan_out: u64, share: u32, retries: u32) {
+        let part = pack_part(share, retries);
+        self.descriptor.fan_out.store(fan_out, Ordering::Relaxed);
+        self.descriptor.part.store(part, Ordering::Relaxed);
+        self.add_to_check(check::field(check::FAN_OUT, fan_out) ^ check::field(check::PART, u64::from(part)));
+    }
+
+    /// Says that the ledger has something about the job; once, after the call was written.
+    pub(crate) fn set_has_ledger(&self) {
+        let shape = self.descriptor.shape.load(Ordering::Relaxed);
+        self.descriptor.shape.store(shape | HAS_LEDGER, Ordering::Relaxed);
+        self.add_to_check(check::field(check::SHAPE, u64::from(HAS_LEDGER)));
+    }
+
+    /// Writes the check over all fields written so far.
+    #[inline]
+    pub(super) fn set_check(&self) {
+        self.descriptor.check.store(check::folded(self.check.get()), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn add_to_check(&self, sum: u64) {
+        self.check.set(self.check.get() ^ sum);
+    }
+}
+
+fn pack_part(share: u32, retries: u32) -> u32 {
+    share & 0xFFFF | retries.min(0xFFFF) << 16
+}
+
+impl Fields {
+    /// The fields of a published job, each read once. Of a closure there are none but its kind.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when they are not what the submitter wrote.
+    #[inline]
+    pub(crate) fn read(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Self> {
+        // Relaxed, all: acquired with the word (A1).
+        let shape = descriptor.shape.load(Ordering::Relaxed);
+        let kind = shape & 0xFF;
+        let mut fields = Self {
+            kind,
+            kernel: 0,
+            param: Param::Inline(ParamBytes::zeroed(), 0),
+            references: References::new(),
+            fan_out: 0,
+            share: 0,
+            retries: 0,
+        };
+        if kind == kind::CLOSURE {
+            return Ok(fields);
+        }
+        fields.kernel = descriptor.kernel.load(Ordering::Relaxed);
+        fields.param = param_of(kind, descriptor);
+        for at in 0..((shape >> 8 & 0xFF) as usize).min(MAX_BATCHES) {
+            let Some(place) = place(core, index, descriptor, at) else { break };
+            fields.references.push((place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed)));
+        }
+        fields.fan_out = descriptor.fan_out.load(Ordering::Relaxed);
+        let part = descriptor.part.load(Ordering::Relaxed);
+        (fields.share, fields.retries) = (part & 0xFFFF, part >> 16);
+        let sum = check::EMPTY
+            ^ check_of_call(shape, fields.kernel, fields.references.as_slice(), &fields.param)
+            ^ check::field(check::FAN_OUT, fields.fan_out)
+            ^ check::field(check::PART, u64::from(part));
+        let (expected, found) = (descriptor.check.load(Ordering::Relaxed), check::folded(sum));
+        // Fuzz targets look at what lies behind the check, which somebody could make fit.
+        if expected == found || cfg!(feature = "fuzzing") {
+            Ok(fields)
+        } else {
+            Err(corrupt("fields of a job", expected.into(), found.into()))
+        }
+    }
+
+    /// The handles of a job of rows.
+    pub(crate) fn rows(&self) -> Option<(u64, u64)> {
+        match self.param {
+            Param::Rows { params, statuses, .. } => Some((params, statuses)),
+            _ => None,
+        }
+    }
+
+    /// Writes the call into a share of the job.
+    pub(super) fn copy_call_to(&self, share: &Draft<'_>) {
+        let param = match self.param {
+            // Shares find their parameters by the block of the fan-out; here only the length counts.
+            Param::Rows { len, .. } if len as usize <= INLINE_PARAM_LEN => Param::Inline(ParamBytes::zeroed(), len),
+            Param::Rows { params, len, .. } => Param::Block { handle: params, len },
+            param => param,
+        };
+        share.set_call(kind::SHARE, self.kernel, self.references.as_slice(), &param);
+    }
+
+    /// The call, its batches found in memory and checked against the kernel's signature.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a kernel that no submitter names and for whatever does not fit it.
+    #[inline]
+    pub(crate) fn resolve(&self, core: &Core) -> Result<Call> {
+        let info = core.kernel(self.kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(self.kernel)))?;
+        let mut call = Call::unresolved(info, self.param);
+        call.resolve_batches(&core.arena, self.references.count, |at| self.references.entries[at])?;
+        Ok(call)
     }
 }
 
 /// Keeps what a kernel said about the lengths of its outputs, for the holder of the job.
 #[cold]
-pub(crate) fn write_output_lens(
-    core: &Core,
-    index: DescriptorIndex,
-    descriptor: &Descriptor,
-    lens: [usize; MAX_OUTPUTS],
-) {
+pub(crate) fn write_output_lens(core: &Core, index: DescriptorIndex, lens: [usize; MAX_OUTPUTS]) {
     let Some(arguments) = core.control.arguments(index) else { return };
     // Relaxed: published by the finish (R3).
     for (place, len) in arguments.output_lens.iter().zip(lens) {
-        place.store(if len == usize::MAX { u64::MAX } else { len as u64 }, Ordering::Relaxed);
+        place.store(if len == usize::MAX { LEN_NOT_SAID } else { sealed_len(len as u64) }, Ordering::Relaxed);
     }
-    descriptor.shape.store(descriptor.shape.load(Ordering::Relaxed) | SHORTENED, Ordering::Relaxed);
 }
 
-/// Whether the kernel of a job shortened outputs.
-#[inline]
-pub(crate) fn is_shortened(descriptor: &Descriptor) -> bool {
-    descriptor.shape.load(Ordering::Relaxed) & SHORTENED != 0
-}
-
-/// Outputs that the kernel of a finished job shortened: their place among the job's batches, and their lengths in elements.
-#[inline]
-pub(crate) fn shortened(core: &Core, index: DescriptorIndex) -> impl Iterator<Item = (usize, usize)> + '_ {
-    // Relaxed: acquired with the word that says Done (A3).
-    let lens = core.control.descriptor(index).filter(|found| is_shortened(found));
-    let found = lens.and_then(|descriptor| {
-        let info = core.kernel(descriptor.kernel.load(Ordering::Relaxed))?;
-        Some((info.inputs().len(), core.control.arguments(index)?))
-    });
-    found.into_iter().flat_map(|(inputs, arguments)| {
-        let lens = arguments.output_lens.iter().map(|len| len.load(Ordering::Relaxed)).enumerate();
-        lens.filter(|(_, len)| *len != u64::MAX)
-            .map(move |(output, len)| (inputs + output, usize::try_from(len).unwrap_or(usize::MAX)))
-    })
+/// The lengths, in elements, of the outputs that the kernel of a finished job shortened, by their number.
+///
+/// # Errors
+/// [`Error::Corrupt`] when they are not what the worker wrote.
+pub(crate) fn shortened(core: &Core, index: DescriptorIndex) -> Result<[Option<usize>; MAX_OUTPUTS]> {
+    let mut lens = [None; MAX_OUTPUTS];
+    let Some(arguments) = core.control.arguments(index) else { return Ok(lens) };
+    for (len, word) in lens.iter_mut().zip(&arguments.output_lens) {
+        // Relaxed: acquired with the word that says Done (A3).
+        let word = word.load(Ordering::Relaxed);
+        let found = opened_len(word).ok_or_else(|| corrupt("length of an output", 0, word))?;
+        *len = (word != LEN_NOT_SAID).then(|| usize::try_from(found).unwrap_or(usize::MAX));
+    }
+    Ok(lens)
 }
 
 /// Kind of the job in a descriptor: one of `records::kind`, or anything in a damaged one.
@@ -306,53 +469,22 @@ pub(crate) fn kind_of(descriptor: &Descriptor) -> u32 {
     descriptor.shape.load(Ordering::Relaxed) & 0xFF
 }
 
-/// Kernel and batches of a descriptor, each field read once; unchecked.
-pub(crate) fn references(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> (u32, References) {
-    let count = (descriptor.shape.load(Ordering::Relaxed) >> 8 & 0xFF) as usize;
-    let mut references = References::new();
-    for at in 0..count.min(MAX_BATCHES) {
-        let Some(place) = place(core, index, descriptor, at) else { break };
-        references.push((place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed)));
-    }
-    (descriptor.kernel.load(Ordering::Relaxed), references)
-}
-
-/// The parameter of a descriptor.
+/// The parameter of a descriptor, each word read once.
 #[inline]
-pub(crate) fn param_of(descriptor: &Descriptor) -> Param {
+fn param_of(kind: u32, descriptor: &Descriptor) -> Param {
     let len = descriptor.param_len.load(Ordering::Relaxed);
+    let word = |at: usize| descriptor.param.get(at).map_or(0, |word| word.load(Ordering::Relaxed));
+    if kind == kind::ROWS {
+        return Param::Rows { params: word(0), statuses: word(1), len };
+    }
     if len as usize > INLINE_PARAM_LEN {
-        return Param::Block { handle: descriptor.param[0].load(Ordering::Relaxed), len };
+        return Param::Block { handle: word(0), len };
     }
     let mut bytes = [0u8; INLINE_PARAM_LEN];
-    for (bytes, word) in bytes.chunks_exact_mut(8).zip(&descriptor.param) {
-        bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+    for (at, bytes) in bytes.chunks_exact_mut(8).take(len.div_ceil(8) as usize).enumerate() {
+        bytes.copy_from_slice(&word(at).to_le_bytes());
     }
     Param::Inline(ParamBytes(bytes), len)
-}
-
-/// The call of a claimed descriptor, its batches not yet found.
-///
-/// # Errors
-/// [`Error::Corrupt`] for a kernel that no submitter names.
-#[inline]
-pub(crate) fn begin(core: &Core, descriptor: &Descriptor) -> Result<Call> {
-    let kernel = descriptor.kernel.load(Ordering::Relaxed);
-    let info = core.kernel(kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(kernel)))?;
-    Ok(Call::unresolved(info, param_of(descriptor)))
-}
-
-/// Finds the batches of the call that was begun from this descriptor: every field is read once, then checked.
-///
-/// # Errors
-/// [`Error::Corrupt`] for whatever no submitter writes.
-#[inline]
-pub(crate) fn resolve(call: &mut Call, core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<()> {
-    let count = (descriptor.shape.load(Ordering::Relaxed) >> 8 & 0xFF) as usize;
-    call.resolve_batches(&core.arena, count, |at| match place(core, index, descriptor, at) {
-        Some(place) => (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed)),
-        None => (0, 0),
-    })
 }
 
 #[cfg(test)]

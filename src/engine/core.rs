@@ -3,6 +3,7 @@
 //! `Core` is what workers, jobs and the engine's handle share; a worker process has one of its own. How jobs come and go is in
 //! `queue.rs`, what is owed after a job in `serve.rs`, how one is run in `execute.rs`.
 
+use core::cell::Cell;
 use core::fmt;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,13 +22,14 @@ use super::local::{LocalSlot, LocalTable};
 use super::options::{EngineConfig, Idle};
 use super::panics;
 use super::role::WorkerRole;
+use super::running::Running;
 use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::{COLLECTOR_PORT, PRIORITIES};
 use crate::layout::records::{Descriptor, RingHeader};
 use crate::layout::view::Control;
-use crate::layout::words::{DescriptorWord, lifecycle};
+use crate::layout::words::{DescriptorWord, check, lifecycle};
 use crate::lockfree::free_list::{FreeList, Returners};
 use crate::lockfree::job;
 use crate::lockfree::redelivery::Redelivery;
@@ -49,9 +51,20 @@ pub(crate) struct Draft<'a> {
     pub(crate) index: DescriptorIndex,
     pub(crate) descriptor: &'a Descriptor,
     pub(super) reserved: DescriptorWord,
+    /// What the fields written so far add up to; see [`check`].
+    pub(super) check: Cell<u64>,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    pub(super) fn new(
+        core: &'a Core,
+        index: DescriptorIndex,
+        descriptor: &'a Descriptor,
+        reserved: DescriptorWord,
+    ) -> Self {
+        Self { core, index, descriptor, reserved, check: Cell::new(check::EMPTY) }
+    }
+
     /// The private half of the descriptor.
     pub(crate) fn slot(&self) -> &LocalSlot {
         self.core.local.slot(self.index).expect("the private table is as long as the descriptor table")
@@ -91,7 +104,7 @@ impl Space {
 pub(crate) enum Summons {
     /// To look around: at deadlines, and at what the collector port reports.
     Look,
-    /// Because a worker process found what nobody writes.
+    /// Because a worker process found what nobody writes: a cell of a ring, or the word of a job.
     Corrupt { found: u64 },
 }
 
@@ -147,8 +160,12 @@ pub(crate) struct Core {
     listed: OnceLock<BTreeSet<u32>>,
     /// Why nothing can be run any more, once that is so.
     pub(super) broken: OnceLock<Broken>,
-    /// 1 when no worker process runs any more after the engine broke; a futex word of this process.
+    /// 1 when no worker process runs any more after the engine broke.
     pub(super) quiet: AtomicU32,
+    /// Changes, once the engine broke, whenever a job may have become one that can be read; a futex word of this process.
+    pub(super) settled: AtomicU32,
+    /// Which jobs threads of this process are at.
+    pub(super) running: Running,
     /// The first deadline the supervisor has to look at, in nanoseconds; the largest number for none. Of this process.
     pub(super) next_deadline: AtomicU64,
     /// Who sits at the seats of worker threads, in the origin.
@@ -214,6 +231,8 @@ impl Core {
             listed: OnceLock::new(),
             broken: OnceLock::new(),
             quiet: AtomicU32::new(0),
+            settled: AtomicU32::new(0),
+            running: Running::new(if is_origin { config.threads } else { 0 }),
             next_deadline: AtomicU64::new(u64::MAX),
             crew: Crew::new(if is_origin { config.threads } else { 0 }),
             drains: Drains::default(),
@@ -391,7 +410,7 @@ impl Core {
     }
 
     /// Every ring that this process knows.
-    fn all_rings(&self) -> impl Iterator<Item = Ring<'_>> {
+    pub(super) fn all_rings(&self) -> impl Iterator<Item = Ring<'_>> {
         let shared = (0..PRIORITIES).map(|priority| self.ring(priority));
         shared.chain((0..PRIORITIES).filter_map(|priority| self.closure_ring(priority)))
     }
@@ -415,6 +434,10 @@ impl Core {
 
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
+        if self.broken.get().is_some() {
+            // Nothing is taken out of the rings any more.
+            return false;
+        }
         (0..PRIORITIES).any(|priority| self.ring(priority).has_entries())
             || self.redelivery().is_on()
             || self.has_closures()

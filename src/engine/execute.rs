@@ -1,10 +1,10 @@
 //! What a claimed job turns into: a kernel call, a share of a fan-out, a fan-out of rows, or a closure.
 
-use super::call::{self, Call};
+use super::call::{self, Call, Fields};
 use super::context::StopSignals;
-use super::core::{Core, Draft};
+use super::core::Core;
 use super::failure;
-use super::fan_out::{ChunkEnd, RowHandles, Spread, alone, run_share, stop};
+use super::fan_out::{ChunkEnd, FanOutEnd, RowHandles, Spread, alone, finished_chunks, run_share, stop};
 use super::frame::RawSlice;
 use super::gather;
 use super::ledger;
@@ -18,7 +18,7 @@ use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{
     Descriptor, FailureText, FanOutHeader, MAX_OUTPUTS, RangeLine, fan_out_mode, kind, status,
 };
-use crate::lockfree::job;
+use crate::lockfree::job::{self, BadState};
 use crate::lockfree::progress::Reported;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
@@ -40,6 +40,13 @@ pub(super) fn rows_plan(rows: usize) -> crate::error::Result<Plan> {
     Plan::new(rows, Some(chunk_len), 0)
 }
 
+/// How a job succeeded.
+enum Ran {
+    Plain,
+    /// Its kernel said how long its outputs are.
+    Shortened,
+}
+
 /// Runs a claimed job and finishes it.
 pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex) {
     let Some(descriptor) = core.control.descriptor(index) else { return };
@@ -51,13 +58,18 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
         run(core, who, index, descriptor, deadline)
     };
     let result = match result {
-        Ok(()) | Err(Trouble::Cancelled) if deadline.is_some_and(|deadline| deadline.is_past()) => {
+        Ok(_) | Err(Trouble::Cancelled) if deadline.is_some_and(|deadline| deadline.is_past()) => {
             Err(Trouble::Deadline)
         }
         result => result,
     };
     let has_outcome = match result {
-        Ok(()) => false,
+        Ok(Ran::Plain) => false,
+        Ok(Ran::Shortened) => {
+            // Relaxed: published by the finish (R3).
+            descriptor.status.store(status::SHORTENED, Ordering::Relaxed);
+            true
+        }
         Err(trouble) => {
             write_outcome(core, index, descriptor, &trouble);
             true
@@ -77,9 +89,17 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
         started.end(core, who);
     }
     fault::point(Point::F22_status_written);
-    if let Ok(done) = job::finish(&descriptor.word, has_outcome) {
-        fault::point(Point::F23_done);
-        core.serve(index, done);
+    match job::finish(&descriptor.word, has_outcome) {
+        Ok(done) => {
+            fault::point(Point::F23_done);
+            core.left(who, index);
+            core.serve(index, done);
+        }
+        Err(BadState(word)) => {
+            // Nobody but the claimer ends a running job.
+            core.left(who, index);
+            core.found_corrupt(index, word);
+        }
     }
 }
 
@@ -110,26 +130,26 @@ fn run(
     index: DescriptorIndex,
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
-) -> Result<(), Trouble> {
-    match call::kind_of(descriptor) {
+) -> Result<Ran, Trouble> {
+    let fields = Fields::read(core, index, descriptor).map_err(unresolved)?;
+    match fields.kind {
         kind::CLOSURE => match core.local.slot(index).and_then(LocalSlot::run) {
-            Some(result) => result.map_err(Trouble::Panicked),
+            Some(result) => result.map(|()| Ran::Plain).map_err(Trouble::Panicked),
             // Nobody left a closure: the kind was scribbled on, and success would say that a kernel was run.
             None => Err(Trouble::Corrupt),
         },
         kind::WHOLE => {
-            let mut call = call::begin(core, descriptor).map_err(unresolved)?;
-            call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
+            let call = fields.resolve(core).map_err(unresolved)?;
             let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
             let lens = whole(core, index, &call, who, signals)?;
-            // The bit may be left from a worker that died before it finished the job.
-            if lens != [usize::MAX; MAX_OUTPUTS] || call::is_shortened(descriptor) {
-                call::write_output_lens(core, index, descriptor, lens);
+            if lens == [usize::MAX; MAX_OUTPUTS] {
+                return Ok(Ran::Plain);
             }
-            Ok(())
+            call::write_output_lens(core, index, lens);
+            Ok(Ran::Shortened)
         }
-        kind::SHARE => share_job(core, who, index, descriptor, deadline),
-        kind::ROWS => rows_job(core, who, index, descriptor, deadline),
+        kind::SHARE => share_job(core, who, &fields, descriptor, deadline).map(|()| Ran::Plain),
+        kind::ROWS => rows_job(core, who, index, &fields, descriptor, deadline).map(|()| Ran::Plain),
         _ => Err(Trouble::Corrupt),
     }
 }
@@ -315,21 +335,20 @@ impl RowBlock {
 fn share_job(
     core: &Core,
     who: ParticipantSlot,
-    index: DescriptorIndex,
+    fields: &Fields,
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
 ) -> Result<(), Trouble> {
-    let handle = descriptor.fan_out.load(Ordering::Relaxed);
+    let handle = fields.fan_out;
     let corrupt = |_: Error| Trouble::Corrupt;
     let (header, _) = core.arena.fan_out(handle, 0).map_err(corrupt)?;
     let (header, ranges) = core.arena.fan_out(handle, header.shares.load(Ordering::Relaxed)).map_err(corrupt)?;
     let plan = Plan::read(header).map_err(corrupt)?;
-    let mut call = call::begin(core, descriptor).map_err(unresolved)?;
-    call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
+    let call = fields.resolve(core).map_err(unresolved)?;
     let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
     let watch = gather::job_of_share(header).map_or(RowWatch::Nobody, RowWatch::Ranges);
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals, watch };
-    share.run(header, ranges, descriptor.share.load(Ordering::Relaxed))?;
+    share.run(header, ranges, fields.share)?;
     gather::look_for_the_end(core, header, ranges);
     Ok(())
 }
@@ -339,15 +358,14 @@ fn rows_job(
     core: &Core,
     who: ParticipantSlot,
     index: DescriptorIndex,
+    fields: &Fields,
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
 ) -> Result<(), Trouble> {
-    let mut call = call::begin(core, descriptor).map_err(unresolved)?;
-    call::resolve(&mut call, core, index, descriptor).map_err(unresolved)?;
-    let rows = usize::try_from(descriptor.fan_out.load(Ordering::Relaxed)).map_err(|_| Trouble::Corrupt)?;
-    // A job of rows carries the handles of its parameters and statuses where others carry parameters.
-    let [params, statuses, ..] = &descriptor.param;
-    let rows_at = RowHandles { params: params.load(Ordering::Relaxed), statuses: statuses.load(Ordering::Relaxed) };
+    let call = fields.resolve(core).map_err(unresolved)?;
+    let rows = usize::try_from(fields.fan_out).map_err(|_| Trouble::Corrupt)?;
+    let (params, statuses) = fields.rows().ok_or(Trouble::Corrupt)?;
+    let rows_at = RowHandles { params, statuses };
     let plan = rows_plan(rows).map_err(|_| Trouble::Corrupt)?;
     if plan.chunks == 0 {
         return Ok(());
@@ -360,11 +378,13 @@ fn rows_job(
         // Where other processes take part the submitter has spread the rows (`gather.rs`), and what comes here is run by one
         // worker: shares could die, and a job that waits for shares could not be started again by their deaths.
         let (header, range) = alone(&plan, rows_at);
-        share.run(&header, &[range], 0)?;
+        let ranges = [range];
+        share.run(&header, &ranges, 0)?;
         return match header.stop.load(Ordering::Relaxed) {
+            0 if finished_chunks(&ranges) == u64::from(plan.chunks) => Ok(()),
             stop::CANCELLED => Err(Trouble::Cancelled),
             stop::DEADLINE => Err(Trouble::Deadline),
-            _ => Ok(()),
+            _ => Err(Trouble::Corrupt),
         };
     }
     let meter = core.local.slot(index).map(LocalSlot::rows);
@@ -381,26 +401,28 @@ fn rows_job(
     };
     let end = spread
         .run(
-            |draft, _, _, _| copy_call(core, draft, index, descriptor),
+            |draft, _, _, _| {
+                fields.copy_call_to(draft);
+                draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+            },
             |header, ranges| {
                 let _ = share.run(header, ranges, 0);
                 None
             },
         )
-        .map_err(|_| Trouble::OutOfMemory)?;
-    match end.stop {
-        stop::CANCELLED => Err(Trouble::Cancelled),
-        stop::DEADLINE => Err(Trouble::Deadline),
-        stop::CORRUPT => Err(Trouble::Corrupt),
-        _ => Ok(()),
+        .map_err(|error| match error {
+            Error::OutOfMemory { .. } => Trouble::OutOfMemory,
+            _ => Trouble::Corrupt,
+        })?;
+    match end {
+        FanOutEnd::Complete => Ok(()),
+        FanOutEnd::Stopped(stopped) => Err(match stopped.stop {
+            stop::CANCELLED => Trouble::Cancelled,
+            stop::DEADLINE => Trouble::Deadline,
+            // Rows that fail say so for themselves: a share does not.
+            _ => Trouble::Corrupt,
+        }),
     }
-}
-
-/// Gives a share the same kernel and batches as the job it belongs to.
-pub(super) fn copy_call(core: &Core, draft: &Draft<'_>, index: DescriptorIndex, from: &Descriptor) {
-    let (kernel, references) = call::references(core, index, from);
-    call::write(core, draft, kind::SHARE, kernel, references.as_slice(), &call::param_of(from));
-    draft.descriptor.deadline_ns.store(from.deadline_ns.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 fn write_outcome(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, trouble: &Trouble) {
@@ -451,6 +473,7 @@ pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
             Error::DeadlineExceeded
         }
         status::CANCELLED => core.broken().unwrap_or(Error::Cancelled),
+        status::SHORTENED => return None,
         status::DEADLINE => Error::DeadlineExceeded,
         status::WORKER_DIED if core.broken().is_some() => core.broken()?,
         status::WORKER_DIED => {
@@ -489,7 +512,7 @@ mod tests {
     fn a_closure_that_is_not_there_is_no_success() {
         let core = Core::without_workers(1, 0);
         let draft = core.try_reserve().unwrap();
-        draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+        draft.set_closure();
         let reference = core.publish(draft, Priority::Normal).unwrap();
         let worker = ParticipantSlot::new(1);
         assert_eq!(core.take(worker), Some(reference.index));

@@ -136,14 +136,44 @@ impl Drop for FanOutBlock<'_> {
     }
 }
 
-/// What became of a fan-out.
-pub(crate) struct FanOutEnd {
-    /// The value of [`stop`] that ended it early, 0 when every chunk was run.
+/// What became of a fan-out that no participant is inside of any more.
+#[must_use]
+#[derive(Debug)]
+pub(crate) enum FanOutEnd {
+    /// Every chunk was run and counted, and no share says otherwise: the only end that is a success.
+    Complete,
+    /// Some chunks were not run, or failed.
+    Stopped(Stopped),
+}
+
+/// Why a fan-out is not complete.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    /// The value of [`stop`] that ended it early; 0 when a share failed without saying stop.
     pub(crate) stop: u32,
     /// The failure of another share, with the chunk it happened in; the caller knows its own.
     pub(crate) failure: Option<(u32, Error)>,
     /// The chunk in which the caller's own share failed.
     pub(crate) own_failure: Option<u32>,
+}
+
+impl Stopped {
+    /// The error of the call, of which the caller's own share failed with `own`.
+    ///
+    /// The failure in the lowest chunk is reported; which other chunks were tried depends on timing.
+    pub(crate) fn into_error(self, own: Option<Error>) -> Error {
+        let own = own.map(|error| (self.own_failure.unwrap_or(0), error));
+        let first = [own, self.failure].into_iter().flatten().min_by_key(|(chunk, _)| *chunk);
+        match (first, self.stop) {
+            (_, stop::DEADLINE) => Error::DeadlineExceeded,
+            (_, stop::CORRUPT) => Error::Corrupt { what: "range of chunks", offset: 0, expected: 0, found: 0 },
+            (Some((_, error)), _) => error,
+            (None, stop::CANCELLED) => Error::Cancelled,
+            (None, reason) => {
+                Error::Corrupt { what: "end of a fan-out", offset: 0, expected: 0, found: u64::from(reason) }
+            }
+        }
+    }
 }
 
 /// What a fan-out needs besides its plan.
@@ -204,12 +234,18 @@ impl Spread<'_> {
             let end = self.round(block.block.offset, header, ranges, caller_runs, child, &mut body)?;
             let (finished, waiting) = (finished_chunks(ranges), waiting_chunks(ranges));
             let wanted = u64::from(self.plan.chunks);
-            if end.stop != 0 || end.failure.is_some() || end.own_failure.is_some() || finished == wanted {
-                return Ok(end);
+            if end.stop != 0 || end.failure.is_some() || end.own_failure.is_some() {
+                return Ok(FanOutEnd::Stopped(end));
+            }
+            if finished == wanted {
+                return Ok(FanOutEnd::Complete);
+            }
+            if let Some(error) = self.core.broken() {
+                return Err(error);
             }
             if waiting > 0 && (!self.core.config.is_shared() || !self.core.is_open()) {
                 // A closing engine took all shares back: what is left of the chunks will never be run.
-                return Ok(FanOutEnd { stop: stop::CANCELLED, ..end });
+                return Ok(FanOutEnd::Stopped(Stopped { stop: stop::CANCELLED, ..end }));
             }
             // Workers died. A chunk that is neither finished nor waiting was lost on its way from one range to another, and
             // nobody can say which it was: all of them are run again.
@@ -230,7 +266,8 @@ impl Spread<'_> {
         prepare(header, ranges, &self.plan, self.rows, mode);
     }
 
-    /// Starts the shares, takes part, and waits until none is run any more.
+    /// Starts the shares, takes part, and waits until none is run any more. Says what stopped it, if anything did: nothing in what
+    /// comes back means that the ranges were emptied, not that all of their chunks were run.
     ///
     /// # Errors
     /// Those of [`Core::reserve`] when not a single share found room and the caller may not run it itself.
@@ -242,7 +279,7 @@ impl Spread<'_> {
         caller_runs: bool,
         child: impl Fn(&Draft<'_>, u32),
         body: &mut impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
-    ) -> Result<FanOutEnd> {
+    ) -> Result<Stopped> {
         let first = u32::from(caller_runs);
         let mut children = Children { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
         for share in first..ranges.len() as u32 {
@@ -265,7 +302,7 @@ impl Spread<'_> {
             own_failure = body(header, ranges);
         }
         let failure = children.finish(caller_runs || children.count == 0, header, ranges);
-        Ok(FanOutEnd { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
+        Ok(Stopped { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
     }
 }
 
@@ -332,10 +369,8 @@ impl Children<'_> {
         spread: &Spread<'_>,
         child: impl Fn(&Draft<'_>),
     ) -> bool {
-        draft.descriptor.fan_out.store(block, Ordering::Relaxed);
-        draft.descriptor.share.store(share, Ordering::Relaxed);
+        draft.set_part(block, share, spread.retries);
         draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
-        draft.descriptor.retries.store(spread.retries, Ordering::Relaxed);
         child(&draft);
         let Ok(reference) = self.core.publish(draft, spread.priority) else { return false };
         self.jobs[self.count] = Some((reference, share));
@@ -359,9 +394,7 @@ impl Children<'_> {
             wait::wait_for_share(self.core, reference);
             let done = job::snapshot(&descriptor.word);
             if !done.is(State::Done) || done.generation() != reference.generation {
-                // The engine broke; the memory is the caller's again when no worker process runs any more.
-                self.core.wait_until_quiet();
-                // Threads of this process may still run a closure of the caller's, or come to it later.
+                // The engine broke and nobody is at the share any more. A closure in its slot borrows from the caller.
                 if let Some(slot) = self.core.local.slot(reference.index) {
                     slot.discard();
                 }
@@ -395,7 +428,13 @@ impl Drop for Children<'_> {
                     wait::wait_for_share(self.core, reference);
                 }
                 if let Some(descriptor) = self.core.control.descriptor(reference.index) {
-                    self.core.dispose(reference.index, job::snapshot(&descriptor.word));
+                    let done = job::snapshot(&descriptor.word);
+                    if done.is(State::Done) && done.generation() == reference.generation {
+                        self.core.dispose(reference.index, done);
+                    } else if let Some(slot) = self.core.local.slot(reference.index) {
+                        // As in `finish`.
+                        slot.discard();
+                    }
                 }
             }
         }

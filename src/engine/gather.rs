@@ -15,8 +15,9 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::call::Fields;
 use super::core::{Core, Draft, JobReference};
-use super::execute::{copy_call, rows_plan};
+use super::execute::rows_plan;
 use super::fan_out::{RowHandles, finished_chunks, prepare, stop};
 use super::meter;
 use super::options::Priority;
@@ -41,6 +42,8 @@ pub(crate) struct Gather {
     block: Block,
     whole: JobReference,
     plan: Plan,
+    /// How often a share may be started again.
+    retries: u32,
     shares: Box<[JobReference]>,
     /// Shares that are not over, or not freed yet.
     left: AtomicU32,
@@ -65,6 +68,11 @@ impl Drop for Gather {
 }
 
 impl Gather {
+    /// The jobs that run its rows.
+    pub(super) fn shares(&self) -> &[JobReference] {
+        &self.shares
+    }
+
     fn is_of(&self, reference: JobReference) -> bool {
         self.whole == reference
     }
@@ -121,7 +129,7 @@ impl Gather {
             (Some(kept), _) => kept.code,
             (None, Some(code)) => code,
             (None, None) if !core.is_open() || core.broken().is_some() => status::CANCELLED,
-            (None, None) if descriptor.retries.load(Ordering::Relaxed) == 0 => status::CORRUPT,
+            (None, None) if self.retries == 0 => status::CORRUPT,
             (None, None) => return self.run_again(core, descriptor),
         };
         if let (Some(kept), Some(record)) = (&kept, core.control.failure(self.whole.index)) {
@@ -259,28 +267,29 @@ impl Core {
         // Without room for the block one worker runs all rows.
         let Ok(block) = self.arena.allocate_bookkeeping(len as u64) else { return self.publish_whole(whole, priority) };
         let descriptor = whole.descriptor;
-        let [params, statuses, ..] = &descriptor.param;
-        let rows = RowHandles { params: params.load(Ordering::Relaxed), statuses: statuses.load(Ordering::Relaxed) };
-        let index = whole.index;
+        whole.set_check();
+        let fields = Fields::read(self, whole.index, descriptor)?;
+        let rows = fields.rows().map(|(params, statuses)| RowHandles { params, statuses });
         let reference = whole.reference();
         let gather = Arc::new(Gather {
             arena: Arc::clone(&self.arena),
             block,
             whole: reference,
             plan,
+            retries: fields.retries,
             shares: shares.iter().map(Draft::reference).collect(),
             left: AtomicU32::new(count),
             outcome: Mutex::new(None),
         });
         let (header, ranges) = gather.block()?;
-        prepare(header, ranges, &plan, Some(rows), mode_of(reference));
+        prepare(header, ranges, &plan, rows, mode_of(reference));
         whole.slot().set_gather(Arc::clone(&gather));
+        let deadline = descriptor.deadline_ns.load(Ordering::Relaxed);
         self.publish_running(whole);
         for (number, mut draft) in shares.into_iter().enumerate() {
-            copy_call(self, &draft, index, descriptor);
-            draft.descriptor.fan_out.store(block.offset, Ordering::Relaxed);
-            draft.descriptor.share.store(number as u32, Ordering::Relaxed);
-            draft.descriptor.retries.store(descriptor.retries.load(Ordering::Relaxed), Ordering::Relaxed);
+            fields.copy_call_to(&draft);
+            draft.set_part(block.offset, number as u32, fields.retries);
+            draft.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
             draft.slot().hold(Box::new(ShareOf(Arc::clone(&gather))));
             draft.detach();
             let share = draft.index;

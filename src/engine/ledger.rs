@@ -198,8 +198,7 @@ impl Core {
         ledger.time_limit_ns.store(limit, Ordering::Relaxed);
         ledger.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
         ledger.tag.store(options.tag, Ordering::Relaxed);
-        let shape = draft.descriptor.shape.load(Ordering::Relaxed);
-        draft.descriptor.shape.store(shape | HAS_LEDGER, Ordering::Relaxed);
+        draft.set_has_ledger();
     }
 
     /// What the submitter calls the job in a descriptor; 0 unless it said.

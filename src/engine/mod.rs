@@ -55,6 +55,7 @@ pub(crate) mod remote;
 mod ringer;
 pub(crate) mod role;
 pub(crate) mod run;
+mod running;
 #[cfg(target_os = "linux")]
 mod seat;
 mod serve;

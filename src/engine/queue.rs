@@ -44,7 +44,7 @@ impl Core {
             // left out from now on.
             if let Ok(reserved) = job::reserve(&descriptor.word, ParticipantSlot::ORIGIN, 0) {
                 fault::point(Point::F5_reserved);
-                return Some(Draft { core: self, index, descriptor, reserved });
+                return Some(Draft::new(self, index, descriptor, reserved));
             }
         }
         None
@@ -246,6 +246,7 @@ impl Core {
         draft.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
         let sequence = draft.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
         draft.descriptor.origin.store(sequence, Ordering::Relaxed);
+        draft.set_check();
         if !self.config.is_shared() {
             return None;
         }
@@ -266,6 +267,28 @@ impl Core {
     /// How many jobs a descriptor has served: with the generation, a name for one job that does not repeat.
     pub(crate) fn sequence_of(&self, index: DescriptorIndex) -> u64 {
         self.control.descriptor(index).map_or(0, |descriptor| descriptor.origin.load(Ordering::Relaxed))
+    }
+
+    /// Sees to it that a worker looks at a job which has been queued for a while, in case its ring entry was lost, or words that say
+    /// who sleeps and who is awake are wrong. Ends it when no worker is left.
+    #[cold]
+    pub(super) fn rescue_queued(&self, reference: JobReference) {
+        let Some(descriptor) = self.control.descriptor(reference.index) else { return };
+        // Acquire: pairs with the release of the last worker's end, whose look at the rings came before.
+        if self.workers_alive.load(Ordering::Acquire) == 0 && !self.is_open() {
+            if let Some(done) = job::take_back(&descriptor.word, reference.generation) {
+                self.serve(reference.index, done);
+            }
+            return;
+        }
+        if !self.all_rings().any(|ring| ring.leads_to(reference.index)) {
+            // One entry too many leads to a job that is not queued any more, or to a later one a little early.
+            let closures = self.closure_ring(0).filter(|_| call::kind_of(descriptor) == kind::CLOSURE);
+            if closures.is_none_or(|ring| ring.push(reference.index).is_err()) {
+                self.redelivery().mark(reference.index);
+            }
+        }
+        self.sleepers().rouse((1..=self.config.rows() as u16).map(ParticipantSlot::new));
     }
 
     /// Undoes a publication if no worker has claimed the job yet; else the job stands.
@@ -322,13 +345,7 @@ impl Core {
     /// Takes the first queued job, highest priority first but for ageing.
     #[inline]
     pub(crate) fn take(&self, claimer: ParticipantSlot) -> Option<DescriptorIndex> {
-        let incarnation = self.incarnation();
-        let claim = |index| {
-            self.control.descriptor(index).is_some_and(|descriptor| {
-                let accepts = || self.may_run(descriptor);
-                matches!(job::claim_if(&descriptor.word, claimer, incarnation, accepts), Claim::Claimed(_))
-            })
-        };
+        let claim = |index| self.claim_announced(claimer, index);
         // A job that was held up by a death goes first, whatever its priority.
         if self.redelivery().is_on()
             && let Some(index) = self.redelivery().take(claim, |index| {
@@ -347,12 +364,44 @@ impl Core {
             }
         };
         let first = |priority| from(self.ring(priority)).or_else(|| self.closure_ring(priority).and_then(&from));
+        if self.broken.get().is_some() {
+            return None;
+        }
         let aged = (1..PRIORITIES).find(|&priority| self.has_aged(priority));
         let (priority, index) = aged
             .and_then(|priority| Some((priority, first(priority)?)))
             .or_else(|| (0..PRIORITIES).find_map(|priority| Some((priority, first(priority)?))))?;
         self.count_passed_over(priority);
         Some(index)
+    }
+
+    /// Claims a job that an entry leads to; whether that worked. It is announced before, see `running.rs`.
+    #[inline]
+    fn claim_announced(&self, claimer: ParticipantSlot, index: DescriptorIndex) -> bool {
+        let Some(descriptor) = self.control.descriptor(index) else { return false };
+        self.running.announce(claimer, index);
+        if self.config.is_shared() && self.is_origin() {
+            // SeqCst: orders the announcement before the reading of "broken"; pairs with the fence in `is_abandoned`. If the holder
+            // of a job does not see the announcement, "broken" is seen here and the job is left alone.
+            fence(Ordering::SeqCst);
+            if self.broken.get().is_some() {
+                self.running.left(claimer, index);
+                return false;
+            }
+        }
+        let accepts = || self.may_run(descriptor);
+        match job::claim_if(&descriptor.word, claimer, self.incarnation(), accepts) {
+            Claim::Claimed(_) => true,
+            Claim::NotQueued => {
+                self.running.left(claimer, index);
+                false
+            }
+            Claim::Damaged(word) => {
+                self.running.left(claimer, index);
+                self.found_corrupt(index, word);
+                false
+            }
+        }
     }
 
     /// Whether jobs wait at a priority that were passed over for long enough.
@@ -399,6 +448,10 @@ impl Core {
                 Some(word)
             }
             Claim::NotQueued => None,
+            Claim::Damaged(word) => {
+                self.found_corrupt(reference.index, word);
+                None
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Everything here is a sweep over words that say what is true: it may be repeated, and interrupted anywhere and repeated, with
 //! the same result. Only the supervisor sweeps, one death at a time, and only with the kernel's word that the process is gone.
 
-use super::call;
+use super::call::Fields;
 use super::core::Core;
 use super::execute::deadline_of;
 use super::failure;
@@ -80,14 +80,15 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
 fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: DescriptorWord, death: &Death) {
     // Relaxed reads: the submitter's publication precedes the claim, which precedes the death.
     // The limit is read from the segment: whatever it says, a job is not started again beyond what its word can count.
-    let retries = descriptor.retries.load(Ordering::Relaxed).min(u32::from(MAX_ATTEMPT));
+    let fields = Fields::read(core, index, descriptor).ok();
+    let retries = fields.as_ref().map_or(0, |fields| fields.retries).min(u32::from(MAX_ATTEMPT));
     // The job for which a worker is killed was told to stop before. A worker may finish it all the same, and begin another one, before
     // it is hit: that one died with its worker, like any other.
     let stopped = word.has(FLAG_CANCEL) || (death.killed && core.broken().is_some());
-    let is_share = call::kind_of(descriptor) == kind::SHARE;
+    let share = fields.filter(|fields| fields.kind == kind::SHARE);
     if u32::from(word.attempt()) < retries && !stopped {
-        if is_share {
-            with_share(core, descriptor, |_, line| repair_share(line));
+        if let Some(share) = &share {
+            with_share(core, share, |_, line| repair_share(line));
         }
         super::ledger::forget_start(core, index, descriptor);
         if job::requeue(&descriptor.word, word.owner(), death.short_incarnation()).is_some() {
@@ -102,13 +103,13 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
         (_, true) => status::CANCELLED,
         _ => status::WORKER_DIED,
     };
-    if is_share {
+    if let Some(share) = &share {
         let reason = match code {
             status::DEADLINE => stop::DEADLINE,
             status::CANCELLED => stop::CANCELLED,
             _ => stop::FAILED,
         };
-        with_share(core, descriptor, |header, line| {
+        with_share(core, share, |header, line| {
             // The first reason stands. The chunk counts as the one that failed.
             let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
             let current = line.progress.load(Ordering::Relaxed) >> 32;
@@ -126,13 +127,11 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
 
 fn with_share(
     core: &Core,
-    descriptor: &Descriptor,
+    fields: &Fields,
     repair: impl FnOnce(&crate::layout::records::FanOutHeader, &crate::layout::records::RangeLine),
 ) {
-    let handle = descriptor.fan_out.load(Ordering::Relaxed);
-    let share = descriptor.share.load(Ordering::Relaxed);
-    if let Ok((header, ranges)) = core.arena.fan_out(handle, share.saturating_add(1))
-        && let Some(line) = ranges.get(share as usize)
+    if let Ok((header, ranges)) = core.arena.fan_out(fields.fan_out, fields.share.saturating_add(1))
+        && let Some(line) = ranges.get(fields.share as usize)
     {
         repair(header, line);
     }

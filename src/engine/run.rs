@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use super::call::Call;
 use super::context::{Context, StopSignals};
 use super::core::Core;
-use super::fan_out::{ChunkEnd, Spread, run_share, stop};
+use super::fan_out::{ChunkEnd, FanOutEnd, Spread, run_share, stop};
 use super::frame::{Frame, RawSlice};
 use super::kernel::KernelError;
 use super::meter::Meter;
@@ -27,9 +27,8 @@ use super::plan::Plan;
 use crate::arena::{Access, Arena};
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
-use crate::layout::records::{FanOutHeader, MAX_BATCHES, MAX_OUTPUTS, RangeLine, kind};
+use crate::layout::records::{FanOutHeader, MAX_BATCHES, MAX_OUTPUTS, RangeLine};
 use crate::os::host::Deadline;
-use crate::sync::Ordering;
 
 /// Why a kernel's work is of no use.
 #[derive(Debug)]
@@ -317,7 +316,7 @@ pub(crate) fn closure_over_chunks(
     let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, rows: None, meter };
     let end = spread.run(
         |draft, number, header, ranges| {
-            draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+            draft.set_closure();
             let run = move || {
                 shared(header, ranges, number);
             };
@@ -330,11 +329,9 @@ pub(crate) fn closure_over_chunks(
     if let Some((_, panicked)) = first_panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(super::execute::error_of("closure", Trouble::Panicked(panicked)));
     }
-    match end.stop {
-        stop::DEADLINE => Err(Error::DeadlineExceeded),
-        stop::CANCELLED => Err(Error::Cancelled),
-        stop::CORRUPT => Err(Error::Corrupt { what: "range of chunks", offset: 0, expected: 0, found: 0 }),
-        _ => Ok(()),
+    match end {
+        FanOutEnd::Complete => Ok(()),
+        FanOutEnd::Stopped(stopped) => Err(stopped.into_error(None)),
     }
 }
 

@@ -5,7 +5,7 @@ use super::gather;
 use super::local::LocalSlot;
 use super::panics;
 use crate::fault::{self, Point};
-use crate::ids::DescriptorIndex;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::COLLECTOR_PORT;
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_PORT, FLAG_WAITER, FLAG_WAKER, State, park};
 use crate::lockfree::job::{self, Cancel};
@@ -47,6 +47,15 @@ impl Core {
         }
         if done.has(FLAG_DETACHED) {
             self.dispose(index, done);
+        }
+    }
+
+    /// A thread has left a job that it was at: it writes to nothing of it any more.
+    #[inline]
+    pub(super) fn left(&self, who: ParticipantSlot, index: DescriptorIndex) {
+        self.running.left(who, index);
+        if self.broken.get().is_some() {
+            self.tell_left(index);
         }
     }
 

@@ -8,7 +8,7 @@ use super::panics;
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Descriptor;
 use crate::layout::words::{DescriptorWord, State, park};
-use crate::lockfree::{futex, job};
+use crate::lockfree::job;
 use crate::os::futex::{Waited, wait_until};
 use crate::os::host::Deadline;
 use crate::sync::{Ordering, spin_hint};
@@ -24,7 +24,7 @@ const LOOKS_PER_CLOCK: u32 = 32;
 /// hold it beyond the deadline.
 pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<Deadline>) -> bool {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return true };
-    if job::is_done(&descriptor.word) {
+    if core.is_readable(reference) {
         return true;
     }
     let in_kernel = panics::depth() > 0;
@@ -32,17 +32,18 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
         // Inside a kernel this is not a favour but a must: this thread may be the only one that could run the job.
         if core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
             execute(core, ParticipantSlot::ORIGIN, reference.index);
-            return true;
+            // A kernel that forked comes back in the child as well, where the job never ends.
+            return core.check_process().is_err() || sleep(core, reference, descriptor, None);
         }
     }
-    if spin(core, descriptor, deadline) {
+    if spin(core, reference, descriptor, deadline) {
         return true;
     }
     if deadline.is_none() && !in_kernel && core.config.help == Help::AnyJob {
         // Only at the bottom of the stack: a foreign job run on top of a kernel could wait for that very kernel.
         while let Some(index) = core.take(ParticipantSlot::ORIGIN) {
             execute(core, ParticipantSlot::ORIGIN, index);
-            if job::is_done(&descriptor.word) {
+            if core.is_readable(reference) {
                 return true;
             }
         }
@@ -50,8 +51,8 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
     sleep_to_the_end(core, reference, descriptor, deadline)
 }
 
-/// Sleeps until the job is done or `limit` is past. At the job's own deadline it is told to stop, or taken back if no worker
-/// has come to it.
+/// Sleeps until the job can be read or `limit` is past. At the job's own deadline it is told to stop, or taken back if no worker has
+/// come to it.
 fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descriptor, limit: Option<Deadline>) -> bool {
     loop {
         let due = deadline_of(descriptor).filter(|due| !due.is_past());
@@ -62,8 +63,8 @@ fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descripto
         if sleep(core, reference, descriptor, first) {
             return true;
         }
-        if limit.is_some_and(|limit| limit.is_past()) || core.broken().is_some() {
-            return job::is_done(&descriptor.word);
+        if limit.is_some_and(|limit| limit.is_past()) {
+            return core.is_readable(reference);
         }
         // The deadline that was slept to may be gone: a job whose worker died has its time again (`ledger::forget_start`).
         if deadline_of(descriptor).is_some_and(|due| due.is_past()) {
@@ -74,22 +75,24 @@ fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descripto
 }
 
 /// Waits until a share of the caller's fan-out is over. It helps with nothing: what is left of the call is already being run.
+///
+/// When it returns without the share being done, the engine broke and nobody is at the share any more.
 pub(crate) fn wait_for_share(core: &Core, reference: JobReference) {
     if let Some(descriptor) = core.control.descriptor(reference.index)
-        && !spin(core, descriptor, None)
+        && !spin(core, reference, descriptor, None)
     {
         sleep(core, reference, descriptor, None);
     }
 }
 
-fn spin(core: &Core, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
+fn spin(core: &Core, reference: JobReference, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
     if core.config.idle == Idle::Park || core.config.cores < 2 {
-        return job::is_done(&descriptor.word);
+        return core.is_readable(reference);
     }
     let until = Deadline::after(SPIN);
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
-            if job::is_done(&descriptor.word) {
+            if job::is_done(&descriptor.word) && core.is_readable(reference) {
                 return true;
             }
             spin_hint();
@@ -100,64 +103,65 @@ fn spin(core: &Core, descriptor: &Descriptor, deadline: Option<Deadline>) -> boo
     }
 }
 
-fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
-    let among_threads = !core.config.is_shared();
-    job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| match deadline {
-        None if among_threads => {
-            futex::wait(wait_on, park::PARKED, core.scope);
-            true
+/// Sleeps until the job can be read, at most until `until`; whether it can.
+///
+/// No single sleep is longer than a second: whatever became of the words by which it would be called, the sleeper looks by itself.
+fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, until: Option<Deadline>) -> bool {
+    loop {
+        if core.is_readable(reference) {
+            return true;
         }
-        Some(deadline) if among_threads => wait_until(wait_on, park::PARKED, deadline, core.scope) != Waited::TimedOut,
-        // The supervisor calls every wait word when it has ended all workers.
-        _ if core.is_quiet() => false,
-        deadline => {
+        if until.is_some_and(|until| until.is_past()) {
+            return false;
+        }
+        if core.is_broken() {
+            return core.wait_until_settled(reference, until);
+        }
+        job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| {
+            if core.is_broken() {
+                // Who broke it off may have made its calls before this thread could be called.
+                return false;
+            }
             let belt = Deadline::after(BELT);
-            let until = deadline.map_or(belt, |deadline| deadline.min(belt));
-            if wait_until(wait_on, park::PARKED, until, core.scope) == Waited::TimedOut && until == belt {
+            let first = until.map_or(belt, |until| until.min(belt));
+            if wait_until(wait_on, park::PARKED, first, core.scope) == Waited::TimedOut && first == belt {
                 // Acquire: a notification that came with the end of the time counts as one.
                 let unheard = wait_on.load(Ordering::Acquire) == park::PARKED;
                 if unheard && job::is_done(&descriptor.word) {
                     core.count_rescue();
                 }
-                return look_after(core, reference, descriptor);
+                look_after(core, reference);
             }
-            until == belt || !until.is_past()
-        }
-    })
+            !core.is_broken() && !until.is_some_and(|until| until.is_past())
+        });
+    }
 }
 
-/// What a holder does that has waited for a second, where worker processes can damage the words it waits for: only they and
-/// recovery write them besides it. `false` when the engine is broken.
-fn look_after(core: &Core, reference: JobReference, descriptor: &Descriptor) -> bool {
+/// What a holder does that has waited for a second, in case words that it, or a worker, relies on are damaged.
+pub(crate) fn look_after(core: &Core, reference: JobReference) {
+    let Some(descriptor) = core.control.descriptor(reference.index) else { return };
     let word = job::snapshot(&descriptor.word);
-    let is_ours = word.generation() == reference.generation;
     match word.state() {
-        Some(State::Running) if is_ours && is_asleep(core, word) => {
+        // It is found damaged by the look that follows.
+        _ if word.generation() != reference.generation => {}
+        Some(State::Running) if is_asleep(core, word) => {
             // Acquire, both: a worker that sleeps has finished all its jobs before, so a word that still says otherwise was never
             // true.
             let again = job::snapshot(&descriptor.word);
             if again.is(State::Running) && again.owner() == word.owner() && again.generation() == word.generation() {
-                core.found_corrupt(reference, word);
+                core.found_corrupt(reference.index, word);
             }
         }
-        Some(State::Done | State::Running) if is_ours => {}
-        Some(State::Queued) if is_ours => {
-            // No ring knows of it, although it was pushed: the mark makes up for an entry that was overwritten.
-            if !core.has_work() {
-                core.redelivery().mark(reference.index);
-                core.notify(1);
-            }
-        }
-        // Nobody but its holder frees a job.
-        _ => core.found_corrupt(reference, word),
+        Some(State::Queued) => core.rescue_queued(reference),
+        _ => {}
     }
-    // Without a worker nothing ends any more.
-    core.broken().is_none() && core.workers_alive.load(Ordering::Acquire) > 0
 }
 
 /// Whether the worker that runs a job, by its word, is a process that sleeps for want of jobs.
 fn is_asleep(core: &Core, word: DescriptorWord) -> bool {
-    let owner = core.control.participant(word.owner()).filter(|_| word.owner() != ParticipantSlot::ORIGIN);
+    // A park word that says so may be what is damaged, and threads say themselves what they are at.
+    let is_process = usize::from(word.owner().get()) > core.config.threads;
+    let owner = core.control.participant(word.owner()).filter(|_| is_process);
     owner.is_some_and(|row| row.park.load(Ordering::Acquire) == park::PARKED)
 }
 
@@ -180,9 +184,10 @@ mod tests {
         assert_eq!(core.take(worker), Some(reference.index));
         let descriptor = core.control.descriptor(reference.index).unwrap();
         core.workers_alive.store(1, Ordering::Relaxed);
-        assert!(look_after(&core, reference, descriptor), "the worker runs the job");
+        look_after(&core, reference);
+        assert!(!core.is_broken(), "the worker runs the job");
         core.control.participant(worker).unwrap().park.store(park::PARKED, Ordering::Relaxed);
-        assert!(!look_after(&core, reference, descriptor));
+        look_after(&core, reference);
         assert!(matches!(core.broken(), Some(Error::Corrupt { .. })));
         core.release(reference.index, job::finish(&descriptor.word, false).unwrap());
     }

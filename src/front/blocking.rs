@@ -11,7 +11,7 @@ use crate::arena::batch::Batch;
 use crate::engine::call::{self, Call as KernelCall, References};
 use crate::engine::context::StopSignals;
 use crate::engine::execute::{RowWatch, ShareCall, error_of};
-use crate::engine::fan_out::{Spread, stop};
+use crate::engine::fan_out::{FanOutEnd, Spread};
 use crate::engine::kernel::{Kernel, KernelInfo, Reducer};
 use crate::engine::meter::Metered;
 use crate::engine::options::{Help, Retry};
@@ -176,7 +176,7 @@ impl Call<'_> {
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {
-                call::write(core, draft, kind::SHARE, id, references.as_slice(), param);
+                draft.set_call(kind::SHARE, id, references.as_slice(), param);
                 draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
             },
             |header, ranges| {
@@ -185,15 +185,11 @@ impl Call<'_> {
                 (failed as u32).checked_sub(1)
             },
         )?;
-        let own = own.map(|trouble| (end.own_failure.unwrap_or(0), error_of(kernel.info.name(), trouble)));
-        // The failure in the lowest chunk is reported; which other chunks were tried depends on timing.
-        let first = [own, end.failure].into_iter().flatten().min_by_key(|(chunk, _)| *chunk);
-        match (first, end.stop) {
-            (_, stop::DEADLINE) => Err(Error::DeadlineExceeded),
-            (_, stop::CORRUPT) => Err(Error::Corrupt { what: "range of chunks", offset: 0, expected: 0, found: 0 }),
-            (Some((_, error)), _) => Err(error),
-            (None, stop::CANCELLED) => Err(Error::Cancelled),
-            (None, _) => Ok(()),
+        let own = own.map(|trouble| error_of(kernel.info.name(), trouble));
+        match (end, own) {
+            (FanOutEnd::Complete, None) => Ok(()),
+            (FanOutEnd::Complete, Some(error)) => Err(error),
+            (FanOutEnd::Stopped(stopped), own) => Err(stopped.into_error(own)),
         }
     }
 
@@ -252,6 +248,10 @@ impl Call<'_> {
             let _ = partials[chunk as usize].set(fold(&input[plan.range(chunk)]));
         })?;
         let mut level: Vec<A> = partials.into_iter().filter_map(OnceLock::into_inner).collect();
+        if level.len() != plan.chunks as usize {
+            let (expected, found) = (u64::from(plan.chunks), level.len() as u64);
+            return Err(Error::Corrupt { what: "count of folded chunks", offset: 0, expected, found });
+        }
         let folded = panics::catch(move || {
             while level.len() > 1 {
                 let mut pairs = level.into_iter();

@@ -139,12 +139,12 @@ impl<'e> Call<'e> {
         limits.into_iter().flatten().min().map(Deadline::after)
     }
 
-    /// Writes what the options say into a draft.
+    /// Writes what the options say into a draft, after what it is to run; `rows` of a job of rows, else 0.
     #[inline]
-    pub(super) fn stamp(&self, draft: &Draft<'_>) {
+    pub(super) fn stamp(&self, draft: &Draft<'_>, rows: u64) {
         let deadline = self.options.deadline.map(Deadline::after);
         draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
-        draft.descriptor.retries.store(self.options.retry.map_or(0, Retry::limit), Ordering::Relaxed);
+        draft.set_part(rows, 0, self.options.retry.map_or(0, Retry::limit));
         self.core.note(draft, &self.options, deadline);
     }
 
@@ -206,7 +206,8 @@ impl<'e> Call<'e> {
             Ok(block) => block,
             Err(error) => return Err(Failed::new(error, batches)),
         };
-        self.hand_over(draft, Held { batches, _param: block }).map_err(|failed| failed.map(|held| held.batches))
+        self.hand_over(draft, Held { batches, kernel: kernel.info(), _param: block })
+            .map_err(|failed| failed.map(|held| held.batches))
     }
 
     fn fill<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
@@ -219,15 +220,9 @@ impl<'e> Call<'e> {
         let collector = collect(self.core, |collector| batches.collect(collector));
         let (references, _) = collector.finish()?;
         let packed = self.pack(param)?;
-        call::write(
-            self.core,
-            draft,
-            kind::WHOLE,
-            self.core.kernel_id(kernel.info())?,
-            references.as_slice(),
-            &packed.param,
-        );
-        self.stamp(draft);
+        let id = self.core.kernel_id(kernel.info())?;
+        draft.set_call(kind::WHOLE, id, references.as_slice(), &packed.param);
+        self.stamp(draft, 0);
         Ok(packed.block)
     }
 
@@ -278,8 +273,8 @@ impl<'e> Call<'e> {
             Err(error) => return Err(Failed::new(error, Box::new(make(None)))),
         };
         let closure = make(Some((self.core, draft.reference(), draft.sequence())));
-        draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
-        self.stamp(&draft);
+        draft.set_closure();
+        self.stamp(&draft, 0);
         let ticket = local::keep(&draft, draft.slot(), closure);
         let index = draft.index;
         match self.core.publish_keeping(draft, self.options.priority) {
@@ -343,14 +338,12 @@ impl<'e> Call<'e> {
         let mut status = Batch::<u8>::allocate(&self.core.arena, len, false)?;
         status[..rows].fill(0);
         let (status_handle, _) = status.reference().ok_or(Error::ForeignBatch)?;
-        call::write(self.core, draft, kind::ROWS, self.core.kernel_id(info)?, references.as_slice(), &packed);
-        let [param_place, status_place, ..] = &draft.descriptor.param;
-        param_place.store(params.reference(&Collector::new(&self.core.arena))?, Ordering::Relaxed);
-        status_place.store(status_handle, Ordering::Relaxed);
-        draft.descriptor.fan_out.store(rows as u64, Ordering::Relaxed);
+        let params = params.reference(&Collector::new(&self.core.arena))?;
+        let param = Param::Rows { params, statuses: status_handle, len: info.param().size_bytes() as u32 };
+        draft.set_call(kind::ROWS, self.core.kernel_id(info)?, references.as_slice(), &param);
         // Many workers run parts of it: its time begins now.
         let deadline = [self.options.deadline, self.options.time_limit].into_iter().flatten().min();
-        Self { options: JobOptions { deadline, time_limit: None, ..self.options }, ..*self }.stamp(draft);
+        Self { options: JobOptions { deadline, time_limit: None, ..self.options }, ..*self }.stamp(draft, rows as u64);
         Ok(status)
     }
 }

@@ -11,6 +11,7 @@ use super::arguments::HeldBatches;
 use crate::arena::batch::Batch;
 use crate::engine::call;
 use crate::engine::core::{Core, JobReference};
+use crate::engine::kernel::KernelInfo;
 use crate::engine::{execute, panics, wait};
 use crate::error::{Error, Failed, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -38,6 +39,8 @@ pub struct Finished<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) reference: JobReference,
     pub(crate) error: Option<Error>,
+    /// The kernel of a successful job said how long its outputs are.
+    pub(crate) is_shortened: bool,
 }
 
 impl<B: HeldBatches> Payload for Held<B> {
@@ -46,12 +49,17 @@ impl<B: HeldBatches> Payload for Held<B> {
 
     fn finish(mut self, finished: Finished<'_>) -> Result<B, Failed<B>> {
         match finished.error {
-            None => {
-                for (at, len) in call::shortened(finished.core, finished.reference.index) {
-                    self.batches.truncate_at(at, len);
+            None if finished.is_shortened => match call::shortened(finished.core, finished.reference.index) {
+                Ok(lens) => {
+                    let inputs = self.kernel.inputs().len();
+                    for (output, len) in lens.into_iter().enumerate() {
+                        len.into_iter().for_each(|len| self.batches.truncate_at(inputs + output, len));
+                    }
+                    Ok(self.batches)
                 }
-                Ok(self.batches)
-            }
+                Err(error) => Err(Failed::new(error, self.batches)),
+            },
+            None => Ok(self.batches),
             Some(error) => Err(Failed::new(error, self.batches)),
         }
     }
@@ -61,6 +69,7 @@ impl<B: HeldBatches> Payload for Held<B> {
 #[derive(Debug)]
 pub struct Held<B> {
     pub(crate) batches: B,
+    pub(crate) kernel: &'static KernelInfo,
     /// A parameter too large for the descriptor; kept until the job is read.
     pub(crate) _param: Option<Batch<u8>>,
 }
@@ -141,18 +150,16 @@ impl<P: Payload> Open<P> {
         let done = word_of(&core, reference);
         let is_sound = done.is(State::Done) && done.generation() == reference.generation;
         let error = if !is_sound {
-            // The engine broke: what was handed over goes back when no worker process runs any more. Or a kernel that this thread
-            // ran forked, and this is the child.
-            core.check_process().err().or_else(|| {
-                core.wait_until_quiet();
-                core.broken().or(Some(Error::Closed))
-            })
+            // The engine broke and nobody is at the job any more. Or a kernel that this thread ran forked, and this is the child.
+            core.check_process().err().or_else(|| core.broken()).or(Some(Error::Closed))
         } else if done.has(FLAG_OUTCOME) {
             execute::outcome_of(&core, reference.index)
         } else {
             None
         };
-        let result = payload.finish(Finished { core: &core, reference, error });
+        // A success that has an outcome says how long its outputs are.
+        let is_shortened = is_sound && done.has(FLAG_OUTCOME) && error.is_none();
+        let result = payload.finish(Finished { core: &core, reference, error, is_shortened });
         if is_sound {
             // The payload has emptied the private slot, so nothing is left but to free the descriptor.
             Core::release_lease(core, reference.index, done);
@@ -162,14 +169,14 @@ impl<P: Payload> Open<P> {
 
     /// What was handed over, in a forked child: no thread will ever finish the job here, and the descriptor is the parent's.
     fn abandon(self, reference: JobReference, error: Error) -> Result<P::Output, Failed<P::Returned>> {
-        self.payload.finish(Finished { core: &self.core, reference, error: Some(error) })
+        self.payload.finish(Finished { core: &self.core, reference, error: Some(error), is_shortened: false })
     }
 }
 
 fn word_of(core: &Core, reference: JobReference) -> DescriptorWord {
     match core.control.descriptor(reference.index) {
         Some(descriptor) => job::snapshot(&descriptor.word),
-        None => DescriptorWord::from_bits(State::Done as u64),
+        None => DescriptorWord::from_bits(0).with_state(State::Done),
     }
 }
 
@@ -231,7 +238,7 @@ impl<P: Payload> Job<P> {
     pub fn wait_timeout(self, limit: Duration) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
         let Some(core) = self.core().filter(|core| core.check_process().is_ok()) else { return Err(self) };
         let is_over = wait::wait_for(core, self.reference, Some(Deadline::after(limit)));
-        if is_over || core.is_quiet() { self.read_or_keep() } else { Err(self) }
+        if is_over { self.read_or_keep() } else { Err(self) }
     }
 
     /// Gives the result if the job is done, or the job itself. Does not block.
@@ -245,7 +252,7 @@ impl<P: Payload> Job<P> {
 
     /// Whether the job is done. Does not block.
     pub fn is_finished(&self) -> bool {
-        self.core().is_none_or(|core| word_of(core, self.reference).is(State::Done))
+        self.core().is_none_or(|core| core.is_readable(self.reference))
     }
 
     /// Asks the job to stop. A queued job ends at once, and waiting for it gives everything back with [`Error::Cancelled`];
@@ -348,13 +355,20 @@ fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> 
     let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
         return false;
     };
-    if job::is_done(&descriptor.word) || core.is_quiet() {
+    if core.is_readable(reference) {
         return true;
     }
     // The waker is in place before the flag is set or seen to be set: the finisher that sees the flag takes this waker, or a
     // later one. See `docs/protocol.md`, "Wakers".
     slot.set_waker(context.waker());
-    job::set_flag(&descriptor.word, FLAG_WAKER) != FlagSet::Set
+    match job::set_flag(&descriptor.word, FLAG_WAKER) {
+        FlagSet::Set => false,
+        FlagSet::AlreadyDone => core.is_readable(reference),
+        FlagSet::Damaged => {
+            // The waker is called when nobody is at the job any more, unless that was so before it was in place.
+            core.is_readable(reference)
+        }
+    }
 }
 
 impl<P: Payload> Drop for Job<P> {
@@ -367,10 +381,11 @@ impl<P: Payload> Drop for Job<P> {
         let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
             return;
         };
-        if !job::is_done(&descriptor.word) {
+        if !word_of(&core, self.reference).is(State::Done) {
             // What the job works on must live until it is finished; then the finisher drops it.
             slot.hold(Box::new(payload));
-            if job::set_flag(&descriptor.word, FLAG_DETACHED) == FlagSet::Set {
+            // Of a job whose word is damaged the slot keeps it to the end of the engine.
+            if job::set_flag(&descriptor.word, FLAG_DETACHED) != FlagSet::AlreadyDone {
                 return;
             }
         }

@@ -9,7 +9,7 @@ use super::job::{Job, Payload};
 use crate::engine::core::Core;
 use crate::engine::execute::execute;
 use crate::engine::options::Help;
-use crate::engine::panics;
+use crate::engine::{panics, wait};
 use crate::error::{Error, Failed, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::geometry::PORTS;
@@ -74,7 +74,7 @@ impl<P: Payload, K> JobSet<P, K> {
         if let Some(descriptor) = self.core.control.descriptor(index) {
             // Relaxed: the flag's release (R4) publishes it.
             descriptor.port.store(self.port, Ordering::Relaxed);
-            if job::set_flag(&descriptor.word, FLAG_PORT) == FlagSet::AlreadyDone {
+            if job::set_flag(&descriptor.word, FLAG_PORT) != FlagSet::Set {
                 self.ready.push_back(index.get());
             }
         }
@@ -104,7 +104,7 @@ impl<P: Payload, K> JobSet<P, K> {
         while let Some(index) = self.ready.pop_front() {
             // A bit may belong to a job that an earlier owner of this port let go of.
             let Some((_, job)) = self.jobs.get(&index) else { continue };
-            if !job.is_finished() && !self.core.is_quiet() {
+            if !job.is_finished() {
                 continue;
             }
             if let Some((key, job)) = self.jobs.remove(&index) {
@@ -141,19 +141,22 @@ impl<P: Payload, K> JobSet<P, K> {
                 late = self.core.park_collector(&port.park);
             }
             port::wake_up(&port.park);
-            if late || self.core.is_quiet() {
+            if late || self.core.is_broken() {
                 self.look_at_all();
             }
         }
     }
 
-    /// Looks at every job itself: after a second without a report, which worker processes can damage, and when the engine broke.
+    /// Looks at every job itself: after a second without a report, whose words can be damaged, and when the engine broke.
     fn look_at_all(&mut self) {
-        let quiet = self.core.is_quiet();
-        let over = self.jobs.iter().filter(|(_, (_, job))| quiet || job.is_finished()).map(|(&index, _)| index);
+        let is_over = |(_, (_, job)): &(&u32, &(K, Job<P>))| job.is_finished();
+        let over = self.jobs.iter().filter(is_over).map(|(&index, _)| index);
         self.ready.extend(over);
-        if !quiet && !self.ready.is_empty() {
+        if !self.core.is_broken() && !self.ready.is_empty() {
             self.core.count_rescue();
+        }
+        for (_, job) in self.jobs.values() {
+            wait::look_after(&self.core, job.reference());
         }
     }
 

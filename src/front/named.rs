@@ -5,7 +5,6 @@ use super::call::Call;
 use super::engine::Engine;
 use super::job::{Held, Job};
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::call;
 use crate::engine::core::Draft;
 use crate::engine::kernel::{ElementLayout, KernelInfo};
 use crate::error::{Error, Failed, Result};
@@ -132,12 +131,12 @@ impl Call<'_> {
         });
         let filled = reserved.and_then(|(info, draft)| {
             let block = self.fill_named(&draft, info, &batches, param)?;
-            Ok((draft, block))
+            Ok((draft, info, block))
         });
         match filled {
-            Ok((draft, block)) => {
-                self.hand_over(draft, Held { batches, _param: block }).map_err(|failed| failed.map(|held| held.batches))
-            }
+            Ok((draft, kernel, block)) => self
+                .hand_over(draft, Held { batches, kernel, _param: block })
+                .map_err(|failed| failed.map(|held| held.batches)),
             Err(error) => Err(Failed::new(error, batches)),
         }
     }
@@ -165,8 +164,8 @@ impl Call<'_> {
         let (references, _) = collector.finish()?;
         let packed = self.pack_bytes(param)?;
         let id = self.core.kernel_id(info)?;
-        call::write(self.core, draft, kind::WHOLE, id, references.as_slice(), &packed.param);
-        self.stamp(draft);
+        draft.set_call(kind::WHOLE, id, references.as_slice(), &packed.param);
+        self.stamp(draft, 0);
         Ok(packed.block)
     }
 }

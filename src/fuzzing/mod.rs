@@ -47,9 +47,7 @@ fn read_results(core: &Core) {
         if let Some(error) = outcome_of(core, index) {
             std::hint::black_box(error.to_string());
         }
-        for (batch, len) in call::shortened(core, index) {
-            std::hint::black_box((batch, len));
-        }
+        std::hint::black_box(call::shortened(core, index).is_ok());
         if let Some(record) = core.control.failure(index) {
             std::hint::black_box((failure::read(record), failure::read_death(record)));
         }

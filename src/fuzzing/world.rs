@@ -239,7 +239,7 @@ impl World {
         let draft = core.try_reserve().expect("the table has room");
         let fill = |kind, info: &'static KernelInfo, references: &[(u64, u64)], param: &Param| {
             let id = core.kernel_id(info).expect("few kernels are known");
-            call::write(core, &draft, kind, id, references, param);
+            draft.set_call(kind, id, references, param);
             references.iter().map(|&(handle, _)| handle).collect::<Vec<u64>>()
         };
         let mut handles = match seed {
@@ -261,15 +261,11 @@ impl World {
                 fill(kind::SHARE, line.info(), &[doubles(), doubles()], &two_words)
             }
             Seed::Rows | Seed::Gathered => {
-                let handles = fill(kind::ROWS, line.info(), &[doubles(), doubles()], &two_words);
                 let (params, statuses) = self.rows();
-                let [params_at, statuses_at, ..] = &draft.descriptor.param;
-                params_at.store(params, Ordering::Relaxed);
-                statuses_at.store(statuses, Ordering::Relaxed);
-                handles
+                fill(kind::ROWS, line.info(), &[doubles(), doubles()], &Param::Rows { params, statuses, len: 16 })
             }
             Seed::Closure => {
-                draft.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+                draft.set_closure();
                 let closure = || watch::enter(&[], &[], None).map_or(0, u64::from);
                 self.ticket = Some((self.jobs.len(), local::keep(&draft, draft.slot(), closure)));
                 Vec::new()
@@ -278,9 +274,7 @@ impl World {
         let batches = handles.len() as u64;
         handles.push(draft.descriptor.param[0].load(Ordering::Relaxed));
         let fan_out = if matches!(seed, Seed::Rows | Seed::Gathered) { ROWS } else { block };
-        draft.descriptor.fan_out.store(fan_out, Ordering::Relaxed);
-        draft.descriptor.share.store(0, Ordering::Relaxed);
-        draft.descriptor.retries.store(1, Ordering::Relaxed);
+        draft.set_part(fan_out, 0, 1);
         draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
         let priority = if seed == Seed::Bare { Priority::High } else { Priority::Normal };
         let reference = if seed == Seed::Gathered {

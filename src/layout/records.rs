@@ -13,8 +13,6 @@ pub(crate) const INLINE_BATCHES: usize = 2;
 pub(crate) const MAX_BATCHES: usize = 12;
 /// Outputs of a job at most.
 pub(crate) const MAX_OUTPUTS: usize = 4;
-/// Bit of [`Descriptor::shape`] that the worker sets when the kernel shortened outputs.
-pub(crate) const SHORTENED: u32 = 1 << 16;
 /// Bit of [`Descriptor::shape`] that the submitter sets when [`Ledger`] says something about the job.
 pub(crate) const HAS_LEDGER: u32 = 1 << 17;
 /// Bytes of text one failure record can hold.
@@ -36,7 +34,7 @@ pub(crate) struct BatchReference {
 /// | 0 | word | protocol, compare-and-swap |
 /// | 8 | wait | the sleeping waiter and the finisher |
 /// | 12 | kernel | submitter |
-/// | 16 | shape: `kind:8, batches:8, shortened:1, ledger:1` | submitter; `shortened` the worker |
+/// | 16 | shape: `kind:8, batches:8, zero:1, ledger:1` | submitter |
 /// | 20 | port | holder of the job |
 /// | 24 | deadline_ns, 0 for none | submitter |
 /// | 32 | param, 32 bytes inline, or a handle in its first word | submitter |
@@ -44,8 +42,8 @@ pub(crate) struct BatchReference {
 /// | 72 | status | finisher |
 /// | 76 | param_len | submitter |
 /// | 80 | fan_out, handle of a fan-out block, 0 for none | submitter |
-/// | 88 | share, which range of the fan-out is the claimer's | submitter |
-/// | 92 | retries | submitter |
+/// | 88 | part: `share:16, retries:16`, which range of the fan-out is the claimer's, and how often it may be started again | submitter |
+/// | 92 | check, over what the submitter wrote: see [`super::words::check`] | submitter |
 /// | 96 | batches 0 and 1 | submitter |
 #[repr(C, align(128))]
 pub(crate) struct Descriptor {
@@ -60,9 +58,10 @@ pub(crate) struct Descriptor {
     pub(crate) status: AtomicU32,
     pub(crate) param_len: AtomicU32,
     pub(crate) fan_out: AtomicU64,
-    pub(crate) share: AtomicU32,
-    /// How often the job may be started again after the death of its worker.
-    pub(crate) retries: AtomicU32,
+    /// Which range of the fan-out is the claimer's, in the low half; in the high one how often the job may be started again after the
+    /// death of its worker.
+    pub(crate) part: AtomicU32,
+    pub(crate) check: AtomicU32,
     pub(crate) batches: [BatchReference; INLINE_BATCHES],
 }
 
@@ -70,7 +69,7 @@ pub(crate) struct Descriptor {
 #[repr(C, align(64))]
 pub(crate) struct Arguments {
     pub(crate) batches: [BatchReference; MAX_BATCHES - INLINE_BATCHES],
-    /// Elements of each output that hold the result; valid with [`SHORTENED`] in the descriptor's shape.
+    /// Elements of each output that hold the result, each a [`super::words::sealed_len`]; valid with [`status::SHORTENED`].
     pub(crate) output_lens: [AtomicU64; MAX_OUTPUTS],
 }
 
@@ -287,6 +286,8 @@ pub(crate) struct RangeLine {
 }
 
 /// What the engine may leave behind in [`Descriptor::status`] when the word has the outcome flag.
+///
+/// The one success among them differs from all others in several bits: a flipped one makes no failure a success.
 pub(crate) mod status {
     /// The kernel returned an error; its text is in the failure record.
     pub(crate) const KERNEL_FAILED: u32 = 1;
@@ -302,6 +303,8 @@ pub(crate) mod status {
     pub(crate) const OUT_OF_MEMORY: u32 = 6;
     /// The worker's process died and the job may not be started again; the failure record says how.
     pub(crate) const WORKER_DIED: u32 = 7;
+    /// Success, and the kernel said how long its outputs are.
+    pub(crate) const SHORTENED: u32 = 0x5A00;
 }
 
 /// Values of [`Participant::kind`].
@@ -324,6 +327,8 @@ pub(crate) mod fan_out_mode {
 }
 
 /// Kinds of job, the first byte of [`Descriptor::shape`].
+///
+/// That of closures, whose descriptors have no check, differs from all others in at least two bits.
 pub(crate) mod kind {
     /// One kernel call over whole batches.
     pub(crate) const WHOLE: u32 = 1;

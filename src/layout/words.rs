@@ -26,9 +26,14 @@ pub(crate) enum State {
 /// | 0..4 | state | [`State`] |
 /// | 4..10 | flags | the constants below |
 /// | 10..16 | attempt | how often the job was started before |
-/// | 16..28 | owner slot | participant that reserved or runs it |
+/// | 16..24 | owner slot | participant that reserved or runs it |
+/// | 24 | parity | makes the number of ones even |
+/// | 25..28 | zero | |
 /// | 28..40 | owner incarnation | which life of that slot |
 /// | 40..64 | generation | increased by every reservation |
+///
+/// A word of odd parity has no state: one bit of it was flipped, and no participant takes a step because of what it says. Two flips
+/// pass; the protocol's compare-and-swaps meet them as any other scribbled word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DescriptorWord(u64);
 
@@ -48,7 +53,8 @@ pub(crate) const FLAG_WAKER: u64 = 1 << 9;
 const STATE_MASK: u64 = 0xF;
 const FLAGS_MASK: u64 = 0x3F << 4;
 const OWNER_SHIFT: u32 = 16;
-const OWNER_MASK: u64 = 0xFFF << OWNER_SHIFT;
+const OWNER_MASK: u64 = 0xFF << OWNER_SHIFT;
+const PARITY: u64 = 1 << 24;
 const ATTEMPT_SHIFT: u32 = 10;
 const ATTEMPT_MASK: u64 = 0x3F << ATTEMPT_SHIFT;
 /// How often a job can be started again at most: what the attempt field holds.
@@ -69,8 +75,24 @@ impl DescriptorWord {
         self.0
     }
 
+    /// The word with these bits and an even number of ones.
+    const fn sealed(bits: u64) -> Self {
+        let bits = bits & !PARITY;
+        Self(bits | ((bits.count_ones() as u64 & 1) * PARITY))
+    }
+
+    /// Whether the number of ones is even, as in every word that a participant writes.
+    #[inline]
+    const fn is_sealed(self) -> bool {
+        self.0.count_ones() & 1 == 0
+    }
+
     /// The state, or `None` for a pattern no participant writes.
+    #[inline]
     pub(crate) const fn state(self) -> Option<State> {
+        if !self.is_sealed() {
+            return None;
+        }
         match self.0 & STATE_MASK {
             0 => Some(State::Free),
             1 => Some(State::Reserved),
@@ -82,8 +104,9 @@ impl DescriptorWord {
     }
 
     /// Whether the word is in `state`.
-    pub(crate) fn is(self, state: State) -> bool {
-        self.state() == Some(state)
+    #[inline]
+    pub(crate) const fn is(self, state: State) -> bool {
+        self.0 & STATE_MASK == state as u64 && self.is_sealed()
     }
 
     /// Whether `flag`, one of the `FLAG_` constants, is set.
@@ -113,25 +136,25 @@ impl DescriptorWord {
 
     /// The same word with another attempt, of which six bits count.
     pub(crate) const fn with_attempt(self, attempt: u8) -> Self {
-        Self((self.0 & !ATTEMPT_MASK) | (((attempt as u64) << ATTEMPT_SHIFT) & ATTEMPT_MASK))
+        Self::sealed((self.0 & !ATTEMPT_MASK) | (((attempt as u64) << ATTEMPT_SHIFT) & ATTEMPT_MASK))
     }
 
     /// The same word with `flag` set.
     pub(crate) const fn with_flag(self, flag: u64) -> Self {
-        Self(self.0 | flag)
+        Self::sealed(self.0 | flag)
     }
 
     /// The same word in another state, its flags kept.
     pub(crate) const fn with_state(self, state: State) -> Self {
-        Self((self.0 & !STATE_MASK) | state as u64)
+        Self::sealed((self.0 & !STATE_MASK) | state as u64)
     }
 
     /// The same word owned by `owner` in its life `incarnation`.
     pub(crate) const fn with_owner(self, owner: ParticipantSlot, incarnation: u16) -> Self {
         let cleared = self.0 & !(OWNER_MASK | INCARNATION_MASK);
-        Self(
+        Self::sealed(
             cleared
-                | ((owner.get() as u64) << OWNER_SHIFT)
+                | (((owner.get() as u64) << OWNER_SHIFT) & OWNER_MASK)
                 | (((incarnation as u64) << INCARNATION_SHIFT) & INCARNATION_MASK),
         )
     }
@@ -144,7 +167,7 @@ impl DescriptorWord {
 
     /// The word of a free descriptor of the same generation.
     pub(crate) const fn freed(self) -> Self {
-        Self(self.0 & GENERATION_MASK)
+        Self::sealed(self.0 & GENERATION_MASK)
     }
 }
 
@@ -293,6 +316,52 @@ impl ProgressWord {
     }
 }
 
+/// The check over the fields of a job: its claimer, and whoever settles it after a death, compares it with what it reads.
+///
+/// Each field goes in turned by an amount of its own, so that fields can be added in any order, and so that any one flipped bit of a
+/// field, or of the check itself, shows. It finds accidents; it is no protection against somebody who means harm.
+pub(crate) mod check {
+    /// The check over no fields, so that a descriptor of zeros has none that fits.
+    pub(crate) const EMPTY: u64 = 0x9E37_79B9_7F4A_7C15;
+    /// Places of the fields, each turned differently.
+    pub(crate) const SHAPE: u32 = 0;
+    pub(crate) const KERNEL: u32 = 1;
+    pub(crate) const PARAM_LEN: u32 = 2;
+    pub(crate) const PART: u32 = 3;
+    pub(crate) const FAN_OUT: u32 = 4;
+    /// The first of up to four words of a parameter.
+    pub(crate) const PARAM: u32 = 5;
+    /// The first of up to twelve pairs of words.
+    pub(crate) const BATCHES: u32 = 9;
+
+    /// What a field adds.
+    #[inline]
+    pub(crate) const fn field(place: u32, value: u64) -> u64 {
+        // 11 has no factor in common with 64: no two of up to 64 places are turned alike.
+        value.rotate_left(place * 11)
+    }
+
+    /// The check to store. Folding keeps every single difference: a flipped bit changes one bit of the sum.
+    #[inline]
+    pub(crate) const fn folded(sum: u64) -> u32 {
+        (sum ^ (sum >> 32)) as u32
+    }
+}
+
+/// A length with a bit that makes the number of ones even, in the place of a bit that no length has.
+pub(crate) const fn sealed_len(len: u64) -> u64 {
+    let len = len & (u64::MAX >> 1);
+    len | ((len.count_ones() as u64 & 1) << 63)
+}
+
+/// The length in a word, or `None` when a bit of it was flipped.
+pub(crate) const fn opened_len(word: u64) -> Option<u64> {
+    if word.count_ones() & 1 == 0 { Some(word & (u64::MAX >> 1)) } else { None }
+}
+
+/// The word for an output whose length its kernel did not say: no length, as no address space holds so many elements.
+pub(crate) const LEN_NOT_SAID: u64 = sealed_len(u64::MAX);
+
 /// Life of an engine; it only goes up.
 pub(crate) mod lifecycle {
     /// Takes jobs.
@@ -384,7 +453,7 @@ mod tests {
     proptest! {
         #[test]
         fn fields_of_a_descriptor_word_do_not_touch_each_other(
-            generation in 0u64..1 << 24, slot in 0u16..1 << 12, incarnation in 0u16..1 << 12, flags in 0u64..1 << 6,
+            generation in 0u64..1 << 24, slot in 0u16..1 << 8, incarnation in 0u16..1 << 12, flags in 0u64..1 << 6,
         ) {
             let word = DescriptorWord::from_bits((generation << 40) | (flags << 4))
                 .with_owner(ParticipantSlot::new(slot), incarnation)
@@ -402,6 +471,45 @@ mod tests {
             prop_assert_eq!(u64::from(next.generation()), (generation + 1) % (1 << 24));
             prop_assert!(next.is(State::Reserved));
             prop_assert_eq!(next.bits() & FLAGS_MASK, 0);
+        }
+
+        /// One flipped bit turned a running job into a queued one, or into a job of another generation, whose reader waited for ever.
+        #[test]
+        fn a_word_with_a_flipped_bit_has_no_state(
+            generation in 0u64..1 << 24, slot in 0u16..1 << 8, incarnation in 0u16..1 << 12, flags in 0u64..1 << 6,
+            attempt in 0u8..1 << 6, state in 0u8..5, bit in 0u32..64,
+        ) {
+            let state = [State::Free, State::Reserved, State::Queued, State::Running, State::Done][usize::from(state)];
+            let word = DescriptorWord::from_bits((generation << 40) | (flags << 4))
+                .with_owner(ParticipantSlot::new(slot), incarnation)
+                .with_attempt(attempt)
+                .with_state(state);
+            prop_assert_eq!(word.state(), Some(state));
+            prop_assert_eq!(word.with_flag(FLAG_CANCEL).state(), Some(state));
+            let flipped = DescriptorWord::from_bits(word.bits() ^ (1 << bit));
+            prop_assert_eq!(flipped.state(), None);
+            prop_assert!(!flipped.is(state));
+        }
+
+        #[test]
+        fn a_length_with_a_flipped_bit_is_none(len in 0u64..1 << 48, bit in 0u32..64) {
+            prop_assert_eq!(opened_len(sealed_len(len)), Some(len));
+            prop_assert_eq!(opened_len(sealed_len(len) ^ (1 << bit)), None);
+            prop_assert_ne!(sealed_len(len), LEN_NOT_SAID);
+            prop_assert_eq!(opened_len(LEN_NOT_SAID), Some(u64::MAX >> 1));
+        }
+
+        /// Any one changed bit of any field changes the check.
+        #[test]
+        fn a_check_shows_every_flipped_bit(
+            fields in proptest::collection::vec(any::<u64>(), 1..34), at in any::<proptest::sample::Index>(), bit in 0u32..64,
+        ) {
+            let sum = |fields: &[u64]| fields.iter().enumerate().fold(check::EMPTY, |sum, (place, &value)| {
+                sum ^ check::field(place as u32, value)
+            });
+            let mut flipped = fields.clone();
+            flipped[at.index(fields.len())] ^= 1 << bit;
+            prop_assert_ne!(check::folded(sum(&fields)), check::folded(sum(&flipped)));
         }
 
         #[test]

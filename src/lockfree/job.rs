@@ -12,6 +12,9 @@
 //! Running its owner and anybody setting a flag; in Free whoever has the index from the free list; in Done the holder of the
 //! job, or the finisher when the job was detached.
 //! Where exactly one party may write, it stores; everywhere else the word changes by compare-and-swap only.
+//!
+//! A word that no participant wrote (a bit of it was flipped) has no state, and no function here changes it: its damage stays there to
+//! be seen by all, and whoever meets it says so to its caller.
 
 use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
@@ -28,6 +31,8 @@ pub(crate) enum Claim {
     Claimed(DescriptorWord),
     /// Somebody else had it, or it was cancelled: a ring cell may point at such a descriptor.
     NotQueued,
+    /// The word holds what no participant writes: nobody will ever claim the job.
+    Damaged(DescriptorWord),
 }
 
 /// What came of a cancel.
@@ -50,6 +55,8 @@ pub(crate) enum FlagSet {
     Set,
     /// The job is done; the finisher did not see it.
     AlreadyDone,
+    /// The word holds what no participant writes: no finisher will see anything.
+    Damaged,
 }
 
 /// The word holds what no participant writes there.
@@ -125,12 +132,17 @@ pub(crate) fn claim_if(
     // Bounded: an exchange fails only when a flag was set, of which there are six, or the state left Queued; and jobs that are not
     // accepted end it.
     loop {
-        if !current.is(State::Queued) || !accepts() {
+        if !current.is(State::Queued) {
+            return if current.state().is_none() { Claim::Damaged(current) } else { Claim::NotQueued };
+        }
+        if !accepts() {
             return Claim::NotQueued;
         }
         let running = current.with_state(State::Running).with_owner(claimer, incarnation);
-        // Acquire (A1): pairs with R1; a claimer sees the whole job. A loser of the race sees a state other than Queued.
-        match word.compare_exchange_weak(current.bits(), running.bits(), Ordering::Acquire, Ordering::Acquire) {
+        // Acquire (A1): pairs with R1; a claimer sees the whole job. A loser of the race sees a state other than Queued. Release:
+        // pairs with the acquire of a holder that finds the word damaged after the claim, and then looks which jobs the threads of
+        // its process have announced (`engine::running`); the announcement precedes this exchange.
+        match word.compare_exchange_weak(current.bits(), running.bits(), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Claim::Claimed(running),
             Err(found) => current = DescriptorWord::from_bits(found),
         }
@@ -277,7 +289,13 @@ fn set_flag_while(word: &AtomicU64, flag: u64, accepts: impl Fn(DescriptorWord) 
     // Acquire (A3): if the job is done the holder reads its outcome next.
     let mut current = load(word, Ordering::Acquire);
     // Bounded: an exchange fails only when another of the six flags was set, or the job moved on, which it does twice.
-    while accepts(current) {
+    loop {
+        if current.state().is_none() {
+            return FlagSet::Damaged;
+        }
+        if !accepts(current) {
+            return FlagSet::AlreadyDone;
+        }
         if current.has(flag) {
             return FlagSet::Set;
         }
@@ -289,7 +307,6 @@ fn set_flag_while(word: &AtomicU64, flag: u64, accepts: impl Fn(DescriptorWord) 
             Err(found) => current = DescriptorWord::from_bits(found),
         }
     }
-    FlagSet::AlreadyDone
 }
 
 /// Whether the job is finished; if so its outcome may be read.
@@ -323,7 +340,7 @@ pub(crate) fn retire(word: &AtomicU64, done: DescriptorWord) {
 /// Sleeps until the job is done. Only the holder may call it, one thread at a time. `wait_on` is the descriptor's wait word;
 /// `sleep` sleeps while that word is [`park::PARKED`] and says whether the caller should go on waiting.
 ///
-/// Returns whether the job is done.
+/// Returns whether the job is done; also without, when the word is damaged.
 pub(crate) fn sleep_until_done(
     word: &AtomicU64,
     wait_on: &AtomicU32,
@@ -335,8 +352,10 @@ pub(crate) fn sleep_until_done(
         // descriptor, overwriting it loses nothing. A notification that comes after this swap changes the word, and the
         // sleep below ends at once.
         wait_on.swap(park::PARKED, Ordering::AcqRel);
-        if set_flag(word, FLAG_WAITER) == FlagSet::AlreadyDone {
-            return true;
+        match set_flag(word, FLAG_WAITER) {
+            FlagSet::Set => {}
+            FlagSet::AlreadyDone => return true,
+            FlagSet::Damaged => return false,
         }
         let go_on = sleep(wait_on);
         if is_done(word) {

@@ -243,6 +243,25 @@ impl<'a> Ring<'a> {
         })
     }
 
+    /// Whether whoever takes comes by an entry of this index, as things stand: one that lies beyond an empty cell is not found.
+    ///
+    /// A hint, and slow: it goes through all entries.
+    pub(crate) fn leads_to(&self, index: DescriptorIndex) -> bool {
+        let head = self.header.head.load(Ordering::Relaxed);
+        for step in 0..self.cells.len() as u64 {
+            let (at, turn) = self.place(head.wrapping_add(step));
+            let Some(found) = self.cells.get(at).map(|cell| CellWord::from_bits(cell.load(Ordering::Relaxed))) else {
+                break;
+            };
+            match found.index().filter(|_| found.turn() == turn) {
+                Some(other) if other == index => return true,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        false
+    }
+
     /// How many entries were taken so far, from where the head started; wraps. A hint.
     pub(crate) fn taken_hint(&self) -> u64 {
         self.header.head.load(Ordering::Relaxed)
@@ -300,6 +319,9 @@ mod tests {
             for step in steps {
                 prop_assert_eq!(ring.has_entries(), !naive.is_empty());
                 prop_assert!(ring.len_hint() <= naive.len() as u64);
+                let probe = naive.len() as u32 * 7 % 1000;
+                prop_assert_eq!(ring.leads_to(DescriptorIndex::new(probe)), naive.contains(&probe));
+                prop_assert!(naive.back().is_none_or(|&last| ring.leads_to(DescriptorIndex::new(last))));
                 prop_assert!(!is_tail_right || ring.len_hint() == naive.len() as u64);
                 match step {
                     Step::Push(index) => {
@@ -352,6 +374,7 @@ mod tests {
             let _ = ring.take(|_| false);
             let _ = ring.compact(|index| index.get() % 2 == 0);
             let _ = ring.has_entries();
+            let _ = ring.leads_to(DescriptorIndex::new(index));
             let _ = ring.len_hint();
         }
     }

@@ -221,6 +221,14 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         }
     }
 
+    /// Has everybody look at the rings who may sleep, whatever the words say, which may be wrong: nobody counts as searching, and
+    /// every sleeper is called.
+    pub(crate) fn rouse(&self, slots: impl Iterator<Item = ParticipantSlot>) {
+        // Relaxed: a worker that does search loses its bit, so that the next submitter wakes another one: that costs a call.
+        self.line.searching.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        self.wake_everybody(slots);
+    }
+
     /// Wakes everybody, for shutdown: whoever sleeps or is about to looks at the engine's state again.
     pub(crate) fn wake_everybody(&self, slots: impl Iterator<Item = ParticipantSlot>) {
         fence(Ordering::SeqCst);

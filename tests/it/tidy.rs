@@ -65,14 +65,11 @@ const UNSAFE_FILES: &[&str] = &[
     "os/region.rs",
 ];
 
-/// The most lines a file may have before its tests.
-const LINES_MAX: usize = 500;
+/// The most lines a file may have before its tests. A hint that it may hold two concepts; an `impl` is not split for it.
+const LINES_MAX: usize = 800;
 
 /// Files that may be longer, with the reason.
-const LONGER_FILES: &[(&str, &str)] = &[
-    ("lockfree/loom_models/descriptor.rs", "nothing but models, which are tests"),
-    ("lockfree/loom_models/workers.rs", "nothing but models, which are tests"),
-];
+const LONGER_FILES: &[(&str, &str)] = &[];
 
 /// Folders and files whose accesses may be sequentially consistent, with the reason.
 const SEQUENTIAL: &[(&str, &str)] =
