@@ -176,6 +176,8 @@ pub(crate) struct Core {
     named: OnceLock<Vec<&'static KernelInfo>>,
     /// Who wants to hear of progress, in the origin.
     pub(super) watchers: Watchers,
+    /// 1 while the supervisor sleeps without a bound, because no job was under way: who waits in a way that needs its looks calls it.
+    pub(super) looks_wanted: AtomicU32,
     /// Set when a running job was told to stop, for the supervisor.
     pub(super) attention: AtomicU32,
     /// Workers from outside that take jobs at the moment; a hint for how a call is spread.
@@ -238,6 +240,7 @@ impl Core {
             drains: Drains::default(),
             named: OnceLock::new(),
             watchers: Watchers::new(),
+            looks_wanted: AtomicU32::new(0),
             attention: AtomicU32::new(0),
             attached: AtomicU32::new(0),
             workers_alive: AtomicU32::new(0),

@@ -11,7 +11,7 @@ use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_PORT, FLAG_WAITER
 use crate::lockfree::job::{self, Cancel};
 use crate::lockfree::port;
 use crate::os::host::Deadline;
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, fence, fence_after_exchange};
 
 impl Core {
     /// What is owed after a job became done: wake, report, and free it when nobody holds it.
@@ -168,6 +168,58 @@ impl Core {
     #[cfg(target_os = "linux")]
     pub(crate) fn forget_deadlines(&self) {
         self.next_deadline.swap(u64::MAX, Ordering::AcqRel);
+    }
+
+    /// Has the supervisor look after jobs from time to time, for a task that waits for one: it cannot look itself. The caller has just
+    /// changed the job's word by an exchange.
+    #[inline]
+    pub(crate) fn want_looks(&self) {
+        if self.config.is_shared() {
+            // SeqCst: pairs with the fence in `look_after_jobs`. If the flag is not seen here, the job is seen there.
+            fence_after_exchange();
+            if self.looks_wanted.load(Ordering::Relaxed) == 1 && self.looks_wanted.swap(0, Ordering::AcqRel) == 1 {
+                self.call_supervisor();
+            }
+        }
+    }
+
+    /// Looks after every job that is under way, as its holder would: tasks, and whoever dropped a handle, do not. When to do so again;
+    /// `None` when nothing is under way, and somebody calls when that changes. The first look, `before` which there was none, only
+    /// sees whether anything is: what has just been handed over needs nobody's help. Only the supervisor calls it.
+    #[cfg(target_os = "linux")]
+    pub(super) fn look_after_jobs(&self, before: Option<Deadline>) -> Option<Deadline> {
+        let mut is_any = self.look_after_all(before.is_some());
+        if !is_any {
+            self.looks_wanted.store(1, Ordering::Relaxed);
+            // SeqCst: pairs with the fence in `want_looks`.
+            fence(Ordering::SeqCst);
+            is_any = self.look_after_all(false);
+            if is_any {
+                self.looks_wanted.store(0, Ordering::Relaxed);
+            }
+        }
+        self.job_is_over();
+        is_any.then(|| Deadline::after(super::belt::BELT))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn look_after_all(&self, acts: bool) -> bool {
+        let mut is_any = false;
+        for (at, descriptor) in self.control.descriptors().iter().enumerate() {
+            let word = job::snapshot(&descriptor.word);
+            let is_under_way = match word.state() {
+                // Of a damaged word, too, the flags say whether somebody relies on others for it.
+                Some(State::Done) | None => word.has(FLAG_WAKER | FLAG_DETACHED),
+                Some(State::Free | State::Reserved) => false,
+                Some(State::Queued | State::Running) => true,
+            };
+            is_any |= is_under_way;
+            if is_under_way && acts {
+                let reference = JobReference { index: DescriptorIndex::new(at as u32), generation: word.generation() };
+                super::wait::look_after_one(self, reference);
+            }
+        }
+        is_any && !self.is_broken()
     }
 
     /// Whether jobs were told to stop since this was asked last.

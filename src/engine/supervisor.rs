@@ -68,6 +68,8 @@ pub(super) struct Supervisor {
     failures: u32,
     /// When a process is killed that has nothing to do any more and does not exit, where it has an engine of its own.
     lingers_until: Option<Deadline>,
+    /// When jobs are looked after next; `None` when none was under way.
+    look_again: Option<Deadline>,
     /// Running jobs that were told to stop, with their generation and when their worker is to be killed.
     pub(super) stopping: HashMap<DescriptorIndex, (u32, Deadline)>,
 }
@@ -119,6 +121,7 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
         started: Some(started),
         failures: 0,
         lingers_until: None,
+        look_again: None,
         stopping: HashMap::new(),
     };
     let thread = thread::Builder::new().name("workring-supervisor".into()).spawn(move || supervisor.run());
@@ -146,6 +149,9 @@ impl Supervisor {
             self.hall.look_around();
             self.report_start();
             self.look_at_deadlines();
+            if self.look_again.is_none_or(Deadline::is_past) {
+                self.look_again = self.core.look_after_jobs(self.look_again);
+            }
             self.end_who_lingers();
             // Threads of this process may still have jobs whose ends are this thread's to tell.
             if self.seats.iter().all(|seat| seat.ended) && self.core.workers_alive.load(Ordering::Acquire) == 1 {
@@ -203,6 +209,7 @@ impl Supervisor {
             .chain(self.hall.next_time())
             .chain(self.next_idle())
             .chain(self.lingers_until)
+            .chain(self.look_again)
             .min()
     }
 

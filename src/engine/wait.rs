@@ -4,10 +4,10 @@ use super::belt::BELT;
 use super::core::{Core, JobReference};
 use super::execute::{deadline_of, execute};
 use super::options::{Help, Idle};
-use super::panics;
+use super::{gather, panics};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Descriptor;
-use crate::layout::words::{DescriptorWord, State, park};
+use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_WAKER, State, park};
 use crate::lockfree::job;
 use crate::os::futex::{Waited, wait_until};
 use crate::os::host::Deadline;
@@ -137,13 +137,27 @@ fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, until: O
     }
 }
 
-/// What a holder does that has waited for a second, in case words that it, or a worker, relies on are damaged.
+/// What a holder does that has waited for a second, in case words that it, or a worker, relies on are damaged: for its job, and for
+/// the jobs that run the rows of it.
 pub(crate) fn look_after(core: &Core, reference: JobReference) {
+    look_after_one(core, reference);
+    if let Some(gather) = gather::of(core, reference) {
+        gather.shares().iter().for_each(|&share| look_after_one(core, share));
+    }
+}
+
+/// As above, for one job, whoever holds it.
+pub(super) fn look_after_one(core: &Core, reference: JobReference) {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return };
     let word = job::snapshot(&descriptor.word);
     match word.state() {
-        // It is found damaged by the look that follows.
+        None => core.found_corrupt(reference.index, word),
+        // A share that is over, or what its holder finds damaged by the look that follows.
         _ if word.generation() != reference.generation => {}
+        // The report to the thread that frees it, or wakes its task, was lost.
+        Some(State::Done) if core.config.is_shared() && word.has(FLAG_DETACHED | FLAG_WAKER) => {
+            core.hand_to_collector(reference.index);
+        }
         Some(State::Running) if is_asleep(core, word) => {
             // Acquire, both: a worker that sleeps has finished all its jobs before, so a word that still says otherwise was never
             // true.

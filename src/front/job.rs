@@ -362,7 +362,10 @@ fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> 
     // later one. See `docs/protocol.md`, "Wakers".
     slot.set_waker(context.waker());
     match job::set_flag(&descriptor.word, FLAG_WAKER) {
-        FlagSet::Set => false,
+        FlagSet::Set => {
+            core.want_looks();
+            false
+        }
         FlagSet::AlreadyDone => core.is_readable(reference),
         FlagSet::Damaged => {
             // The waker is called when nobody is at the job any more, unless that was so before it was in place.

@@ -6,6 +6,8 @@ pub(crate) mod builder;
 pub(crate) mod call;
 pub(crate) mod cancel_token;
 pub(crate) mod closure;
+#[cfg(all(feature = "fault", target_os = "linux"))]
+pub(crate) mod damage;
 pub(crate) mod engine;
 pub(crate) mod exit_status;
 pub(crate) mod files;

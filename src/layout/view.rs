@@ -201,6 +201,35 @@ impl Control {
         &self.all(&self.engine)[0]
     }
 
+    /// The segment as words, for the project's own tests, which damage it.
+    #[cfg(all(feature = "fault", target_os = "linux"))]
+    fn damageable(&self) -> &[core::sync::atomic::AtomicU32] {
+        // SAFETY: the whole mapping is mapped for writing as long as `self` lives (law 3), aligned to a page, and atomics have no
+        // invalid bits (law 1). That some records have wider words than these is beyond the language's model of memory, as is what
+        // is modelled here: damage by the hardware. Nothing but tests is built with the feature.
+        unsafe { core::slice::from_raw_parts(self.mapping.base().cast().as_ptr(), self.mapping.len() / 4) }
+    }
+
+    /// Length of the segment in bits.
+    #[cfg(all(feature = "fault", target_os = "linux"))]
+    pub(crate) fn bits(&self) -> u64 {
+        self.mapping.len() as u64 * 8
+    }
+
+    /// Flips one bit, in one step; what the word of 32 bits around it was before. Nothing happens outside the segment.
+    #[cfg(all(feature = "fault", target_os = "linux"))]
+    pub(crate) fn flip(&self, bit: u64) -> Option<u32> {
+        let word = self.damageable().get(usize::try_from(bit / 32).ok()?)?;
+        Some(word.fetch_xor(1 << (bit % 32), core::sync::atomic::Ordering::SeqCst))
+    }
+
+    /// The word of 32 bits around a bit.
+    #[cfg(all(feature = "fault", target_os = "linux"))]
+    pub(crate) fn peek(&self, bit: u64) -> Option<u32> {
+        let word = self.damageable().get(usize::try_from(bit / 32).ok()?)?;
+        Some(word.load(core::sync::atomic::Ordering::Relaxed))
+    }
+
     /// The mapping itself, to be handed to another process.
     pub(crate) fn mapping(&self) -> &Mapping {
         &self.mapping

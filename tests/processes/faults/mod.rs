@@ -2,6 +2,7 @@
 //! been; and worker processes that are killed at random for as long as one likes.
 
 mod deadlines;
+mod flips;
 mod load;
 mod matrix;
 mod messages;
@@ -112,6 +113,9 @@ pub(crate) fn tests() -> Tests {
         mixed::rows_that_were_lost_are_computed_though_another_worker_dies,
     );
     deadlines::tests().into_iter().for_each(|(name, test)| more(name, test));
+    more("flipped_bits_of_an_engine_of_threads", flips::flipped_bits_of_an_engine_of_threads);
+    more("flipped_bits_of_an_engine_of_processes", flips::flipped_bits_of_an_engine_of_processes);
+    more("flipped_bits_of_a_mixed_engine", flips::flipped_bits_of_a_mixed_engine);
     more("soak", soak::soak);
     tests
 }
