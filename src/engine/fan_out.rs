@@ -440,3 +440,126 @@ impl Drop for Children<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::belt::Broken;
+    use proptest::prelude::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    /// Runs a call of closures whose shares one thread takes, and does with them what `serve` says, until the call is over.
+    fn run(core: &Core, chunks: usize, serve: impl Fn(&FanOutHeader, &[RangeLine], u32) + Sync) -> Result<FanOutEnd> {
+        let plan = Plan::new(chunks * 10, Some(10), 0).expect("a plan of few chunks");
+        let (priority, caller) = (Priority::Normal, ParticipantSlot::ORIGIN);
+        let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, rows: None, meter: None };
+        let over = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let worker = ParticipantSlot::new(1);
+                while !over.load(std::sync::atomic::Ordering::Acquire) {
+                    let Some(index) = core.take(worker) else {
+                        thread::yield_now();
+                        continue;
+                    };
+                    let descriptor = core.control.descriptor(index).expect("it was in a ring");
+                    let fields = (descriptor.fan_out.load(Ordering::Relaxed), descriptor.part.load(Ordering::Relaxed));
+                    let shares = core.arena.fan_out(fields.0, 0).expect("a block").0.shares.load(Ordering::Relaxed);
+                    let (header, ranges) = core.arena.fan_out(fields.0, shares).expect("a block");
+                    serve(header, ranges, fields.1 & 0xFFFF);
+                    let done = job::finish(&descriptor.word, false);
+                    core.left(worker, index);
+                    done.into_iter().for_each(|done| core.serve(index, done));
+                }
+            });
+            let end = spread.run(|draft, _, _, _| draft.set_closure(), |_, _| None);
+            over.store(true, std::sync::atomic::Ordering::Release);
+            end
+        })
+    }
+
+    /// Runs a share as workers do, but leaves away what `skips` says: the chunk is taken and never counted.
+    fn run_but(header: &FanOutHeader, ranges: &[RangeLine], share: u32, mut skips: impl FnMut(u32) -> bool) {
+        let own = &ranges[share as usize];
+        loop {
+            let mut skipped = false;
+            run_share(header, ranges, share, u32::MAX, |chunk| {
+                skipped = skips(chunk);
+                if skipped { ChunkEnd::Stop(0) } else { ChunkEnd::Done }
+            });
+            let word = ProgressWord::from_bits(own.progress.load(Ordering::Relaxed));
+            own.progress.store(word.between_chunks().bits(), Ordering::Relaxed);
+            if !skipped {
+                return;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A call was a success although chunks were missing: nothing had failed, and nobody counted.
+        #[test]
+        fn a_call_is_complete_when_every_chunk_was_counted(
+            threads in 1usize..4, chunks in 1usize..40, lost in proptest::collection::vec((0usize..10, 0u32..40), 0..20),
+        ) {
+            let core = Core::without_workers(threads, 0);
+            // Which chunks are lost each time the call begins anew.
+            let rounds = AtomicUsize::new(0);
+            let shares = threads.min(chunks);
+            let end = run(&core, chunks, |header, ranges, share| {
+                let round = rounds.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / shares;
+                run_but(header, ranges, share, |chunk| lost.contains(&(round, chunk)));
+            });
+            let is_lost = |round: usize| lost.iter().any(|&(at, chunk)| at == round && (chunk as usize) < chunks);
+            let first_whole = (0..=MAX_ROUNDS).find(|&round| !is_lost(round));
+            match end {
+                Ok(FanOutEnd::Complete) => {
+                    prop_assert_eq!(first_whole.map(|round| (round + 1) * shares), Some(rounds.into_inner()));
+                }
+                Err(Error::Corrupt { .. }) => prop_assert!(first_whole.is_none()),
+                other => prop_assert!(false, "{other:?}"),
+            }
+            prop_assert!(core.arena.statistics().in_use == 0, "the block is given back");
+        }
+    }
+
+    /// A worker that ended its share without having run it made the call a success.
+    #[test]
+    fn shares_that_end_without_running_are_no_success() {
+        let core = Core::without_workers(2, 0);
+        let end = run(&core, 7, |_, _, _| {});
+        assert!(matches!(&end, Ok(FanOutEnd::Stopped(stopped)) if stopped.stop == stop::CANCELLED), "{end:?}");
+    }
+
+    /// The engine broke while a call waited for its shares, and the call said that all was done.
+    #[test]
+    fn an_engine_that_breaks_is_no_success() {
+        let core = Core::without_workers(2, 0);
+        let end = run(&core, 7, |header, ranges, share| {
+            run_but(header, ranges, share, |_| false);
+            core.give_up(Broken::Corrupt { what: "test", offset: 0, expected: 0, found: 0 });
+        });
+        // The one share that was run did all chunks, and the other one was taken back: the call may be whole, and then says so.
+        match end {
+            Ok(FanOutEnd::Complete) => {}
+            Ok(FanOutEnd::Stopped(stopped)) => assert!(matches!(stopped.into_error(None), Error::Corrupt { .. })),
+            Err(error) => assert!(matches!(error, Error::Corrupt { .. }), "{error}"),
+        }
+        let end = run(&core, 7, |_, _, _| {});
+        assert!(matches!(end, Ok(FanOutEnd::Stopped(_)) | Err(Error::Corrupt { .. })), "{end:?}");
+    }
+
+    /// The failure in the lowest chunk is the call's, whoever met it; reasons that are nobody's failure come next.
+    #[test]
+    fn the_first_failure_is_reported() {
+        let stopped = |stop, failure, own_failure| Stopped { stop, failure, own_failure };
+        let other = || Some((3, Error::Closed));
+        assert!(matches!(stopped(stop::FAILED, other(), Some(2)).into_error(Some(Error::Cancelled)), Error::Cancelled));
+        assert!(matches!(stopped(stop::FAILED, other(), Some(5)).into_error(Some(Error::Cancelled)), Error::Closed));
+        assert!(matches!(stopped(stop::DEADLINE, other(), None).into_error(None), Error::DeadlineExceeded));
+        assert!(matches!(stopped(stop::CANCELLED, None, None).into_error(None), Error::Cancelled));
+        assert!(matches!(stopped(0, None, None).into_error(None), Error::Corrupt { .. }));
+    }
+}

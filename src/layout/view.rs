@@ -220,7 +220,7 @@ impl Control {
     #[cfg(all(feature = "fault", target_os = "linux"))]
     pub(crate) fn flip(&self, bit: u64) -> Option<u32> {
         let word = self.damageable().get(usize::try_from(bit / 32).ok()?)?;
-        Some(word.fetch_xor(1 << (bit % 32), core::sync::atomic::Ordering::SeqCst))
+        Some(word.fetch_xor(1 << (bit % 32), core::sync::atomic::Ordering::Relaxed))
     }
 
     /// The word of 32 bits around a bit.
