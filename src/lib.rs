@@ -194,7 +194,7 @@ pub mod __private {
     #[cfg(all(feature = "fault", target_os = "linux"))]
     pub mod fault {
         pub use crate::fault::{POINTS, Point, arm, name, point};
-        pub use crate::front::damage::{bits, flip, peek};
+        pub use crate::front::damage::{bits, flip, flip_running, peek, spoil_rings};
     }
 }
 

@@ -7,6 +7,7 @@ use workring::__private::fault::{self, Point};
 use workring::{Batch, Call, Chunking, Engine, Error, Failed, Finish, Held, Job};
 use workring::{KernelInfo, Retry, SharedBatch, kernel, kernels};
 
+use super::break_off::guided;
 use super::deadlines::{held, stubborn};
 use crate::kernels::{affine, sum};
 use crate::support::eventually;
@@ -50,7 +51,7 @@ kernel! {
 
 /// The kernels of this folder.
 pub(crate) fn kernels() -> Vec<&'static KernelInfo> {
-    kernels![uneven, count_up, stubborn, held].to_vec()
+    kernels![uneven, count_up, stubborn, held, guided].to_vec()
 }
 
 /// Kinds of jobs that are told of their end in different ways.
