@@ -14,6 +14,7 @@ use super::gather;
 use crate::error::Error;
 use crate::ids::DescriptorIndex;
 use crate::layout::words::{DescriptorWord, State, park};
+use crate::lockfree::announcement;
 use crate::lockfree::futex;
 use crate::lockfree::job;
 use crate::os::futex::{Scope, Waited, wait_until};
@@ -108,9 +109,7 @@ impl Core {
         if !self.is_quiet() {
             return false;
         }
-        // SeqCst: orders the reading of "broken" before the look at announcements; pairs with the fence in `take`. A thread whose
-        // announcement is not seen here sees, before it claims, that the engine broke.
-        fence(Ordering::SeqCst);
+        announcement::before_asking();
         let is_left = |job: JobReference| !self.running.contains(job.index);
         is_left(reference)
             && gather::of(self, reference).is_none_or(|gather| gather.shares().iter().copied().all(is_left))

@@ -19,6 +19,7 @@ use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::PRIORITIES;
 use crate::layout::records::{Descriptor, kind, status};
 use crate::layout::words::{DescriptorWord, State};
+use crate::lockfree::announcement;
 use crate::lockfree::free_list::Returned;
 use crate::lockfree::futex;
 use crate::lockfree::job::{self, Claim};
@@ -380,14 +381,11 @@ impl Core {
     fn claim_announced(&self, claimer: ParticipantSlot, index: DescriptorIndex) -> bool {
         let Some(descriptor) = self.control.descriptor(index) else { return false };
         self.running.announce(claimer, index);
-        if self.config.is_shared() && self.is_origin() {
-            // SeqCst: orders the announcement before the reading of "broken"; pairs with the fence in `is_abandoned`. If the holder
-            // of a job does not see the announcement, "broken" is seen here and the job is left alone.
-            fence(Ordering::SeqCst);
-            if self.broken.get().is_some() {
-                self.running.left(claimer, index);
-                return false;
-            }
+        // In an engine of threads alone words can be damaged, but nobody forges one.
+        let can_be_forged = self.config.is_shared() && self.is_origin();
+        if can_be_forged && !announcement::may_claim(|| self.is_broken()) {
+            self.running.left(claimer, index);
+            return false;
         }
         let accepts = || self.may_run(descriptor);
         match job::claim_if(&descriptor.word, claimer, self.incarnation(), accepts) {

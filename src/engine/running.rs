@@ -22,10 +22,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crossbeam_utils::CachePadded;
 
 use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::lockfree::announcement;
 use crate::sync::{AtomicU32, Ordering};
-
-/// No job; no descriptor has this index.
-const NONE: u32 = u32::MAX;
 
 /// The announcements of an engine's process.
 pub(crate) struct Running {
@@ -40,7 +38,7 @@ pub(crate) struct Running {
 impl Running {
     /// For so many worker threads.
     pub(super) fn new(threads: usize) -> Self {
-        let threads = (0..threads).map(|_| CachePadded::new(AtomicU32::new(NONE))).collect();
+        let threads = (0..threads).map(|_| CachePadded::new(AtomicU32::new(announcement::NOTHING))).collect();
         Self { threads, helping: AtomicU32::new(0), helpers: Mutex::default() }
     }
 
@@ -59,8 +57,7 @@ impl Running {
     #[inline]
     pub(super) fn announce(&self, who: ParticipantSlot, index: DescriptorIndex) {
         if let Some(word) = self.of_thread(who) {
-            // Relaxed: published by the claim, or by the fence that precedes it.
-            word.store(index.get(), Ordering::Relaxed);
+            announcement::announce(word, index);
         } else if who == ParticipantSlot::ORIGIN {
             self.helpers().push(index.get());
             // Relaxed: read by the same thread only.
@@ -72,8 +69,7 @@ impl Running {
     #[inline]
     pub(super) fn left(&self, who: ParticipantSlot, index: DescriptorIndex) {
         if let Some(word) = self.of_thread(who) {
-            // Release: pairs with the acquire in `contains`; whoever sees nothing here sees all that the job wrote.
-            word.store(NONE, Ordering::Release);
+            announcement::take_back(word);
         } else if who == ParticipantSlot::ORIGIN && self.helping.load(Ordering::Relaxed) > 0 {
             let mut helpers = self.helpers();
             if let Some(at) = helpers.iter().rposition(|&other| other == index.get()) {
@@ -85,8 +81,7 @@ impl Running {
 
     /// Whether a thread may be at a job of this descriptor.
     pub(super) fn contains(&self, index: DescriptorIndex) -> bool {
-        self.threads.iter().any(|word| word.load(Ordering::Acquire) == index.get())
-            || self.helpers().contains(&index.get())
+        self.threads.iter().any(|word| announcement::is_at(word, index)) || self.helpers().contains(&index.get())
     }
 }
 

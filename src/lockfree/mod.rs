@@ -19,11 +19,13 @@
 //! | R10 take a message (`lane::try_take`) | A10 post into its cell (`lane::try_post`) | that the last message was read |
 //! | R11 post a message to a process (`spsc::post`) | A11 read it (`spsc::read`) | the message |
 //! | R12 give its cell back (`spsc::free`) | A12 look for room (`spsc::has_room`) | that the message was read |
+//! | R13 take an announcement back (`announcement::take_back`) | A13 find none (`announcement::is_at`) | all that the thread did at the job |
 //!
-//! Four handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
-//! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]), the two sides of a lane ([`lane`]), and those of a channel between two
-//! processes ([`doorbell`]).
+//! Five handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
+//! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]), the two sides of a lane ([`lane`]), those of a channel between two
+//! processes ([`doorbell`]), and a thread about to claim with whoever asks what it is at ([`announcement`]).
 
+pub(crate) mod announcement;
 pub(crate) mod doorbell;
 pub(crate) mod free_list;
 pub(crate) mod job;

@@ -121,6 +121,7 @@ fn a_job_of_a_kind_that_is_not_accepted_is_left_alone() {
                     seen.0.mark();
                 }
                 Claim::NotQueued => seen.1.mark(),
+                Claim::Damaged(word) => panic!("{word:?}"),
             })
         };
         if desk.claim(worker(1)) {
@@ -524,6 +525,7 @@ fn a_helping_holder_claims_its_own_job_or_nothing() {
                 desk.finish();
                 seen.0.mark();
             }
+            Claim::Damaged(word) => panic!("{word:?}"),
             Claim::NotQueued => {
                 desk.sleep_until_done();
                 seen.1.mark();

@@ -12,6 +12,7 @@
 //! - Tests that must fail (`should_panic`) leave one step of a protocol out: they show that the model would notice.
 #![allow(clippy::arc_with_non_send_sync, reason = "loom runs all threads of a model on one thread of the system")]
 
+mod announced;
 mod checker;
 mod chunks;
 mod descriptor;
@@ -149,7 +150,7 @@ impl Desk {
                 self.input.read();
                 true
             }
-            Claim::NotQueued => false,
+            Claim::NotQueued | Claim::Damaged(_) => false,
         }
     }
 
