@@ -127,7 +127,8 @@ pub enum Error {
         /// How often the job had been started, this time included.
         attempt: u32,
     },
-    /// No worker process is left and none can be started.
+    /// No worker process runs and none can be started at the moment. The engine tries again for as long as it lives: jobs wait for that,
+    /// unless they have a deadline or were given with [`OnFull::Reject`](crate::OnFull::Reject).
     NoWorkers {
         /// Why the last one could not be started.
         reason: String,
@@ -227,6 +228,7 @@ impl fmt::Display for WorkerExit {
             Self::Signal(9) => f.write_str("signal 9 (SIGKILL)"),
             Self::Signal(11) => f.write_str("signal 11 (SIGSEGV)"),
             Self::Signal(7) => f.write_str("signal 7 (SIGBUS)"),
+            Self::Signal(31) => f.write_str("signal 31 (SIGSYS)"),
             Self::Signal(15) => f.write_str("signal 15 (SIGTERM)"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::Unknown => f.write_str("an exit that only its parent was told"),
@@ -310,7 +312,9 @@ impl fmt::Display for Error {
                 f,
                 "worker process {pid} ended with {exit} while it ran kernel {kernel} (attempt {attempt}); allow retries if the kernel writes all of its outputs"
             ),
-            Self::NoWorkers { reason } => write!(f, "no worker process is left and none can be started: {reason}"),
+            Self::NoWorkers { reason } => {
+                write!(f, "no worker process runs and none can be started at the moment: {reason}")
+            }
             Self::WorkerStart { reason } => write!(f, "could not start a worker process: {reason}"),
             Self::Attach { reason } => write!(f, "could not attach to the engine: {reason}"),
             Self::EngineGone => f.write_str("the engine's process is gone"),

@@ -27,22 +27,19 @@ pub(crate) const BELT: Duration = Duration::from_secs(1);
 /// Why nothing can be run any more.
 #[derive(Clone, Debug)]
 pub(crate) enum Broken {
-    NoWorkers { reason: String },
     Corrupt { what: &'static str, offset: u64, expected: u64, found: u64 },
 }
 
 impl Broken {
     fn error(&self) -> Error {
         match self.clone() {
-            Self::NoWorkers { reason } => Error::NoWorkers { reason },
             Self::Corrupt { what, offset, expected, found } => Error::Corrupt { what, offset, expected, found },
         }
     }
 }
 
 impl Core {
-    /// The error of every job from the moment on when the engine broke: it lost its last worker and cannot start one, or found its
-    /// shared memory damaged.
+    /// The error of every job from the moment on when the engine broke: its shared memory was found damaged.
     #[inline]
     pub(crate) fn broken(&self) -> Option<Error> {
         self.broken.get().map(Broken::error)

@@ -23,6 +23,7 @@ use super::options::{EngineConfig, Idle};
 use super::panics;
 use super::role::WorkerRole;
 use super::running::Running;
+use super::shortage::Shortage;
 use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -190,6 +191,7 @@ pub(crate) struct Core {
     pub(super) clearing: Mutex<()>,
     /// Which completion ports are taken.
     pub(crate) ports: Mutex<u64>,
+    pub(super) shortage: Shortage,
 }
 
 impl Core {
@@ -247,6 +249,7 @@ impl Core {
             wake_calls: AtomicU32::new(0),
             clearing: Mutex::new(()),
             ports: Mutex::new(if config.is_shared() { 1 << COLLECTOR_PORT } else { 0 }),
+            shortage: Shortage::new(),
         }
     }
 

@@ -468,9 +468,9 @@ pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
                 location: text.location,
             }
         }
-        // A job that a waiting thread took back at its deadline.
+        // A job that was taken back at its deadline, before anybody began it.
         status::CANCELLED if deadline_of(descriptor).is_some_and(|deadline| deadline.is_past()) => {
-            Error::DeadlineExceeded
+            core.shortage().unwrap_or(Error::DeadlineExceeded)
         }
         status::CANCELLED => core.broken().unwrap_or(Error::Cancelled),
         status::SHORTENED => return None,

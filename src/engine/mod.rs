@@ -59,6 +59,9 @@ mod running;
 #[cfg(target_os = "linux")]
 mod seat;
 mod serve;
+mod shortage;
+#[cfg(target_os = "linux")]
+mod starts;
 mod states;
 #[cfg(target_os = "linux")]
 pub(crate) mod supervisor;

@@ -33,13 +33,17 @@ impl Priority {
 }
 
 /// What a submit does when the queue is full. Jobs count from their submission until their result is read.
+///
+/// While no worker process runs and none can be started, because memory, descriptors or processes lack or their program is gone, jobs wait
+/// in the queue as ever, and so do calls that block; the engine tries again for as long as it lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnFull {
     /// Waits for room. Instead of waiting for ever it is an error: at once inside a kernel, which keeps a worker from making
     /// room; after a second in which nothing but unread results filled the queue and nobody read any.
     #[default]
     Wait,
-    /// Hands everything back with [`Error::QueueFull`](crate::Error::QueueFull).
+    /// Hands everything back with [`Error::QueueFull`](crate::Error::QueueFull); and while no worker process can be started with
+    /// [`Error::NoWorkers`](crate::Error::NoWorkers), which says why.
     Reject,
     /// Waits for room, but not longer than this.
     WaitFor(Duration),

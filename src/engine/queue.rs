@@ -55,6 +55,7 @@ impl Core {
     #[inline]
     pub(crate) fn reserve(&self, on_full: OnFull) -> Result<Draft<'_>> {
         self.check_open()?;
+        self.check_shortage(on_full)?;
         match self.try_reserve() {
             Some(draft) => Ok(draft),
             None => self.wait_for_room(on_full),

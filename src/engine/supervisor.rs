@@ -19,12 +19,11 @@ use super::handshake::{FromWorker, ToOutsider};
 use super::process_group::ProcessGroup;
 use super::recovery::{self, Death};
 use super::seat::{self, Peer, Seat, Worker, answer_fetch};
+use super::starts::START_LIMIT;
 use super::worker;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::DescriptorIndex;
-use crate::layout::records::Descriptor;
-use crate::layout::words::{ParticipantWord, State};
-use crate::lockfree::job;
+use crate::layout::words::ParticipantWord;
 use crate::os::channel::{Channel, Received};
 use crate::os::events::{EventFd, wait_for_events};
 use crate::os::host::Deadline;
@@ -33,10 +32,6 @@ use crate::os::pidfd::ProcessHandle;
 use crate::os::process::Limits;
 use crate::sync::Ordering;
 
-/// How long a worker may take from its start until it is ready.
-const START_LIMIT: Duration = Duration::from_secs(20);
-/// Workers that may fail to start one after the other before the engine gives up, if no other worker is alive.
-const START_ATTEMPTS: u32 = 5;
 /// The first pause before a worker is replaced that ended soon after its start; doubled each time.
 pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// The longest such pause.
@@ -65,7 +60,7 @@ pub(super) struct Supervisor {
     hall: Hall,
     started: Started,
     /// Failed starts since the last successful one, and what the last one said.
-    failures: u32,
+    pub(super) failures: u32,
     /// When a process is killed that has nothing to do any more and does not exit, where it has an engine of its own.
     lingers_until: Option<Deadline>,
     /// When jobs are looked after next; `None` when none was under way.
@@ -279,6 +274,9 @@ impl Supervisor {
     }
 
     fn is_ready(&mut self, seat: usize, killable: bool) {
+        if !self.seats[seat].outside {
+            self.start_succeeded();
+        }
         let seat = &mut self.seats[seat];
         let Some(worker) = &mut seat.worker else { return };
         if worker.ready {
@@ -291,8 +289,6 @@ impl Supervisor {
             self.core.attached.fetch_add(1, Ordering::Relaxed);
             // It takes no job before it has this. If it is gone, its process descriptor says so.
             let _ = worker.channel.send(&ToOutsider::Go.to_bytes(), &[]);
-        } else {
-            self.failures = 0;
         }
         for row in seat.rows(&self.core) {
             row.word.store(ParticipantWord::new(seat.incarnation, ParticipantWord::ALIVE).bits(), Ordering::Release);
@@ -362,28 +358,14 @@ impl Supervisor {
             self.core.start_closing_now();
         }
         if !worker.ready && !outside {
-            let reason = worker.refused.unwrap_or_else(|| {
-                format!(
-                    "worker process {} ended with {exit} before it was ready: its program must call \
-                     workring::worker_entry(kernels![..]) first in main",
-                    death.pid
-                )
-            });
-            self.start_failed(Error::WorkerStart { reason });
+            self.worker_failed(worker, exit);
         }
     }
 
     /// Kills the process of an engine of its own that was closed, and has been without a job for a while: it may be stopped, or hang in what
     /// its program does at its exit. Elsewhere the engine's end waits for its workers.
     fn end_who_lingers(&mut self) {
-        let is_unfinished = |descriptor: &Descriptor| {
-            let word = job::snapshot(&descriptor.word);
-            word.is(State::Queued) || word.is(State::Running)
-        };
-        if self.group.first_death.is_none()
-            || self.core.is_open()
-            || self.core.control.descriptors().iter().any(is_unfinished)
-        {
+        if self.group.first_death.is_none() || self.core.is_open() || self.core.has_unfinished_jobs() {
             return;
         }
         match self.lingers_until {
@@ -396,18 +378,17 @@ impl Supervisor {
         }
     }
 
-    fn start_failed(&mut self, error: Error) {
-        self.failures += 1;
+    /// Whether the engine is still being built.
+    pub(super) fn is_starting(&self) -> bool {
+        self.started.is_some()
+    }
+
+    /// Tells whoever builds the engine why it cannot be.
+    pub(super) fn give_up_start(&mut self, error: Error) {
         if let Some(started) = self.started.take() {
             let _ = started.send(Err(error));
             self.core.start_closing();
             self.seats.iter_mut().for_each(|seat| seat.worker = None);
-            return;
-        }
-        let anybody = self.seats.iter().any(Seat::is_ready);
-        let others = self.core.config.threads + self.core.config.outside > 0;
-        if self.failures >= START_ATTEMPTS && !anybody && !others {
-            self.core.give_up(Broken::NoWorkers { reason: error.with_causes() });
         }
     }
 
@@ -460,8 +441,11 @@ impl Supervisor {
                 }
             }
             let seat = &mut self.seats[at];
-            let nothing_left =
-                !self.core.has_work() || self.core.broken().is_some() || self.group.first_death.is_some();
+            // During a shortage nobody takes entries of jobs that are gone out of the rings.
+            let nothing_left = !self.core.has_work()
+                || self.core.broken().is_some()
+                || self.group.first_death.is_some()
+                || (closing && self.core.shortage().is_some() && !self.core.has_unfinished_jobs());
             if closing && nothing_left {
                 // Before the last one is told of: who sees the engine closed finds its socket gone.
                 self.hall.close();
@@ -474,7 +458,7 @@ impl Supervisor {
             {
                 seat.pause = (seat.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST);
                 seat.not_before = Deadline::after(seat.pause);
-                self.start_failed(error);
+                self.start_failed(error, false);
             }
         }
     }

@@ -164,6 +164,7 @@ impl Call<'_> {
         plan: Plan,
         deadline: Option<Deadline>,
     ) -> Result<()> {
+        self.core.check_shortage(self.on_full_or_default())?;
         let (core, id) = (self.core, self.core.kernel_id(kernel.info)?);
         let signals = StopSignals { word: None, fan_out: None, deadline };
         let share = ShareCall { core, call: kernel, plan, worker: 0, signals, watch: RowWatch::Nobody };

@@ -148,7 +148,7 @@ impl<'e> Call<'e> {
         self.core.note(draft, &self.options, deadline);
     }
 
-    fn on_full_or_default(&self) -> OnFull {
+    pub(super) fn on_full_or_default(&self) -> OnFull {
         self.options.on_full.unwrap_or(self.core.config.on_full)
     }
 

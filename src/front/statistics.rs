@@ -6,6 +6,7 @@ use super::engine::Engine;
 use super::progress::Progress;
 use crate::arena::ArenaStatistics;
 use crate::engine::call;
+use crate::error::Error;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{Descriptor, Participant, kind};
 use crate::layout::words::{ParticipantWord, State};
@@ -111,6 +112,14 @@ impl Engine {
             timeout_rescues: self.core.rescues(),
             arena: self.core.arena.statistics(),
         }
+    }
+
+    /// Why no worker process can be started at the moment, while none runs and nobody else could run jobs: the error that calls get which do
+    /// not wait for the end of such a shortage. `None` as a rule. Does not block.
+    ///
+    /// Workers are started again for as long as the engine lives, in pauses of up to a second.
+    pub fn worker_shortage(&self) -> Option<Error> {
+        self.core.shortage()
     }
 
     /// The workers: threads, then processes, then the seats of outside workers. Does not block.

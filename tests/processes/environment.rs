@@ -3,14 +3,15 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::Resource;
-use workring::{Engine, Error, WorkerExit};
+use workring::{Engine, Error, OnFull, Retry, WorkerExit};
 
 use crate::kernels::{affine, allocate, hang, increment};
 use crate::parts::*;
-use crate::support::{eventually, kill};
+use crate::support::{eventually, is_alive, kill};
 
 /// A limit that is no limit here.
 const PLENTY: u64 = 1024;
@@ -23,7 +24,10 @@ parts! {
     "environment":
     building_without_descriptors_is_an_error below [];
     a_worker_is_replaced_when_descriptors_are_free_again below [];
-    jobs_say_that_descriptors_are_gone below [];
+    a_shortage_passes_and_says_why_until_then below [];
+    an_engine_is_dropped_during_a_shortage below [];
+    engines_outlive_a_storm_of_kills below [];
+    building_outlives_a_kill_and_not_five below [];
     a_death_is_noticed_where_no_descriptor_may_be_opened below [];
     a_worker_without_descriptors_fails_jobs_over_files below [];
     building_without_processes_is_an_error below nobody();
@@ -99,34 +103,152 @@ fn work_without_a_worker(engine: &Engine, limited: Limited) {
     lose(engine);
 }
 
-fn jobs_say_that_descriptors_are_gone() {
+/// The last worker died while the system refused new processes for a moment. Every call failed from then on, for the life of the
+/// engine, though all was well again.
+fn a_shortage_passes_and_says_why_until_then() {
     let before = open_descriptors();
     let (files, engine) = high_engine();
     let limited = Limited::to(Resource::Nofile, LOW);
     let batches: Vec<_> = (0..8).map(|_| engine.batch::<u64>(100).unwrap()).collect();
+    let mut mapped = engine.batch::<u64>(1000).unwrap();
     pids(&engine).into_iter().for_each(|pid| assert!(kill(pid)));
-    for batch in batches {
-        let ended = engine.submit(increment, batch, ()).and_then(|job| job.wait());
-        if let Err(failed) = ended {
-            assert_eq!(failed.returned.len(), 100, "the batch comes back");
-            assert!(matches!(failed.error, Error::NoWorkers { .. } | Error::WorkerDied { .. }), "{}", failed.error);
-        }
-    }
-    let mut told = String::new();
-    eventually("the engine gives up", || match run(&engine) {
-        Err(error @ Error::NoWorkers { .. }) => {
-            told = error.to_string();
-            true
-        }
-        _ => false,
+    eventually("there is a shortage", || engine.worker_shortage().is_some());
+    let is_told = |error: &Error| {
+        assert!(matches!(error, Error::NoWorkers { .. }) && told(error).contains("ulimit -n"), "{}", told(error));
+    };
+    is_told(&engine.worker_shortage().unwrap());
+    let waiting: Vec<_> = batches.into_iter().map(|batch| engine.submit(increment, batch, ()).unwrap()).collect();
+    // Who does not wait is told at once, and gets back what was handed over.
+    let call = engine.job().on_full(OnFull::Reject);
+    let failed = call.submit(increment, engine.batch::<u64>(100).unwrap(), ()).unwrap_err();
+    is_told(&failed.error);
+    assert_eq!(failed.into_parts().1.len(), 100);
+    is_told(&call.map(increment, (), &mut mapped, &()).unwrap_err());
+    assert!(mapped.iter().all(|&value| value == 0));
+    // Who waits for a while is told then.
+    let call = engine.job().deadline(Duration::from_millis(20));
+    let failed = call.submit(increment, engine.batch::<u64>(100).unwrap(), ()).unwrap().wait().unwrap_err();
+    is_told(&failed.error);
+    assert_eq!(failed.into_parts().1.len(), 100);
+    is_told(&call.map(increment, (), &mut mapped, &()).unwrap_err());
+    std::thread::scope(|scope| {
+        let map = scope.spawn(|| engine.map(increment, (), &mut mapped, &()));
+        eventually("its shares wait as well", || {
+            engine.statistics().queued > waiting.len() as u64 || map.is_finished()
+        });
+        drop(limited);
+        map.join().unwrap().unwrap();
     });
-    assert!(told.contains("ulimit -n"), "{told}");
-    drop((files, limited));
+    assert!(mapped.iter().all(|&value| value == 1));
+    for job in waiting {
+        assert!(job.wait().unwrap().iter().all(|&value| value == 1));
+    }
+    eventually("both workers are there", || pids(&engine).len() == 2);
+    assert!(engine.worker_shortage().is_none());
+    lose(&engine);
+    drop((files, mapped));
     close(engine, before);
-    // It is that engine which has given up, not the process.
-    let engine = build().unwrap();
+}
+
+/// The jobs that wait come back, and the thread that tries to start workers ends, though nobody takes their entries out of the rings.
+fn an_engine_is_dropped_during_a_shortage() {
+    let before = open_descriptors();
+    let (files, engine) = high_engine();
+    let limited = Limited::to(Resource::Nofile, LOW);
+    let batch = engine.batch::<u64>(100).unwrap();
+    pids(&engine).into_iter().for_each(|pid| assert!(kill(pid)));
+    eventually("there is a shortage", || engine.worker_shortage().is_some());
+    let job = engine.submit(increment, batch, ()).unwrap();
+    assert!(matches!(engine.close(Duration::from_millis(20)), Err(Error::TimedOut { .. })), "a job waits");
+    drop(engine);
+    let failed = job.wait().unwrap_err();
+    assert!(matches!(failed.error, Error::Cancelled) && failed.returned.len() == 100, "{}", failed.error);
+    drop((failed, files, limited));
+    nothing_is_left(before);
+}
+
+/// Has the storm of kills last for so many seconds instead of [`STORM_KILLS`] kills.
+const STORM: &str = "WORKRING_STORM_SECONDS";
+/// Kills of a storm of which nobody said how long it shall last.
+const STORM_KILLS: u32 = 150;
+
+/// How long the storm was told to last.
+pub(crate) fn storm_limit() -> Option<Duration> {
+    std::env::var(STORM).ok().map(|seconds| Duration::from_secs(seconds.parse().expect("a number of seconds")))
+}
+
+/// After a hundred kills within a minute, some of them of workers that were not ready yet, every call failed for the life of the engine.
+fn engines_outlive_a_storm_of_kills() {
+    let (before, engine) = (open_descriptors(), build().unwrap());
+    let started = Instant::now();
+    let (enough, killed, early) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let is_over = |kills| storm_limit().map_or(kills >= STORM_KILLS, |limit| started.elapsed() >= limit);
+            while !is_over(killed.load(Ordering::Relaxed)) {
+                // In turns one that is ready, and one that is not if there is one.
+                let ready = pids(&engine);
+                let wants_early = killed.load(Ordering::Relaxed) % 2 == 0;
+                let mut all = children().into_iter();
+                let victim = all.find(|pid| ready.contains(pid) != wants_early && is_alive(*pid));
+                // Its parent has not reaped it, or it has just died by itself.
+                if let Some(pid) = victim.or_else(|| ready.first().copied()).filter(|pid| children().contains(pid))
+                    && kill(pid)
+                {
+                    killed.fetch_add(1, Ordering::Relaxed);
+                    early.fetch_add(u32::from(!ready.contains(&pid)), Ordering::Relaxed);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            enough.store(true, Ordering::Relaxed);
+        });
+        let x = engine.batch_from_fn(20_000, |i| i as f64).unwrap();
+        let mut rounds = 0;
+        while !enough.load(Ordering::Relaxed) || rounds == 0 {
+            let mut y = engine.batch::<f64>(x.len()).unwrap();
+            match engine.job().retry(Retry::up_to(63)).map(affine, &x, &mut y, &[2.0, 1.0]) {
+                Ok(()) => assert!(y.iter().zip(&*x).all(|(y, x)| *y == 2.0 * x + 1.0)),
+                Err(error) => assert!(matches!(error, Error::WorkerDied { .. }), "{error}"),
+            }
+            rounds += 1;
+        }
+        println!(
+            "{rounds} rounds, {} kills, {} of them early, {:?}",
+            killed.load(Ordering::Relaxed),
+            early.load(Ordering::Relaxed),
+            started.elapsed()
+        );
+    });
+    assert!(early.load(Ordering::Relaxed) > 0, "no worker was killed before it was ready");
+    eventually("both workers are there", || pids(&engine).len() == 2);
+    assert!(engine.worker_shortage().is_none());
+    for _ in 0..100 {
+        run(&engine).unwrap();
+    }
     lose(&engine);
     close(engine, before);
+}
+
+/// A worker that somebody killed in the moment of its start was the end of the engine's start.
+fn building_outlives_a_kill_and_not_five() {
+    let before = open_descriptors();
+    let build = |kills: u32| {
+        fs::write("starts", "0").unwrap();
+        let line = format!("n=$(cat starts); echo $((n + 1)) > starts; [ $n -ge {kills} ] || kill -9 $$;");
+        let builder = Engine::builder().processes(1).kernels(crate::kernels::ALL()).capacity(1 << 24);
+        builder.worker_program(behind(&line)).build()
+    };
+    let engine = build(4).unwrap();
+    run(&engine).unwrap();
+    close(engine, before);
+    let error = build(1000).unwrap_err();
+    assert!(
+        matches!(error, Error::WorkerStart { .. }) && told(&error).contains("somebody killed it"),
+        "{}",
+        told(&error)
+    );
+    assert_eq!(fs::read_to_string("starts").unwrap().trim(), "5");
+    nothing_is_left(before);
 }
 
 /// Programs that shut themselves in set this limit to 0; poll(2) then takes no descriptor at all.

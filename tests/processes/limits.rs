@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
-use workring::{Engine, Error, WorkerProgram, kernels};
+use workring::{Engine, Error, OnFull, WorkerProgram, kernels};
 
 use crate::kernels::{affine, allocate, increment, look_around, talk};
 use crate::support::{Checked, Tests, eventually, kill, start_role};
@@ -19,7 +19,10 @@ pub(crate) fn tests() -> Tests {
         ("limits::what_workers_print_says_who_printed_it", what_workers_print_says_who_printed_it),
         ("limits::a_worker_over_its_memory_fails_its_job", a_worker_over_its_memory_fails_its_job),
         ("limits::workers_have_few_descriptors_open", workers_have_few_descriptors_open),
-        ("limits::jobs_fail_when_no_worker_can_be_started", jobs_fail_when_no_worker_can_be_started),
+        (
+            "limits::jobs_that_do_not_wait_fail_when_no_worker_can_be_started",
+            jobs_that_do_not_wait_fail_when_no_worker_can_be_started,
+        ),
         (
             "limits::building_and_dropping_leaves_no_descriptor_and_no_thread",
             building_and_dropping_leaves_no_descriptor_and_no_thread,
@@ -166,21 +169,24 @@ fn workers_have_few_descriptors_open() {
     assert_eq!(seen[2], 0, "descriptors of the file are open in the worker");
 }
 
-fn jobs_fail_when_no_worker_can_be_started() {
+fn jobs_that_do_not_wait_fail_when_no_worker_can_be_started() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("worker");
     std::fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
     let engine = Checked::with(1, |builder| builder.worker_program(WorkerProgram::at(&path)));
-    std::fs::remove_file(&path).unwrap();
+    let away = folder.path().join("away");
+    std::fs::rename(&path, &away).unwrap();
     kill(engine.pids()[0]);
-    let failed = engine.submit(increment, engine.batch::<u64>(1).unwrap(), ());
-    let error = match failed {
-        Ok(job) => job.wait().unwrap_err().error,
-        Err(failed) => failed.error,
-    };
-    assert!(matches!(error, Error::NoWorkers { .. }), "{error}");
-    let text = engine.submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap_err().error.to_string();
-    assert!(text.contains("none can be started") && text.contains("worker"), "{text}");
+    eventually("there is a shortage", || engine.worker_shortage().is_some());
+    let call = engine.job().on_full(OnFull::Reject);
+    let failed = call.submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap_err();
+    let text = failed.error.to_string();
+    assert!(matches!(failed.error, Error::NoWorkers { .. }), "{text}");
+    assert!(text.contains("none can be started") && text.contains(path.to_str().unwrap()), "{text}");
+    // The program comes back, as it does when somebody installs another build.
+    let job = engine.submit(increment, failed.returned, ()).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(*job.wait().unwrap(), [1]);
 }
 
 /// The role of a program that does nothing but build engines and drop them, so that nobody else opens descriptors.

@@ -38,7 +38,7 @@ pub(crate) use parts;
 /// Plays a part, bounded in time.
 pub(crate) fn play(part: &str) {
     std::thread::spawn(|| {
-        std::thread::sleep(PART_LIMIT);
+        std::thread::sleep(PART_LIMIT + crate::environment::storm_limit().unwrap_or_default());
         eprintln!("the part hangs");
         // By an exit: the first process of a PID namespace takes no signal of its own.
         std::process::exit(99);
