@@ -85,7 +85,7 @@ impl Supervisor {
         let word = job::snapshot(&descriptor.word);
         if word.is(State::Running) && word.generation() == generation && word.owner() == owner {
             worker.killed = true;
-            let killed = worker.peer.handle().kill().is_ok();
+            let killed = worker.peer.kill().is_ok();
             fault::point(Point::F45_killed);
             killed
         } else {

@@ -1,6 +1,7 @@
 //! How the worker processes of an engine are started: program, arguments, environment, limits, kernels.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -10,6 +11,7 @@ use super::kernel_table::KernelName;
 use super::remote::WORKER_VARIABLE;
 use crate::error::{Result, WorkerExit};
 use crate::os::attach::memory_of;
+use crate::os::events::{bytes_waiting, wait_for_events};
 use crate::os::map::Mapping;
 use crate::os::process::{Limits, WorkerProcess};
 
@@ -83,20 +85,56 @@ pub(super) fn pass_on_output(process: &mut WorkerProcess, worker: u16) {
     let (output, error) = process.take_outputs();
     // Without a thread the worker's output is lost, and it is told so by a closed pipe; the engine goes on.
     if let Some(output) = output {
-        let prefix = prefix.clone();
+        let (prefix, output) = (prefix.clone(), WhileAlive::new(output, process));
         let _ = thread::Builder::new()
             .name(format!("workring-out-{worker}"))
-            .spawn(move || pass_on(output, &prefix, |line| std::io::stdout().lock().write_all(line)));
+            .spawn(move || pass_on(output, &prefix, |line| io::stdout().lock().write_all(line)));
     }
     if let Some(error) = error {
+        let error = WhileAlive::new(error, process);
         let _ = thread::Builder::new()
             .name(format!("workring-err-{worker}"))
-            .spawn(move || pass_on(error, &prefix, |line| std::io::stderr().lock().write_all(line)));
+            .spawn(move || pass_on(error, &prefix, |line| io::stderr().lock().write_all(line)));
+    }
+}
+
+/// A pipe that ends when the process at its other end has ended, and what was in it then has been read, though others that it started
+/// may hold the pipe open and write on.
+struct WhileAlive<P> {
+    pipe: P,
+    /// Ready when the process has ended. Without one, because no descriptor was left, the pipe ends when its last holder is gone.
+    process: Option<OwnedFd>,
+    /// Bytes to be read still, once the process has ended.
+    left: Option<u64>,
+}
+
+impl<P> WhileAlive<P> {
+    fn new(pipe: P, process: &WorkerProcess) -> Self {
+        Self { pipe, process: process.handle().pidfd().try_clone_to_owned().ok(), left: None }
+    }
+}
+
+impl<P: Read + AsFd> Read for WhileAlive<P> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let (Some(process), None) = (&self.process, self.left) {
+            let mut ready = Vec::new();
+            // A wait that fails is one for the pipe alone.
+            let _ = wait_for_events(&[self.pipe.as_fd(), process.as_fd()], None, &mut ready);
+            if let [_, true] = ready[..] {
+                self.left = Some(bytes_waiting(&self.pipe)?);
+            }
+        }
+        let Some(left) = &mut self.left else { return self.pipe.read(buffer) };
+        let most = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+        // Nothing is left, or nobody reads beside this, so that what is there can be read.
+        let read = if most == 0 { 0 } else { self.pipe.read(&mut buffer[..most])? };
+        *left -= read as u64;
+        Ok(read)
     }
 }
 
 /// Reads lines until the end and writes each with the prefix, in one piece; a line that is too long is cut into several.
-fn pass_on(from: impl Read, prefix: &str, mut write: impl FnMut(&[u8]) -> std::io::Result<()>) {
+fn pass_on(from: impl Read, prefix: &str, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
     let mut from = BufReader::new(from);
     loop {
         let mut line = prefix.as_bytes().to_vec();

@@ -39,12 +39,17 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
     let engine = std::env::var(WORKER_VARIABLE).ok().and_then(|pid| pid.parse::<u32>().ok());
     // A worker without its engine has nothing to do and nobody to tell.
     let Some(engine) = engine else { process::end_at_once() };
-    match process::die_with_parent(engine) {
-        Ok(true) => {}
-        Ok(false) | Err(_) => process::end_at_once(),
+    let watched = process::die_with_parent(engine);
+    if let Ok(false) = watched {
+        process::end_at_once();
     }
     let Ok(channel) = process::take_standard_input().and_then(Channel::from_fd) else { process::end_at_once() };
-    let Ok(mouth) = Mouth::new(channel, || process::end_at_once()) else { process::end_at_once() };
+    let Ok(mouth) = Mouth::new(channel, || process::end_family_at_once()) else { process::end_at_once() };
+    match watched.and_then(|_| process::end_family_with_parent(engine)) {
+        Ok(true) => {}
+        Ok(false) => process::end_at_once(),
+        Err(error) => refuse(&mouth, error),
+    }
     fault::arm_as_told();
     fault::point(Point::F3_joined);
     match attach(&mouth, kernels) {
@@ -56,7 +61,7 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
             // The engine may kill its own workers whenever it sees fit.
             match mouth.say(&FromWorker::Ready { killable: true }) {
                 Ok(Sent::Sent) => {}
-                Ok(Sent::WouldBlock | Sent::PeerGone) | Err(_) => process::end_at_once(),
+                Ok(Sent::WouldBlock | Sent::PeerGone) | Err(_) => process::end_family_at_once(),
             }
             fault::point(Point::F4_ready);
             others.work_along(|| worker::work_as_process(&core, slots.first()));

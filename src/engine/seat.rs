@@ -36,6 +36,17 @@ impl Peer {
         }
     }
 
+    /// Ends the process; a child with all that it has started.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses.
+    pub(super) fn kill(&self) -> Result<()> {
+        match self {
+            Self::Child(process) => process.kill(),
+            Self::Outsider(handle) => handle.kill(),
+        }
+    }
+
     pub(super) fn is_child(&self) -> bool {
         matches!(self, Self::Child(_))
     }
@@ -102,7 +113,7 @@ impl Worker {
     pub(super) fn end(&mut self) {
         if self.killable {
             // It can only have taken other rights; then it is asked like any other.
-            let _ = self.peer.handle().kill();
+            let _ = self.peer.kill();
         }
         self.channel.finish_sending();
     }

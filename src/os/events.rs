@@ -67,6 +67,14 @@ pub(crate) fn wait_until_readable(fd: BorrowedFd<'_>, until: Option<Deadline>) -
     Ok(!entries[0].revents().is_empty())
 }
 
+/// Bytes that wait to be read from a pipe. Does not block.
+///
+/// # Errors
+/// [`std::io::Error`] if the system does not tell.
+pub(crate) fn bytes_waiting(pipe: impl AsFd) -> std::io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(pipe)?)
+}
+
 /// Waits until the other side of a socket has finished sending or is gone, or `event` is notified; `true` for the former. Messages
 /// that wait to be received do not end it. Blocks without limit.
 ///

@@ -14,7 +14,7 @@
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
 //! | [`memory`] | what the machine and its control groups had to give when asked; takes no page beyond that | others may take it in the meantime |
 //! | [`fork`] (unsafe) | [`ForkGuard`](fork::ForkGuard) tells a forked child from the process that built it, without a system call | does not make anything else work after a fork |
-//! | [`process`] (Linux only) | a [`WorkerProcess`](process::WorkerProcess) names one process for good; dropped, it leaves neither a process nor a zombie | not that a killed process ends at once; no limit on what a worker does but those put on it |
+//! | [`process`] (Linux only) | a [`WorkerProcess`](process::WorkerProcess) names one process for good; dropped, it leaves neither a process nor a zombie, nor what the process had started in its group | not that a killed process ends at once; no control of those who left the group of a process that died by itself; no limit on what a worker does but those put on it |
 //! | [`pidfd`] (Linux only) | a [`ProcessHandle`](pidfd::ProcessHandle) names one process for good, and is ready when it has ended | not how a process ended that is no child |
 //! | [`listener`] (Linux only) | only this user's processes connect; a socket that nobody answers at is replaced | the file stays when the process is killed |
 //! | [`channel`] (Linux only) | messages arrive whole, in order, with their descriptors; the end of the other side is seen | nothing about what the messages say |
@@ -29,6 +29,8 @@
 pub(crate) mod attach;
 #[cfg(target_os = "linux")]
 pub(crate) mod channel;
+#[cfg(target_os = "linux")]
+mod descendants;
 #[cfg(target_os = "linux")]
 pub(crate) mod events;
 pub(crate) mod fork;

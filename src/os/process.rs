@@ -6,13 +6,15 @@
 //! Sources: wait(2), prctl(2) (`PR_SET_PDEATHSIG`), setrlimit(2), setpriority(2),
 //! sched_setaffinity(2).
 
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 
 use crate::error::{Error, Result, WorkerExit as Exit};
+use crate::os::descendants;
+use crate::os::events::wait_until_readable;
 use crate::os::host;
 use crate::os::pidfd::ProcessHandle;
 
@@ -87,8 +89,9 @@ impl WorkerProcess {
     /// again and keeps no descriptor of the socket open. Descriptors of this process that are closed on exec, as all of
     /// this floor are, do not reach the child. Blocks until the system has started the program.
     ///
-    /// The child leads a process group of its own. Ctrl-C sends its signal to the terminal's foreground group: were the child in
-    /// it, it would die before the program that started it has decided whether to end.
+    /// The child leads a process group of its own, with what it starts. Ctrl-C sends its signal to the terminal's foreground group: were the
+    /// child in it, it would die before the program that started it has decided whether to end. When the child has ended, however that came,
+    /// what is left of its group is killed.
     ///
     /// A child that wants to [`die_with_parent`] dies with the *thread* that calls this.
     ///
@@ -127,12 +130,41 @@ impl WorkerProcess {
         (self.child.stdout.take(), self.child.stderr.take())
     }
 
+    /// Kills the process and all its descendants, stopped or not. Blocks for as long as the system needs to stop and to end them: two seconds at
+    /// most, and well below a millisecond as a rule.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses to kill the process itself, as it does when it has taken another user's rights.
+    pub(crate) fn kill(&self) -> Result<()> {
+        // Stopped, it starts nothing more.
+        if let Ok(true) = self.handle.pause() {
+            descendants::kill_below(self.pid());
+            // It lives, so the number is its own.
+            descendants::kill_group(self.pid());
+        }
+        self.handle.kill()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Kills what is left of the process's group if the process has ended and nobody has taken its exit: its number is that of its group until then.
+    /// Where somebody else takes it, its descendants go on.
+    fn kill_rest_of_group(&self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if let Ok(Some(_)) = rustix::process::waitid(WaitId::PidFd(self.handle.pidfd()), options) {
+            descendants::kill_group(self.pid());
+        }
+    }
+
     /// How the process ended, or `None` while it has not. Does not block; answers as often as it is asked.
     ///
     /// # Errors
     /// [`Error::Io`] if somebody else took the exit: SIGCHLD is ignored, or another part of the program waits for every
     /// child. The process has ended then.
     pub(crate) fn try_reap(&mut self) -> Result<Option<Exit>> {
+        self.kill_rest_of_group();
         let status = self.child.try_wait();
         Ok(status.map_err(|error| self.not_reaped(error))?.map(exit_of))
     }
@@ -142,6 +174,9 @@ impl WorkerProcess {
     /// # Errors
     /// Those of [`try_reap`](Self::try_reap).
     pub(crate) fn reap(&mut self) -> Result<Exit> {
+        // Only a system out of memory lets this fail, and then the wait below is as long.
+        let _ = wait_until_readable(self.handle.pidfd(), None);
+        self.kill_rest_of_group();
         let status = self.child.wait();
         Ok(exit_of(status.map_err(|error| self.not_reaped(error))?))
     }
@@ -155,10 +190,10 @@ impl WorkerProcess {
 }
 
 impl Drop for WorkerProcess {
-    /// Kills and reaps the process. Blocks until it has ended, unless it may not be killed: then it stays.
+    /// Kills and reaps the process, and kills what it has started. Blocks until it has ended, unless it may not be killed: then it stays.
     fn drop(&mut self) {
         // Whatever goes wrong, there is nobody to tell.
-        let _ = match self.handle.kill() {
+        let _ = match self.kill() {
             Ok(()) => self.reap().map(Some),
             Err(_) => self.try_reap(),
         };
@@ -201,6 +236,48 @@ pub(crate) fn die_with_parent(expected_parent: u32) -> Result<bool> {
     // Asked afterwards: a parent that ended before the wish was known sends nothing, but is no longer the parent.
     let parent = rustix::process::getppid().and_then(|parent| u32::try_from(parent.as_raw_pid()).ok());
     Ok(parent == Some(expected_parent))
+}
+
+/// Has a thread of this process end it, and all that it has started, when process `engine`, which must be its parent, has ended. Does not
+/// block. [`die_with_parent`] comes before it and would leave behind what this process has started; where no thread can be had it stays in
+/// force.
+///
+/// A process that is stopped then is let go on by the system, and ends as well.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses, [`Error::Unsupported`] on kernels before 5.3. `false` if the parent has ended already.
+pub(crate) fn end_family_with_parent(engine: u32) -> Result<bool> {
+    let Some(parent) = i32::try_from(engine).ok().and_then(Pid::from_raw) else { return Ok(false) };
+    let parent_fd = ProcessHandle::open(parent)?;
+    // Asked afterwards: if it is the parent still, the descriptor is of it and of no other process by that number.
+    if rustix::process::getppid() != Some(parent) {
+        return Ok(false);
+    }
+    descendants::adopt_orphans()?;
+    let watch = move || {
+        // Only a system out of memory lets the wait fail. A worker that nobody watches is better gone.
+        let _ = wait_until_readable(parent_fd.pidfd().as_fd(), None);
+        end_family_at_once()
+    };
+    let watcher = std::thread::Builder::new().name("workring-watch".into()).stack_size(WATCHER_STACK_LEN).spawn(watch);
+    if watcher.is_ok() {
+        rustix::process::set_parent_process_death_signal(Some(Signal::CONT))
+            .map_err(|error| Error::io("be told when the parent process ends", error))?;
+    }
+    Ok(true)
+}
+
+/// The stack of the thread that watches the engine: it reads a few files.
+const WATCHER_STACK_LEN: usize = 128 << 10;
+
+/// Ends this process now, with all its threads, and with what it has started; see [`end_at_once`].
+pub(crate) fn end_family_at_once() -> ! {
+    let own = rustix::process::getpid();
+    descendants::kill_below(own);
+    if rustix::process::getpgrp() == own {
+        descendants::kill_group(own);
+    }
+    end_at_once()
 }
 
 /// Ends this process now, with all its threads.

@@ -98,7 +98,7 @@ kernel! {
 
     /// Comes back twice.
     pub(crate) fn forking(y: &mut [u64]) {
-        // SAFETY: the child runs nothing but this kernel's end; it has one thread, as the worker has.
+        // SAFETY: the child runs nothing but this kernel's end; the worker's other thread sleeps and holds no lock.
         let child = unsafe { fork() };
         y[0] += 1;
         if child > 0 {
@@ -214,6 +214,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
         ]
         .to_vec();
         listed.extend(crate::crew::listed());
+        listed.extend(crate::descendants::listed());
         listed.extend(crate::seen::listed());
         listed.extend(crate::shared_array::listed());
         listed.extend(crate::together::listed());

@@ -8,6 +8,8 @@ mod crew;
 #[cfg(target_os = "linux")]
 mod deaths;
 #[cfg(target_os = "linux")]
+mod descendants;
+#[cfg(target_os = "linux")]
 mod environment;
 #[cfg(all(feature = "fault", target_os = "linux"))]
 mod faults;
@@ -39,7 +41,7 @@ fn main() {
     workring::worker_entry(kernels::ALL());
     support::play_a_role();
     let arguments = libtest_mimic::Arguments::from_args();
-    let limits = [environment::tests(), hosts::tests(), limits::tests()].concat();
+    let limits = [descendants::tests(), environment::tests(), hosts::tests(), limits::tests()].concat();
     let tests = [
         calls::tests(),
         crew::tests(),

@@ -150,6 +150,7 @@ pub(crate) fn play_a_role() {
         "engine" => crate::deaths::be_an_engine(),
         "listening engine" => crate::outside::be_a_listening_engine(),
         role if role.starts_with("outsider ") => crate::outside::be_an_outsider(&role["outsider ".len()..]),
+        "family" => crate::descendants::be_an_engine_with_a_family(),
         "builder" => crate::limits::build_and_drop(),
         "talkative" => crate::limits::let_workers_talk(),
         "forgetful" => crate::limits::forget_the_entry(),
