@@ -225,11 +225,12 @@ impl Supervisor {
                 Source::Bell | Source::Word(_) | Source::End(_) => {}
             }
         }
-        for (channel, process) in self.hall.hear(&spoke) {
-            self.seat_outsider(channel, process);
-        }
+        let mut joining = self.hall.hear(&spoke);
         if knocked {
-            self.hall.accept();
+            joining.extend(self.hall.accept());
+        }
+        for (channel, process) in joining {
+            self.seat_outsider(channel, process);
         }
     }
 

@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
 use crate::os::channel::Channel;
+use crate::os::credentials::tell_senders;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -52,11 +53,14 @@ impl Listener {
         }
         let file = identity(path).map_err(failed)?;
         let listener = Self { socket, path: path.to_owned(), file };
+        // Sockets that are accepted inherit it.
+        tell_senders(&listener.socket, true)?;
         rustix::net::listen(&listener.socket, BACKLOG).map_err(failed)?;
         Ok(listener)
     }
 
-    /// The next connection, if one waits: an end that does not block. A connection that was given up meanwhile counts as none.
+    /// The next connection, if one waits: an end that does not block, and at which the senders of messages
+    /// [are told](crate::os::credentials::tell_senders). A connection that was given up meanwhile counts as none.
     ///
     /// # Errors
     /// [`Error::Io`] if the system refuses, for example because too many files are open: the connection waits on.

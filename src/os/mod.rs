@@ -18,6 +18,7 @@
 //! | [`pidfd`] (Linux only) | a [`ProcessHandle`](pidfd::ProcessHandle) names one process for good, and is ready when it has ended | not how a process ended that is no child |
 //! | [`listener`] (Linux only) | only this user's processes connect; a socket that nobody answers at is replaced | the file stays when the process is killed |
 //! | [`channel`] (Linux only) | messages arrive whole, in order, with their descriptors; the end of the other side is seen | nothing about what the messages say |
+//! | [`credentials`] (Linux only) | who sent a message is the system's word | not that the process lives still |
 //! | [`events`] (Linux only) | a wait returns when a descriptor is ready or the deadline passed | no order among descriptors that are ready |
 //!
 //! Blocking: [`futex::wait`], [`futex::wait_until`] and the waits of [`futex_queue`] sleep; so do [`events::wait_for_events`],
@@ -29,6 +30,8 @@
 pub(crate) mod attach;
 #[cfg(target_os = "linux")]
 pub(crate) mod channel;
+#[cfg(target_os = "linux")]
+pub(crate) mod credentials;
 #[cfg(target_os = "linux")]
 mod descendants;
 #[cfg(target_os = "linux")]

@@ -32,6 +32,24 @@ fn open_stat(pid: u32) -> Result<File> {
         .map_err(|error| Error::io("open the state of a worker process", error))
 }
 
+/// The number of the process that a descriptor names, as /proc says it, which lives.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it has ended, lives in another PID namespace, or the descriptor names no process; [`Error::Io`] if the system
+/// does not tell.
+fn number_of(pidfd: &OwnedFd) -> Result<u32> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::io(format!("read {path}"), error))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    // 0 says that it lives in a namespace whose processes are not seen from here, -1 that it has ended.
+    match number.and_then(|number| number.trim().parse::<i32>().ok()) {
+        Some(pid @ 1..) => Ok(pid.unsigned_abs()),
+        Some(0) => Err(Error::invalid("the process must be one that is seen from the engine's PID namespace")),
+        Some(_) => Err(Error::invalid("the process has ended")),
+        None => Err(Error::invalid("the descriptor must be one of a process (pidfd)")),
+    }
+}
+
 /// A descriptor that names this process, closed on exec, for another process that shall watch it.
 ///
 /// # Errors
@@ -58,24 +76,33 @@ impl ProcessHandle {
         }
     }
 
-    /// Of the process that a received descriptor names. From now on it is closed on exec.
+    /// Of the process that a received descriptor names, which must be the one that sent it: `sender`, by the system's word. From now on it is closed on
+    /// exec.
+    ///
+    /// A number alone may have been given to another process since the message was sent, and a descriptor alone may name any process of the
+    /// user. Together they are proof: while it sent, the sender alone had its number, so a process that has this number now, and to which a
+    /// descriptor was there at that time, is the sender.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if it is no descriptor of a process, or of one that has ended or that this process cannot see
-    /// because it lives in another PID namespace; [`Error::Io`] if the system does not tell. The descriptor is closed then.
-    pub(crate) fn received(pidfd: OwnedFd) -> Result<Self> {
+    /// [`Error::InvalidArgument`] if it is no descriptor of a process, or of another one than the sender, of one that has ended, or that this
+    /// process cannot see because it lives in another PID namespace; [`Error::Io`] if the system does not tell. The descriptor is closed then.
+    pub(crate) fn received(pidfd: OwnedFd, sender: u32) -> Result<Self> {
         rustix::io::fcntl_setfd(&pidfd, FdFlags::CLOEXEC)
             .map_err(|error| Error::io("have a descriptor of a process closed on exec", error))?;
-        let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-        let text = std::fs::read_to_string(&path).map_err(|error| Error::io(format!("read {path}"), error))?;
-        let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
-        // 0 says that it lives in a namespace whose processes are not seen from here, -1 that it has ended.
-        match number.and_then(|number| number.trim().parse::<i32>().ok()) {
-            Some(pid @ 1..) => Ok(Self { pidfd, pid: pid.unsigned_abs(), stat: open_stat(pid.unsigned_abs())? }),
-            Some(0) => Err(Error::invalid("the process must be one that is seen from the engine's PID namespace")),
-            Some(_) => Err(Error::invalid("the process has ended")),
-            None => Err(Error::invalid("the descriptor must be one of a process (pidfd)")),
+        let other = || {
+            Error::invalid(format!("the descriptor must be of the process that sends it, {sender}, not of another one"))
+        };
+        let own = i32::try_from(sender).ok().and_then(Pid::from_raw).ok_or_else(other)?;
+        let own = match rustix::process::pidfd_open(own, PidfdFlags::empty()) {
+            Err(Errno::SRCH | Errno::INVAL) => return Err(Error::invalid("the process has ended")),
+            own => own.map_err(|error| Error::io("open a descriptor of a process that wants to join", error))?,
+        };
+        // In this order: who has the number before and after the other descriptor was looked at, had it then.
+        let number = number_of(&pidfd)?;
+        if number_of(&own)? != number {
+            return Err(other());
         }
+        Ok(Self { pidfd, pid: number, stat: open_stat(number)? })
     }
 
     /// The number of the process. It names this process until it is reaped.
@@ -150,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_received_handle_has_the_number_the_system_tells() {
-        let handle = ProcessHandle::received(of_this_process().unwrap()).unwrap();
+        let handle = ProcessHandle::received(of_this_process().unwrap(), std::process::id()).unwrap();
         assert_eq!(handle.pid(), std::process::id());
         assert!(rustix::io::fcntl_getfd(handle.pidfd()).unwrap().contains(FdFlags::CLOEXEC));
         assert!(!crate::os::events::wait_until_readable(handle.pidfd(), Some(Deadline::now())).unwrap());
@@ -158,13 +185,29 @@ mod tests {
 
     #[test]
     fn what_names_no_living_process_is_refused() {
-        let file = OwnedFd::from(tempfile::tempfile().unwrap());
-        let text = ProcessHandle::received(file).unwrap_err().to_string();
+        let refusal = |pidfd, sender| ProcessHandle::received(pidfd, sender).unwrap_err().to_string();
+        let text = refusal(tempfile::tempfile().unwrap().into(), std::process::id());
         assert!(text.contains("pidfd"), "{text}");
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let handle = ProcessHandle::open(Pid::from_child(&child)).unwrap();
         child.wait().unwrap();
-        let text = ProcessHandle::received(handle.pidfd).unwrap_err().to_string();
+        let text = refusal(handle.pidfd.try_clone().unwrap(), child.id());
         assert!(text.contains("has ended"), "{text}");
+        let text = refusal(handle.pidfd, std::process::id());
+        assert!(text.contains("has ended"), "{text}");
+        assert!(refusal(of_this_process().unwrap(), 0).contains("of the process that sends it"));
+    }
+
+    /// Whoever may connect could have any process of the user taken for itself, and killed.
+    #[test]
+    fn a_process_that_is_not_the_sender_is_refused() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pidfd = ProcessHandle::open(Pid::from_child(&child)).unwrap().pidfd;
+        for (pidfd, sender) in [(pidfd, std::process::id()), (of_this_process().unwrap(), child.id())] {
+            let text = ProcessHandle::received(pidfd, sender).unwrap_err().to_string();
+            assert!(text.contains("of the process that sends it"), "{text}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

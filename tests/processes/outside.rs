@@ -1,12 +1,17 @@
 //! Workers in processes that the engine did not start.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+};
+use rustix::process::{Pid, PidfdFlags};
 use tempfile::TempDir;
 use workring::{Chunking, Engine, Error, Retry, ServeEnd, WorkerExit, attach, kernel, kernels};
 
@@ -27,6 +32,8 @@ pub(crate) fn tests() -> Tests {
         ("outside::mapped_files_come_on_request", mapped_files_come_on_request),
         ("outside::what_does_not_fit_is_refused", what_does_not_fit_is_refused),
         ("outside::strangers_and_dawdlers_do_no_harm", strangers_and_dawdlers_do_no_harm),
+        ("outside::the_door_kills_nobody_for_others", the_door_kills_nobody_for_others),
+        ("outside::silent_connections_keep_nobody_out", silent_connections_keep_nobody_out),
         ("outside::who_attached_and_serves_nothing_holds_nobody_up", who_attached_and_serves_nothing_holds_nobody_up),
         ("outside::seats_and_paths_are_checked", seats_and_paths_are_checked),
     ]
@@ -394,24 +401,18 @@ fn what_does_not_fit_is_refused() {
 }
 
 fn strangers_and_dawdlers_do_no_harm() {
-    use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
     let folder = folder();
     let path = folder.path().join("engine.sock");
     let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(1).listen(&path));
-    let address = SocketAddrUnix::new(&path).unwrap();
-    let connect = || {
-        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-        rustix::net::connect(&socket, &address).map(|()| socket)
-    };
     // Some say nothing, some say nonsense, some are gone at once; all of them see the connection end or a refusal.
-    let dawdlers: Vec<_> = (0..20).map(|_| connect().unwrap()).collect();
+    let dawdlers: Vec<_> = (0..20).map(|_| connect(&path)).collect();
     for len in [1, 8, 24, 25, 4096] {
-        let socket = connect().unwrap();
+        let socket = connect(&path);
         rustix::net::send(&socket, &vec![len as u8; len], SendFlags::NOSIGNAL).unwrap();
         let mut answer = Vec::new();
         std::fs::File::from(socket).take(4096).read_to_end(&mut answer).unwrap();
         assert!(answer.len() > 1, "{len}: a refusal says why");
-        drop(connect().unwrap());
+        drop(connect(&path));
     }
     // One in front of them comes in all the same, and works.
     let mut outsider = Outsider::start("plain", &path);
@@ -420,6 +421,87 @@ fn strangers_and_dawdlers_do_no_harm() {
     let x = engine.batch_from_fn(100_000, |i| i as f64).unwrap();
     assert_eq!(engine.reduce(sum, &x).unwrap(), 4_999_950_000.0);
     drop((x, dawdlers));
+    all_end_as_closed(engine, vec![outsider]);
+}
+
+/// A socket of the kind that engines and workers talk over, connected to an engine.
+fn connect(path: &Path) -> OwnedFd {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    socket
+}
+
+/// The first message of a worker that wants to join, as one says it to whoever listens.
+fn first_message(folder: &Path) -> Vec<u8> {
+    let path = folder.join("false.sock");
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let outsider = Outsider::start("plain", &path);
+    let socket = rustix::net::accept(&listener).unwrap();
+    let mut message = vec![0; 4096];
+    let (len, _) = rustix::net::recv(&socket, &mut message[..], RecvFlags::empty()).unwrap();
+    message.truncate(len);
+    outsider.kill();
+    message
+}
+
+/// Says a first message with a descriptor of another process, and then what a worker says that may be killed, and what none says.
+fn name_another(socket: &OwnedFd, join: &[u8], victim: &Child) -> Vec<u8> {
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(victim), PidfdFlags::empty()).unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [pidfd.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    rustix::net::sendmsg(socket, &[IoSlice::new(join)], &mut control, SendFlags::NOSIGNAL).unwrap();
+    let mut answer = vec![0; 4096];
+    let (len, _) = rustix::net::recv(socket, &mut answer[..], RecvFlags::empty()).unwrap();
+    answer.truncate(len);
+    // The last word of the first message is the hash that the second one says again.
+    for message in [[&[2, 1], &join[join.len() - 8..]].concat(), b"nonsense".to_vec()] {
+        let _ = rustix::net::send(socket, &message, SendFlags::NOSIGNAL);
+    }
+    // The engine has read that when it has hung up.
+    while rustix::net::recv(socket, &mut [0; 4096][..], RecvFlags::empty()).is_ok_and(|(len, _)| len > 0) {}
+    answer
+}
+
+/// Whoever connected could hand over a descriptor of any process of the user. The engine took that one for its worker, and killed it as soon as
+/// something was said that no worker says.
+fn the_door_kills_nobody_for_others() {
+    let folder = folder();
+    let path = folder.path().join("engine.sock");
+    let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(2).listen(&path));
+    let join = first_message(folder.path());
+    let mut victim = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    for socket in [connect(&path), engine.invite().unwrap()] {
+        let answer = name_another(&socket, &join, &victim);
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.contains("of the process that sends it"), "{text}");
+    }
+    assert!(is_alive(victim.id()));
+    assert_eq!(engine.outside_workers(), 0);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let mut outsider = Outsider::start("plain", &path);
+    assert_eq!(outsider.line(), "attached");
+    all_end_as_closed(engine, vec![outsider]);
+}
+
+/// Forty connections that said nothing delayed an honest one by ten seconds, and a hundred kept it out.
+fn silent_connections_keep_nobody_out() {
+    let folder = folder();
+    let path = folder.path().join("engine.sock");
+    let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(1).listen(&path));
+    let silent: Vec<_> = (0..200).map(|_| connect(&path)).collect();
+    let mut outsider = Outsider::start("plain", &path);
+    assert_eq!(outsider.line(), "attached");
+    eventually("it serves", || engine.outside_workers() == 1);
+    // Those at the other end are open all the while, and more come.
+    let more: Vec<_> = (0..100).map(|_| connect(&path)).collect();
+    let x = engine.batch_from_fn(100_000, |i| i as f64).unwrap();
+    assert_eq!(engine.reduce(sum, &x).unwrap(), 4_999_950_000.0);
+    drop((x, silent, more));
     all_end_as_closed(engine, vec![outsider]);
 }
 
