@@ -337,21 +337,25 @@ impl fmt::Display for Error {
     }
 }
 
-/// What to do about the system's answer, where a limit of this process is its reason.
+/// What to do about the system's answer, where a limit of this process or of the system is its reason.
 fn remedy(source: &std::io::Error) -> Option<&'static str> {
-    /// EAGAIN, which among this crate's calls only starting a thread or process hands on.
-    #[cfg(target_os = "linux")]
-    const NO_MORE_PROCESSES: i32 = 11;
-    /// EMFILE.
-    #[cfg(target_os = "linux")]
-    const NO_MORE_DESCRIPTORS: i32 = 24;
-    match source.raw_os_error() {
-        #[cfg(target_os = "linux")]
-        Some(NO_MORE_PROCESSES) => Some("end some processes or threads, or raise their limit (ulimit -u)"),
-        #[cfg(target_os = "linux")]
-        Some(NO_MORE_DESCRIPTORS) => Some("close some files or raise the limit on open ones (ulimit -n)"),
-        _ => None,
+    if cfg!(not(target_os = "linux")) {
+        return None;
     }
+    // The numbers of errno(3) on Linux.
+    Some(match source.raw_os_error()? {
+        // E2BIG
+        7 => "arguments and environment together are longer than a program may be given: shorten them",
+        // EAGAIN, which among this crate's calls only starting a thread or process hands on.
+        11 => "end some processes or threads, or raise their limit (ulimit -u)",
+        // ENFILE
+        23 => "the whole system has too many files open: close some, or raise fs.file-max",
+        // EMFILE
+        24 => "close some files or raise the limit on open ones (ulimit -n)",
+        // EFBIG
+        27 => "raise the limit on the length of files (ulimit -f)",
+        _ => return None,
+    })
 }
 
 impl std::error::Error for Error {

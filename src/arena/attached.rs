@@ -30,10 +30,18 @@ pub(crate) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Of a mapping that has a descriptor.
-    pub(crate) fn of(mapping: &Mapping, generation: u64) -> Option<Self> {
-        let fd = mapping.fd()?.try_clone_to_owned().ok()?;
-        Some(Self { fd, len: mapping.len() as u64, generation, writable: mapping.is_writable() })
+    /// Of a mapping.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is memory of this process alone; [`Error::Io`] when no descriptor is left.
+    pub(crate) fn of(mapping: &Mapping, generation: u64) -> Result<Self> {
+        let unshared = || {
+            Error::Unsupported {
+            what: "giving other processes memory that is this one's own, because memfd_create(2) was refused when it was made".into(),
+        }
+        };
+        let fd = mapping.fd().ok_or_else(unshared)?.try_clone_to_owned().map_err(no_descriptor)?;
+        Ok(Self { fd, len: mapping.len() as u64, generation, writable: mapping.is_writable() })
     }
 
     /// Received from another process.
@@ -42,14 +50,21 @@ impl SegmentFile {
     }
 
     /// A second descriptor of the same file.
-    pub(crate) fn again(&self) -> Option<Self> {
-        Some(Self { fd: self.fd.try_clone().ok()?, ..*self })
+    ///
+    /// # Errors
+    /// [`Error::Io`] when no descriptor is left.
+    pub(crate) fn again(&self) -> Result<Self> {
+        Ok(Self { fd: self.fd.try_clone().map_err(no_descriptor)?, ..*self })
     }
 
     /// The descriptor.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn no_descriptor(error: std::io::Error) -> Error {
+    Error::io("copy the descriptor of a mapped file for a worker", error)
 }
 
 /// Where a worker process gets files from.

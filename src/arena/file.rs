@@ -65,7 +65,7 @@ mod tests {
         let fd = origin.mapping().fd().unwrap().try_clone_to_owned().unwrap();
         let mapping = Mapping::attach(fd, origin.mapping().len(), true).unwrap();
         let files = Arc::clone(&origin);
-        let fetch = move |segment| files.file_of(segment).ok_or(Error::Closed);
+        let fetch = move |segment| files.file_of(segment);
         let attached = Attached::new(mapping.second_view().unwrap(), Box::new(fetch));
         let worker = Arena::attach(mapping, attached).unwrap();
         for arena in [&origin, &worker] {

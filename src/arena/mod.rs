@@ -383,18 +383,24 @@ impl Arena {
     }
 
     /// Descriptor, length and generation of a mapped file or shared array, and whether it may be written.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] or [`Error::UnknownArray`] when there is none of this number, [`Error::Io`] when no descriptor is left.
     #[cfg(target_os = "linux")]
-    pub(crate) fn file_of(&self, segment: u16) -> Option<attached::SegmentFile> {
+    pub(crate) fn file_of(&self, segment: u16) -> Result<attached::SegmentFile> {
         if let Some(number) = segment.checked_sub(shared::table::FIRST_NUMBER) {
             return self.shared_file_of(number);
         }
-        lock(&self.files).get(&segment).and_then(attached::SegmentFile::again)
+        let files = lock(&self.files);
+        let file =
+            files.get(&segment).ok_or_else(|| Error::invalid(format!("no file is mapped as number {segment}")))?;
+        file.again()
     }
 
     /// Makes a mapped file known under a segment number.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when too many files are mapped at once.
+    /// [`Error::Unsupported`] when too many files are mapped at once, [`Error::Io`] when no descriptor is left.
     fn register(&self, mapping: &Mapping) -> Result<u16> {
         self.check_process()?;
         let segment = lock(&self.free_segments).pop().ok_or_else(|| Error::Unsupported {
@@ -411,8 +417,12 @@ impl Arena {
         let generation = record.generation.load(Ordering::Relaxed).wrapping_add(1);
         record.generation.store(generation, Ordering::Relaxed);
         #[cfg(target_os = "linux")]
-        if let Some(file) = attached::SegmentFile::of(mapping, generation) {
-            lock(&self.files).insert(segment, file);
+        match attached::SegmentFile::of(mapping, generation) {
+            Ok(file) => drop(lock(&self.files).insert(segment, file)),
+            Err(error) => {
+                self.unregister(segment);
+                return Err(error);
+            }
         }
         Ok(segment)
     }

@@ -93,6 +93,13 @@ impl Shape {
     }
 }
 
+/// Whether the system refuses memory that others can map, and not memory: a filter of system calls (seccomp), a kernel without memory files, or a
+/// limit on the length of files.
+fn is_refused_to_share(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, PermissionDenied, Unsupported};
+    matches!(error.kind(), FileTooLarge | PermissionDenied | Unsupported)
+}
+
 /// A segment, mapped into this process. Unmapped with the last reference to it; its memory is given back when no process
 /// has it mapped any more.
 pub(crate) struct SharedSegment {
@@ -105,7 +112,8 @@ pub(crate) struct SharedSegment {
 }
 
 impl SharedSegment {
-    /// A new segment of zeros with `len` elements, which other processes can map where there are worker processes.
+    /// A new segment of zeros with `len` elements, which other processes can map where there are worker processes. Where the system refuses memory that
+    /// others can map, because it forbids memory files or limits the length of files, it is this process's own.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when it exceeds the address space, [`Error::Io`] when the system refuses.
@@ -117,7 +125,10 @@ impl SharedSegment {
             return Err(Error::invalid(format!("a shared array of {len} elements cannot have a maximum of {max_len}")));
         }
         let (sequences_at, total) = shape.plan().ok_or_else(too_long)?;
-        let mapping = Mapping::shared_memory("workring-shared", total)?;
+        let mapping = match Mapping::shared_memory("workring-shared", total) {
+            Err(Error::Io { source, .. }) if is_refused_to_share(&source) => Mapping::anonymous(total)?,
+            mapping => mapping?,
+        };
         let segment = Self { mapping, shape, sequences_at, registrations: Mutex::default() };
         let header = segment.header();
         let growable = if shape.growable { GROWABLE } else { 0 };

@@ -86,12 +86,12 @@ impl Mouth {
             fault::point(Point::F35_asked);
             let mut buffer = Vec::new();
             let fds = self.hear_at(channel, &mut buffer)?;
-            let answer = FileAnswer::from_bytes(&buffer).filter(|answer| answer.segment == segment);
-            match (answer, <[OwnedFd; 1]>::try_from(fds)) {
-                (Some(answer), Ok([fd])) => {
+            match (FileAnswer::from_bytes(&buffer), <[OwnedFd; 1]>::try_from(fds)) {
+                (Some(Ok(answer)), Ok([fd])) if answer.segment == segment => {
                     Ok(SegmentFile::received(fd, answer.len, answer.generation, answer.writable))
                 }
-                _ => Err(lost("it has no such file")),
+                (Some(Err(reason)), _) => Err(lost(&reason)),
+                _ => Err(lost("it answers with something else")),
             }
         })
     }

@@ -198,7 +198,7 @@ impl Core {
     pub(crate) fn new(config: EngineConfig, arena: Arc<Arena>) -> Result<Self> {
         panics::install_hook();
         let participants = u32::try_from(config.rows()).ok().and_then(|rows| rows.checked_add(1));
-        let control = Control::create(config.queue_capacity, participants.unwrap_or(u32::MAX))?;
+        let control = Control::create(config.queue_capacity, participants.unwrap_or(u32::MAX), config.is_shared())?;
         Ok(Self::over(config, control, arena, None))
     }
 

@@ -10,7 +10,7 @@
 //!                                 <-------   Look: the collector port has something
 //!                                 <-------   Corrupt: it found what nobody writes
 //!                                 <-------   Fetch: a mapped file is wanted
-//!   File, with its descriptor     ------->
+//!   File, with its descriptor     ------->   or why there is none
 //!                                 <-------   Farewell: it touches nothing any more
 //! ```
 //!
@@ -33,7 +33,7 @@ const HELLO: u64 = u64::from_le_bytes(*b"wr-hello");
 /// The first word of a Join.
 const JOIN: u64 = u64::from_le_bytes(*b"wr-join!");
 /// Version of these messages.
-const PROTOCOL: u32 = 4;
+const PROTOCOL: u32 = 5;
 /// Cores that a Hello can name.
 const CORES_MAX: usize = 4096;
 
@@ -292,7 +292,7 @@ impl FromWorker {
             }
             Self::Refused(reason) => {
                 let mut bytes = vec![tag::REFUSED];
-                bytes.extend(reason.bytes().take(4096));
+                bytes.extend(reason.bytes().take(REASON_LEN_MAX));
                 bytes
             }
             Self::Look => vec![tag::LOOK],
@@ -315,10 +315,7 @@ impl FromWorker {
             [tag::READY, killable @ (0 | 1), hash @ ..] if *hash == LAYOUT_HASH.to_ne_bytes() => {
                 Some(Self::Ready { killable: *killable == 1 })
             }
-            [tag::REFUSED, reason @ ..] => {
-                let reason = String::from_utf8_lossy(reason);
-                Some(Self::Refused(reason.chars().filter(|character| !character.is_control()).take(4096).collect()))
-            }
+            [tag::REFUSED, reason @ ..] => Some(Self::Refused(printable(reason))),
             [tag::LOOK] => Some(Self::Look),
             [tag::FAREWELL] => Some(Self::Farewell),
             [tag::CORRUPT, found @ ..] => Some(Self::Corrupt(u64::from_ne_bytes(found.try_into().ok()?))),
@@ -367,7 +364,7 @@ struct FileHead {
     generation: u64,
 }
 
-/// The answer to [`FromWorker::Fetch`]: what the descriptor that comes with it is.
+/// The answer to [`FromWorker::Fetch`]: what the descriptor that comes with it is, if there is one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FileAnswer {
     pub(crate) segment: u16,
@@ -377,9 +374,12 @@ pub(crate) struct FileAnswer {
 }
 
 impl FileAnswer {
-    /// The bytes of the message; of "there is no such file" for `None`.
-    pub(crate) fn to_bytes(answer: Option<&Self>) -> Vec<u8> {
-        let Some(answer) = answer else { return vec![tag::NO_FILE] };
+    /// The bytes of the message, or of one that says why there is no file.
+    pub(crate) fn to_bytes(answer: Result<&Self, &str>) -> Vec<u8> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(reason) => return [&[tag::NO_FILE], &reason.as_bytes()[..reason.len().min(REASON_LEN_MAX)]].concat(),
+        };
         let head = FileHead {
             tag: tag::FILE,
             writable: u8::from(answer.writable),
@@ -391,15 +391,26 @@ impl FileAnswer {
         bytemuck::bytes_of(&head).to_vec()
     }
 
-    /// Reads the message back; `None` when there is no such file.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// Reads the message back, or why there is no file; `None` for anything else.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Result<Self, String>> {
+        if let [tag::NO_FILE, reason @ ..] = bytes {
+            return Some(Err(printable(reason)));
+        }
         if bytes.len() != size_of::<FileHead>() {
             return None;
         }
         let head: FileHead = bytemuck::pod_read_unaligned(bytes);
         let FileHead { segment, len, generation, writable, .. } = head;
-        (head.tag == tag::FILE).then_some(Self { segment, len, generation, writable: writable != 0 })
+        (head.tag == tag::FILE).then_some(Ok(Self { segment, len, generation, writable: writable != 0 }))
     }
+}
+
+/// The longest reason that a message gives, in bytes.
+const REASON_LEN_MAX: usize = 4096;
+
+/// A reason that the other side gave, without what could move a terminal's cursor.
+fn printable(reason: &[u8]) -> String {
+    String::from_utf8_lossy(reason).chars().filter(|character| !character.is_control()).take(REASON_LEN_MAX).collect()
 }
 
 #[cfg(test)]
@@ -478,8 +489,8 @@ mod tests {
         #[test]
         fn answers_arrive_as_they_were_sent(segment: u16, len: u64, generation: u64, writable: bool) {
             let answer = FileAnswer { segment, len, generation, writable };
-            prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Some(&answer))), Some(answer));
-            prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(None)), None);
+            prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Ok(&answer))), Some(Ok(answer)));
+            prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Err("none"))), Some(Err("none".into())));
             for said in [
                 FromWorker::Ready { killable: writable }, FromWorker::Look, FromWorker::Fetch(segment), FromWorker::Corrupt(len),
                 FromWorker::Refused("no".into()), FromWorker::Farewell,

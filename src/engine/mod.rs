@@ -50,6 +50,8 @@ pub(crate) mod process_group;
 mod queue;
 pub(crate) mod recovery;
 #[cfg(target_os = "linux")]
+mod refused;
+#[cfg(target_os = "linux")]
 pub(crate) mod remote;
 #[cfg(target_os = "linux")]
 mod ringer;

@@ -507,7 +507,7 @@ mod tests {
         let fd = arena.mapping().fd().unwrap().try_clone_to_owned().unwrap();
         let mapping = Mapping::attach(fd, arena.mapping().len(), true).unwrap();
         let files = Arc::clone(&arena);
-        let fetch = move |segment| -> Result<SegmentFile> { files.file_of(segment).ok_or(Error::Closed) };
+        let fetch = move |segment| -> Result<SegmentFile> { files.file_of(segment) };
         let attached = Attached::new(mapping.second_view().unwrap(), Box::new(fetch));
         let there = Arena::attach(mapping, attached).unwrap();
         let fork = Arc::new(ForkGuard::new().unwrap());

@@ -1,6 +1,6 @@
 //! Rows of the participant table that belong to worker processes, and what the supervisor knows of whoever has them.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::core::Core;
@@ -8,6 +8,8 @@ use super::crew::Wear;
 use super::handshake::{FileAnswer, Hello};
 use super::options::EngineConfig;
 use super::process_group::ProcessGroup;
+use super::refused;
+use crate::arena::attached::SegmentFile;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::{ParticipantSlot, ParticipantSlots};
 use crate::layout::records::{Participant, participant_kind};
@@ -188,7 +190,8 @@ impl Seat {
     /// [`Error::Io`] when the system refuses, and those of [`Seat::greet`]. No process is left then.
     pub(super) fn spawn(&mut self, core: &Core, group: &ProcessGroup, kernels: &Mapping) -> Result<()> {
         let (channel, socket): (Channel, OwnedFd) = Channel::pair()?;
-        let mut process = WorkerProcess::spawn(&mut group.command()?, socket)?;
+        let mut process =
+            WorkerProcess::spawn(&mut group.command()?, socket).map_err(|error| refused::explain(group, error))?;
         super::process_group::pass_on_output(&mut process, self.slots.first().get());
         self.greet(core, &group.limits, kernels, &channel)?;
         self.sit_down(core, Worker::new(Peer::Child(process), channel));
@@ -230,14 +233,13 @@ pub(super) fn all(config: &EngineConfig) -> Vec<Seat> {
 
 /// Answers a worker that wants a mapped file.
 pub(super) fn answer_fetch(core: &Core, channel: &Channel, segment: u16) {
-    let file = core.arena.file_of(segment);
-    let answer = file.as_ref().map(|file| FileAnswer {
-        segment,
-        len: file.len,
-        generation: file.generation,
-        writable: file.writable,
-    });
-    let fds: Vec<BorrowedFd<'_>> = file.as_ref().map(|file| file.fd()).into_iter().collect();
     // A worker that cannot be answered is gone, or waits in vain and ends its job with an error.
-    let _ = channel.send(&FileAnswer::to_bytes(answer.as_ref()), &fds);
+    let _ = match core.arena.file_of(segment) {
+        Ok(file) => {
+            let SegmentFile { len, generation, writable, .. } = file;
+            let answer = FileAnswer { segment, len, generation, writable };
+            channel.send(&FileAnswer::to_bytes(Ok(&answer)), &[file.fd()])
+        }
+        Err(error) => channel.send(&FileAnswer::to_bytes(Err(&error.with_causes())), &[]),
+    };
 }

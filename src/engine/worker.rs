@@ -357,7 +357,8 @@ mod tests {
             large_pages: false,
             prefault: false,
         };
-        let control = Control::create(config.queue_capacity, config.rows() as u32 + 1).expect("a control segment");
+        let control =
+            Control::create(config.queue_capacity, config.rows() as u32 + 1, false).expect("a control segment");
         let slots = ParticipantSlots::new(ParticipantSlot::new(1), 2);
         let role = WorkerRole::new(slots, 0, Vec::new());
         let core = Arc::new(Core::attached(config, control, Arena::create(&arena).expect("a page"), role));

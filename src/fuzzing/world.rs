@@ -18,7 +18,7 @@ use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
 use crate::engine::options::{EngineConfig, Help, Idle, OnFull, Priority, ThreadOptions, Timing};
 use crate::engine::role::WorkerRole;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::Geometry;
 use crate::layout::records::{fan_out_mode, kind};
@@ -340,8 +340,7 @@ impl World {
         let read_only = writable.second_view()?;
         let mut regions = vec![region(0, &writable, true), region(0, &read_only, false)];
         let origin = Arc::clone(&self.core.arena);
-        let fetch =
-            move |segment| origin.file_of(segment).ok_or_else(|| Error::invalid(format!("there is no file {segment}")));
+        let fetch = move |segment| origin.file_of(segment);
         let arena = Arena::attach(writable, Attached::new(read_only, Box::new(fetch)))?;
         if let Ok(start) = arena.resolve_for(FILE, 0, Access::Read) {
             regions.push(Region { memory: 1, start: start.as_ptr().addr(), len: FILE_LEN, writable: false });

@@ -65,15 +65,17 @@ unsafe impl Send for Control {}
 unsafe impl Sync for Control {}
 
 impl Control {
-    /// Makes a new control segment: all words zero, which is every record's initial value, and the header written.
+    /// Makes a new control segment: all words zero, which is every record's initial value, and the header written. Other processes can be given it if
+    /// `is_shared`; else it is private memory, for which the system need not have memory files and which nobody else can reach.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for limits out of range, [`Error::Io`] when the system gives no memory.
-    pub(crate) fn create(descriptors: u32, participants: u32) -> Result<Self> {
+    pub(crate) fn create(descriptors: u32, participants: u32, is_shared: bool) -> Result<Self> {
         let geometry = Geometry::plan(descriptors, participants)?;
         let len =
             usize::try_from(geometry.total_len).map_err(|_| Error::invalid("the control segment is too large"))?;
-        let mapping = Mapping::shared_memory("workring-control", len)?;
+        let mapping =
+            if is_shared { Mapping::shared_memory("workring-control", len)? } else { Mapping::anonymous(len)? };
         let header = geometry.header(std::process::id());
         // SAFETY: the mapping is at least a header long, page-aligned, writable and not yet shared with anybody (law 4).
         unsafe { mapping.base().cast::<Header>().write(header) };

@@ -82,7 +82,10 @@ impl Mapping {
                 "the name of shared memory must have at most {NAME_LEN_MAX} bytes and no NUL, found {name:?}"
             )));
         }
-        let failed = |error| Error::io(format!("create {len} bytes of shared memory named {name:?}"), error);
+        let what = format!("create {len} bytes of memory that worker processes can share, named {name:?}");
+        #[cfg(target_os = "linux")]
+        let what = what + " (memfd_create(2))";
+        let failed = |error| Error::io(what.clone(), error);
         #[cfg(target_os = "linux")]
         {
             let memory_file = region::sealed_memory_file(name, len).map_err(failed)?;

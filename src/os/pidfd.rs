@@ -50,12 +50,26 @@ fn number_of(pidfd: &OwnedFd) -> Result<u32> {
     }
 }
 
+/// A descriptor of the process that has this number now, closed on exec.
+///
+/// # Errors
+/// As [`ProcessHandle::open`].
+pub(crate) fn descriptor_of(pid: Pid) -> Result<OwnedFd> {
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::NOSYS) => Err(Error::Unsupported { what: "worker processes on Linux before 5.3".into() }),
+        pidfd => pidfd
+            .map_err(std::io::Error::from)
+            .and_then(above_standard_streams)
+            .map_err(|error| Error::io("open a descriptor of a process", error)),
+    }
+}
+
 /// A descriptor that names this process, closed on exec, for another process that shall watch it.
 ///
 /// # Errors
 /// [`Error::Io`] if the system refuses; [`Error::Unsupported`] on kernels before 5.3.
 pub(crate) fn of_this_process() -> Result<OwnedFd> {
-    ProcessHandle::open(rustix::process::getpid()).map(|handle| handle.pidfd)
+    descriptor_of(rustix::process::getpid())
 }
 
 impl ProcessHandle {
@@ -64,16 +78,9 @@ impl ProcessHandle {
     /// # Errors
     /// [`Error::Io`] if the system refuses; [`Error::Unsupported`] on kernels before 5.3.
     pub(crate) fn open(pid: Pid) -> Result<Self> {
-        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => {
-                let pid = pid.as_raw_nonzero().get().unsigned_abs();
-                let pidfd = above_standard_streams(pidfd)
-                    .map_err(|error| Error::io("open a descriptor of a worker process", error))?;
-                Ok(Self { pidfd, pid, stat: open_stat(pid)? })
-            }
-            Err(Errno::NOSYS) => Err(Error::Unsupported { what: "worker processes on Linux before 5.3".into() }),
-            Err(error) => Err(Error::io("open a descriptor of a worker process", error)),
-        }
+        let pidfd = descriptor_of(pid)?;
+        let pid = pid.as_raw_nonzero().get().unsigned_abs();
+        Ok(Self { pidfd, pid, stat: open_stat(pid)? })
     }
 
     /// Of the process that a received descriptor names, which must be the one that sent it: `sender`, by the system's word. From now on it is closed on

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, WorkerExit as Exit};
 use crate::os::descendants;
 use crate::os::events::wait_until_readable;
 use crate::os::host;
-use crate::os::pidfd::ProcessHandle;
+use crate::os::pidfd::{self, ProcessHandle};
 
 /// The range of nice values (setpriority(2)); the system would silently take the nearest end for others.
 const NICE_MIN: i32 = -20;
@@ -248,7 +248,7 @@ pub(crate) fn die_with_parent(expected_parent: u32) -> Result<bool> {
 /// [`Error::Io`] if the system refuses, [`Error::Unsupported`] on kernels before 5.3. `false` if the parent has ended already.
 pub(crate) fn end_family_with_parent(engine: u32) -> Result<bool> {
     let Some(parent) = i32::try_from(engine).ok().and_then(Pid::from_raw) else { return Ok(false) };
-    let parent_fd = ProcessHandle::open(parent)?;
+    let parent_fd = pidfd::descriptor_of(parent)?;
     // Asked afterwards: if it is the parent still, the descriptor is of it and of no other process by that number.
     if rustix::process::getppid() != Some(parent) {
         return Ok(false);
@@ -256,7 +256,7 @@ pub(crate) fn end_family_with_parent(engine: u32) -> Result<bool> {
     descendants::adopt_orphans()?;
     let watch = move || {
         // Only a system out of memory lets the wait fail. A worker that nobody watches is better gone.
-        let _ = wait_until_readable(parent_fd.pidfd().as_fd(), None);
+        let _ = wait_until_readable(parent_fd.as_fd(), None);
         end_family_at_once()
     };
     let watcher = std::thread::Builder::new().name("workring-watch".into()).stack_size(WATCHER_STACK_LEN).spawn(watch);

@@ -4,6 +4,8 @@ mod batches;
 mod cli;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod cli_processes;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod confined;
 mod crew;
 mod errors;
 mod jobs;

@@ -30,6 +30,7 @@ parts! {
     building_outlives_a_kill_and_not_five below [];
     a_death_is_noticed_where_no_descriptor_may_be_opened below [];
     a_worker_without_descriptors_fails_jobs_over_files below [];
+    an_engine_without_descriptors_says_so_of_files below [];
     building_without_processes_is_an_error below nobody();
     a_worker_is_replaced_when_processes_may_be_started_again below nobody();
     an_arena_beyond_the_address_space_is_an_error below [];
@@ -268,9 +269,9 @@ fn a_death_is_noticed_where_no_descriptor_may_be_opened() {
 
 fn a_worker_without_descriptors_fails_jobs_over_files() {
     let before = open_descriptors();
-    // One more than standard streams, socket and the two segments that it keeps: it greets with a third.
+    // One more than standard streams, socket, the engine's process and the two segments that it keeps: it is greeted with a third.
     let builder = Engine::builder().processes(1).kernels(crate::kernels::ALL()).capacity(1 << 24);
-    let engine = builder.worker_program(behind("ulimit -n 7;")).build().unwrap();
+    let engine = builder.worker_program(behind("ulimit -n 8;")).build().unwrap();
     let worker = pids(&engine);
     // The worker keeps the descriptor of a file that it may write.
     let mut kept = engine.create_file::<u64>("kept", 1000).unwrap();
@@ -287,6 +288,23 @@ fn a_worker_without_descriptors_fails_jobs_over_files() {
     }
     assert_eq!(pids(&engine), worker, "the worker lives on");
     drop((x, kept));
+    close(engine, before);
+}
+
+/// The worker was told that the engine has no such file.
+fn an_engine_without_descriptors_says_so_of_files() {
+    let before = open_descriptors();
+    let (files, engine) = high_engine();
+    fs::write("numbers", [0_u8; 8000]).unwrap();
+    let x = engine.map_file::<f64>("numbers").unwrap();
+    let limited = Limited::to(Resource::Nofile, LOW);
+    let job = engine.submit(affine, (x.clone(), engine.batch::<f64>(1000).unwrap()), [2.0, 1.0]).unwrap();
+    let text = told(&job.wait().unwrap_err().error);
+    assert!(text.contains("ulimit -n") && text.contains("from the engine"), "{text}");
+    drop(limited);
+    let job = engine.submit(affine, (x.clone(), engine.batch::<f64>(1000).unwrap()), [2.0, 1.0]).unwrap();
+    assert!(job.wait().unwrap().1.iter().all(|&value| value == 1.0));
+    drop((x, files));
     close(engine, before);
 }
 

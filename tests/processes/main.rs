@@ -4,6 +4,10 @@
 #[cfg(target_os = "linux")]
 mod calls;
 #[cfg(target_os = "linux")]
+mod causes;
+#[cfg(target_os = "linux")]
+mod confined;
+#[cfg(target_os = "linux")]
 mod crew;
 #[cfg(target_os = "linux")]
 mod deaths;
@@ -41,9 +45,11 @@ fn main() {
     workring::worker_entry(kernels::ALL());
     support::play_a_role();
     let arguments = libtest_mimic::Arguments::from_args();
-    let limits = [descendants::tests(), environment::tests(), hosts::tests(), limits::tests()].concat();
+    let limits =
+        [confined::tests(), descendants::tests(), environment::tests(), hosts::tests(), limits::tests()].concat();
     let tests = [
         calls::tests(),
+        causes::tests(),
         crew::tests(),
         deaths::tests(),
         limits,

@@ -188,12 +188,15 @@ impl Arena {
     }
 
     /// What a worker process needs to map a shared array.
+    ///
+    /// # Errors
+    /// [`Error::UnknownArray`]; those of [`SegmentFile::of`].
     #[cfg(target_os = "linux")]
-    pub(crate) fn shared_file_of(&self, number: u16) -> Option<SegmentFile> {
+    pub(crate) fn shared_file_of(&self, number: u16) -> Result<SegmentFile> {
         let (generation, segment) = {
             let table = lock(&self.shared.0);
-            let entry = table.get(&u32::from(number))?;
-            (entry.generation, entry.segment.upgrade()?)
+            let entry = table.get(&u32::from(number)).ok_or(GONE)?;
+            (entry.generation, entry.segment.upgrade().ok_or(GONE)?)
         };
         // Beyond the lock: this may turn out to be the last reference, whose end takes the lock.
         SegmentFile::of(segment.mapping(), generation)
@@ -235,7 +238,7 @@ mod tests {
     fn batches_cannot_name_shared_arrays_and_arrays_cannot_name_files() {
         let origin = origin();
         let files = Arc::clone(&origin);
-        let worker = attach(&origin, move |segment| files.file_of(segment).ok_or(Error::Closed));
+        let worker = attach(&origin, move |segment| files.file_of(segment));
         let segment = segment();
         let (number, generation) = segment.register(&origin).unwrap();
         segment.words::<AtomicU32>()[7].store(8, Ordering::Relaxed);
@@ -312,7 +315,7 @@ mod tests {
         let record = &origin.shared_records()[number as usize];
         record.generation.store(77, Ordering::Relaxed);
         let files = Arc::clone(&origin);
-        let worker = attach(&origin, move |segment| files.file_of(segment).ok_or(Error::Closed));
+        let worker = attach(&origin, move |segment| files.file_of(segment));
         assert!(worker.shared_segment(number, generation).is_err() && worker.shared_segment(number, 77).is_err());
         assert!(origin.shared_segment(number, generation).is_ok());
     }

@@ -97,7 +97,7 @@ impl Ends {
         let read_only = writable.second_view().expect("an arena is mapped again");
         watch::begin(vec![region(0, &writable, true), region(0, &read_only, false)]);
         let files = Arc::clone(&arena);
-        let fetch = move |segment| files.file_of(segment).ok_or_else(|| Error::invalid(format!("no file {segment}")));
+        let fetch = move |segment| files.file_of(segment);
         let attached = Attached::new(read_only, Box::new(fetch));
         let there = Arena::attach(writable, attached).expect("an undamaged arena is attached to");
         let fork = Arc::new(ForkGuard::new().expect("there is memory left"));
