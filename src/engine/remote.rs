@@ -39,15 +39,13 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
     let engine = std::env::var(WORKER_VARIABLE).ok().and_then(|pid| pid.parse::<u32>().ok());
     // A worker without its engine has nothing to do and nobody to tell.
     let Some(engine) = engine else { process::end_at_once() };
-    let watched = process::die_with_parent(engine);
-    if let Ok(false) = watched {
-        process::end_at_once();
-    }
+    let is_child = process::die_with_parent(engine);
     let Ok(channel) = process::take_standard_input().and_then(Channel::from_fd) else { process::end_at_once() };
     let Ok(mouth) = Mouth::new(channel, || process::end_family_at_once()) else { process::end_at_once() };
-    match watched.and_then(|_| process::end_family_with_parent(engine)) {
+    match is_child.and_then(|is_child| Ok(is_child && process::end_family_with_parent(engine)?)) {
         Ok(true) => {}
-        Ok(false) => process::end_at_once(),
+        // If the engine is gone nobody hears it.
+        Ok(false) => refuse(&mouth, no_child_of(engine)),
         Err(error) => refuse(&mouth, error),
     }
     fault::arm_as_told();
@@ -72,6 +70,18 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
             std::process::exit(0)
         }
         Err(error) => refuse(&mouth, error),
+    }
+}
+
+/// The error of a worker that another process than the engine's started, which then could not know of the engine's end.
+fn no_child_of(engine: u32) -> Error {
+    let parent = std::os::unix::process::parent_id();
+    Error::WorkerStart {
+        reason: format!(
+            "the parent of worker process {} is process {parent} and not the engine's, {engine}: what starts it must become it (exec), in the \
+             engine's PID namespace",
+            std::process::id()
+        ),
     }
 }
 

@@ -90,6 +90,9 @@ fn an_end_before_work_says_what_ended_it() {
         // Descriptors for what it is sent.
         ("ulimit -n 5;", "ulimit -n"),
     ];
+    // A shell that waits for the worker instead of becoming it.
+    let text = refusal(behind("\"$0\"; exit $?;"));
+    assert!(text.contains("must become it (exec)"), "{text}");
     for (line, what) in said {
         let text = refusal(behind(line));
         let calls = text.contains("worker_entry");
