@@ -88,7 +88,10 @@
 //! - Deadlines and cancels are hard: a kernel that goes on after it was told to stop is ended with its process
 //!   ([`Builder::kill_after`]).
 //! - Inputs are mapped read-only in workers.
-//! - When the program ends, in whatever way, its workers end too, and no shared memory is left.
+//! - When the program ends, in whatever way, its workers end too, and no shared memory is left. What a kernel has started ends with its
+//!   worker: see [`WorkerProgram`].
+//! - While no worker can be started, because memory, descriptors or processes lack or the program is gone, jobs wait and the engine tries again for as
+//!   long as it lives; who does not wait ([`OnFull::Reject`], a deadline) gets [`Error::NoWorkers`], which says why.
 //! - Processes that something else started may join: [`attach`], [`Builder::outside_workers`].
 //! - Closures cannot go to another process: [`Engine::run`], [`Engine::map_with`] and their like need threads in the same engine.
 //! - It protects against accidents, not against attackers: a worker that scribbles over the shared bookkeeping can make jobs

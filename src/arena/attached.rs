@@ -35,11 +35,6 @@ impl SegmentFile {
     /// # Errors
     /// [`Error::Unsupported`] if it is memory of this process alone; [`Error::Io`] when no descriptor is left.
     pub(crate) fn of(mapping: &Mapping, generation: u64) -> Result<Self> {
-        let unshared = || {
-            Error::Unsupported {
-            what: "giving other processes memory that is this one's own, because memfd_create(2) was refused when it was made".into(),
-        }
-        };
         let fd = mapping.fd().ok_or_else(unshared)?.try_clone_to_owned().map_err(no_descriptor)?;
         Ok(Self { fd, len: mapping.len() as u64, generation, writable: mapping.is_writable() })
     }
@@ -65,6 +60,14 @@ impl SegmentFile {
 
 fn no_descriptor(error: std::io::Error) -> Error {
     Error::io("copy the descriptor of a mapped file for a worker", error)
+}
+
+/// The error of memory that was to be given to other processes.
+pub(super) fn unshared() -> Error {
+    Error::Unsupported {
+        what: "giving other processes memory that is this one's own: memfd_create(2) was refused when it was made"
+            .into(),
+    }
 }
 
 /// Where a worker process gets files from.

@@ -158,6 +158,9 @@ impl Builder {
     }
 
     /// Where the arena's pages come from.
+    ///
+    /// Worker processes, and [`Backing::SharedMemory`], need memory files (memfd_create(2)) as long as the arena: where a filter forbids these, or a limit on the
+    /// length of files (`ulimit -f`), `build` says so. Engines of threads alone need none.
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
         self

@@ -43,6 +43,21 @@ pub fn worker_entry(kernels: &[&'static KernelInfo]) {
 
 /// What worker processes are started from, where and with which limits. Made by [`WorkerProgram::this`] or
 /// [`WorkerProgram::at`]; given to [`Builder::worker_program`](crate::Builder::worker_program).
+///
+/// # What kernels start
+///
+/// Programs that a kernel starts end with its worker. Each worker leads a process group of its own; what is in it is killed when the worker has ended,
+/// in whatever way: by its own crash, with the engine, [recycled](crate::Builder::recycle_after), or killed for a deadline or a cancel. When the engine kills it,
+/// and when the engine's process ends, even by `kill -9`, so are descendants that have left the group (`setsid`, daemons): the worker is a
+/// subreaper, so that those whose parent ends become its own children. They stay zombies then until the worker ends. Out of reach are descendants that left
+/// the group of a worker which then died by itself, and those of a host that ignores SIGCHLD or waits for every child.
+///
+/// # Terminals
+///
+/// Being in groups of their own, workers get no Ctrl-C and no Ctrl-Z: these are for the program that built the engine, with whose end its workers end, and
+/// whose stop leaves them at their jobs. To the terminal they are in the background: a kernel that reads from it (`/dev/tty`; standard input is
+/// `/dev/null`) is stopped by SIGTTIN, and where `stty tostop` is set so is one that prints, until somebody sends SIGCONT or the job's deadline ends
+/// the worker. Use [`prefix_output`](Self::prefix_output) there.
 #[derive(Clone, Debug, Default)]
 #[must_use = "it does nothing until it is given to a builder"]
 pub struct WorkerProgram {
@@ -85,7 +100,8 @@ impl WorkerProgram {
     }
 
     /// Passes on what workers print line by line, with the worker's number and process id before each line, instead of letting
-    /// them write to this program's own output, where their lines may mix. Lines of more than 8 KiB are cut.
+    /// them write to this program's own output, where their lines may mix. Lines of more than 8 KiB are cut. What others print that a worker has
+    /// started is passed on until the worker has ended.
     pub fn prefix_output(mut self) -> Self {
         self.prefix_output = true;
         self

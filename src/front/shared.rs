@@ -15,7 +15,7 @@ impl Engine {
     /// not mapped, or at its end. Kernels that are at it at that moment keep what they have.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) when the engine knows 1024 arrays;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) when the engine knows 1024 arrays, or has worker processes and the array is memory of this process alone;
     /// [`Error::Forked`](crate::Error::Forked).
     ///
     /// # Examples

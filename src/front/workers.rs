@@ -143,6 +143,9 @@ impl Builder {
     ///
     /// There must be no file, or the socket of a process that is gone. It is removed when the engine has closed; a killed engine
     /// leaves it to its successor.
+    ///
+    /// Who connects joins as itself and as nobody else: the system's word about who speaks has to agree with the process it names. Connections
+    /// that say nothing end after ten seconds, or sooner to make room for others.
     #[cfg(target_os = "linux")]
     pub fn listen(mut self, path: impl Into<std::path::PathBuf>) -> Self {
         self.workers.listen_at = Some(path.into());

@@ -63,5 +63,13 @@ fn engines_of_threads_run_where_memory_files_are_forbidden() {
 fn engines_of_threads_run_where_no_file_may_have_a_byte() {
     let limited = Limited::to(Resource::Fsize, 0);
     run_on_threads("ulimit -f");
+    // An array of that time stays this process's own.
+    let array = SharedArray::<i32>::new(10).unwrap();
     drop(limited);
+    let before = open_descriptors();
+    let engine = build().unwrap();
+    let error = engine.share(&array).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }) && told(&error).contains("memfd_create"), "{}", told(&error));
+    engine.share(&SharedArray::<i32>::new(10).unwrap()).unwrap();
+    close(engine, before);
 }

@@ -94,6 +94,10 @@ impl<T: SharedElement> Clone for SharedArray<T> {
 impl<T: SharedElement> SharedArray<T> {
     /// `len` zeros. Pages cost nothing until they are touched.
     ///
+    /// The memory is one that worker processes can map, as long as the array can become. Where the system refuses that, because a filter
+    /// forbids memfd_create(2) or by a limit on the length of files (`ulimit -f`), it is this process's own, and cannot be
+    /// [shared](crate::Engine::share) with an engine of worker processes.
+    ///
     /// # Errors
     /// [`Error::InvalidArgument`] when the size exceeds the address space, [`Error::Io`] when the system refuses.
     pub fn new(len: usize) -> Result<Self> {

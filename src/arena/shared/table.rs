@@ -83,9 +83,14 @@ impl SharedSegment {
     /// The number and generation under which the engine of `arena` knows this segment, which it does from the first call on.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when it knows too many, or in a worker process; [`Error::Forked`] in a forked child.
+    /// [`Error::Unsupported`] when it knows too many, in a worker process, or when worker processes could not be given this process's own memory; [`Error::Forked`] in a forked child.
     pub(crate) fn register(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<(u32, u64)> {
         arena.check_process()?;
+        #[cfg(target_os = "linux")]
+        if arena.mapping().fd().is_some() && self.mapping().fd().is_none() {
+            // Worker processes could be told of it and not be given it.
+            return Err(crate::arena::attached::unshared());
+        }
         let mut registrations = lock(&self.registrations);
         registrations.retain(|registration| registration.arena.strong_count() > 0);
         if let Some(known) = registrations.iter().find(|known| core::ptr::eq(known.arena.as_ptr(), &raw const **arena))
