@@ -25,33 +25,36 @@ fn now_ns() -> u64 {
     ORIGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-kernel! {
-    /// Touches nothing.
-    pub fn untouched(y: &mut [f64]) { std::hint::black_box(y.len()); }
+/// Touches nothing.
+#[kernel]
+pub fn untouched(y: &mut [f64]) {
+    std::hint::black_box(y.len());
+}
 
-    /// Doubles every element and says when it began and when it was done.
-    pub fn double(y: &mut [f64], clock: &mut [u64]) {
-        clock[0] = now_ns();
-        for value in y {
-            *value *= 2.0;
-        }
-        clock[1] = now_ns();
+/// Doubles every element and says when it began and when it was done.
+#[kernel]
+pub fn double(y: &mut [f64], clock: &mut [u64]) {
+    clock[0] = now_ns();
+    for value in y {
+        *value *= 2.0;
     }
+    clock[1] = now_ns();
+}
 
-    /// As `double`, and streams through memory of the worker's own besides: a control that leaves the caches and the
-    /// translations as cold as a large batch does, while only a small one is handed over.
-    pub fn double_and_stream(y: &mut [f64], clock: &mut [u64], p: &u64) {
-        clock[0] = now_ns();
-        for value in y {
-            *value *= 2.0;
-        }
-        OWN.with_borrow_mut(|own| {
-            own.resize(*p as usize, f64::MIN_POSITIVE);
-            own.iter_mut().for_each(|value| *value *= 2.0);
-            std::hint::black_box(own);
-        });
-        clock[1] = now_ns();
+/// As `double`, and streams through memory of the worker's own besides: a control that leaves the caches and the
+/// translations as cold as a large batch does, while only a small one is handed over.
+#[kernel]
+pub fn double_and_stream(y: &mut [f64], clock: &mut [u64], p: &u64) {
+    clock[0] = now_ns();
+    for value in y {
+        *value *= 2.0;
     }
+    OWN.with_borrow_mut(|own| {
+        own.resize(*p as usize, f64::MIN_POSITIVE);
+        own.iter_mut().for_each(|value| *value *= 2.0);
+        std::hint::black_box(own);
+    });
+    clock[1] = now_ns();
 }
 
 thread_local! {

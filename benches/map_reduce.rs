@@ -11,28 +11,25 @@ use workring::{Chunking, Engine, kernel, reducer};
 /// Threads of the hand-split rivals, and workers.
 const THREADS: usize = 2;
 
-kernel! {
-    /// y[i] = a * x[i] + b
-    pub fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = p[0] * x + p[1];
-        }
+/// y[i] = a * x[i] + b
+#[kernel]
+pub fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = p[0] * x + p[1];
     }
 }
 
-reducer! {
-    /// The sum, in eight independent lanes.
-    pub fn sum(x: &[f64]) -> f64 {
-        let (chunks, rest) = x.as_chunks::<8>();
-        let mut lanes = [0.0; 8];
-        for chunk in chunks {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                *lane += value;
-            }
+/// The sum, in eight independent lanes.
+#[reducer(combine = |left, right| left + right)]
+pub fn sum(x: &[f64]) -> f64 {
+    let (chunks, rest) = x.as_chunks::<8>();
+    let mut lanes = [0.0; 8];
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += value;
         }
-        lanes.iter().sum::<f64>() + rest.iter().sum::<f64>()
     }
-    combine(left, right) { left + right }
+    lanes.iter().sum::<f64>() + rest.iter().sum::<f64>()
 }
 
 const LINE: [f64; 2] = [2.0, 1.0];

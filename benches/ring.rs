@@ -13,9 +13,10 @@ use workring::{Engine, Help, kernel};
 /// Jobs a submitter queues before it waits for them.
 const WINDOW: usize = 1024;
 
-kernel! {
-    /// Looks at its parameter and is done.
-    pub fn nothing(p: &u64) { std::hint::black_box(*p); }
+/// Looks at its parameter and is done.
+#[kernel]
+pub fn nothing(p: &u64) {
+    std::hint::black_box(*p);
 }
 
 fn submit_windows(engine: &Engine, jobs: usize) {

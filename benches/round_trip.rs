@@ -14,9 +14,10 @@ use std::time::Duration;
 use support::{Mode, Placement, Table, Target, close, cores, nanoseconds_each};
 use workring::{Builder, Engine, Help, Idle, kernel};
 
-kernel! {
-    /// One addition.
-    pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
+/// One addition.
+#[kernel]
+pub fn tiny(y: &mut [u64], p: &u64) {
+    y[0] = p + 1;
 }
 
 /// Round trips of one batch through an engine, in nanoseconds.

@@ -11,9 +11,10 @@ use workring::{Batch, Engine, Held, Job, Returns, kernel};
 /// Unread jobs at a time.
 const WINDOWS: [usize; 2] = [256, 1024];
 
-kernel! {
-    /// One addition.
-    pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
+/// One addition.
+#[kernel]
+pub fn tiny(y: &mut [u64], p: &u64) {
+    y[0] = p + 1;
 }
 
 /// What the results of jobs `0..jobs` add up to, each being its number plus one.

@@ -20,15 +20,26 @@ macro_rules! compared {
                 use kernels::$ty::{self as ready_made, Affine, Bounds};
                 use workring::Result;
 
-                kernel! {
-                    pub(crate) fn affine(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::affine(x, y, 1.5, 0.25) }
-                    fn abs(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::abs(x, y) }
-                    fn square(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::square(x, y) }
-                    fn negate(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::negate(x, y) }
-                    fn reciprocal(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::reciprocal(x, y) }
-                    fn sqrt(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::sqrt(x, y) }
-                    fn clamp(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::clamp(x, y, 0.25, 0.75) }
-                }
+                #[kernel]
+                pub(crate) fn affine(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::affine(x, y, 1.5, 0.25) }
+
+                #[kernel]
+                fn abs(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::abs(x, y) }
+
+                #[kernel]
+                fn square(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::square(x, y) }
+
+                #[kernel]
+                fn negate(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::negate(x, y) }
+
+                #[kernel]
+                fn reciprocal(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::reciprocal(x, y) }
+
+                #[kernel]
+                fn sqrt(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::sqrt(x, y) }
+
+                #[kernel]
+                fn clamp(x: &[$ty], y: &mut [$ty]) -> Result<()> { numeric::clamp(x, y, 0.25, 0.75) }
 
                 /// All kernels over `len` elements.
                 pub(crate) fn compare(mode: &Mode, engine: &Engine, len: usize) {

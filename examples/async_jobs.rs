@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use workring::{Context, Engine, kernel};
 
-kernel! {
-    /// Sum of squares of `x` into `y[0]`.
-    pub fn sum_of_squares(x: &[f64], y: &mut [f64]) { y[0] = x.iter().map(|value| value * value).sum(); }
+/// Sum of squares of `x` into `y[0]`.
+#[kernel]
+pub fn sum_of_squares(x: &[f64], y: &mut [f64]) {
+    y[0] = x.iter().map(|value| value * value).sum();
+}
 
-    /// Runs until it is told to stop.
-    pub fn forever(y: &mut [u64], ctx: &mut Context) {
-        while !ctx.is_cancelled() {
-            y[0] += 1;
-        }
+/// Runs until it is told to stop.
+#[kernel]
+pub fn forever(y: &mut [u64], ctx: &mut Context) {
+    while !ctx.is_cancelled() {
+        y[0] += 1;
     }
 }
 

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use workring::{Cancelled, Context, Engine, Error, kernel};
 
-kernel! {
-    /// Works until it is told to stop, and looks at that often enough.
-    pub fn patient(y: &mut [u64], ctx: &mut Context) {
-        while !ctx.is_cancelled() {
-            y[0] += 1;
-            std::thread::sleep(Duration::from_millis(1));
-        }
+/// Works until it is told to stop, and looks at that often enough.
+#[kernel]
+pub fn patient(y: &mut [u64], ctx: &mut Context) {
+    while !ctx.is_cancelled() {
+        y[0] += 1;
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -25,28 +25,25 @@ struct Scale {
     edges: [f64; BUCKETS - 1],
 }
 
-reducer! {
-    /// How often each minute occurs.
-    fn histogram(x: &[f64]) -> Histogram {
-        let mut counts = [0; FINE];
-        for x in x.iter().filter(|x| !x.is_nan()) {
-            counts[((x - FIRST) as usize).min(FINE - 1)] += 1;
-        }
-        Histogram(counts)
+/// How often each minute occurs.
+#[reducer(combine = |left, right| Histogram(std::array::from_fn(|minute| left.0[minute] + right.0[minute])))]
+fn histogram(x: &[f64]) -> Histogram {
+    let mut counts = [0; FINE];
+    for x in x.iter().filter(|x| !x.is_nan()) {
+        counts[((x - FIRST) as usize).min(FINE - 1)] += 1;
     }
-    combine(left, right) { Histogram(std::array::from_fn(|minute| left.0[minute] + right.0[minute])) }
+    Histogram(counts)
 }
 
-kernel! {
-    /// Each value as standard deviations from the mean, and the bucket it falls into.
-    fn features(x: &[f64], normal: &mut [f64], bucket: &mut [u8], scale: &Scale) {
-        for ((x, normal), bucket) in x.iter().zip(normal).zip(bucket) {
-            *normal = (x - scale.mean) / scale.deviation;
-            *bucket = match x.is_nan() {
-                true => MISSING,
-                false => scale.edges.iter().filter(|edge| x >= *edge).count() as u8,
-            };
-        }
+/// Each value as standard deviations from the mean, and the bucket it falls into.
+#[kernel]
+fn features(x: &[f64], normal: &mut [f64], bucket: &mut [u8], scale: &Scale) {
+    for ((x, normal), bucket) in x.iter().zip(normal).zip(bucket) {
+        *normal = (x - scale.mean) / scale.deviation;
+        *bucket = match x.is_nan() {
+            true => MISSING,
+            false => scale.edges.iter().filter(|edge| x >= *edge).count() as u8,
+        };
     }
 }
 

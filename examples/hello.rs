@@ -4,19 +4,18 @@
 
 use workring::{Engine, kernel, reducer};
 
-kernel! {
-    /// y[i] = a * x[i] + b, with a and b in `p`.
-    pub fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = p[0] * x + p[1];
-        }
+/// y[i] = a * x[i] + b, with a and b in `p`.
+#[kernel]
+pub fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = p[0] * x + p[1];
     }
 }
 
-reducer! {
-    /// The sum of a chunk; the engine combines the sums of the chunks in a fixed tree.
-    pub fn sum(x: &[f64]) -> f64 { x.iter().sum() }
-    combine(left, right) { left + right }
+/// The sum of a chunk; the engine combines the sums of the chunks in a fixed tree.
+#[reducer(combine = |left, right| left + right)]
+pub fn sum(x: &[f64]) -> f64 {
+    x.iter().sum()
 }
 
 fn main() -> workring::Result<()> {

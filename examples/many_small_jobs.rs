@@ -4,19 +4,18 @@
 
 use workring::{Engine, kernel};
 
-kernel! {
-    /// Length of the Collatz sequence that starts at `start`; 0 is a mistake of the caller.
-    pub fn collatz(steps: &mut [u64], start: &u64) -> Result<(), String> {
-        let mut number = *start;
-        if number == 0 {
-            return Err("0 never reaches 1".into());
-        }
-        while number != 1 {
-            number = if number.is_multiple_of(2) { number / 2 } else { 3 * number + 1 };
-            steps[0] += 1;
-        }
-        Ok(())
+/// Length of the Collatz sequence that starts at `start`; 0 is a mistake of the caller.
+#[kernel]
+pub fn collatz(steps: &mut [u64], start: &u64) -> Result<(), String> {
+    let mut number = *start;
+    if number == 0 {
+        return Err("0 never reaches 1".into());
     }
+    while number != 1 {
+        number = if number.is_multiple_of(2) { number / 2 } else { 3 * number + 1 };
+        steps[0] += 1;
+    }
+    Ok(())
 }
 
 fn main() -> workring::Result<()> {

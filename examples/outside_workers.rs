@@ -8,18 +8,18 @@ use std::process::Command;
 
 use workring::{Engine, kernel, kernels};
 
-kernel! {
-    /// The square root of each element.
-    pub fn root(x: &[f64], y: &mut [f64]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = x.sqrt();
-        }
+/// The square root of each element.
+#[kernel]
+pub fn root(x: &[f64], y: &mut [f64]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = x.sqrt();
     }
+}
 
-    /// The process it runs in.
-    pub fn whoami(y: &mut [u32]) {
-        y.fill(std::process::id());
-    }
+/// The process it runs in.
+#[kernel]
+pub fn whoami(y: &mut [u32]) {
+    y.fill(std::process::id());
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

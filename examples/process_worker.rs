@@ -6,17 +6,16 @@
 use workring::{AnyBatch, Backing, Engine, Error, ExitStatus, Worker, WorkerScope, kernels, worker_main};
 
 #[cfg(target_os = "linux")]
-worker_main! {
-    /// Scales batches in place and sends them back with their sums. A message without a batch is more than it can bear.
-    fn scaler(scope: &WorkerScope<u32, f64, f64>) -> Result<(), Error> {
-        while let Ok(message) = scope.recv() {
-            let Some(batch) = message.batches.into_iter().next() else { std::process::abort() };
-            let mut batch = batch.into_batch::<f64>().map_err(|_| Error::ForeignBatch)?;
-            batch.iter_mut().for_each(|value| *value *= scope.data());
-            scope.post_with(batch.iter().sum(), vec![batch.into()])?;
-        }
-        Ok(())
+/// Scales batches in place and sends them back with their sums. A message without a batch is more than it can bear.
+#[worker_main]
+fn scaler(scope: &WorkerScope<u32, f64, f64>) -> Result<(), Error> {
+    while let Ok(message) = scope.recv() {
+        let Some(batch) = message.batches.into_iter().next() else { std::process::abort() };
+        let mut batch = batch.into_batch::<f64>().map_err(|_| Error::ForeignBatch)?;
+        batch.iter_mut().for_each(|value| *value *= scope.data());
+        scope.post_with(batch.iter().sum(), vec![batch.into()])?;
     }
+    Ok(())
 }
 
 #[cfg(target_os = "linux")]

@@ -4,25 +4,25 @@
 
 use workring::{Engine, kernel, kernels, reducer};
 
-kernel! {
-    /// y[i] = a * x[i] + b
-    pub fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = p[0] * x + p[1];
-        }
-    }
-
-    /// Ends its process, as a bug in a C library would.
-    pub fn crash(y: &mut [f64]) {
-        y[0] = 1.0;
-        std::process::abort();
+/// y[i] = a * x[i] + b
+#[kernel]
+pub fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = p[0] * x + p[1];
     }
 }
 
-reducer! {
-    /// The sum, in the order of the elements.
-    pub fn sum(x: &[f64]) -> f64 { x.iter().sum() }
-    combine(left, right) { left + right }
+/// Ends its process, as a bug in a C library would.
+#[kernel]
+pub fn crash(y: &mut [f64]) {
+    y[0] = 1.0;
+    std::process::abort();
+}
+
+/// The sum, in the order of the elements.
+#[reducer(combine = |left, right| left + right)]
+pub fn sum(x: &[f64]) -> f64 {
+    x.iter().sum()
 }
 
 fn main() -> workring::Result<()> {

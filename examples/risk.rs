@@ -20,20 +20,19 @@ struct Call {
     seed: u64,
 }
 
-kernel! {
-    /// What the call pays at its end, discounted, in as many futures as there are elements.
-    fn payoffs(payoff: &mut [f64], call: &Call, ctx: &mut Context) {
-        // A stream of numbers for each chunk, so that it does not matter who runs it, nor when.
-        let mut random = ChaCha8Rng::seed_from_u64(call.seed);
-        random.set_stream(ctx.chunk_index() as u64);
-        let drift = (call.rate - call.volatility * call.volatility / 2.0) * call.years;
-        let spread = call.volatility * call.years.sqrt();
-        let discount = (-call.rate * call.years).exp();
-        for payoff in payoff {
-            let normal: f64 = StandardNormal.sample(&mut random);
-            let price = call.spot * (drift + spread * normal).exp();
-            *payoff = discount * (price - call.strike).max(0.0);
-        }
+/// What the call pays at its end, discounted, in as many futures as there are elements.
+#[kernel]
+fn payoffs(payoff: &mut [f64], call: &Call, ctx: &mut Context) {
+    // A stream of numbers for each chunk, so that it does not matter who runs it, nor when.
+    let mut random = ChaCha8Rng::seed_from_u64(call.seed);
+    random.set_stream(ctx.chunk_index() as u64);
+    let drift = (call.rate - call.volatility * call.volatility / 2.0) * call.years;
+    let spread = call.volatility * call.years.sqrt();
+    let discount = (-call.rate * call.years).exp();
+    for payoff in payoff {
+        let normal: f64 = StandardNormal.sample(&mut random);
+        let price = call.spot * (drift + spread * normal).exp();
+        *payoff = discount * (price - call.strike).max(0.0);
     }
 }
 

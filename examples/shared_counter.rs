@@ -31,25 +31,24 @@ pub struct Task {
     rounds: i64,
 }
 
-kernel! {
-    /// Adds to the counter, then takes numbers until there are no more. Says how many it took.
-    pub fn work(taken: &mut [u64], task: &Task, ctx: &mut Context) -> Result<(), Error> {
-        let array = ctx.shared(&task.array)?;
-        for _ in 0..task.rounds {
-            array.add(COUNTER, 1)?;
-        }
-        loop {
-            // Whoever takes the state from full to taken has the number.
-            match array.compare_exchange(STATE, FULL, TAKEN)? {
-                FULL => {
-                    array.add(SUM, array.load(PLACE)?)?;
-                    taken[0] += 1;
-                    array.store(STATE, EMPTY)?;
-                    array.notify(STATE, u32::MAX)?;
-                }
-                OVER => return Ok(()),
-                other => await_change(&array, other)?,
+/// Adds to the counter, then takes numbers until there are no more. Says how many it took.
+#[kernel]
+pub fn work(taken: &mut [u64], task: &Task, ctx: &mut Context) -> Result<(), Error> {
+    let array = ctx.shared(&task.array)?;
+    for _ in 0..task.rounds {
+        array.add(COUNTER, 1)?;
+    }
+    loop {
+        // Whoever takes the state from full to taken has the number.
+        match array.compare_exchange(STATE, FULL, TAKEN)? {
+            FULL => {
+                array.add(SUM, array.load(PLACE)?)?;
+                taken[0] += 1;
+                array.store(STATE, EMPTY)?;
+                array.notify(STATE, u32::MAX)?;
             }
+            OVER => return Ok(()),
+            other => await_change(&array, other)?,
         }
     }
 }

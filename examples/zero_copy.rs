@@ -4,12 +4,11 @@
 
 use workring::{Engine, kernel};
 
-kernel! {
-    /// Minutes to hours; NaN (a cancelled flight) stays NaN.
-    pub fn to_hours(minutes: &[f64], hours: &mut [f64]) {
-        for (hours, minutes) in hours.iter_mut().zip(minutes) {
-            *hours = minutes / 60.0;
-        }
+/// Minutes to hours; NaN (a cancelled flight) stays NaN.
+#[kernel]
+pub fn to_hours(minutes: &[f64], hours: &mut [f64]) {
+    for (hours, minutes) in hours.iter_mut().zip(minutes) {
+        *hours = minutes / 60.0;
     }
 }
 

@@ -8,12 +8,11 @@
 //! ```
 //! use workring::{Engine, kernel, kernels};
 //!
-//! kernel! {
-//!     /// y[i] = a * x[i] + b, with a and b in `p`.
-//!     pub fn line(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
-//!         for (y, x) in y.iter_mut().zip(x) {
-//!             *y = p[0] * x + p[1];
-//!         }
+//! /// y[i] = a * x[i] + b, with a and b in `p`.
+//! #[kernel]
+//! pub fn line(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+//!     for (y, x) in y.iter_mut().zip(x) {
+//!         *y = p[0] * x + p[1];
 //!     }
 //! }
 //!
@@ -37,9 +36,9 @@
 //!
 //! | you have | you call |
 //! |---|---|
-//! | equally long arrays, one function of their elements | [`Engine::map`] with a [`kernel!`], or [`Engine::map_with`] with a closure |
+//! | equally long arrays, one function of their elements | [`Engine::map`] with a [`kernel`](macro@kernel), or [`Engine::map_with`] with a closure |
 //! | the same, but the function needs its neighbours or gives something per chunk | [`Engine::map_chunks`], [`Engine::for_each_chunk`] |
-//! | one number from an array | [`Engine::reduce`] with a [`reducer!`], or [`Engine::reduce_with`] |
+//! | one number from an array | [`Engine::reduce`] with a [`reducer`], or [`Engine::reduce_with`] |
 //! | a few large pieces of work that should not block you | [`Engine::submit`], [`Engine::run`]: a [`Job`] each |
 //! | thousands of tiny pieces of work | [`Engine::submit_many`] |
 //! | files | [`Engine::map_file`], [`Engine::create_file`] |
@@ -111,6 +110,10 @@
 // So it is with what serves worker processes on systems that have none.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
+// The attributes write the crate's name in full.
+#[cfg(not(workring_loom))]
+extern crate self as workring;
+
 mod error;
 mod fault;
 mod ids;
@@ -146,10 +149,10 @@ pub use crate::{
     arena::uninit::UninitBatch,
     arena::{ALIGNMENT, ArenaStatistics, Backing},
     engine::context::Context,
-    engine::kernel::{ElementLayout, Kernel, KernelError, KernelInfo, Reducer},
+    engine::kernel::{ElementLayout, Kernel, KernelError, KernelInfo, Reducer, kernel, reducer},
     engine::options::{Help, Idle, OnFull, Priority, Retry, Timing},
     formats::ElementType,
-    front::arguments::{Batches, HeldBatches, Input, Inputs, Output, Outputs},
+    front::arguments::{Batches, ChunkOutput, ChunkOutputs, HeldBatches, Input, Inputs, Output, Outputs, PerChunk},
     front::blocking::Chunking,
     front::builder::{Builder, MAX_THREADS},
     front::call::{Call, SubmitAsync},
@@ -171,7 +174,7 @@ pub use crate::{
     front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
     front::statistics::{EngineStatistics, JobState, JobStatus, WorkerStatus},
     front::timings::{Histogram, Timings},
-    front::worker_main::{WorkerMain, WorkerOf},
+    front::worker_main::{WorkerMain, WorkerOf, worker_main},
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;
@@ -186,7 +189,7 @@ pub use front::processes::{WorkerProgram, worker_entry};
 #[cfg(all(not(target_os = "linux"), not(workring_loom)))]
 pub fn worker_entry(_kernels: &[&'static KernelInfo]) {}
 
-/// What the macros expand to; not for use by hand.
+/// What the attributes expand to; not for use by hand.
 #[cfg(not(workring_loom))]
 #[doc(hidden)]
 pub mod __private {

@@ -54,23 +54,42 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-kernel! {
-    fn bump(y: &mut [u64]) { for y in y { *y += 1; } }
-    fn shift(y: &mut [u64], by: &[u64; 8]) { for y in y { *y += by[7]; } }
-    fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
-    fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
-        for (y, x) in y.iter_mut().zip(x) { *y = p[0] * x + p[1]; }
-    }
-    fn scratched(y: &mut [u64], ctx: &mut workring::Context) {
-        let memory = ctx.scratch::<u64>(1000);
-        memory[999] = 1;
-        y[0] += memory[999];
+#[kernel]
+fn bump(y: &mut [u64]) {
+    for y in y {
+        *y += 1;
     }
 }
 
-reducer! {
-    fn total(x: &[f64]) -> f64 { x.iter().sum() }
-    combine(left, right) { left + right }
+#[kernel]
+fn shift(y: &mut [u64], by: &[u64; 8]) {
+    for y in y {
+        *y += by[7];
+    }
+}
+
+#[kernel]
+fn tiny(y: &mut [u64], p: &u64) {
+    y[0] = p + 1;
+}
+
+#[kernel]
+fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = p[0] * x + p[1];
+    }
+}
+
+#[kernel]
+fn scratched(y: &mut [u64], ctx: &mut workring::Context) {
+    let memory = ctx.scratch::<u64>(1000);
+    memory[999] = 1;
+    y[0] += memory[999];
+}
+
+#[reducer(combine = |left, right| left + right)]
+fn total(x: &[f64]) -> f64 {
+    x.iter().sum()
 }
 
 /// What a measured stretch of work used, in the whole process.

@@ -16,64 +16,68 @@ use workring::{
     worker_main,
 };
 
-kernel! {
-    /// One addition.
-    pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
+/// One addition.
+#[kernel]
+fn tiny(y: &mut [u64], p: &u64) {
+    y[0] = p + 1;
+}
 
-    /// Nothing.
-    pub fn untouched(y: &mut [f64]) { let _ = y; }
+/// Nothing.
+#[kernel]
+fn untouched(y: &mut [f64]) {
+    let _ = y;
+}
 
-    /// y[i] = a * x[i] + b
-    pub fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = p[0] * x + p[1];
-        }
+/// y[i] = a * x[i] + b
+#[kernel]
+fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = p[0] * x + p[1];
     }
+}
 
-    /// A tenth of a millisecond.
-    pub fn long(y: &mut [u64]) {
-        let until = now_ns() + 100_000;
-        while now_ns() < until {
+/// A tenth of a millisecond.
+#[kernel]
+fn long(y: &mut [u64]) {
+    let until = now_ns() + 100_000;
+    while now_ns() < until {
+        spin_loop();
+    }
+    y[0] = 1;
+}
+
+/// Begins twice: at the first time it kills its process, at the second it notes how long ago that was.
+#[kernel]
+fn die_once(y: &mut [u64]) {
+    if y[0] == 0 {
+        y[0] = now_ns();
+        let _ = kill_process(getpid(), Signal::KILL);
+        loop {
             spin_loop();
         }
-        y[0] = 1;
     }
-
-    /// Begins twice: at the first time it kills its process, at the second it notes how long ago that was.
-    pub fn die_once(y: &mut [u64]) {
-        if y[0] == 0 {
-            y[0] = now_ns();
-            let _ = kill_process(getpid(), Signal::KILL);
-            loop {
-                spin_loop();
-            }
-        }
-        y[1] = now_ns() - y[0];
-    }
+    y[1] = now_ns() - y[0];
 }
 
-reducer! {
-    /// The sum in eight lanes.
-    pub fn sum(x: &[f64]) -> f64 {
-        let mut lanes = [0.0; 8];
-        let parts = x.chunks_exact(8);
-        let rest: f64 = parts.remainder().iter().sum();
-        for part in parts {
-            lanes.iter_mut().zip(part).for_each(|(lane, value)| *lane += value);
-        }
-        lanes.iter().sum::<f64>() + rest
+/// The sum in eight lanes.
+#[reducer(combine = |left, right| left + right)]
+fn sum(x: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let parts = x.chunks_exact(8);
+    let rest: f64 = parts.remainder().iter().sum();
+    for part in parts {
+        lanes.iter_mut().zip(part).for_each(|(lane, value)| *lane += value);
     }
-    combine(left, right) { left + right }
+    lanes.iter().sum::<f64>() + rest
 }
 
-worker_main! {
-    /// Sends back one more.
-    pub fn incrementer(scope: &WorkerScope<u64, u64>) -> Result<(), workring::Error> {
-        while let Ok(message) = scope.recv() {
-            scope.post(message.value + 1)?;
-        }
-        Ok(())
+/// Sends back one more.
+#[worker_main]
+fn incrementer(scope: &WorkerScope<u64, u64>) -> Result<(), workring::Error> {
+    while let Ok(message) = scope.recv() {
+        scope.post(message.value + 1)?;
     }
+    Ok(())
 }
 
 fn known() -> &'static [&'static workring::KernelInfo] {

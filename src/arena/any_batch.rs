@@ -118,6 +118,14 @@ impl AnyBatch {
         matches!(self.bytes, Bytes::Owned(_))
     }
 
+    /// Which type of this program its elements are of; `None` for one that came from another process.
+    pub(crate) fn element_id(&self) -> Option<TypeId> {
+        match self.element {
+            Element::Known { id, .. } => Some(id),
+            Element::Tagged(_) => None,
+        }
+    }
+
     /// Size and alignment of an element, in bytes; those of a byte where they are not known.
     pub(crate) fn element_layout(&self) -> (usize, usize) {
         match self.element {

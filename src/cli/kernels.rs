@@ -44,12 +44,11 @@ macro_rules! kernels {
                 pub(super) mod $ty {
                     use super::{Context, ParameterError, Recipe, kernel};
 
-                    kernel! {
-                        /// Fills a chunk with what the recipe gives at its place in the whole array.
-                        pub(in super::super) fn generate(y: &mut [$ty], recipe: &Recipe, context: &mut Context)
-                            -> Result<(), ParameterError> {
-                            recipe.fill(y, context.range().start as u64)
-                        }
+                    /// Fills a chunk with what the recipe gives at its place in the whole array.
+                    #[kernel]
+                    pub(in super::super) fn generate(y: &mut [$ty], recipe: &Recipe, context: &mut Context)
+                        -> Result<(), ParameterError> {
+                        recipe.fill(y, context.range().start as u64)
                     }
                 }
             )*

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::core::{Core, Summons};
 use super::handshake::{FileAnswer, FromWorker, Hello, ToOutsider};
-use super::kernel::KernelInfo;
+use super::kernel::{KernelInfo, check_identities};
 use super::kernel_table::{KERNELS_MAX, KernelName};
 use super::role::WorkerRole;
 use crate::arena::Arena;
@@ -104,6 +104,7 @@ impl Mouth {
 /// when its memory cannot be mapped.
 pub(super) fn attach(mouth: &Mouth, kernels: &[&'static KernelInfo]) -> Result<(Arc<Core>, ParticipantSlots)> {
     let refuse = |reason: &str| Error::WorkerStart { reason: reason.into() };
+    check_identities(kernels)?;
     let mut buffer = Vec::new();
     let fds = mouth.hear(&mut buffer)?;
     if let Some(ToOutsider::Refused(reason)) = ToOutsider::from_bytes(&buffer) {

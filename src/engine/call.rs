@@ -16,29 +16,86 @@ use crate::layout::records::{
 use crate::layout::words::{LEN_NOT_SAID, check, opened_len, sealed_len};
 use crate::sync::Ordering;
 
-/// Handles and lengths in bytes of a call's batches: inputs first, then outputs.
+/// Handles and lengths in bytes of a call's batches: inputs first, then outputs, and how many of each. What was collected as an input is
+/// only read, and only what was collected as an output is written: whoever runs the call compares both numbers with what the kernel says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct References {
     entries: [(u64, u64); MAX_BATCHES],
-    count: usize,
+    inputs: usize,
+    outputs: usize,
 }
 
 impl References {
     /// No batch yet.
     pub(crate) const fn new() -> Self {
-        Self { entries: [(0, 0); MAX_BATCHES], count: 0 }
+        Self { entries: [(0, 0); MAX_BATCHES], inputs: 0, outputs: 0 }
     }
 
-    /// Adds a batch; the kernel macro and the tuple impls keep within the limits.
-    pub(crate) fn push(&mut self, reference: (u64, u64)) {
-        if let Some(place) = self.entries.get_mut(self.count) {
+    /// These batches.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of(inputs: &[(u64, u64)], outputs: &[(u64, u64)]) -> Self {
+        let mut references = Self::new();
+        inputs.iter().for_each(|input| references.push_input(*input));
+        outputs.iter().for_each(|output| references.push_output(*output));
+        references
+    }
+
+    /// Adds an input, before any output; the attributes of kernels and the tuple impls keep within the limits.
+    #[inline]
+    pub(crate) fn push_input(&mut self, reference: (u64, u64)) {
+        debug_assert!(self.outputs == 0, "inputs come first");
+        if let Some(place) = self.entries.get_mut(self.inputs) {
             *place = reference;
-            self.count += 1;
+            self.inputs += 1;
         }
     }
 
+    /// Adds an output, within the limits likewise.
+    #[inline]
+    pub(crate) fn push_output(&mut self, reference: (u64, u64)) {
+        if let Some(place) = self.entries.get_mut(self.inputs + self.outputs) {
+            *place = reference;
+            self.outputs += 1;
+        }
+    }
+
+    /// How many inputs and outputs there are.
+    fn sides(&self) -> (usize, usize) {
+        (self.inputs, self.outputs)
+    }
+
+    /// How many outputs there are so far.
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
     pub(crate) fn as_slice(&self) -> &[(u64, u64)] {
-        &self.entries[..self.count]
+        &self.entries[..self.inputs + self.outputs]
+    }
+
+    /// Checks that there are as many inputs, and as many outputs, as the kernel says that it takes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when its description says something else than its types.
+    #[inline]
+    pub(crate) fn check(&self, info: &KernelInfo) -> Result<()> {
+        if (self.inputs, self.outputs) == (info.inputs().len(), info.outputs().len()) {
+            Ok(())
+        } else {
+            Err(self.unfit(info))
+        }
+    }
+
+    #[cold]
+    fn unfit(&self, info: &KernelInfo) -> Error {
+        Error::invalid(format!(
+            "kernel {} takes {} inputs and {} outputs and was given {} and {}: its description contradicts its types",
+            info.name(),
+            info.inputs().len(),
+            info.outputs().len(),
+            self.inputs,
+            self.outputs
+        ))
     }
 }
 
@@ -106,6 +163,18 @@ fn corrupt(what: &'static str, expected: u64, found: u64) -> Error {
     Error::Corrupt { what, offset: 0, expected, found }
 }
 
+/// Numbers of inputs and outputs as the second byte of a descriptor's shape has them.
+#[inline]
+fn sides(inputs: usize, outputs: usize) -> u32 {
+    inputs as u32 | ((outputs as u32) << 4)
+}
+
+/// Numbers of inputs and outputs in a descriptor's shape.
+#[inline]
+fn sides_of(shape: u32) -> (usize, usize) {
+    ((shape >> 8 & 0xF) as usize, (shape >> 12 & 0xF) as usize)
+}
+
 /// Whether two resolved pieces of memory, each a handle and a length in bytes, have a byte in common.
 #[inline]
 fn overlap((first, first_len): (u64, u64), (second, second_len): (u64, u64)) -> bool {
@@ -127,20 +196,34 @@ impl Call {
     pub(crate) fn resolve(
         arena: &Arena,
         info: &'static KernelInfo,
-        references: &[(u64, u64)],
+        references: &References,
         param: Param,
     ) -> Result<Self> {
         let mut call = Self::unresolved(info, param);
-        call.resolve_batches(arena, references.len(), |at| references[at])?;
+        call.resolve_batches(arena, references.sides(), |at| references.entries[at])?;
         Ok(call)
     }
 
     // In place: a call is a few hundred bytes, and small ones are resolved millions of times a second.
     #[inline]
-    fn resolve_batches(&mut self, arena: &Arena, count: usize, reference: impl Fn(usize) -> (u64, u64)) -> Result<()> {
-        let wanted = self.info.inputs().len() + self.info.outputs().len();
-        if count != wanted || wanted > MAX_BATCHES {
-            return Err(corrupt("number of batches", wanted as u64, count as u64));
+    fn resolve_batches(
+        &mut self,
+        arena: &Arena,
+        (inputs, outputs): (usize, usize),
+        reference: impl Fn(usize) -> (u64, u64),
+    ) -> Result<()> {
+        let (wanted_inputs, wanted_outputs) = (self.info.inputs().len(), self.info.outputs().len());
+        // By side: what was handed over to be read would be written otherwise.
+        if inputs != wanted_inputs || outputs != wanted_outputs {
+            return Err(corrupt(
+                "number of inputs, and of outputs times 16",
+                sides(wanted_inputs, wanted_outputs).into(),
+                sides(inputs, outputs).into(),
+            ));
+        }
+        let count = inputs + outputs;
+        if count > MAX_BATCHES {
+            return Err(corrupt("number of batches", MAX_BATCHES as u64, count as u64));
         }
         self.count = count;
         if count <= INLINE_BATCHES {
@@ -288,14 +371,14 @@ fn param_words(param: &Param) -> ([u64; INLINE_PARAM_LEN / 8], usize, u32) {
 
 /// What a call adds to the check of its job.
 #[inline]
-fn check_of_call(shape: u32, kernel: u32, references: &[(u64, u64)], param: &Param) -> u64 {
+fn check_of_call(shape: u32, kernel: u32, references: &References, param: &Param) -> u64 {
     use crate::layout::words::check::{BATCHES, KERNEL, PARAM, PARAM_LEN, SHAPE, field};
     let (words, count, len) = param_words(param);
     let mut sum = field(SHAPE, u64::from(shape)) ^ field(KERNEL, u64::from(kernel)) ^ field(PARAM_LEN, u64::from(len));
     for (at, &word) in words.iter().take(count).enumerate() {
         sum ^= field(PARAM + at as u32, word);
     }
-    for (at, &(handle, len_bytes)) in references.iter().enumerate() {
+    for (at, &(handle, len_bytes)) in references.as_slice().iter().enumerate() {
         sum ^= field(BATCHES + 2 * at as u32, handle) ^ field(BATCHES + 1 + 2 * at as u32, len_bytes);
     }
     sum
@@ -304,16 +387,16 @@ fn check_of_call(shape: u32, kernel: u32, references: &[(u64, u64)], param: &Par
 impl Draft<'_> {
     /// Writes the call into the descriptor; once.
     #[inline]
-    pub(crate) fn set_call(&self, kind: u32, kernel: u32, references: &[(u64, u64)], param: &Param) {
+    pub(crate) fn set_call(&self, kind: u32, kernel: u32, references: &References, param: &Param) {
         let descriptor = self.descriptor;
         // Relaxed, all of them: the publication (R1) makes them visible.
-        for (at, &(handle, len_bytes)) in references.iter().enumerate() {
+        for (at, &(handle, len_bytes)) in references.as_slice().iter().enumerate() {
             if let Some(place) = place(self.core, self.index, descriptor, at) {
                 place.handle.store(handle, Ordering::Relaxed);
                 place.len_bytes.store(len_bytes, Ordering::Relaxed);
             }
         }
-        let shape = kind | ((references.len() as u32) << 8);
+        let shape = kind | sides(references.inputs, references.outputs) << 8;
         descriptor.kernel.store(kernel, Ordering::Relaxed);
         descriptor.shape.store(shape, Ordering::Relaxed);
         let (words, count, len) = param_words(param);
@@ -386,15 +469,17 @@ impl Fields {
         }
         fields.kernel = descriptor.kernel.load(Ordering::Relaxed);
         fields.param = param_of(kind, descriptor);
-        for at in 0..((shape >> 8 & 0xFF) as usize).min(MAX_BATCHES) {
+        let (inputs, outputs) = sides_of(shape);
+        for at in 0..(inputs + outputs).min(MAX_BATCHES) {
             let Some(place) = place(core, index, descriptor, at) else { break };
-            fields.references.push((place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed)));
+            let reference = (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed));
+            if at < inputs { fields.references.push_input(reference) } else { fields.references.push_output(reference) }
         }
         fields.fan_out = descriptor.fan_out.load(Ordering::Relaxed);
         let part = descriptor.part.load(Ordering::Relaxed);
         (fields.share, fields.retries) = (part & 0xFFFF, part >> 16);
         let sum = check::EMPTY
-            ^ check_of_call(shape, fields.kernel, fields.references.as_slice(), &fields.param)
+            ^ check_of_call(shape, fields.kernel, &fields.references, &fields.param)
             ^ check::field(check::FAN_OUT, fields.fan_out)
             ^ check::field(check::PART, u64::from(part));
         let (expected, found) = (descriptor.check.load(Ordering::Relaxed), check::folded(sum));
@@ -422,7 +507,7 @@ impl Fields {
             Param::Rows { params, len, .. } => Param::Block { handle: params, len },
             param => param,
         };
-        share.set_call(kind::SHARE, self.kernel, self.references.as_slice(), &param);
+        share.set_call(kind::SHARE, self.kernel, &self.references, &param);
     }
 
     /// The call, its batches found in memory and checked against the kernel's signature.
@@ -433,7 +518,7 @@ impl Fields {
     pub(crate) fn resolve(&self, core: &Core) -> Result<Call> {
         let info = core.kernel(self.kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(self.kernel)))?;
         let mut call = Call::unresolved(info, self.param);
-        call.resolve_batches(&core.arena, self.references.count, |at| self.references.entries[at])?;
+        call.resolve_batches(&core.arena, self.references.sides(), |at| self.references.entries[at])?;
         Ok(call)
     }
 }
@@ -493,11 +578,15 @@ mod tests {
     use crate::arena::{ArenaConfig, Backing};
     use crate::engine::kernel::Kernel;
 
-    crate::kernel! {
-        fn copy(x: &[u64], y: &mut [u64], z: &mut [u64], p: &[u64; 8]) {
-            y.copy_from_slice(x);
-            z.fill(p[0]);
-        }
+    #[crate::kernel]
+    fn copy(x: &[u64], y: &mut [u64], z: &mut [u64], p: &[u64; 8]) {
+        y.copy_from_slice(x);
+        z.fill(p[0]);
+    }
+
+    #[crate::kernel]
+    fn fill(y: &mut [u64], p: &u64) {
+        y.fill(*p);
     }
 
     fn arena() -> std::sync::Arc<Arena> {
@@ -512,7 +601,8 @@ mod tests {
         let arena = arena();
         let resolve = |x, y, z, param| {
             let param = Param::Block { handle: param, len: 64 };
-            let call = Call::resolve(&arena, copy.info(), &[(x, 64), (y, 64), (z, 64)], param);
+            let references = References::of(&[(x, 64)], &[(y, 64), (z, 64)]);
+            let call = Call::resolve(&arena, copy.info(), &references, param);
             call.map(|_| ()).map_err(|error| matches!(error, Error::Corrupt { .. }))
         };
         assert_eq!(resolve(0, 64, 128, 192), Ok(()));
@@ -526,6 +616,40 @@ mod tests {
             (0, 64, 128, 72),
         ] {
             assert_eq!(resolve(x, y, z, param), Err(true), "{x} {y} {z} {param}");
+        }
+    }
+
+    /// A descriptor said how many batches there are and not on which side: under the number of another kernel, as one damaged word
+    /// gives it, a batch that was handed over to be read was written.
+    #[test]
+    fn batches_of_another_side_are_refused() {
+        let arena = arena();
+        let batches = [(0, 64), (64, 64), (128, 64)];
+        let param = Param::Block { handle: 192, len: 64 };
+        for inputs in 0..=3 {
+            let references = References::of(&batches[..inputs], &batches[inputs..]);
+            let call = Call::resolve(&arena, copy.info(), &references, param);
+            assert_eq!(call.is_ok(), inputs == 1, "{inputs} inputs");
+            assert_eq!(references.check(copy.info()).is_ok(), inputs == 1, "{inputs} inputs");
+        }
+    }
+
+    /// Without the comparison in `resolve` a parameter of another length was noticed by the kernel's frame at the earliest, and a mutation
+    /// that dropped it survived all tests.
+    #[test]
+    fn a_parameter_of_another_length_is_refused() {
+        let arena = arena();
+        let references = References::of(&[(0, 64)], &[(64, 64), (128, 64)]);
+        for len in 0..=128 {
+            let param = Param::Block { handle: 192, len };
+            let found = Call::resolve(&arena, copy.info(), &references, param).map(|call| call.param().len_bytes());
+            assert_eq!(found.ok(), (len == 64).then_some(64), "{len} bytes in a block");
+        }
+        let references = References::of(&[], &[(64, 64)]);
+        for len in 0..=INLINE_PARAM_LEN as u32 {
+            let param = Param::Inline(ParamBytes::zeroed(), len);
+            let found = Call::resolve(&arena, fill.info(), &references, param).map(|call| call.param().len_bytes());
+            assert_eq!(found.ok(), (len == 8).then_some(8), "{len} bytes inside the descriptor");
         }
     }
 

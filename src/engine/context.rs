@@ -57,12 +57,11 @@ impl StopSignals<'_> {
 /// ```
 /// use workring::{Context, Engine, kernel};
 ///
-/// kernel! {
-///     /// Writes the global index of every element.
-///     pub fn indices(y: &mut [u64], ctx: &mut Context) {
-///         for (offset, place) in y.iter_mut().enumerate() {
-///             *place = (ctx.range().start + offset) as u64;
-///         }
+/// /// Writes the global index of every element.
+/// #[kernel]
+/// pub fn indices(y: &mut [u64], ctx: &mut Context) {
+///     for (offset, place) in y.iter_mut().enumerate() {
+///         *place = (ctx.range().start + offset) as u64;
 ///     }
 /// }
 ///
@@ -181,14 +180,13 @@ impl<'a> Context<'a> {
     /// ```
     /// use workring::{Context, Engine, kernel};
     ///
-    /// kernel! {
-    ///     /// Doubles in place, in steps.
-    ///     pub fn double(y: &mut [f64], ctx: &mut Context) {
-    ///         let total = y.len() as u64;
-    ///         for (step, part) in y.chunks_mut(1000).enumerate() {
-    ///             part.iter_mut().for_each(|y| *y *= 2.0);
-    ///             ctx.progress(1000 * step as u64 + part.len() as u64, total);
-    ///         }
+    /// /// Doubles in place, in steps.
+    /// #[kernel]
+    /// pub fn double(y: &mut [f64], ctx: &mut Context) {
+    ///     let total = y.len() as u64;
+    ///     for (step, part) in y.chunks_mut(1000).enumerate() {
+    ///         part.iter_mut().for_each(|y| *y *= 2.0);
+    ///         ctx.progress(1000 * step as u64 + part.len() as u64, total);
     ///     }
     /// }
     ///
@@ -235,12 +233,11 @@ impl<'a> Context<'a> {
     /// ```
     /// use workring::{Context, Engine, Error, SharedArray, SharedHandle, kernel};
     ///
-    /// kernel! {
-    ///     /// Counts its calls.
-    ///     pub fn count(counter: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
-    ///         ctx.shared(counter)?.add(0, 1)?;
-    ///         Ok(())
-    ///     }
+    /// /// Counts its calls.
+    /// #[kernel]
+    /// pub fn count(counter: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
+    ///     ctx.shared(counter)?.add(0, 1)?;
+    ///     Ok(())
     /// }
     ///
     /// # fn main() -> workring::Result<()> {
@@ -269,16 +266,15 @@ impl<'a> Context<'a> {
     /// ```
     /// use workring::{Context, Engine, kernel};
     ///
-    /// kernel! {
-    ///     /// Keeps the positive numbers.
-    ///     pub fn positive(x: &[i64], y: &mut [i64], ctx: &mut Context) {
-    ///         let mut kept = 0;
-    ///         for &value in x.iter().filter(|&&value| value > 0) {
-    ///             y[kept] = value;
-    ///             kept += 1;
-    ///         }
-    ///         ctx.set_output_len(0, kept);
+    /// /// Keeps the positive numbers.
+    /// #[kernel]
+    /// pub fn positive(x: &[i64], y: &mut [i64], ctx: &mut Context) {
+    ///     let mut kept = 0;
+    ///     for &value in x.iter().filter(|&&value| value > 0) {
+    ///         y[kept] = value;
+    ///         kept += 1;
     ///     }
+    ///     ctx.set_output_len(0, kept);
     /// }
     ///
     /// # fn main() -> workring::Result<()> {
@@ -318,12 +314,11 @@ impl<'a> Context<'a> {
     ///
     /// struct Model(Vec<f64>);
     ///
-    /// kernel! {
-    ///     pub fn predict(x: &[f64], y: &mut [f64], ctx: &mut Context) {
-    ///         let model = ctx.state(|| Model(vec![2.0, 3.0])); // read from a file, say: once for each worker
-    ///         for (y, x) in y.iter_mut().zip(x) {
-    ///             *y = model.0[0] * x + model.0[1];
-    ///         }
+    /// #[kernel]
+    /// pub fn predict(x: &[f64], y: &mut [f64], ctx: &mut Context) {
+    ///     let model = ctx.state(|| Model(vec![2.0, 3.0])); // read from a file, say: once for each worker
+    ///     for (y, x) in y.iter_mut().zip(x) {
+    ///         *y = model.0[0] * x + model.0[1];
     ///     }
     /// }
     ///

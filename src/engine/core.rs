@@ -348,7 +348,7 @@ impl Core {
             return Ok(());
         }
         Err(Error::Unsupported {
-            what: "closures on an engine of worker processes; declare a kernel!, or give the engine threads as well"
+            what: "closures on an engine of worker processes; declare a kernel, or give the engine threads as well"
                 .into(),
         })
     }

@@ -506,6 +506,63 @@ pub(crate) fn error_of(kernel: &str, trouble: Trouble) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::call::{Param, References};
+    use crate::engine::core::Draft;
+    use crate::engine::kernel::Kernel;
+
+    /// Runs a published draft on worker 1 and gives the error of its outcome.
+    fn outcome(core: &Core, draft: Draft<'_>) -> Option<Error> {
+        let reference = core.publish(draft, Priority::Normal).unwrap();
+        let worker = ParticipantSlot::new(1);
+        assert_eq!(core.take(worker), Some(reference.index));
+        execute(core, worker, reference.index);
+        let done = job::snapshot(&core.control.descriptor(reference.index).unwrap().word);
+        let error = done.has(crate::layout::words::FLAG_OUTCOME).then(|| outcome_of(core, reference.index).unwrap());
+        core.release(reference.index, done);
+        error
+    }
+
+    static RUNS: crate::sync::AtomicU32 = crate::sync::AtomicU32::new(0);
+
+    /// Looks at all it is given.
+    #[crate::kernel]
+    fn copy(x: &[u64], y: &mut [u64], p: &[u64; 2]) {
+        RUNS.fetch_add(1, Ordering::Relaxed);
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x + p[0] + p[1]);
+    }
+
+    /// Handles that are a byte off, and parameters of another length, are damage that a worker notices before it runs the kernel: checks
+    /// that no test had missed.
+    #[test]
+    fn a_kernel_is_not_run_over_what_does_not_fit_it() {
+        let core = Core::without_workers(1, 0);
+        let run = |x: u64, y: u64, param_len: u32| {
+            let draft = core.try_reserve().unwrap();
+            let param = match Param::inline(&[1_u64, 2]) {
+                Param::Inline(bytes, _) => Param::Inline(bytes, param_len),
+                block => block,
+            };
+            let id = core.kernel_id(Kernel::info(copy)).unwrap();
+            draft.set_call(kind::WHOLE, id, &References::of(&[(x, 64)], &[(y, 64)]), &param);
+            draft.set_part(0, 0, 0);
+            let before = RUNS.load(Ordering::Relaxed);
+            (outcome(&core, draft), RUNS.load(Ordering::Relaxed) - before)
+        };
+        let handle = |bytes| core.arena.allocate(bytes).unwrap().block.offset;
+        let (x, y) = (handle(128), handle(128));
+        assert!(matches!(run(x, y, 16), (None, 1)));
+        for off in 1..=16 {
+            let aligned = off % 8 == 0;
+            for (error, runs) in [run(x + off, y, 16), run(x, y + off, 16)] {
+                assert_eq!((error.is_none(), runs), (aligned, u32::from(aligned)), "{off} bytes off: {error:?}");
+                assert!(aligned || matches!(error, Some(Error::Corrupt { .. })), "{error:?}");
+            }
+        }
+        for len in (0..=32).filter(|len| *len != 16) {
+            let (error, runs) = run(x, y, len);
+            assert!(matches!(error, Some(Error::Corrupt { .. })) && runs == 0, "a parameter of {len} bytes: {error:?}");
+        }
+    }
 
     /// A job whose kind was changed to "closure" in shared memory was a success, and its kernel had never been run.
     #[test]
@@ -513,14 +570,7 @@ mod tests {
         let core = Core::without_workers(1, 0);
         let draft = core.try_reserve().unwrap();
         draft.set_closure();
-        let reference = core.publish(draft, Priority::Normal).unwrap();
-        let worker = ParticipantSlot::new(1);
-        assert_eq!(core.take(worker), Some(reference.index));
-        execute(&core, worker, reference.index);
-        let done = job::snapshot(&core.control.descriptor(reference.index).unwrap().word);
-        assert!(done.has(crate::layout::words::FLAG_OUTCOME), "{done:?}");
-        let error = outcome_of(&core, reference.index).unwrap();
+        let error = outcome(&core, draft).expect("it is none");
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
-        core.release(reference.index, done);
     }
 }

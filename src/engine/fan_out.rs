@@ -262,7 +262,7 @@ impl Spread<'_> {
     }
 
     fn prepare(&self, header: &FanOutHeader, ranges: &[RangeLine]) {
-        let mode = if self.rows.is_some() { fan_out_mode::ROWS } else { fan_out_mode::CHUNKS };
+        let mode = if self.rows.is_some() { fan_out_mode::ROWS } else { self.plan.mode() };
         prepare(header, ranges, &self.plan, self.rows, mode);
     }
 

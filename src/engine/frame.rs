@@ -72,7 +72,7 @@ impl RawSlice {
 
 /// One call of a kernel: its inputs, outputs, parameter and context, taken in the order of the kernel's signature.
 ///
-/// Kernels made by [`kernel!`](crate::kernel) use it; user code has no reason to.
+/// Kernels made by [`#[kernel]`](macro@crate::kernel) use it; user code has no reason to.
 #[derive(Debug)]
 pub struct Frame<'f, 'c> {
     /// Inputs, then outputs.
@@ -167,4 +167,40 @@ fn typed<T: Pod>(slice: RawSlice) -> Result<(NonNull<T>, usize), KernelError> {
         return Err(KernelError::mismatch());
     }
     Ok((slice.start.cast(), slice.len_bytes / size_of::<T>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handle that is one byte off gives an address that no element can have. Without the check of alignment a kernel would be handed such a
+    /// slice, which is undefined behaviour; a mutation that dropped it survived all tests.
+    #[test]
+    fn slices_are_given_where_their_elements_can_lie_and_nowhere_else() {
+        fn check<T: Pod>(memory: &[u128]) {
+            let start = NonNull::from(memory).cast::<u8>();
+            let whole = RawSlice::new(start, size_of_val(memory));
+            for begin in 0..=32 {
+                for len in 0..=48 {
+                    let slice = whole.part(begin, begin + len);
+                    let fits = len % size_of::<T>() == 0 && (len == 0 || begin % align_of::<T>() == 0);
+                    let given = typed::<T>(slice).map(|(address, len)| (address.as_ptr().addr(), len)).ok();
+                    let address = if len == 0 { align_of::<T>() } else { start.as_ptr().addr() + begin };
+                    let wanted = fits.then_some((address, len / size_of::<T>()));
+                    assert_eq!(given, wanted, "{len} bytes at {begin} as {}", core::any::type_name::<T>());
+                }
+            }
+        }
+        let memory = [0_u128; 8];
+        check::<u8>(&memory);
+        check::<u16>(&memory);
+        check::<[u16; 3]>(&memory);
+        check::<f32>(&memory);
+        check::<u64>(&memory);
+        check::<[f64; 3]>(&memory);
+        check::<u128>(&memory);
+        // Elements without bytes have no number.
+        assert!(typed::<()>(RawSlice::new(NonNull::from(&memory).cast(), 16)).is_err());
+        assert!(typed::<[u64; 0]>(RawSlice::EMPTY).is_err());
+    }
 }

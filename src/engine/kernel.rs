@@ -1,7 +1,15 @@
-//! Kernels: named functions over typed slices, known to every process by name, version and signature hash.
+//! Kernels: named functions over typed slices, known to every process by path, version and signature hash.
+//!
+//! Laws of this file:
+//! 1. Implementing [`Kernel`] is a promise, so that no safe program makes a kernel but by the attributes.
+//! 2. No proof leans on that promise alone. Batches are given as inputs and outputs by types that are closed, and every call compares the number
+//!    on each side with the description (`References::check`); a frame compares what an entry point takes with what there is.
+#![allow(unsafe_code)]
 
+use core::any::{TypeId, type_name};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytemuck::Pod;
@@ -12,17 +20,35 @@ use crate::error::{Error, Result};
 /// Kernels a process can know.
 const MAX_KERNELS: usize = 4096;
 
-/// Size and alignment of an element type, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// An element type as a kernel's description names it: size and alignment in bytes, and which type it is.
+#[derive(Clone, Copy)]
 pub struct ElementLayout {
     size: u32,
     align: u32,
+    // Functions, because the numbers and names of types are no constants yet.
+    type_id: fn() -> TypeId,
+    type_name: fn() -> &'static str,
 }
 
 impl ElementLayout {
     /// The layout of `T`.
     pub const fn of<T: Pod>() -> Self {
-        Self { size: size_of::<T>() as u32, align: align_of::<T>() as u32 }
+        Self {
+            size: size_of::<T>() as u32,
+            align: align_of::<T>() as u32,
+            type_id: TypeId::of::<T>,
+            type_name: type_name::<T>,
+        }
+    }
+
+    /// Name of the type, for people.
+    pub fn type_name(self) -> &'static str {
+        (self.type_name)()
+    }
+
+    /// Which type it is, in this process.
+    pub(crate) fn type_id(self) -> TypeId {
+        (self.type_id)()
     }
 
     /// Bytes of one element.
@@ -41,6 +67,20 @@ impl ElementLayout {
     pub(crate) fn elements_in(self, len_bytes: u64) -> u64 {
         let size = u64::from(self.size).max(1);
         if size.is_power_of_two() { len_bytes >> size.trailing_zeros() } else { len_bytes / size }
+    }
+}
+
+impl PartialEq for ElementLayout {
+    fn eq(&self, other: &Self) -> bool {
+        self.type_id() == other.type_id()
+    }
+}
+
+impl Eq for ElementLayout {}
+
+impl fmt::Debug for ElementLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes, aligned to {})", self.type_name(), self.size, self.align)
     }
 }
 
@@ -68,6 +108,10 @@ impl KernelError {
 }
 
 /// What a kernel may return: nothing, or a `Result` whose error can be displayed.
+#[diagnostic::on_unimplemented(
+    message = "a kernel cannot return `{Self}`",
+    note = "it returns nothing, or `Result<(), E>` where `E: Display`"
+)]
 pub trait KernelOutcome {
     /// As the engine sees it.
     ///
@@ -88,9 +132,12 @@ impl<E: fmt::Display> KernelOutcome for Result<(), E> {
     }
 }
 
-/// A kernel's name, version, signature and entry point; one static per kernel, made by [`kernel!`](crate::kernel).
+/// A kernel's path, version, signature and entry point; one static per kernel, made by [`#[kernel]`](macro@crate::kernel).
+///
+/// Path, version and signature together are the kernel's *identity*: by these a worker process finds its own function. The path is the
+/// module path of the declaration and the function's name, `my_crate::shapes::area`, unless the attribute says another one.
 pub struct KernelInfo {
-    name: &'static str,
+    path: &'static str,
     version: u32,
     signature_hash: u64,
     inputs: &'static [ElementLayout],
@@ -103,8 +150,12 @@ pub struct KernelInfo {
 
 impl KernelInfo {
     /// Describes a kernel. `signature` is its argument list as written.
+    ///
+    /// What it says is believed by nobody: a call compares the batches it was given, side by side, with `inputs` and `outputs`, and the frame
+    /// compares what `run` takes with what there is.
+    #[doc(hidden)]
     pub const fn new(
-        name: &'static str,
+        path: &'static str,
         version: u32,
         signature: &'static str,
         inputs: &'static [ElementLayout],
@@ -116,12 +167,18 @@ impl KernelInfo {
         hash = hash_layouts(hash, inputs);
         hash = hash_layouts(hash, outputs);
         hash = hash_layouts(hash, &[param]);
-        Self { name, version, signature_hash: hash, inputs, outputs, param, run, registered: AtomicU32::new(0) }
+        Self { path, version, signature_hash: hash, inputs, outputs, param, run, registered: AtomicU32::new(0) }
     }
 
-    /// The name it was declared with.
+    /// The name it was declared with: the last word of its path.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.path.rsplit("::").next().unwrap_or(self.path)
+    }
+
+    /// Module path and name, or what its attribute says instead: `my_crate::shapes::area`. Unlike the name it belongs to one kernel of a
+    /// program.
+    pub fn path(&self) -> &'static str {
+        self.path
     }
 
     /// The version it was declared with; 1 unless stated.
@@ -132,6 +189,13 @@ impl KernelInfo {
     /// A hash (FNV-1a) of the argument list and the sizes and alignments of its types: equal in every build of the same kernel.
     pub fn signature_hash(&self) -> u64 {
         self.signature_hash
+    }
+
+    /// Whether it can be asked for by these words: its name, or its name with the end of its module path, `area` or `shapes::area`.
+    pub(crate) fn is_called(&self, asked: &str) -> bool {
+        self.path
+            .strip_suffix(asked)
+            .is_some_and(|before| !asked.is_empty() && (before.is_empty() || before.ends_with("::")))
     }
 
     pub(crate) fn inputs(&self) -> &'static [ElementLayout] {
@@ -163,7 +227,7 @@ impl KernelInfo {
 
 impl fmt::Debug for KernelInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} version {} (signature {:#018x})", self.name, self.version, self.signature_hash)
+        write!(f, "{} version {} (signature {:#018x})", self.path, self.version, self.signature_hash)
     }
 }
 
@@ -214,16 +278,43 @@ pub(crate) fn registered(id: u32) -> Option<&'static KernelInfo> {
     REGISTRY.get(id as usize)?.get().copied()
 }
 
-/// A function over typed slices that an engine can run anywhere: declared with [`kernel!`](crate::kernel), called by value.
+/// Checks that no two of these kernels have one identity: a worker process could not tell which of them is meant. The same kernel may be
+/// listed twice.
 ///
-/// Implemented by the macro. A hand-written implementation whose types do not match its `info` gives failed jobs, never
-/// undefined behaviour.
+/// # Errors
+/// [`Error::InvalidArgument`] that names them.
+pub(crate) fn check_identities(kernels: &[&'static KernelInfo]) -> Result<()> {
+    let mut known = HashMap::new();
+    for &info in kernels {
+        let identity = (info.path, info.version, info.signature_hash);
+        let other = *known.entry(identity).or_insert(info);
+        if !core::ptr::eq(other, info) {
+            return Err(Error::invalid(format!(
+                "two different kernels are both {}, version {}, with the same arguments: rename one of them, or give it a path of its own \
+                 with #[kernel(path = \"..\")]",
+                info.path, info.version
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A function over typed slices that an engine can run anywhere: declared with [`#[kernel]`](macro@crate::kernel), called by value.
+///
+/// # Safety
+/// The attributes implement it; there is no reason to do so by hand. Whoever does promises that
+/// - `Inputs`, `Outputs` and `Param` are the types, in their order, that the entry point of `info` takes from its frame as inputs, outputs and
+///   parameter, and that it describes them so;
+/// - `info` gives the same description at every call.
+///
+/// An engine also checks what it is told: a call whose types and description have not the same number of inputs and of outputs is
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument), and an entry point that takes something else fails its job.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel",
-    note = "declare it with `workring::kernel! {{ pub fn name(x: &[f64], y: &mut [f64], p: &Param) {{ .. }} }}`",
+    note = "declare it with `#[workring::kernel] pub fn name(x: &[f64], y: &mut [f64], p: &Param) {{ .. }}`",
     note = "closures go to `map_with`, `reduce_with` and `run`"
 )]
-pub trait Kernel: Copy + Send + Sync + 'static {
+pub unsafe trait Kernel: Copy + Send + Sync + 'static {
     /// Element types of the inputs, as a tuple.
     type Inputs;
     /// Element types of the outputs, as a tuple.
@@ -231,11 +322,13 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// The parameter; `()` when there is none.
     type Param: Pod;
 
-    /// Name, version, signature and entry point.
+    /// Path, version, signature and entry point.
     fn info(self) -> &'static KernelInfo;
 }
 
-/// A kernel that folds a chunk to one value, with a way to combine two: declared with [`reducer!`](crate::reducer).
+/// A kernel that folds a chunk to one value, with a way to combine two: declared with [`#[reducer]`](macro@crate::reducer).
+///
+/// Safe to implement, for a [`Kernel`] with one output: whatever `combine` does, it does to values.
 pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
     /// What a chunk folds to.
     type Accumulator: Pod;
@@ -245,40 +338,56 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
     fn combine(self, left: Self::Accumulator, right: Self::Accumulator) -> Self::Accumulator;
 }
 
-/// Declares kernels: named functions over typed slices which an engine runs on its workers.
+/// Turns a function over typed slices into a kernel, which an engine runs on its workers.
 ///
 /// Arguments, each kind in any number up to its limit and in any order: `name: &[T]` an input (0 to 8), `name: &mut [T]` an
 /// output (0 to 4), at most one `name: &P` the parameter, at most one `name: &mut Context` the [`Context`](crate::Context).
 /// `T` and `P` implement [`Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html). Return nothing, or
-/// `Result<(), E>` where `E: Display`.
+/// `Result<(), E>` where `E: Display`. A kernel is not generic: other processes find it by its name.
 ///
-/// Each becomes a unit struct of that name, which is the value to pass to [`Engine::map`](crate::Engine::map) and the other
-/// calls, with an associated function `call` that runs the body directly. As with any unit struct, a local variable cannot
-/// have the same name where the kernel is in scope. `version = N;` at the start gives all kernels of
-/// the block that version (1 otherwise): increase it when the meaning of a kernel changes but its arguments do not.
+/// The function becomes a unit struct of its name, which is the value to pass to [`Engine::map`](crate::Engine::map) and the other
+/// calls. It can still be called like a function, `add(&a, &b, &mut y)`, on this thread; `add::call` is the function itself. As with any
+/// unit struct, a local variable or an argument cannot have the same name where the kernel is in scope. Attributes of the function stay
+/// with it: `#[cfg(..)]` counts for all of it, `#[inline]` and the like for the function.
+///
+/// In the parentheses of the attribute:
+///
+/// | option | says |
+/// |---|---|
+/// | `version = 2` | that its meaning has changed though its arguments have not; 1 unless said |
+/// | `path = "shapes::area"` | its path, by which worker processes find it, instead of module path and name |
+/// | `crate = my::workring` | where this crate is, if it is not `::workring` |
+///
+/// # Which kernel
+///
+/// A kernel is known by its path, its version and its arguments. The path begins with the name of the crate that declares it, so that two
+/// kernels of one name in different modules are two kernels, and copies of one program agree. *Two* programs
+/// ([`WorkerProgram::at`](crate::WorkerProgram::at), [`attach`](crate::attach)) agree on the kernels of a library that both use; kernels that
+/// each of them has in its own `main.rs`, or includes from a common file, need a `path` that does not name the program. Two kernels of one
+/// identity in one list are refused when an engine is built, and by the worker.
 ///
 /// # Examples
 /// ```
 /// use workring::{Engine, kernel};
 ///
-/// kernel! {
-///     /// y[i] = a[i] + b[i]
-///     pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
-///         for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-///             *y = a + b;
-///         }
+/// /// y[i] = a[i] + b[i]
+/// #[kernel]
+/// pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
+///     for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+///         *y = a + b;
 ///     }
+/// }
 ///
-///     /// Fails on negative numbers.
-///     pub fn root(y: &mut [f64], limit: &f64) -> Result<(), String> {
-///         for value in y {
-///             if *value < *limit {
-///                 return Err(format!("{value} is below {limit}"));
-///             }
-///             *value = value.sqrt();
+/// /// Fails on negative numbers.
+/// #[kernel(version = 2)]
+/// pub fn root(y: &mut [f64], limit: &f64) -> Result<(), String> {
+///     for value in y {
+///         if *value < *limit {
+///             return Err(format!("{value} is below {limit}"));
 ///         }
-///         Ok(())
+///         *value = value.sqrt();
 ///     }
+///     Ok(())
 /// }
 ///
 /// # fn main() -> workring::Result<()> {
@@ -287,6 +396,8 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 /// let mut y = engine.batch::<f32>(2)?;
 /// engine.map(add, (&a, &a), &mut y, &())?;
 /// assert_eq!(*y, [2.0, 4.0]);
+/// add(&[1.0], &[2.0], &mut y[..1]); // a plain function all the same
+/// assert_eq!(*y, [3.0, 4.0]);
 ///
 /// let job = engine.submit(root, engine.batch_from_slice(&[4.0, -1.0])?, 0.0)?;
 /// let failed = job.wait().unwrap_err();
@@ -295,200 +406,83 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 /// # Ok(())
 /// # }
 /// ```
-#[macro_export]
-macro_rules! kernel {
-    (version = $version:literal; $($rest:tt)*) => {
-        $crate::__kernels!{ $version $($rest)* }
-    };
-    ($($rest:tt)*) => {
-        $crate::__kernels!{ 1 $($rest)* }
-    };
-}
-
-/// Declares reducers: kernels that fold a chunk of their inputs to one value, with a rule to combine two values.
 ///
-/// The fold takes inputs, a parameter and a context like a [`kernel!`](crate::kernel) and returns its accumulator, a `Pod`
-/// value; an empty input is folded once. `combine(left, right)` must be associative up to rounding.
+/// A crate that forbids unsafe code has kernels all the same:
+/// ```
+/// #![forbid(unsafe_code)]
+///
+/// #[workring::kernel]
+/// fn fill(y: &mut [u64], p: &u64) {
+///     y.fill(*p);
+/// }
+///
+/// #[workring::reducer(combine = |left, right| left + right)]
+/// fn total(x: &[u64]) -> u64 {
+///     x.iter().sum()
+/// }
+///
+/// #[workring::worker_main]
+/// fn echo(scope: &workring::WorkerScope<u64, u64>) -> Result<(), workring::Error> {
+///     scope.post(scope.recv()?.value).map_err(|failed| failed.error)
+/// }
+///
+/// let engine = workring::Engine::builder().threads(1).build().unwrap();
+/// let mut y = engine.batch::<u64>(10).unwrap();
+/// engine.map(fill, (), &mut y, &7).unwrap();
+/// assert_eq!(engine.reduce(total, &y).unwrap(), 70);
+/// # let _ = echo;
+/// ```
+///
+/// A kernel by hand is a promise that safe code cannot make:
+/// ```compile_fail,E0200
+/// use workring::{Kernel, KernelInfo, kernel};
+///
+/// #[kernel]
+/// fn writer(y: &mut [u64]) {
+///     y.fill(8);
+/// }
+///
+/// #[derive(Clone, Copy)]
+/// struct Evil;
+///
+/// impl Kernel for Evil {
+///     type Inputs = (u64,); // `writer` takes an output
+///     type Outputs = ();
+///     type Param = ();
+///     fn info(self) -> &'static KernelInfo {
+///         writer.info()
+///     }
+/// }
+/// ```
+pub use workring_macros::kernel;
+/// Turns a function that folds a chunk of its inputs to one value into a reducer, with a rule to combine two values.
+///
+/// The function takes inputs, a parameter and a context like a [`#[kernel]`](macro@crate::kernel) and returns its accumulator, a `Pod`
+/// value; an empty input is folded once. `combine` is a closure or the name of a function from the values of two neighbouring parts, the
+/// left one first, to that of both; it must be associative up to rounding. The other options are those of a kernel.
 ///
 /// # Examples
 /// ```
 /// use workring::{Engine, reducer};
 ///
-/// reducer! {
-///     /// The largest absolute value.
-///     pub fn largest(x: &[f64]) -> f64 {
-///         x.iter().fold(0.0, |so_far: f64, value| so_far.max(value.abs()))
-///     }
-///     combine(left, right) { left.max(right) }
+/// /// The largest absolute value.
+/// #[reducer(combine = f64::max)]
+/// pub fn largest(x: &[f64]) -> f64 {
+///     x.iter().fold(0.0, |so_far: f64, value| so_far.max(value.abs()))
+/// }
+///
+/// /// How many are negative.
+/// #[reducer(combine = |left, right| left + right)]
+/// pub fn negatives(x: &[f64]) -> u64 {
+///     x.iter().filter(|value| **value < 0.0).count() as u64
 /// }
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder().threads(2).build()?;
 /// let x = engine.batch_from_slice(&[1.0, -3.0, 2.0])?;
 /// assert_eq!(engine.reduce(largest, &x)?, 3.0);
+/// assert_eq!(engine.reduce(negatives, &x)?, 1);
 /// # Ok(())
 /// # }
 /// ```
-#[macro_export]
-macro_rules! reducer {
-    (version = $version:literal; $($rest:tt)*) => {
-        $crate::__reducers!{ $version $($rest)* }
-    };
-    ($($rest:tt)*) => {
-        $crate::__reducers!{ 1 $($rest)* }
-    };
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __kernels {
-    ($version:literal) => {};
-    ($version:literal $(#[$meta:meta])* $vis:vis fn $name:ident ( $($args:tt)* ) -> $ret:ty $body:block $($rest:tt)*) => {
-        $crate::__kernel_args!{
-            { kernel $version [$(#[$meta])*] [$vis] $name ($($args)*) [$ret] $body }
-            [] [] [] [] [] $($args)* ,
-        }
-        $crate::__kernels!{ $version $($rest)* }
-    };
-    ($version:literal $(#[$meta:meta])* $vis:vis fn $name:ident ( $($args:tt)* ) $body:block $($rest:tt)*) => {
-        $crate::__kernel_args!{
-            { kernel $version [$(#[$meta])*] [$vis] $name ($($args)*) [()] $body }
-            [] [] [] [] [] $($args)* ,
-        }
-        $crate::__kernels!{ $version $($rest)* }
-    };
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __reducers {
-    ($version:literal) => {};
-    ($version:literal $(#[$meta:meta])* $vis:vis fn $name:ident ( $($args:tt)* ) -> $ret:ty $body:block
-     combine ( $left:ident , $right:ident ) $combine:block $($rest:tt)*) => {
-        $crate::__kernel_args!{
-            { reducer($left, $right, $combine) $version [$(#[$meta])*] [$vis] $name ($($args)*) [$ret] $body }
-            [] [] [] [] [] $($args)* ,
-        }
-        $crate::__reducers!{ $version $($rest)* }
-    };
-}
-
-// Sorts the arguments into inputs, outputs, parameter, context and the order of all names.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __kernel_args {
-    ($head:tt [$($i:tt)*] [$($o:tt)*] [$($p:tt)*] [$($c:tt)*] [$($all:tt)*] $name:ident : & mut [ $ty:ty ] , $($rest:tt)*) => {
-        $crate::__kernel_args!{ $head [$($i)*] [$($o)* ($name $ty)] [$($p)*] [$($c)*] [$($all)* $name] $($rest)* }
-    };
-    ($head:tt [$($i:tt)*] [$($o:tt)*] [$($p:tt)*] [$($c:tt)*] [$($all:tt)*] $name:ident : & [ $ty:ty ] , $($rest:tt)*) => {
-        $crate::__kernel_args!{ $head [$($i)* ($name $ty)] [$($o)*] [$($p)*] [$($c)*] [$($all)* $name] $($rest)* }
-    };
-    ($head:tt [$($i:tt)*] [$($o:tt)*] [$($p:tt)*] [] [$($all:tt)*] $name:ident : & mut $ty:ty , $($rest:tt)*) => {
-        $crate::__kernel_args!{ $head [$($i)*] [$($o)*] [$($p)*] [($name $ty)] [$($all)* $name] $($rest)* }
-    };
-    ($head:tt [$($i:tt)*] [$($o:tt)*] [] [$($c:tt)*] [$($all:tt)*] $name:ident : & $ty:ty , $($rest:tt)*) => {
-        $crate::__kernel_args!{ $head [$($i)*] [$($o)*] [($name $ty)] [$($c)*] [$($all)* $name] $($rest)* }
-    };
-    ($head:tt $i:tt $o:tt $p:tt $c:tt $all:tt ,) => {
-        $crate::__kernel_args!{ $head $i $o $p $c $all }
-    };
-    ($head:tt [$($i:tt)*] [$($o:tt)*] [] [$($c:tt)*] [$($all:tt)*]) => {
-        $crate::__kernel_item!{ $head [$($i)*] [$($o)*] [(param ())] [$($c)*] [$($all)*] }
-    };
-    ($head:tt [$($i:tt)*] [$($o:tt)*] [$($p:tt)+] [$($c:tt)*] [$($all:tt)*]) => {
-        $crate::__kernel_item!{ $head [$($i)*] [$($o)*] [$($p)*] [$($c)*] [$($all)*] }
-    };
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __kernel_item {
-    ({ kernel $version:literal [$(#[$meta:meta])*] [$vis:vis] $name:ident ($($args:tt)*) [$ret:ty] $body:block }
-     [$(($i:ident $it:ty))*] [$(($o:ident $ot:ty))*] [($p:ident $pt:ty)] [$(($c:ident $ct:ty))?] [$($all:ident)*]) => {
-        $(#[$meta])*
-        #[allow(non_camel_case_types, reason = "a kernel is named as a function is")]
-        #[derive(Clone, Copy, Debug)]
-        $vis struct $name;
-
-        impl $name {
-            /// Runs the kernel's body on plain slices, on this thread.
-            #[allow(dead_code, clippy::too_many_arguments, clippy::allow_attributes, reason = "made for every kernel")]
-            $vis fn call($($args)*) -> $ret $body
-        }
-
-        impl $crate::Kernel for $name {
-            type Inputs = ($($it,)*);
-            type Outputs = ($($ot,)*);
-            type Param = $pt;
-
-            fn info(self) -> &'static $crate::KernelInfo {
-                fn run(frame: &mut $crate::__private::Frame<'_, '_>) -> ::core::result::Result<(), $crate::KernelError> {
-                    $(let $i = frame.input::<$it>()?;)*
-                    $(let $o = frame.output::<$ot>()?;)*
-                    #[allow(unused_variables)]
-                    let $p = frame.param::<$pt>()?;
-                    $(let $c: &mut $ct = frame.context();)?
-                    $crate::__private::KernelOutcome::into_outcome($name::call($($all),*))
-                }
-                static INFO: $crate::KernelInfo = $crate::KernelInfo::new(
-                    stringify!($name),
-                    $version,
-                    stringify!($($args)*),
-                    &[$($crate::ElementLayout::of::<$it>()),*],
-                    &[$($crate::ElementLayout::of::<$ot>()),*],
-                    $crate::ElementLayout::of::<$pt>(),
-                    run,
-                );
-                &INFO
-            }
-        }
-    };
-    ({ reducer($left:ident, $right:ident, $combine:block) $version:literal [$(#[$meta:meta])*] [$vis:vis] $name:ident
-       ($($args:tt)*) [$ret:ty] $body:block }
-     [$(($i:ident $it:ty))*] [] [($p:ident $pt:ty)] [$(($c:ident $ct:ty))?] [$($all:ident)*]) => {
-        $(#[$meta])*
-        #[allow(non_camel_case_types, reason = "a kernel is named as a function is")]
-        #[derive(Clone, Copy, Debug)]
-        $vis struct $name;
-
-        impl $name {
-            /// Folds one chunk, on this thread.
-            #[allow(dead_code, clippy::too_many_arguments, clippy::allow_attributes, reason = "made for every kernel")]
-            $vis fn call($($args)*) -> $ret $body
-        }
-
-        impl $crate::Kernel for $name {
-            type Inputs = ($($it,)*);
-            type Outputs = ($ret,);
-            type Param = $pt;
-
-            fn info(self) -> &'static $crate::KernelInfo {
-                fn run(frame: &mut $crate::__private::Frame<'_, '_>) -> ::core::result::Result<(), $crate::KernelError> {
-                    $(let $i = frame.input::<$it>()?;)*
-                    let accumulator = frame.output::<$ret>()?;
-                    #[allow(unused_variables)]
-                    let $p = frame.param::<$pt>()?;
-                    $(let $c: &mut $ct = frame.context();)?
-                    accumulator[0] = $name::call($($all),*);
-                    ::core::result::Result::Ok(())
-                }
-                static INFO: $crate::KernelInfo = $crate::KernelInfo::new(
-                    stringify!($name),
-                    $version,
-                    stringify!($($args)* -> $ret),
-                    &[$($crate::ElementLayout::of::<$it>()),*],
-                    &[$crate::ElementLayout::of::<$ret>()],
-                    $crate::ElementLayout::of::<$pt>(),
-                    run,
-                );
-                &INFO
-            }
-        }
-
-        impl $crate::Reducer for $name {
-            type Accumulator = $ret;
-
-            fn combine(self, $left: $ret, $right: $ret) -> $ret $combine
-        }
-    };
-}
+pub use workring_macros::reducer;

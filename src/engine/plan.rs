@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::layout::records::FanOutHeader;
+use crate::layout::records::{FanOutHeader, MAX_OUTPUTS, fan_out_mode};
 use crate::sync::Ordering;
 
 /// Chunks are multiples of this many elements, so that no two chunks share a cache line.
@@ -22,6 +22,9 @@ pub(crate) struct Plan {
     pub(crate) chunk_len: usize,
     pub(crate) chunks: u32,
     pub(crate) halo: usize,
+    /// Outputs with a fixed number of elements for each chunk, by the bit of their number; the others have one for each element of the call.
+    /// The caller says which: a length can be both.
+    pub(crate) per_chunk: u8,
 }
 
 impl Plan {
@@ -43,7 +46,7 @@ impl Plan {
             return Err(Error::invalid("a halo must be shorter than 2^32 elements"));
         }
         match u32::try_from(chunks) {
-            Ok(chunks) if chunks < 1 << 31 => Ok(Self { total_len, chunk_len, chunks, halo }),
+            Ok(chunks) if chunks < 1 << 31 => Ok(Self { total_len, chunk_len, chunks, halo, per_chunk: 0 }),
             _ => {
                 Err(Error::invalid(format!("{total_len} elements in chunks of {chunk_len} are more than 2^31 chunks")))
             }
@@ -62,6 +65,34 @@ impl Plan {
         range.start.saturating_sub(self.halo)..range.end.saturating_add(self.halo).min(self.total_len)
     }
 
+    /// The elements of an output of so many that a chunk writes.
+    pub(crate) fn output_range(&self, output: usize, output_len: usize, chunk: u32) -> Range<usize> {
+        if !self.is_per_chunk(output) {
+            return self.range(chunk);
+        }
+        let per_chunk = output_len / (self.chunks as usize).max(1);
+        let begin = per_chunk * chunk as usize;
+        begin..begin + per_chunk
+    }
+
+    /// The length that an output of `len` elements should have; `len` itself if it fits.
+    pub(crate) fn output_len(&self, output: usize, len: usize) -> usize {
+        match self.chunks as usize {
+            _ if !self.is_per_chunk(output) => self.total_len,
+            0 => 0,
+            chunks => len.next_multiple_of(chunks),
+        }
+    }
+
+    fn is_per_chunk(&self, output: usize) -> bool {
+        output < MAX_OUTPUTS && self.per_chunk & 1 << output != 0
+    }
+
+    /// The word of a fan-out block that says what its chunks are.
+    pub(crate) fn mode(&self) -> u64 {
+        fan_out_mode::chunks(self.per_chunk)
+    }
+
     /// Reads the plan of a fan-out block back.
     ///
     /// # Errors
@@ -74,10 +105,25 @@ impl Plan {
             Self::new(total, Some(chunk), header.halo.load(Ordering::Relaxed) as usize).ok()
         });
         let plan = plan.ok_or_else(|| corrupt(1, chunk_len))?;
+        let plan = Self { per_chunk: Self::per_chunk_of(header.mode.load(Ordering::Relaxed))?, ..plan };
         let chunks = header.chunks.load(Ordering::Relaxed);
         // A reduction of nothing has one chunk without elements.
         let plan = if total_len == 0 { Self { chunks: 1, ..plan } } else { plan };
         if plan.chunks == chunks { Ok(plan) } else { Err(corrupt(u64::from(plan.chunks), u64::from(chunks))) }
+    }
+
+    /// Which outputs a mode word says have a number of elements per chunk: none where rows are run.
+    fn per_chunk_of(mode: u64) -> Result<u8> {
+        if mode & 0xFF != fan_out_mode::CHUNKS {
+            return Ok(0);
+        }
+        let outputs = (mode >> 8) as u8 & ((1 << MAX_OUTPUTS) - 1);
+        let expected = fan_out_mode::chunks(outputs);
+        if mode == expected {
+            Ok(outputs)
+        } else {
+            Err(Error::Corrupt { what: "mode of a fan-out", offset: 0, expected, found: mode })
+        }
     }
 }
 
@@ -85,6 +131,19 @@ impl Plan {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Of a mode word that says which outputs have a number of elements per chunk every flipped bit is noticed, but for those that make it
+    /// the word of rows.
+    #[test]
+    fn a_flipped_bit_does_not_make_an_output_one_per_chunk() {
+        for outputs in 0..1 << MAX_OUTPUTS {
+            let mode = fan_out_mode::chunks(outputs);
+            assert_eq!(Plan::per_chunk_of(mode).ok(), Some(outputs));
+            for bit in 8..64 {
+                assert!(Plan::per_chunk_of(mode ^ 1 << bit).is_err(), "{outputs:#b}, bit {bit}");
+            }
+        }
+    }
 
     proptest! {
         #[test]

@@ -5,6 +5,7 @@
 //!    exclusively (by value, or by the exclusive borrow of a call that does not return before everybody is done), its inputs
 //!    are not written meanwhile.
 //! 2. Two participants of one fan-out never run the same chunk, and the outputs of two chunks, or of two rows, do not overlap.
+//!    What a call writes was collected as its outputs: both sides were compared with the kernel's (`call.rs`).
 //! 3. A frame's slices are not used after its kernel returned or unwound.
 #![allow(unsafe_code)]
 
@@ -131,7 +132,7 @@ impl<'a> ChunkRunner<'a> {
             let elements = if at < inputs {
                 input_range.clone()
             } else {
-                output_range(slice.len_bytes() / size, &self.plan, chunk)
+                self.plan.output_range(at - inputs, slice.len_bytes() / size, chunk)
             };
             let part = slice.part(elements.start.saturating_mul(size), elements.end.saturating_mul(size));
             arena.bring_in(slice.bytes(), part.bytes(), if at < inputs { Access::Read } else { Access::Write });
@@ -154,26 +155,16 @@ impl<'a> ChunkRunner<'a> {
     }
 }
 
-/// Which elements of an output a chunk writes: its own ones, or the chunk's part of an output with so many per chunk.
-fn output_range(output_len: usize, plan: &Plan, chunk: u32) -> Range<usize> {
-    if output_len == plan.total_len {
-        return plan.range(chunk);
-    }
-    let per_chunk = output_len / (plan.chunks as usize).max(1);
-    let begin = per_chunk * chunk as usize;
-    begin..begin + per_chunk
-}
-
-/// Checks that every input has the plan's length, and every output that length or a fixed number of elements per chunk.
+/// Checks that every input has the plan's length, and every output that length or, where the plan says so, a fixed number of elements per
+/// chunk.
 pub(crate) fn check_lengths(call: &Call, plan: &Plan) -> Result<()> {
     let inputs = call.info.inputs().len();
     for (at, slice) in call.slices().iter().enumerate() {
         let len = slice.len_bytes() / call.element_size(at);
-        let fits =
-            len == plan.total_len || (at >= inputs && plan.chunks > 0 && len.is_multiple_of(plan.chunks as usize));
-        if !fits {
+        let expected = if at < inputs { plan.total_len } else { plan.output_len(at - inputs, len) };
+        if len != expected {
             let what = if at < inputs { format!("input {at}") } else { format!("output {}", at - inputs) };
-            return Err(Error::LengthMismatch { what, found: len as u64, expected: plan.total_len as u64 });
+            return Err(Error::LengthMismatch { what, found: len as u64, expected: expected as u64 });
         }
     }
     Ok(())

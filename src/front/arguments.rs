@@ -6,6 +6,7 @@ use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::batch::{Batch, SharedBatch};
 use crate::engine::call::References;
+use crate::engine::kernel::KernelInfo;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 
@@ -15,13 +16,27 @@ pub(super) mod sealed {
 }
 use sealed::Sealed;
 
+/// Which side of a call a batch is on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Input,
+    Output,
+    /// An output with a fixed number of elements for each chunk.
+    PerChunk,
+}
+
 /// Collects the references of a call's batches, checking that they belong to the engine.
+///
+/// Nobody outside can name it, and therefore nobody can write the `collect` of the traits here: an implementation for a type of this module
+/// with element types of somebody else is what the rules for foreign traits would allow.
 #[derive(Debug)]
 pub struct Collector<'a> {
     arena: &'a Arc<Arena>,
     references: References,
     /// Length in elements of the first batch, which the others are measured against.
     first_len: Option<usize>,
+    /// Outputs with a number of elements per chunk, by the bit of their number.
+    per_chunk: u8,
     /// A batch of another engine was among them.
     is_foreign: bool,
 }
@@ -29,7 +44,7 @@ pub struct Collector<'a> {
 impl<'a> Collector<'a> {
     #[inline]
     pub(crate) fn new(arena: &'a Arc<Arena>) -> Self {
-        Self { arena, references: References::new(), first_len: None, is_foreign: false }
+        Self { arena, references: References::new(), first_len: None, per_chunk: 0, is_foreign: false }
     }
 
     pub(crate) fn owns(&self, arena: &Arc<Arena>) -> bool {
@@ -37,10 +52,18 @@ impl<'a> Collector<'a> {
     }
 
     #[inline]
-    fn add(&mut self, arena: &Arc<Arena>, reference: Option<(u64, u64)>, len: usize) {
+    pub(super) fn add(&mut self, side: Side, arena: &Arc<Arena>, reference: Option<(u64, u64)>, len: usize) {
         match reference {
             Some(reference) if self.owns(arena) => {
-                self.references.push(reference);
+                match side {
+                    Side::Input => self.references.push_input(reference),
+                    Side::Output => self.references.push_output(reference),
+                    Side::PerChunk => {
+                        self.per_chunk |= 1_u8.checked_shl(self.references.outputs() as u32).unwrap_or(0);
+                        self.references.push_output(reference);
+                        return;
+                    }
+                }
                 self.first_len.get_or_insert(len);
             }
             _ => self.is_foreign = true,
@@ -48,15 +71,43 @@ impl<'a> Collector<'a> {
     }
 
     /// Adds a batch whose type is known at run time.
-    pub(super) fn add_any(&mut self, batch: &AnyBatch) {
+    pub(super) fn add_any(&mut self, side: Side, batch: &AnyBatch) {
         let (arena, reference, len) = batch.place();
-        self.add(arena, reference, len);
+        self.add(side, arena, reference, len);
     }
 
-    /// The references, and the length of the first batch if there is one.
+    /// Length of the call in elements: that of the first batch with an element for each of its elements, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::ForeignBatch`]; [`Error::InvalidArgument`] when all there is are outputs per chunk, which do not say how many chunks.
+    pub(super) fn call_len(&self) -> Result<usize> {
+        if self.is_foreign {
+            return Err(Error::ForeignBatch);
+        }
+        match self.first_len {
+            None if self.per_chunk != 0 => Err(Error::invalid(
+                "how many chunks a call has is said by an input, or by an output that is not PerChunk: there is none",
+            )),
+            len => Ok(len.unwrap_or(0)),
+        }
+    }
+
+    /// Outputs with a number of elements per chunk.
+    pub(super) fn per_chunk(&self) -> u8 {
+        self.per_chunk
+    }
+
+    /// The references, as many on each side as the kernel takes.
+    ///
+    /// # Errors
+    /// [`Error::ForeignBatch`]; [`Error::InvalidArgument`] when the kernel's description says something else than its types.
     #[inline]
-    pub(crate) fn finish(&self) -> Result<(&References, Option<usize>)> {
-        if self.is_foreign { Err(Error::ForeignBatch) } else { Ok((&self.references, self.first_len)) }
+    pub(crate) fn finish(&self, info: &KernelInfo) -> Result<&References> {
+        if self.is_foreign {
+            return Err(Error::ForeignBatch);
+        }
+        self.references.check(info)?;
+        Ok(&self.references)
     }
 }
 
@@ -80,13 +131,13 @@ impl<T: Pod> Sealed for &mut Batch<T> {}
 
 impl<T: Pod> Input<T> for Batch<T> {
     fn collect(&self, collector: &mut Collector<'_>) {
-        collector.add(self.arena(), self.reference(), self.len());
+        collector.add(Side::Input, self.arena(), self.reference(), self.len());
     }
 }
 
 impl<T: Pod> Input<T> for SharedBatch<T> {
     fn collect(&self, collector: &mut Collector<'_>) {
-        collector.add(self.arena(), self.reference(), self.len());
+        collector.add(Side::Input, self.arena(), self.reference(), self.len());
     }
 }
 
@@ -104,13 +155,87 @@ impl<T: Pod> Input<T> for &SharedBatch<T> {
 
 impl<T: Pod> Output<T> for Batch<T> {
     fn collect(&self, collector: &mut Collector<'_>) {
-        collector.add(self.arena(), self.reference(), self.len());
+        collector.add(Side::Output, self.arena(), self.reference(), self.len());
     }
 }
 
 impl<T: Pod> Output<T> for &mut Batch<T> {
     fn collect(&self, collector: &mut Collector<'_>) {
         Output::collect(&**self, collector);
+    }
+}
+
+/// An output of [`map_chunks`](crate::Engine::map_chunks) that has a fixed number of elements for each chunk, whatever its length: so many
+/// counts, a sum. The batch is cut into as many equal parts as there are chunks. Without it an output has one element for each element of the
+/// call.
+///
+/// # Examples
+/// ```
+/// use workring::{Chunking, Engine, PerChunk, kernel};
+///
+/// /// The smallest and the largest of a chunk.
+/// #[kernel]
+/// fn extrema(x: &[i32], found: &mut [i32]) {
+///     found[0] = *x.iter().min().unwrap();
+///     found[1] = *x.iter().max().unwrap();
+/// }
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(2).build()?;
+/// let x = engine.batch_from_slice(&[3, 1, 2, 9, 7])?;
+/// let mut found = engine.batch::<i32>(3 * 2)?; // three chunks: of two, two and one element
+/// engine.map_chunks(extrema, &x, PerChunk(&mut found), &(), Chunking::of(2))?;
+/// assert_eq!(*found, [1, 3, 2, 9, 7, 7]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct PerChunk<B>(pub B);
+
+/// An output of [`map_chunks`](crate::Engine::map_chunks): `&mut Batch<T>` with one element for each element of the call, or
+/// [`PerChunk`]`(&mut Batch<T>)` with a fixed number for each chunk.
+pub trait ChunkOutput<T: Pod>: Sealed {
+    #[doc(hidden)]
+    fn collect(&self, collector: &mut Collector<'_>);
+}
+
+impl<B: Sealed> Sealed for PerChunk<B> {}
+
+impl<T: Pod> ChunkOutput<T> for &mut Batch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Output::collect(&**self, collector);
+    }
+}
+
+impl<T: Pod> ChunkOutput<T> for PerChunk<&mut Batch<T>> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        collector.add(Side::PerChunk, self.0.arena(), self.0.reference(), self.0.len());
+    }
+}
+
+/// The outputs of [`map_chunks`](crate::Engine::map_chunks): one [`ChunkOutput`], a tuple of up to four, or `()`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not fit the kernel's outputs `{Types}`",
+    note = "pass `()`, one `&mut Batch<T>` or `PerChunk(&mut Batch<T>)`, or a tuple of them in the order of the kernel's arguments"
+)]
+pub trait ChunkOutputs<Types>: Sealed {
+    #[doc(hidden)]
+    fn collect(&self, collector: &mut Collector<'_>);
+}
+
+impl ChunkOutputs<()> for () {
+    fn collect(&self, _: &mut Collector<'_>) {}
+}
+
+impl<T: Pod> ChunkOutputs<(T,)> for &mut Batch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        ChunkOutput::collect(self, collector);
+    }
+}
+
+impl<T: Pod> ChunkOutputs<(T,)> for PerChunk<&mut Batch<T>> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        ChunkOutput::collect(self, collector);
     }
 }
 
@@ -127,7 +252,8 @@ pub trait Inputs<Types>: Sealed {
 /// The outputs of a blocking call: one `&mut Batch`, a tuple of up to four, or `()`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not fit the kernel's outputs `{Types}`",
-    note = "pass `()`, one `&mut Batch<T>`, or a tuple of them in the order of the kernel's arguments"
+    note = "pass `()`, one `&mut Batch<T>`, or a tuple of them in the order of the kernel's arguments",
+    note = "`PerChunk` is for `map_chunks`, whose caller knows the chunks"
 )]
 pub trait Outputs<Types>: Sealed {
     #[doc(hidden)]
@@ -243,6 +369,11 @@ borrowed!(Outputs Output: A T, B U);
 borrowed!(Outputs Output: A T, B U, C V);
 borrowed!(Outputs Output: A T, B U, C V, D W);
 
+borrowed!(ChunkOutputs ChunkOutput: A T);
+borrowed!(ChunkOutputs ChunkOutput: A T, B U);
+borrowed!(ChunkOutputs ChunkOutput: A T, B U, C V);
+borrowed!(ChunkOutputs ChunkOutput: A T, B U, C V, D W);
+
 macro_rules! tuple_of_batches {
     ($($name:ident),+) => {
         impl<$($name: Sealed),+> Sealed for ($($name,)+) {}
@@ -314,3 +445,31 @@ with_outputs!(A T, B U, C V, D W, E X);
 with_outputs!(A T, B U, C V, D W, E X, F Y);
 with_outputs!(A T, B U, C V, D W, E X, F Y, G Z);
 with_outputs!(A T, B U, C V, D W, E X, F Y, G Z, H Q);
+
+/// Which batches fit which kernel is said here alone. The rules for foreign traits allow an implementation for a batch with element types of
+/// somebody else; that one cannot write `collect`, whose argument has no name outside:
+/// ```compile_fail,E0603
+/// use workring::{Batch, Inputs};
+///
+/// struct Mine;
+///
+/// impl Inputs<Mine> for &Batch<f64> {
+///     fn collect(&self, _: &mut workring::front::arguments::Collector<'_>) {}
+/// }
+/// ```
+/// A type of somebody else lacks the supertrait as well:
+/// ```compile_fail,E0603
+/// struct Mine;
+///
+/// impl workring::front::arguments::sealed::Sealed for Mine {}
+/// ```
+/// And what is for `map_chunks` is not taken by `map`, which makes the chunks itself:
+/// ```compile_fail,E0277
+/// use workring::{Engine, PerChunk, kernels};
+///
+/// let engine = Engine::new().unwrap();
+/// let (x, mut y) = (engine.batch::<f64>(1).unwrap(), engine.batch::<f64>(1).unwrap());
+/// let _ = engine.map(kernels::f64::sqrt, &x, PerChunk(&mut y), &());
+/// ```
+#[cfg(doctest)]
+mod closed {}

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bytemuck::Pod;
 
-use super::arguments::{Collector, Inputs, Outputs};
+use super::arguments::{ChunkOutputs, Collector, Inputs, Outputs, Side};
 use super::call::{Call, collect};
 use super::progress::ProgressMeter;
 use crate::arena::batch::Batch;
@@ -47,13 +47,6 @@ impl Chunking {
 /// How often a share of a call is started again after the death of its worker.
 const USUAL_RETRIES: u8 = 3;
 
-/// Whether outputs must be as long as the inputs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OutputLen {
-    AsInputs,
-    PerChunkAllowed,
-}
-
 impl Call<'_> {
     /// See [`Engine::map`](crate::Engine::map).
     ///
@@ -66,12 +59,13 @@ impl Call<'_> {
         outputs: impl Outputs<K::Outputs>,
         param: &K::Param,
     ) -> Result<()> {
-        let (references, len) = self.gather(|collector| {
+        let info = kernel.info();
+        let collected = self.gather(|collector| {
             inputs.collect(collector);
             outputs.collect(collector);
         })?;
-        let plan = Plan::new(len.unwrap_or(0), self.options.chunk_len, 0)?;
-        self.spread(kernel.info(), &references, param, plan, OutputLen::AsInputs)
+        let plan = Plan::new(collected.call_len()?, self.options.chunk_len, 0)?;
+        self.spread(info, collected.finish(info)?, param, plan)
     }
 
     /// See [`Engine::map_chunks`](crate::Engine::map_chunks).
@@ -82,16 +76,18 @@ impl Call<'_> {
         self,
         kernel: K,
         inputs: impl Inputs<K::Inputs>,
-        outputs: impl Outputs<K::Outputs>,
+        outputs: impl ChunkOutputs<K::Outputs>,
         param: &K::Param,
         chunking: Chunking,
     ) -> Result<()> {
-        let (references, len) = self.gather(|collector| {
+        let info = kernel.info();
+        let collected = self.gather(|collector| {
             inputs.collect(collector);
             outputs.collect(collector);
         })?;
-        let plan = Plan::new(len.unwrap_or(0), Some(chunking.len), chunking.halo)?;
-        self.spread(kernel.info(), &references, param, plan, OutputLen::PerChunkAllowed)
+        let plan = Plan::new(collected.call_len()?, Some(chunking.len), chunking.halo)?;
+        let plan = Plan { per_chunk: collected.per_chunk(), ..plan };
+        self.spread(info, collected.finish(info)?, param, plan)
     }
 
     /// See [`Engine::reduce_param`](crate::Engine::reduce_param).
@@ -104,38 +100,28 @@ impl Call<'_> {
         inputs: impl Inputs<K::Inputs>,
         param: &K::Param,
     ) -> Result<K::Accumulator> {
-        let (mut references, len) = self.gather(|collector| inputs.collect(collector))?;
-        let mut plan = Plan::new(len.unwrap_or(0), self.options.chunk_len, 0)?;
+        let info = kernel.info();
+        let mut collected = self.gather(|collector| inputs.collect(collector))?;
+        let mut plan = Plan::new(collected.call_len()?, self.options.chunk_len, 0)?;
         // An empty input is folded once: the kernel knows what nothing folds to.
         plan.chunks = plan.chunks.max(1);
         let mut partials = Batch::<K::Accumulator>::allocate(&self.core.arena, plan.chunks as usize, false)?;
-        references.push(partials.reference().ok_or(Error::ForeignBatch)?);
-        self.spread(kernel.info(), &references, param, plan, OutputLen::PerChunkAllowed)?;
+        collected.add(Side::PerChunk, partials.arena(), partials.reference(), partials.len());
+        plan.per_chunk = collected.per_chunk();
+        self.spread(info, collected.finish(info)?, param, plan)?;
         combine_tree(&mut partials, |left, right| kernel.combine(left, right))
-            .map_err(|panicked| error_of(kernel.info().name(), crate::engine::run::Trouble::Panicked(panicked)))
+            .map_err(|panicked| error_of(info.name(), crate::engine::run::Trouble::Panicked(panicked)))
     }
 
-    fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<(References, Option<usize>)> {
+    fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<Collector<'_>> {
         self.core.check_open()?;
-        let collector = collect(self.core, batches);
-        let (references, first_len) = collector.finish()?;
-        Ok((*references, first_len))
+        Ok(collect(self.core, batches))
     }
 
-    fn spread<P: Pod>(
-        &self,
-        info: &'static KernelInfo,
-        references: &References,
-        param: &P,
-        plan: Plan,
-        outputs: OutputLen,
-    ) -> Result<()> {
+    fn spread<P: Pod>(&self, info: &'static KernelInfo, references: &References, param: &P, plan: Plan) -> Result<()> {
         let packed = self.pack(param)?;
-        let kernel = KernelCall::resolve(&self.core.arena, info, references.as_slice(), packed.param)?;
+        let kernel = KernelCall::resolve(&self.core.arena, info, references, packed.param)?;
         check_lengths(&kernel, &plan)?;
-        if outputs == OutputLen::AsInputs {
-            check_equal_lengths(&kernel, plan.total_len)?;
-        }
         if plan.chunks == 0 {
             return Ok(());
         }
@@ -177,7 +163,7 @@ impl Call<'_> {
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {
-                draft.set_call(kind::SHARE, id, references.as_slice(), param);
+                draft.set_call(kind::SHARE, id, references, param);
                 draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
             },
             |header, ranges| {
@@ -283,18 +269,6 @@ impl Call<'_> {
         let meter = self.meter.map(ProgressMeter::inner);
         closure_over_chunks(self.core, plan, self.options.priority, self.deadline_now(), meter, body)
     }
-}
-
-fn check_equal_lengths(kernel: &KernelCall, total_len: usize) -> Result<()> {
-    let inputs = kernel.info.inputs().len();
-    for (at, slice) in kernel.slices().iter().enumerate().skip(inputs) {
-        let len = slice.len_bytes() / kernel.element_size(at);
-        if len != total_len {
-            let what = format!("output {}", at - inputs);
-            return Err(Error::LengthMismatch { what, found: len as u64, expected: total_len as u64 });
-        }
-    }
-    Ok(())
 }
 
 /// Combines neighbours level by level, in place: the tree depends on the number of partial results alone.

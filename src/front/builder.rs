@@ -8,7 +8,7 @@ use super::processes::WorkerOptions;
 use crate::arena::{Arena, ArenaConfig, Backing};
 use crate::engine::core::Core;
 use crate::engine::crew::{self, Hooks, Wear};
-use crate::engine::kernel::KernelInfo;
+use crate::engine::kernel::{KernelInfo, check_identities};
 use crate::engine::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
 #[cfg(target_os = "linux")]
 use crate::engine::supervisor;
@@ -105,7 +105,7 @@ impl Builder {
     /// further calls.
     ///
     /// `build` fails, and says what differs, when the worker's program lacks one of them or has it with another version or other
-    /// arguments.
+    /// arguments, and when two of them have one [identity](macro@crate::kernel#which-kernel). The same kernel may be listed twice.
     pub fn kernels(mut self, kernels: &[&'static KernelInfo]) -> Self {
         self.kernels.extend_from_slice(kernels);
         self
@@ -205,6 +205,7 @@ impl Builder {
         let threads = self.threads.unwrap_or(usual);
         self.check_count(threads)?;
         self.check_least(threads)?;
+        check_identities(&self.kernels)?;
         #[cfg(not(target_os = "linux"))]
         if processes + outside > 0 {
             return Err(Error::Unsupported { what: "worker processes on this system; use threads".into() });

@@ -18,7 +18,7 @@ use crate::arena::batch::Batch;
 use crate::engine::call::{self, Call as KernelCall, Param};
 use crate::engine::core::{Core, Draft, JobReference};
 use crate::engine::execute::row_block_len;
-use crate::engine::kernel::Kernel;
+use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
 use crate::engine::options::{JobOptions, OnFull, Priority, Retry};
 use crate::error::{Error, Failed, Result};
@@ -217,11 +217,11 @@ impl<'e> Call<'e> {
         batches: &B,
         param: &K::Param,
     ) -> Result<Option<Batch<u8>>> {
+        let info = kernel.info();
         let collector = collect(self.core, |collector| batches.collect(collector));
-        let (references, _) = collector.finish()?;
+        let references = collector.finish(info)?;
         let packed = self.pack(param)?;
-        let id = self.core.kernel_id(kernel.info())?;
-        draft.set_call(kind::WHOLE, id, references.as_slice(), &packed.param);
+        draft.set_call(kind::WHOLE, self.core.kernel_id(info)?, references, &packed.param);
         self.stamp(draft, 0);
         Ok(packed.block)
     }
@@ -307,31 +307,37 @@ impl<'e> Call<'e> {
             Ok(draft) => draft,
             Err(error) => return Err(Failed::new(error, (batches, params))),
         };
-        let status = match self.fill_rows(&draft, kernel, &batches, &params) {
+        let (info, rows) = (kernel.info(), params.rows());
+        let status = match self.fill_rows::<K, B, Q>(&draft, info, rows, &batches, &params) {
             Ok(status) => status,
             Err(error) => return Err(Failed::new(error, (batches, params))),
         };
-        let rows = params.rows();
         match self.core.publish_rows(draft, rows, self.options.priority) {
             Ok(reference) => {
-                let payload = Rows { batches, params, status, rows, kernel: kernel.info().name() };
+                let payload = Rows { batches, params, status, rows, kernel: info.name() };
                 Ok(Job::new(local::lease(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, (batches, params))),
         }
     }
 
-    fn fill_rows<K, B, Q>(&self, draft: &Draft<'_>, kernel: K, batches: &B, params: &Q) -> Result<Batch<u8>>
+    fn fill_rows<K, B, Q>(
+        &self,
+        draft: &Draft<'_>,
+        info: &'static KernelInfo,
+        rows: usize,
+        batches: &B,
+        params: &Q,
+    ) -> Result<Batch<u8>>
     where
         K: Kernel,
         B: Batches<K::Inputs, K::Outputs>,
         Q: RowParams<K::Param>,
     {
-        let (rows, info) = (params.rows(), kernel.info());
         let collector = collect(self.core, |collector| batches.collect(collector));
-        let (references, _) = collector.finish()?;
+        let references = collector.finish(info)?;
         let packed = Param::Inline(call::ParamBytes::zeroed(), info.param().size_bytes() as u32);
-        let checked = KernelCall::resolve(&self.core.arena, info, references.as_slice(), packed)?;
+        let checked = KernelCall::resolve(&self.core.arena, info, references, packed)?;
         check_rows(&checked, rows)?;
         let len =
             row_block_len(rows).ok_or_else(|| Error::invalid(format!("{rows} jobs are too many for one call")))?;
@@ -340,7 +346,7 @@ impl<'e> Call<'e> {
         let (status_handle, _) = status.reference().ok_or(Error::ForeignBatch)?;
         let params = params.reference(&Collector::new(&self.core.arena))?;
         let param = Param::Rows { params, statuses: status_handle, len: info.param().size_bytes() as u32 };
-        draft.set_call(kind::ROWS, self.core.kernel_id(info)?, references.as_slice(), &param);
+        draft.set_call(kind::ROWS, self.core.kernel_id(info)?, references, &param);
         // Many workers run parts of it: its time begins now.
         let deadline = [self.options.deadline, self.options.time_limit].into_iter().flatten().min();
         Self { options: JobOptions { deadline, time_limit: None, ..self.options }, ..*self }.stamp(draft, rows as u64);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 
-use super::arguments::{Batches, Inputs, Outputs};
+use super::arguments::{Batches, ChunkOutputs, Inputs, Outputs};
 use super::blocking::Chunking;
 use super::builder::{Builder, NO_LIMIT};
 use super::call::{Call, SubmitAsync};
@@ -48,12 +48,11 @@ use crate::sync::{Ordering, Scope};
 /// #[repr(C)]
 /// pub struct Line { pub a: f64, pub b: f64 }
 ///
-/// kernel! {
-///     /// y[i] = a * x[i] + b
-///     pub fn line(x: &[f64], y: &mut [f64], p: &Line) {
-///         for (y, x) in y.iter_mut().zip(x) {
-///             *y = p.a * x + p.b;
-///         }
+/// /// y[i] = a * x[i] + b
+/// #[kernel]
+/// pub fn line(x: &[f64], y: &mut [f64], p: &Line) {
+///     for (y, x) in y.iter_mut().zip(x) {
+///         *y = p.a * x + p.b;
 ///     }
 /// }
 ///
@@ -168,26 +167,26 @@ impl Engine {
         self.job().map(kernel, inputs, outputs, param)
     }
 
-    /// As [`Engine::map`], but the caller says how long chunks are, whether kernels see a halo around them, and outputs may
-    /// instead have a fixed number of elements for each chunk: one result per chunk, a histogram per chunk. An output exactly as
-    /// long as the inputs always goes element by element.
+    /// As [`Engine::map`], but the caller says how long chunks are, whether kernels see a halo around them, and which outputs
+    /// have, instead of an element for each element, a fixed number for each chunk: one result per chunk, a histogram per chunk. Those are given
+    /// as [`PerChunk`](crate::PerChunk)`(&mut batch)`; the lengths decide nothing.
     ///
     /// # Errors
-    /// As [`Engine::map`].
+    /// As [`Engine::map`]; [`Error::LengthMismatch`] also for an output per chunk that cannot be cut into as many equal parts as there are
+    /// chunks, and [`Error::InvalidArgument`] when all batches are such outputs: nothing says then how many chunks there are.
     ///
     /// # Examples
     /// ```
     /// use workring::{Chunking, Context, Engine, kernel};
     ///
-    /// kernel! {
-    ///     /// Sum of each element and its two neighbours.
-    ///     pub fn stencil(x: &[f64], y: &mut [f64], ctx: &mut Context) {
-    ///         let shift = ctx.halo_before();
-    ///         for (offset, y) in y.iter_mut().enumerate() {
-    ///             let at = offset + shift;
-    ///             let left = if at > 0 { x[at - 1] } else { 0.0 };
-    ///             *y = left + x[at] + x.get(at + 1).copied().unwrap_or(0.0);
-    ///         }
+    /// /// Sum of each element and its two neighbours.
+    /// #[kernel]
+    /// pub fn stencil(x: &[f64], y: &mut [f64], ctx: &mut Context) {
+    ///     let shift = ctx.halo_before();
+    ///     for (offset, y) in y.iter_mut().enumerate() {
+    ///         let at = offset + shift;
+    ///         let left = if at > 0 { x[at - 1] } else { 0.0 };
+    ///         *y = left + x[at] + x.get(at + 1).copied().unwrap_or(0.0);
     ///     }
     /// }
     ///
@@ -204,7 +203,7 @@ impl Engine {
         &self,
         kernel: K,
         inputs: impl Inputs<K::Inputs>,
-        outputs: impl Outputs<K::Outputs>,
+        outputs: impl ChunkOutputs<K::Outputs>,
         param: &K::Param,
         chunking: Chunking,
     ) -> Result<()> {
@@ -331,9 +330,8 @@ impl Engine {
     /// ```
     /// use workring::{Engine, kernel};
     ///
-    /// kernel! {
-    ///     pub fn power(y: &mut [u64], exponent: &u32) { y[0] = 2_u64.pow(*exponent); }
-    /// }
+    /// #[kernel]
+    /// pub fn power(y: &mut [u64], exponent: &u32) { y[0] = 2_u64.pow(*exponent); }
     ///
     /// # fn main() -> workring::Result<()> {
     /// let engine = Engine::builder().threads(2).build()?;

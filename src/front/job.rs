@@ -87,10 +87,9 @@ pub struct Held<B> {
 /// ```
 /// use workring::{Engine, kernel};
 ///
-/// kernel! {
-///     /// Doubles in place.
-///     pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
-/// }
+/// /// Doubles in place.
+/// #[kernel]
+/// pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder().threads(1).build()?;

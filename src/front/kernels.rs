@@ -58,121 +58,71 @@ fn believed(told: Option<u64>) -> usize {
     told.unwrap_or(CACHE_ASSUMED).clamp(CACHE_MIN, CACHE_MAX) as usize
 }
 
-/// Declares reducers and kernels, and with them `list`, which names every one of them: none can be left out.
+/// Declares reducers and kernels, and with them `list`, which names every one of them: none can be left out. Their paths are those by which
+/// others name them, wherever this file lies.
 macro_rules! listed {
     (
+        $ty:ident
         reducers {
             $(
                 $(#[$reducer_meta:meta])*
                 pub fn $reducer:ident ($($reducer_args:tt)*) -> $accumulator:ty $fold:block
-                combine($left:ident, $right:ident) $combine:block
+                combine $combine:expr;
             )*
         }
         kernels {
             $($(#[$kernel_meta:meta])* pub fn $kernel:ident ($($kernel_args:tt)*) -> $returned:ty $body:block)*
         }
-        streaming {
-            $($(#[$streaming_meta:meta])* pub fn $streaming:ident ($($streaming_args:tt)*) by $stores:ident $streaming_body:block)*
-        }
     ) => {
-        crate::reducer! {
-            $(
-                $(#[$reducer_meta])*
-                pub fn $reducer($($reducer_args)*) -> $accumulator $fold
-                combine($left, $right) $combine
-            )*
-        }
+        $(
+            $(#[$reducer_meta])*
+            #[crate::reducer(
+                combine = $combine,
+                path = concat!("workring::kernels::", stringify!($ty), "::", stringify!($reducer))
+            )]
+            pub fn $reducer($($reducer_args)*) -> $accumulator $fold
+        )*
 
-        crate::kernel! {
-            $($(#[$kernel_meta])* pub fn $kernel($($kernel_args)*) -> $returned $body)*
-        }
-
-        $(streaming! { $(#[$streaming_meta])* pub fn $streaming($($streaming_args)*) by $stores $streaming_body })*
+        $(
+            $(#[$kernel_meta])*
+            #[crate::kernel(path = concat!("workring::kernels::", stringify!($ty), "::", stringify!($kernel)))]
+            pub fn $kernel($($kernel_args)*) -> $returned $body
+        )*
 
         /// The kernels of this module.
         pub(super) fn list() -> Vec<&'static super::KernelInfo> {
             use crate::engine::kernel::Kernel;
-            vec![$(Kernel::info($reducer),)* $(Kernel::info($kernel),)* $(Kernel::info($streaming)),*]
+            vec![$(Kernel::info($reducer),)* $(Kernel::info($kernel)),*]
         }
     };
 }
 
-/// Declares a kernel from `x` to `y` that [`kernel!`](crate::kernel) would declare, but for `by`: how the body shall write its
-/// part of a call.
-macro_rules! streaming {
-    (param) => { () };
-    (param $param:ty) => { $param };
-    (
-        $(#[$meta:meta])*
-        pub fn $name:ident ($x:ident: &[$ty:ty], $y:ident: &mut [$written:ty] $(, $p:ident: &$param:ty)?) by $stores:ident $body:block
-    ) => {
-        $(#[$meta])*
-        #[allow(non_camel_case_types, reason = "a kernel is named as a function is")]
-        #[derive(Clone, Copy, Debug)]
-        pub struct $name;
-
-        impl $name {
-            /// Runs the kernel's body on plain slices, on this thread.
-            pub fn call($x: &[$ty], $y: &mut [$written] $(, $p: &$param)?) -> Result<(), Error> {
-                let $stores = Stores::Cached;
-                $body
-            }
-        }
-
-        impl Kernel for $name {
-            type Inputs = ($ty,);
-            type Outputs = ($written,);
-            type Param = streaming!(param $($param)?);
-
-            fn info(self) -> &'static KernelInfo {
-                fn run(frame: &mut Frame<'_, '_>) -> Result<(), KernelError> {
-                    let $x = frame.input::<$ty>()?;
-                    let $y = frame.output::<$written>()?;
-                    $(let $p = frame.param::<$param>()?;)?
-                    let $stores = stores(frame.context().call_len(), $y);
-                    KernelOutcome::into_outcome($body)
-                }
-                static INFO: KernelInfo = KernelInfo::new(
-                    stringify!($name),
-                    1,
-                    stringify!($x: &[$ty], $y: &mut [$written] $(, $p: &$param)?),
-                    &[ElementLayout::of::<$ty>()],
-                    &[ElementLayout::of::<$written>()],
-                    ElementLayout::of::<streaming!(param $($param)?)>(),
-                    run,
-                );
-                &INFO
-            }
-        }
-    };
-}
-
-/// The kernels that exist for every element type, and those in `kernels` and `streaming`.
+/// The kernels that exist for every element type, and those in `kernels`.
 macro_rules! items {
-    ($ty:ident kernels $kernels:tt streaming $streaming:tt) => {
+    ($ty:ident kernels $kernels:tt) => {
         use crate::numeric::{self, Accumulator as _, Element, Stats};
 
-        listed! { reducers {
+        listed! { $ty reducers {
             /// The sum: see [`numeric::sum`].
             pub fn sum(x: &[$ty]) -> <$ty as Element>::Sum { numeric::sum(x) }
-            combine(left, right) { left.combine(right) }
+            combine |left, right| left.combine(right);
 
             /// The sum of products: see [`numeric::dot`].
             pub fn dot(x: &[$ty], y: &[$ty]) -> <$ty as Element>::Sum { <$ty as Element>::fold_dot(x, y) }
-            combine(left, right) { left.combine(right) }
+            combine |left, right| left.combine(right);
 
             /// The smallest element: see [`numeric::min`].
             pub fn min(x: &[$ty]) -> $ty { numeric::min(x) }
-            combine(left, right) { Element::smaller(left, right) }
+            combine Element::smaller;
 
             /// The largest element: see [`numeric::max`].
             pub fn max(x: &[$ty]) -> $ty { numeric::max(x) }
-            combine(left, right) { Element::larger(left, right) }
+            combine Element::larger;
 
             /// Count, missing values, extrema, sum, mean and spread: see [`numeric::stats`].
             pub fn stats(x: &[$ty]) -> Stats { numeric::stats(x) }
-            combine(left, right) { left.combine(right) }
-        } kernels $kernels streaming $streaming }
+            combine |left, right| left.combine(right);
+        } kernels $kernels }
     };
 }
 
@@ -181,7 +131,7 @@ macro_rules! integers {
         $(
             #[doc = concat!("Kernels over `", $name, "`.")]
             pub mod $ty {
-                items!($ty kernels {} streaming {});
+                items!($ty kernels {});
             }
         )*
     };
@@ -193,10 +143,8 @@ macro_rules! floats {
             #[doc = concat!("Kernels over `", $name, "`.")]
             pub mod $ty {
                 use super::stores;
-                use crate::engine::frame::Frame;
-                use crate::engine::kernel::{ElementLayout, Kernel, KernelError, KernelInfo, KernelOutcome};
+                use crate::engine::context::Context;
                 use crate::error::Error;
-                use crate::numeric::Stores;
 
                 /// The parameter of [`affine`].
                 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -224,30 +172,30 @@ macro_rules! floats {
 
                     /// `y[i] = ln(x[i])`: see [`numeric::ln`].
                     pub fn ln(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::ln(x, y) }
-                } streaming {
+
                     /// `y[i] = a * x[i] + b`: see [`numeric::affine`].
-                    pub fn affine(x: &[$ty], y: &mut [$ty], p: &Affine) by stores {
-                        numeric::affine_by(stores, x, y, p.a, p.b)
+                    pub fn affine(x: &[$ty], y: &mut [$ty], p: &Affine, context: &mut Context) -> Result<(), Error> {
+                        numeric::affine_by(stores(context.call_len(), y), x, y, p.a, p.b)
                     }
 
                     /// `y[i] = sqrt(x[i])`: see [`numeric::sqrt`].
-                    pub fn sqrt(x: &[$ty], y: &mut [$ty]) by stores { numeric::sqrt_by(stores, x, y) }
+                    pub fn sqrt(x: &[$ty], y: &mut [$ty], context: &mut Context) -> Result<(), Error> { numeric::sqrt_by(stores(context.call_len(), y), x, y) }
 
                     /// `y[i] = |x[i]|`: see [`numeric::abs`].
-                    pub fn abs(x: &[$ty], y: &mut [$ty]) by stores { numeric::abs_by(stores, x, y) }
+                    pub fn abs(x: &[$ty], y: &mut [$ty], context: &mut Context) -> Result<(), Error> { numeric::abs_by(stores(context.call_len(), y), x, y) }
 
                     /// `y[i] = x[i] * x[i]`: see [`numeric::square`].
-                    pub fn square(x: &[$ty], y: &mut [$ty]) by stores { numeric::square_by(stores, x, y) }
+                    pub fn square(x: &[$ty], y: &mut [$ty], context: &mut Context) -> Result<(), Error> { numeric::square_by(stores(context.call_len(), y), x, y) }
 
                     /// `y[i] = -x[i]`: see [`numeric::negate`].
-                    pub fn negate(x: &[$ty], y: &mut [$ty]) by stores { numeric::negate_by(stores, x, y) }
+                    pub fn negate(x: &[$ty], y: &mut [$ty], context: &mut Context) -> Result<(), Error> { numeric::negate_by(stores(context.call_len(), y), x, y) }
 
                     /// `y[i] = 1 / x[i]`: see [`numeric::reciprocal`].
-                    pub fn reciprocal(x: &[$ty], y: &mut [$ty]) by stores { numeric::reciprocal_by(stores, x, y) }
+                    pub fn reciprocal(x: &[$ty], y: &mut [$ty], context: &mut Context) -> Result<(), Error> { numeric::reciprocal_by(stores(context.call_len(), y), x, y) }
 
                     /// `y[i]` is `x[i]` within the bounds: see [`numeric::clamp`].
-                    pub fn clamp(x: &[$ty], y: &mut [$ty], p: &Bounds) by stores {
-                        numeric::clamp_by(stores, x, y, p.lower, p.upper)
+                    pub fn clamp(x: &[$ty], y: &mut [$ty], p: &Bounds, context: &mut Context) -> Result<(), Error> {
+                        numeric::clamp_by(stores(context.call_len(), y), x, y, p.lower, p.upper)
                     }
                 } }
             }
@@ -268,10 +216,9 @@ macro_rules! modules {
         /// ```
         /// use workring::{kernel, kernels};
         ///
-        /// kernel! {
-        ///     /// Doubles in place.
-        ///     pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
-        /// }
+        /// /// Doubles in place.
+        /// #[kernel]
+        /// pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
         ///
         /// fn main() {
         ///     // The program's own kernels and all ready-made ones.
@@ -297,10 +244,9 @@ modules! {
 /// ```
 /// use workring::{kernel, kernels};
 ///
-/// kernel! {
-///     /// Doubles in place.
-///     pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
-/// }
+/// /// Doubles in place.
+/// #[kernel]
+/// pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
 ///
 /// let listed = kernels![double, workring::kernels::f64::sum];
 /// assert_eq!(listed[0].name(), "double");
@@ -321,9 +267,10 @@ mod tests {
     use crate::engine::kernel::Kernel;
     use crate::front::engine::Engine;
 
-    crate::kernel! {
-        /// What a kernel knows of the length of its call.
-        fn call_len(y: &mut [u64], context: &mut Context) { y.fill(context.call_len() as u64); }
+    /// What a kernel knows of the length of its call.
+    #[crate::kernel]
+    fn call_len(y: &mut [u64], context: &mut Context) {
+        y.fill(context.call_len() as u64);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Kernels by name, with batches whose types are known at run time: for programs that are told what to run.
 
-use super::arguments::{Collector, HeldBatches, sealed};
+use super::arguments::{Collector, HeldBatches, Side, sealed};
 use super::call::Call;
 use super::engine::Engine;
 use super::job::{Held, Job};
@@ -28,15 +28,14 @@ fn check(batch: &AnyBatch, wanted: ElementLayout, is_output: bool, place: impl F
             place()
         )));
     }
-    let (size, align) = batch.element_layout();
-    if (size, align) == (wanted.size_bytes(), wanted.align_bytes()) {
+    // By type and not by size: another type of the same size gives wrong numbers without a word.
+    if batch.element_id() == Some(wanted.type_id()) {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "{} has elements of {} bytes, aligned to {}; the batch has {}, of {size} bytes, aligned to {align}",
+        "{} has elements of {}; the batch has {}",
         place(),
-        wanted.size_bytes(),
-        wanted.align_bytes(),
+        wanted.type_name(),
         batch.element_name()
     )))
 }
@@ -47,7 +46,7 @@ fn check_all(info: &KernelInfo, batches: &[AnyBatch], param: &[u8]) -> Result<()
     if batches.len() != inputs.len() + outputs.len() {
         return Err(Error::invalid(format!(
             "kernel {} takes {} inputs and {} outputs, not {} batches",
-            info.name(),
+            info.path(),
             inputs.len(),
             outputs.len(),
             batches.len()
@@ -56,15 +55,83 @@ fn check_all(info: &KernelInfo, batches: &[AnyBatch], param: &[u8]) -> Result<()
     for (at, (batch, wanted)) in batches.iter().zip(inputs.iter().chain(outputs)).enumerate() {
         let is_output = at >= inputs.len();
         check(batch, *wanted, is_output, || match is_output {
-            true => format!("output {} of kernel {}", at - inputs.len(), info.name()),
-            false => format!("input {at} of kernel {}", info.name()),
+            true => format!("output {} of kernel {}", at - inputs.len(), info.path()),
+            false => format!("input {at} of kernel {}", info.path()),
         })?;
     }
     if param.len() != info.param().size_bytes() {
-        let (name, wanted) = (info.name(), info.param().size_bytes());
+        let (name, wanted) = (info.path(), info.param().size_bytes());
         return Err(Error::invalid(format!("kernel {name} takes a parameter of {wanted} bytes, not {}", param.len())));
     }
     Ok(())
+}
+
+/// The most candidates of a name that an error lists.
+const LISTED_MAX: usize = 12;
+
+/// What is said of several kernels, a few of them if they are many.
+fn listed(said: &[String]) -> String {
+    match said.len().checked_sub(LISTED_MAX) {
+        None | Some(0) => said.join("; "),
+        Some(more) => format!("{}; and {more} more", said[..LISTED_MAX].join("; ")),
+    }
+}
+
+/// The one kernel that has this name, or this end of its path, and takes what comes for it.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] when there is none, with the reason for each that has the name, and when there are several, with their paths.
+fn resolve(
+    known: &[&'static KernelInfo],
+    asked: &str,
+    batches: &[AnyBatch],
+    param: &[u8],
+) -> Result<&'static KernelInfo> {
+    let mut candidates: Vec<&'static KernelInfo> = Vec::new();
+    for &info in known.iter().filter(|info| info.is_called(asked)) {
+        if !candidates.iter().any(|known| core::ptr::eq(*known, info)) {
+            candidates.push(info);
+        }
+    }
+    if candidates.is_empty() {
+        let mut names: Vec<&str> = Vec::new();
+        for info in known {
+            if !names.contains(&info.name()) {
+                names.push(info.name());
+            }
+        }
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(Error::invalid(format!(
+            "the engine knows no kernel of the name {asked:?}; those given to Builder::kernels are: {names}"
+        )));
+    }
+    if let [one] = candidates[..] {
+        return check_all(one, batches, param).map(|()| one);
+    }
+    let checked: Vec<_> = candidates.iter().map(|info| check_all(info, batches, param)).collect();
+    let fitting: Vec<_> =
+        candidates.iter().zip(&checked).filter(|(_, check)| check.is_ok()).map(|(info, _)| *info).collect();
+    match fitting[..] {
+        [one] => Ok(one),
+        [] => {
+            let reasons: Vec<String> =
+                checked.iter().filter_map(|check| Some(check.as_ref().err()?.to_string())).collect();
+            Err(Error::invalid(format!(
+                "of the {} kernels of the name {asked:?} none fits: {}",
+                reasons.len(),
+                listed(&reasons)
+            )))
+        }
+        _ => {
+            let paths: Vec<String> =
+                fitting.iter().map(|info| format!("{} version {}", info.path(), info.version())).collect();
+            Err(Error::invalid(format!(
+                "the name {asked:?} is that of {} kernels that fit: {}; ask for one by more of its path",
+                paths.len(),
+                listed(&paths)
+            )))
+        }
+    }
 }
 
 impl Engine {
@@ -76,21 +143,21 @@ impl Engine {
     /// As [`Engine::submit`], for a kernel that is known by name only: the batches in the order of its arguments, inputs before
     /// outputs, and the bytes of its parameter.
     ///
-    /// Names, numbers, and sizes and alignments of elements are checked, here and not by the compiler. Types that have the same size and
-    /// alignment are not told apart: the kernel sees the same bytes.
+    /// `kernel` is a name, or a name with as much of the path before it as it takes to tell kernels apart: `sqrt`, `f64::sqrt`,
+    /// `workring::kernels::f64::sqrt`. Of several kernels of one name it is the one that takes these batches: numbers, kinds and element types
+    /// are compared, and the length of the parameter, here and not by the compiler. What still fits several is an error that lists them.
     ///
     /// # Errors
-    /// Every error hands the batches back. [`Error::InvalidArgument`] that says what does not fit; else as [`Engine::submit`].
+    /// Every error hands the batches back. [`Error::InvalidArgument`] that says what does not fit, or which kernels do; else as [`Engine::submit`].
     ///
     /// # Examples
     /// ```
     /// use workring::{Engine, bytemuck, kernel, kernels};
     ///
-    /// kernel! {
-    ///     pub fn scale(x: &[f64], y: &mut [f64], factor: &f64) {
-    ///         for (y, x) in y.iter_mut().zip(x) {
-    ///             *y = factor * x;
-    ///         }
+    /// #[kernel]
+    /// pub fn scale(x: &[f64], y: &mut [f64], factor: &f64) {
+    ///     for (y, x) in y.iter_mut().zip(x) {
+    ///         *y = factor * x;
     ///     }
     /// }
     ///
@@ -125,10 +192,8 @@ impl Call<'_> {
         batches: Vec<AnyBatch>,
         param: &[u8],
     ) -> Result<Job<Held<Vec<AnyBatch>>>, Failed<Vec<AnyBatch>>> {
-        let reserved = self.find(kernel).and_then(|info| {
-            check_all(info, &batches, param)?;
-            Ok((info, self.reserve()?))
-        });
+        let found = resolve(self.core.named(), kernel, &batches, param);
+        let reserved = found.and_then(|info| Ok((info, self.reserve()?)));
         let filled = reserved.and_then(|(info, draft)| {
             let block = self.fill_named(&draft, info, &batches, param)?;
             Ok((draft, info, block))
@@ -141,17 +206,6 @@ impl Call<'_> {
         }
     }
 
-    fn find(&self, kernel: &str) -> Result<&'static KernelInfo> {
-        let named = self.core.named();
-        named.iter().copied().find(|info| info.name() == kernel).ok_or_else(|| {
-            let known: Vec<&str> = named.iter().map(|info| info.name()).collect();
-            Error::invalid(format!(
-                "the engine knows no kernel of the name {kernel:?}; those given to Builder::kernels are: {}",
-                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-            ))
-        })
-    }
-
     fn fill_named(
         &self,
         draft: &Draft<'_>,
@@ -160,11 +214,14 @@ impl Call<'_> {
         param: &[u8],
     ) -> Result<Option<crate::arena::batch::Batch<u8>>> {
         let mut collector = Collector::new(&self.core.arena);
-        batches.iter().for_each(|batch| collector.add_any(batch));
-        let (references, _) = collector.finish()?;
+        for (at, batch) in batches.iter().enumerate() {
+            let side = if at < info.inputs().len() { Side::Input } else { Side::Output };
+            collector.add_any(side, batch);
+        }
+        let references = collector.finish(info)?;
         let packed = self.pack_bytes(param)?;
         let id = self.core.kernel_id(info)?;
-        draft.set_call(kind::WHOLE, id, references.as_slice(), &packed.param);
+        draft.set_call(kind::WHOLE, id, references, &packed.param);
         self.stamp(draft, 0);
         Ok(packed.block)
     }

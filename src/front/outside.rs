@@ -79,10 +79,9 @@ impl From<OwnedFd> for EngineSocket {
 /// ```no_run
 /// use workring::{kernel, kernels};
 ///
-/// kernel! {
-///     /// Doubles in place.
-///     pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
-/// }
+/// /// Doubles in place.
+/// #[kernel]
+/// pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
 ///
 /// # fn main() -> workring::Result<()> {
 /// // SAFETY: the engine at this path is our own service's, built with the same workring.

@@ -18,7 +18,8 @@ pub(super) const KILL_AFTER: Duration = Duration::from_millis(20);
 ///
 /// Call it first in `main`, before threads are started, arguments are read or anything is printed. In a worker it never returns:
 /// the worker runs jobs until the engine closes, and then the process ends. `kernels` are those that this program can run, listed
-/// by [`kernels!`](macro@crate::kernels); they must contain all that are given to [`Builder::kernels`](crate::Builder::kernels).
+/// by [`kernels!`](macro@crate::kernels); they must contain all that are given to [`Builder::kernels`](crate::Builder::kernels), and no two of
+/// one [identity](macro@crate::kernel#which-kernel): a worker whose list has them refuses to start and says which.
 ///
 /// A worker is recognised by an environment variable together with a socket as its standard input, so programs that a worker
 /// starts are not taken for workers.
@@ -27,10 +28,9 @@ pub(super) const KILL_AFTER: Duration = Duration::from_millis(20);
 /// ```
 /// use workring::{kernel, kernels};
 ///
-/// kernel! {
-///     /// Doubles in place.
-///     pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
-/// }
+/// /// Doubles in place.
+/// #[kernel]
+/// pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
 ///
 /// fn main() {
 ///     workring::worker_entry(kernels![double]);

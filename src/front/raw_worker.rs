@@ -337,7 +337,7 @@ impl<S, R> fmt::Debug for Worker<S, R> {
 
 /// What a [`Worker`] has of its own: its end of the channel, whether it was told to end, and the data it was started with.
 ///
-/// A thread's closure has taken its data along, and has none here; a [`worker_main!`](crate::worker_main) has a value of type `D`.
+/// A thread's closure has taken its data along, and has none here; a [`#[worker_main]`](macro@crate::worker_main) has a value of type `D`.
 pub struct WorkerScope<S, R, D = ()> {
     pub(super) port: MessagePort<R, S>,
     pub(super) name: String,

@@ -1,4 +1,4 @@
-//! What workers in processes of their own run: [`worker_main!`](crate::worker_main) declares it, [`WorkerBuilder::spawn_process`] starts
+//! What workers in processes of their own run: [`#[worker_main]`](macro@crate::worker_main) declares it, [`WorkerBuilder::spawn_process`] starts
 //! one. What that takes is in `process_worker.rs`, where there are processes.
 
 use bytemuck::Pod;
@@ -14,9 +14,9 @@ use crate::engine::kernel::{Kernel, KernelError, KernelOutcome};
 use crate::error::Error;
 use crate::error::{Failed, Result};
 
-/// What a worker in a process of its own runs: declared with [`worker_main!`](crate::worker_main), started by value.
+/// What a worker in a process of its own runs: declared with [`#[worker_main]`](macro@crate::worker_main), started by value.
 ///
-/// The macro implements it. It is listed in [`worker_entry`](crate::worker_entry) among the kernels, and is no kernel that an engine could
+/// The attribute implements it. It is listed in [`worker_entry`](crate::worker_entry) among the kernels, and is no kernel that an engine could
 /// run.
 pub trait WorkerMain: Kernel<Inputs = (u8, u8), Outputs = (), Param = SharedHandle<u64>> {
     /// What it receives.
@@ -30,35 +30,34 @@ pub trait WorkerMain: Kernel<Inputs = (u8, u8), Outputs = (), Param = SharedHand
 /// The handle of a worker that runs `M`.
 pub type WorkerOf<M> = Worker<<M as WorkerMain>::Receives, <M as WorkerMain>::Posts>;
 
-/// Declares what workers in processes of their own run: functions that every copy of the program knows by name.
+/// Turns a function into what a worker in a process of its own runs, which every copy of the program knows by name.
 ///
-/// A function takes the worker's [`WorkerScope`], whose parameters are the type of the messages it receives, the type of
+/// The function takes the worker's [`WorkerScope`], whose parameters are the type of the messages it receives, the type of
 /// those it posts and, if it is started with one, the type of its data; all are
 /// [`Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html). It returns nothing, or `Result<(), E>` where `E: Display`.
 ///
-/// Each becomes a unit struct of that name: the value for [`WorkerBuilder::spawn_process`](crate::WorkerBuilder::spawn_process), and for the
-/// list of [`worker_entry`](crate::worker_entry).
+/// It becomes a unit struct of its name: the value for [`WorkerBuilder::spawn_process`](crate::WorkerBuilder::spawn_process), and for the
+/// list of [`worker_entry`](crate::worker_entry). It is found as a kernel is, and takes the same [options](macro@crate::kernel).
 ///
 /// # Examples
 /// ```no_run
 /// use workring::{Engine, ExitStatus, Worker, WorkerScope, kernels, worker_main};
 ///
-/// worker_main! {
-///     /// Scales batches in place and sends them back with their sums.
-///     pub fn scaler(scope: &WorkerScope<u32, f64, f64>) -> Result<(), workring::Error> {
-///         while let Ok(message) = scope.recv() {
-///             let mut sum = 0.0;
-///             let scaled = message.batches.into_iter().map(|batch| {
-///                 let mut batch = batch.into_batch::<f64>().expect("a batch of f64");
-///                 batch.iter_mut().for_each(|value| *value *= scope.data());
-///                 sum += batch.iter().sum::<f64>();
-///                 batch.into()
-///             });
-///             let scaled = scaled.collect();
-///             scope.post_with(sum, scaled)?;
-///         }
-///         Ok(())
+/// /// Scales batches in place and sends them back with their sums.
+/// #[worker_main]
+/// pub fn scaler(scope: &WorkerScope<u32, f64, f64>) -> Result<(), workring::Error> {
+///     while let Ok(message) = scope.recv() {
+///         let mut sum = 0.0;
+///         let scaled = message.batches.into_iter().map(|batch| {
+///             let mut batch = batch.into_batch::<f64>().expect("a batch of f64");
+///             batch.iter_mut().for_each(|value| *value *= scope.data());
+///             sum += batch.iter().sum::<f64>();
+///             batch.into()
+///         });
+///         let scaled = scaled.collect();
+///         scope.post_with(sum, scaled)?;
 ///     }
+///     Ok(())
 /// }
 ///
 /// fn main() -> workring::Result<()> {
@@ -73,67 +72,9 @@ pub type WorkerOf<M> = Worker<<M as WorkerMain>::Receives, <M as WorkerMain>::Po
 ///     Ok(())
 /// }
 /// ```
-#[macro_export]
-macro_rules! worker_main {
-    ($(
-        $(#[$meta:meta])*
-        $vis:vis fn $name:ident (
-            $scope:ident : & $($path:ident)::+ < $receives:ty , $posts:ty $(, $data:ty)? $(,)? > $(,)?
-        ) $(-> $ret:ty)? $body:block
-    )*) => {$(
-        $(#[$meta])*
-        #[allow(non_camel_case_types, reason = "a worker's function is named as a function is")]
-        #[derive(Clone, Copy, Debug)]
-        $vis struct $name;
+pub use workring_macros::worker_main;
 
-        impl $name {
-            /// Runs the worker's function, on this thread.
-            #[allow(dead_code, clippy::allow_attributes, reason = "made for every worker")]
-            $vis fn call($scope: & $($path)::+ < $receives, $posts $(, $data)? >) $(-> $ret)? $body
-        }
-
-        impl $crate::Kernel for $name {
-            type Inputs = (u8, u8);
-            type Outputs = ();
-            type Param = $crate::SharedHandle<u64>;
-
-            fn info(self) -> &'static $crate::KernelInfo {
-                fn run(frame: &mut $crate::__private::Frame<'_, '_>) -> ::core::result::Result<(), $crate::KernelError> {
-                    $crate::__private::serve::<$name, _, _>(frame, $name::call)
-                }
-                static INFO: $crate::KernelInfo = $crate::KernelInfo::new(
-                    stringify!($name),
-                    1,
-                    stringify!(worker $receives, $posts $(, $data)?),
-                    &[$crate::ElementLayout::of::<u8>(), $crate::ElementLayout::of::<u8>()],
-                    &[],
-                    $crate::ElementLayout::of::<$crate::SharedHandle<u64>>(),
-                    run,
-                );
-                &INFO
-            }
-        }
-
-        impl $crate::WorkerMain for $name {
-            type Receives = $receives;
-            type Posts = $posts;
-            type Data = $crate::__worker_data!($($data)?);
-        }
-    )*};
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __worker_data {
-    () => {
-        ()
-    };
-    ($data:ty) => {
-        $data
-    };
-}
-
-/// What a [`worker_main!`](crate::worker_main) does in its process.
+/// What a [`#[worker_main]`](macro@crate::worker_main) does in its process.
 ///
 /// # Errors
 /// What the function returned; or why it was not called.
@@ -174,7 +115,7 @@ impl WorkerBuilder {
     /// `data` in it; [`Error::Io`] when the system refuses; [`Error::Unsupported`] on systems without worker processes.
     ///
     /// # Examples
-    /// As [`worker_main!`](crate::worker_main).
+    /// As [`#[worker_main]`](macro@crate::worker_main).
     ///
     /// [`Error::WorkerStart`]: crate::Error::WorkerStart
     /// [`Error::InvalidArgument`]: crate::Error::InvalidArgument
@@ -199,15 +140,14 @@ impl WorkerBuilder {
     /// ```no_run
     /// use workring::{Engine, Worker, WorkerScope, kernels, worker_main};
     ///
-    /// worker_main! {
-    ///     /// Looks numbers up in a table that it is started with.
-    ///     pub fn look_up(scope: &WorkerScope<u64, f64>) -> Result<(), workring::Error> {
-    ///         let table = scope.take_batches().remove(0).into_batch::<f64>().expect("a table of f64");
-    ///         while let Ok(message) = scope.recv() {
-    ///             scope.post(table[message.value as usize])?;
-    ///         }
-    ///         Ok(())
+    /// /// Looks numbers up in a table that it is started with.
+    /// #[worker_main]
+    /// pub fn look_up(scope: &WorkerScope<u64, f64>) -> Result<(), workring::Error> {
+    ///     let table = scope.take_batches().remove(0).into_batch::<f64>().expect("a table of f64");
+    ///     while let Ok(message) = scope.recv() {
+    ///         scope.post(table[message.value as usize])?;
     ///     }
+    ///     Ok(())
     /// }
     ///
     /// fn main() -> workring::Result<()> {

@@ -46,10 +46,9 @@ impl Builder {
     /// // Takes memory twice below, and not eight times.
     /// static WEIGHTS: LazyLock<Vec<f32>> = LazyLock::new(|| vec![0.5; 1 << 28]);
     ///
-    /// kernel! {
-    ///     fn weigh(y: &mut [f32]) {
-    ///         y.iter_mut().zip(&*WEIGHTS).for_each(|(y, weight)| *y *= weight);
-    ///     }
+    /// #[kernel]
+    /// fn weigh(y: &mut [f32]) {
+    ///     y.iter_mut().zip(&*WEIGHTS).for_each(|(y, weight)| *y *= weight);
     /// }
     ///
     /// fn main() -> workring::Result<()> {

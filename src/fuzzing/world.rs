@@ -10,7 +10,7 @@ use super::patch::{Ground, Patch, PublishedJob};
 use super::watch::{self, Region};
 use crate::arena::attached::Attached;
 use crate::arena::{Access, Arena, ArenaConfig, Backing, FileSegment};
-use crate::engine::call::{self, Param};
+use crate::engine::call::{self, Param, References};
 use crate::engine::core::{Core, JobReference};
 use crate::engine::crew::Wear;
 use crate::engine::execute::row_block_len;
@@ -32,49 +32,67 @@ use crate::sync::Ordering;
 use crate::sync::watched;
 use std::time::Duration;
 
-crate::kernel! {
-    /// Without batches and parameter.
-    fn bare() -> Result<(), &'static str> {
-        watch::enter(&[], &[], None).map(drop)
-    }
+/// Without batches and parameter.
+#[crate::kernel]
+fn bare() -> Result<(), &'static str> {
+    watch::enter(&[], &[], None).map(drop)
+}
 
-    /// With a parameter that travels in the descriptor.
-    fn line(x: &[f64], y: &mut [f64], p: &[u64; 2]) -> Result<(), &'static str> {
-        if watch::enter(&[watch::span(x)], &[watch::span(y)], Some(watch::span(p)))? {
-            watch::read(x);
-            watch::read(p);
-            watch::write(y);
-        }
-        Ok(())
+/// With a parameter that travels in the descriptor.
+#[crate::kernel]
+fn line(x: &[f64], y: &mut [f64], p: &[u64; 2]) -> Result<(), &'static str> {
+    if watch::enter(&[watch::span(x)], &[watch::span(y)], Some(watch::span(p)))? {
+        watch::read(x);
+        watch::read(p);
+        watch::write(y);
     }
+    Ok(())
+}
 
-    /// With as many batches as there can be, and a parameter that lies in the arena.
-    fn wide(
-        a: &[u8], b: &[u16], c: &[u32], d: &[u64], e: &[i32], f: &[i64], g: &[f32], h: &[f64],
-        w: &mut [u8], x: &mut [u16], y: &mut [u32], z: &mut [[u64; 2]], p: &[u64; 8]
-    ) -> Result<(), &'static str> {
-        let inputs = [
-            watch::span(a), watch::span(b), watch::span(c), watch::span(d), watch::span(e), watch::span(f),
-            watch::span(g), watch::span(h),
-        ];
-        let outputs = [watch::span(w), watch::span(x), watch::span(y), watch::span(z)];
-        if watch::enter(&inputs, &outputs, Some(watch::span(p)))? {
-            watch::read(a);
-            watch::read(b);
-            watch::read(c);
-            watch::read(d);
-            watch::read(e);
-            watch::read(f);
-            watch::read(g);
-            watch::read(h);
-            watch::read(p);
-            watch::write(w);
-            watch::write(x);
-            watch::write(y);
-            watch::write(z);
-        }
-        Ok(())
+/// With as many batches as there can be, and a parameter that lies in the arena.
+#[crate::kernel]
+fn wide(
+    a: &[u8],
+    b: &[u16],
+    c: &[u32],
+    d: &[u64],
+    e: &[i32],
+    f: &[i64],
+    g: &[f32],
+    h: &[f64],
+    w: &mut [u8],
+    x: &mut [u16],
+    y: &mut [u32],
+    z: &mut [[u64; 2]],
+    p: &[u64; 8],
+) -> Result<(), &'static str> {
+    let inputs = [
+        watch::span(a),
+        watch::span(b),
+        watch::span(c),
+        watch::span(d),
+        watch::span(e),
+        watch::span(f),
+        watch::span(g),
+        watch::span(h),
+    ];
+    let outputs = [watch::span(w), watch::span(x), watch::span(y), watch::span(z)];
+    if watch::enter(&inputs, &outputs, Some(watch::span(p)))? {
+        watch::read(a);
+        watch::read(b);
+        watch::read(c);
+        watch::read(d);
+        watch::read(e);
+        watch::read(f);
+        watch::read(g);
+        watch::read(h);
+        watch::read(p);
+        watch::write(w);
+        watch::write(x);
+        watch::write(y);
+        watch::write(z);
     }
+    Ok(())
 }
 
 /// Rows of the worker that reads, in the thread's and the process's place.
@@ -237,10 +255,11 @@ impl World {
         let doubles = || batch(LEN * 8);
         let mut block = 0;
         let draft = core.try_reserve().expect("the table has room");
-        let fill = |kind, info: &'static KernelInfo, references: &[(u64, u64)], param: &Param| {
+        let fill = |kind, info: &'static KernelInfo, batches: &[(u64, u64)], param: &Param| {
             let id = core.kernel_id(info).expect("few kernels are known");
-            draft.set_call(kind, id, references, param);
-            references.iter().map(|&(handle, _)| handle).collect::<Vec<u64>>()
+            let (inputs, outputs) = batches.split_at(info.inputs().len());
+            draft.set_call(kind, id, &References::of(inputs, outputs), param);
+            batches.iter().map(|&(handle, _)| handle).collect::<Vec<u64>>()
         };
         let mut handles = match seed {
             Seed::Wide => {
@@ -318,6 +337,7 @@ impl World {
         header.chunk_len.store(chunk_len, Ordering::Relaxed);
         header.total_len.store(len, Ordering::Relaxed);
         header.halo.store(halo, Ordering::Relaxed);
+        header.mode.store(fan_out_mode::chunks(0), Ordering::Relaxed);
         if let Some((params, statuses)) = rows {
             header.mode.store(fan_out_mode::ROWS, Ordering::Relaxed);
             header.param_rows.store(params, Ordering::Relaxed);

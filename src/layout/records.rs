@@ -317,13 +317,19 @@ pub(crate) mod participant_kind {
 
 /// Values of [`FanOutHeader::mode`].
 pub(crate) mod fan_out_mode {
-    /// A chunk is one kernel call.
+    /// A chunk is one kernel call: see [`chunks`].
     pub(crate) const CHUNKS: u64 = 0;
     /// A row is one kernel call; chunks are runs of rows.
     pub(crate) const ROWS: u64 = 1;
     /// As `ROWS`, and the shares belong to a job that ends with the last row: its index is in bits 8 to 31 of the word, its
     /// generation in bits 32 to 63.
     pub(crate) const GATHERED: u64 = 2;
+
+    /// The word of a call of chunks. Bits 8 to 11 say of which outputs a chunk has a fixed number of elements, bit 8 for the first, and bits 12
+    /// to 15 of which it has not.
+    pub(crate) const fn chunks(per_chunk: u8) -> u64 {
+        CHUNKS | (per_chunk as u64 & 0xF) << 8 | (!per_chunk as u64 & 0xF) << 12
+    }
 }
 
 /// Kinds of job, the first byte of [`Descriptor::shape`].

@@ -37,28 +37,28 @@ impl Drop for Grumpy {
     }
 }
 
-kernel! {
-    /// Counts the calls of its worker; panics at the given one.
-    fn count(y: &mut [u64], panics_at: &u64, ctx: &mut Context) {
-        let kept = ctx.state(|| {
-            MADE.fetch_add(1, Ordering::Relaxed);
-            Kept { calls: Rc::default() }
-        });
-        kept.calls.set(kept.calls.get() + 1);
-        y[0] = kept.calls.get();
-        assert!(y[0] != *panics_at, "at call {panics_at}");
-        let _ = ctx.state(|| Grumpy);
-        assert_eq!(ctx.state::<Kept>(|| unreachable!("it is there")).calls.get(), y[0]);
-    }
+/// Counts the calls of its worker; panics at the given one.
+#[kernel]
+fn count(y: &mut [u64], panics_at: &u64, ctx: &mut Context) {
+    let kept = ctx.state(|| {
+        MADE.fetch_add(1, Ordering::Relaxed);
+        Kept { calls: Rc::default() }
+    });
+    kept.calls.set(kept.calls.get() + 1);
+    y[0] = kept.calls.get();
+    assert!(y[0] != *panics_at, "at call {panics_at}");
+    let _ = ctx.state(|| Grumpy);
+    assert_eq!(ctx.state::<Kept>(|| unreachable!("it is there")).calls.get(), y[0]);
+}
 
-    /// A value that is different on each thread, from what the thread keeps; waits for so many at the same time, if for any.
-    fn keeper(y: &mut [u64], meet: &u64, ctx: &mut Context) {
-        static NEXT: AtomicUsize = AtomicUsize::new(1);
-        let own = *ctx.state(|| NEXT.fetch_add(1, Ordering::Relaxed) as u64);
-        y.fill(own);
-        if *meet > 0 {
-            MEETING.wait();
-        }
+/// A value that is different on each thread, from what the thread keeps; waits for so many at the same time, if for any.
+#[kernel]
+fn keeper(y: &mut [u64], meet: &u64, ctx: &mut Context) {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let own = *ctx.state(|| NEXT.fetch_add(1, Ordering::Relaxed) as u64);
+    y.fill(own);
+    if *meet > 0 {
+        MEETING.wait();
     }
 }
 

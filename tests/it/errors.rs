@@ -7,52 +7,69 @@ use std::sync::{Arc, Mutex};
 use std::task::{self, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use workring::{Chunking, Context, Engine, Error, Failed, OnFull, kernel, reducer};
+use workring::{Chunking, Context, Engine, Error, Failed, OnFull, PerChunk, kernel, reducer};
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
 
 /// The line of the panic in `explode`.
 static EXPLODED_AT: AtomicU32 = AtomicU32::new(0);
 
-kernel! {
-    fn add(a: &[u32], b: &[u32], y: &mut [u32]) {
-        for i in 0..y.len() { y[i] = a[i] + b[i]; }
-    }
-
-    fn bump(y: &mut [u32]) { for y in y { *y += 1; } }
-
-    fn shift(y: &mut [u32], p: &[u64; 8]) { for y in y { *y += p[0] as u32; } }
-
-    fn explode(y: &mut [u32], p: &u32) {
-        y[0] = 7;
-        EXPLODED_AT.store(line!(), Ordering::Relaxed); panic!("{p} is too many");
-    }
-
-    /// Fails on rows of nines.
-    fn no_nines(y: &mut [u32]) -> Result<(), String> {
-        for y in y {
-            match *y {
-                9 => return Err(format!("a nine, and this many bytes: {}", "x".repeat(20))),
-                8 => panic!("an eight"),
-                _ => *y += 1,
-            }
-        }
-        Ok(())
-    }
-
-    /// Says a lot when it fails, after so many bytes of a start.
-    fn verbose(y: &mut [u32], how: &[u32; 2]) -> Result<(), String> {
-        let [panics, start] = *how;
-        y[0] += 1;
-        let text = format!("{}{}", "s".repeat(start as usize), "\u{4e16}".repeat(4000));
-        if panics == 1 { panic!("{text}") }
-        Err(text)
+#[kernel]
+fn add(a: &[u32], b: &[u32], y: &mut [u32]) {
+    for i in 0..y.len() {
+        y[i] = a[i] + b[i];
     }
 }
 
-reducer! {
-    fn total(x: &[u32]) -> u64 { x.iter().map(|&x| u64::from(x)).sum() }
-    combine(left, right) { if left + right > 1_000_000 { panic!("too much: {left} and {right}") } else { left + right } }
+#[kernel]
+fn bump(y: &mut [u32]) {
+    for y in y {
+        *y += 1;
+    }
+}
+
+#[kernel]
+fn shift(y: &mut [u32], p: &[u64; 8]) {
+    for y in y {
+        *y += p[0] as u32;
+    }
+}
+
+#[kernel]
+fn explode(y: &mut [u32], p: &u32) {
+    y[0] = 7;
+    EXPLODED_AT.store(line!() + 1, Ordering::Relaxed);
+    panic!("{p} is too many");
+}
+
+/// Fails on rows of nines.
+#[kernel]
+fn no_nines(y: &mut [u32]) -> Result<(), String> {
+    for y in y {
+        match *y {
+            9 => return Err(format!("a nine, and this many bytes: {}", "x".repeat(20))),
+            8 => panic!("an eight"),
+            _ => *y += 1,
+        }
+    }
+    Ok(())
+}
+
+/// Says a lot when it fails, after so many bytes of a start.
+#[kernel]
+fn verbose(y: &mut [u32], how: &[u32; 2]) -> Result<(), String> {
+    let [panics, start] = *how;
+    y[0] += 1;
+    let text = format!("{}{}", "s".repeat(start as usize), "\u{4e16}".repeat(4000));
+    if panics == 1 {
+        panic!("{text}")
+    }
+    Err(text)
+}
+
+#[reducer(combine = |left, right| if left + right > 1_000_000 { panic!("too much: {left} and {right}") } else { left + right })]
+fn total(x: &[u32]) -> u64 {
+    x.iter().map(|&x| u64::from(x)).sum()
 }
 
 /// Shows that the engine does everything it did before.
@@ -91,11 +108,21 @@ fn lengths_that_do_not_fit_are_refused_before_anything_runs() {
     assert_eq!(error.to_string(), "input 1 has 2 elements where 3 are needed");
     let mut short = engine.batch::<u32>(2).unwrap();
     assert_eq!(mismatch(&engine.map(add, (&a, &a), &mut short, &()).unwrap_err()), ("output 0", 2, 3));
-    // Five elements in chunks of two are three chunks: an output has 5 elements, or so many for each chunk.
+    // Five elements in chunks of two are three chunks: an output has 5 elements, or so many for each chunk if the caller says so.
     let five = engine.batch::<u32>(5).unwrap();
     let mut four = engine.batch::<u32>(4).unwrap();
     let error = engine.map_chunks(add, (&five, &five), &mut four, &(), Chunking::of(2)).unwrap_err();
     assert_eq!(mismatch(&error), ("output 0", 4, 5));
+    let mut six = engine.batch::<u32>(6).unwrap();
+    let error = engine.map_chunks(add, (&five, &five), &mut six, &(), Chunking::of(2)).unwrap_err();
+    assert_eq!(mismatch(&error), ("output 0", 6, 5), "it is no output per chunk: nobody said so");
+    let error = engine.map_chunks(add, (&five, &five), PerChunk(&mut four), &(), Chunking::of(2)).unwrap_err();
+    assert_eq!(mismatch(&error), ("output 0", 4, 6));
+    let none = engine.batch::<u32>(0).unwrap();
+    let error = engine.map_chunks(add, (&none, &none), PerChunk(&mut four), &(), Chunking::of(2)).unwrap_err();
+    assert_eq!(mismatch(&error), ("output 0", 4, 0), "no chunk has no elements");
+    let error = engine.map_chunks(bump, (), PerChunk(&mut four), &(), Chunking::of(2)).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument { .. }), "how many chunks? {error}");
     let error = engine.map_with(&[1, 2, 3], &mut [0, 0], |_, _: &mut [i32]| unreachable!()).unwrap_err();
     assert_eq!(mismatch(&error), ("output", 2, 3));
     assert_eq!((&*y, &*short, &*four), (&[0, 0, 0][..], &[0, 0][..], &[0, 0, 0, 0][..]));
@@ -337,17 +364,20 @@ fn a_closure_that_panics_says_what_and_where() {
 /// Chunks that failed, as they happened.
 static FAILED_CHUNKS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-kernel! {
-    /// Fails, or panics, from some chunk on.
-    fn fragile(y: &mut [u32], from: &[u32; 2], ctx: &mut Context) -> Result<(), String> {
-        y.fill(1);
-        let chunk = ctx.chunk_index();
-        if chunk < from[0] as usize { return Ok(()); }
-        FAILED_CHUNKS.lock().unwrap().push(chunk);
-        let text = format!("chunk {chunk}");
-        if from[1] == 1 { panic!("{text}") }
-        Err(text)
+/// Fails, or panics, from some chunk on.
+#[kernel]
+fn fragile(y: &mut [u32], from: &[u32; 2], ctx: &mut Context) -> Result<(), String> {
+    y.fill(1);
+    let chunk = ctx.chunk_index();
+    if chunk < from[0] as usize {
+        return Ok(());
     }
+    FAILED_CHUNKS.lock().unwrap().push(chunk);
+    let text = format!("chunk {chunk}");
+    if from[1] == 1 {
+        panic!("{text}")
+    }
+    Err(text)
 }
 
 #[test]

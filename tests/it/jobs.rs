@@ -18,25 +18,30 @@ use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, cases, eventually, wat
 
 const SHORT: Duration = Duration::from_millis(20);
 
-kernel! {
-    fn bump(y: &mut [u32]) { for y in y { *y += 1; } }
-
-    /// Runs until it is told to stop: at most for a minute, so that a failing test ends.
-    fn until_told(y: &mut [u32], ctx: &mut Context) {
-        y[0] = 1;
-        let start = Instant::now();
-        while !ctx.is_cancelled() {
-            assert!(start.elapsed() < LIMIT, "nobody told the kernel to stop");
-            thread::sleep(Duration::from_millis(1));
-        }
-        y[0] = 2;
+#[kernel]
+fn bump(y: &mut [u32]) {
+    for y in y {
+        *y += 1;
     }
+}
 
-    /// Runs past its deadline without looking at the context.
-    fn deaf(y: &mut [u32], millis: &u64) {
-        thread::sleep(Duration::from_millis(*millis));
-        y[0] = 3;
+/// Runs until it is told to stop: at most for a minute, so that a failing test ends.
+#[kernel]
+fn until_told(y: &mut [u32], ctx: &mut Context) {
+    y[0] = 1;
+    let start = Instant::now();
+    while !ctx.is_cancelled() {
+        assert!(start.elapsed() < LIMIT, "nobody told the kernel to stop");
+        thread::sleep(Duration::from_millis(1));
     }
+    y[0] = 2;
+}
+
+/// Runs past its deadline without looking at the context.
+#[kernel]
+fn deaf(y: &mut [u32], millis: &u64) {
+    thread::sleep(Duration::from_millis(*millis));
+    y[0] = 3;
 }
 
 fn told(engine: &Engine) -> Job<Held<workring::Batch<u32>>> {
@@ -168,12 +173,11 @@ fn cancelling_a_running_job_tells_its_kernel() {
 #[test]
 fn cancelling_a_running_job_of_rows_stops_the_rows() {
     static STARTED: AtomicUsize = AtomicUsize::new(0);
-    kernel! {
-        fn slow_row(y: &mut [u32]) {
-            STARTED.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(1));
-            y[0] += 1;
-        }
+    #[kernel]
+    fn slow_row(y: &mut [u32]) {
+        STARTED.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(1));
+        y[0] += 1;
     }
     watched(|| {
         let engine = Checked::unhelped(2);

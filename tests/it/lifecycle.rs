@@ -12,24 +12,29 @@ use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, alone, eventually, for
 
 const SHORT: Duration = Duration::from_millis(20);
 
-kernel! {
-    fn bump(y: &mut [u32]) { for y in y { *y += 1; } }
-
-    fn nothing() {}
-
-    fn until_told(y: &mut [u32], ctx: &mut Context) {
-        let start = Instant::now();
-        while !ctx.is_cancelled() {
-            assert!(start.elapsed() < LIMIT, "nobody told the kernel to stop");
-            thread::sleep(Duration::from_millis(1));
-        }
-        y[0] = 2;
+#[kernel]
+fn bump(y: &mut [u32]) {
+    for y in y {
+        *y += 1;
     }
 }
 
-reducer! {
-    fn total(x: &[u32]) -> u64 { x.iter().map(|&x| u64::from(x)).sum() }
-    combine(left, right) { left + right }
+#[kernel]
+fn nothing() {}
+
+#[kernel]
+fn until_told(y: &mut [u32], ctx: &mut Context) {
+    let start = Instant::now();
+    while !ctx.is_cancelled() {
+        assert!(start.elapsed() < LIMIT, "nobody told the kernel to stop");
+        thread::sleep(Duration::from_millis(1));
+    }
+    y[0] = 2;
+}
+
+#[reducer(combine = |left, right| left + right)]
+fn total(x: &[u32]) -> u64 {
+    x.iter().map(|&x| u64::from(x)).sum()
 }
 
 #[test]
@@ -255,14 +260,13 @@ fn jobs_may_use_their_engine_at_any_depth() {
     }
 }
 
-kernel! {
-    /// A kernel that calls the engine of the thread-local below.
-    fn calling(y: &mut [u32]) {
-        let engine = CALLED.get().expect("set by the test");
-        let mut inner = engine.submit(bump, engine.batch::<u32>(y.len()).unwrap(), ()).unwrap().wait().unwrap();
-        engine.map(bump, (), &mut inner, &()).unwrap();
-        y.fill(5);
-    }
+/// A kernel that calls the engine of the thread-local below.
+#[kernel]
+fn calling(y: &mut [u32]) {
+    let engine = CALLED.get().expect("set by the test");
+    let mut inner = engine.submit(bump, engine.batch::<u32>(y.len()).unwrap(), ()).unwrap().wait().unwrap();
+    engine.map(bump, (), &mut inner, &()).unwrap();
+    y.fill(5);
 }
 
 static CALLED: std::sync::OnceLock<Engine> = std::sync::OnceLock::new();
@@ -492,13 +496,12 @@ fn a_kernel_that_forks_is_one_worker() {
     });
 }
 
-kernel! {
-    /// Adds one, in two processes.
-    fn bump_and_fork(y: &mut [u32]) {
-        let is_parent = forked::comes_back();
-        for value in y {
-            *value += u32::from(is_parent);
-        }
+/// Adds one, in two processes.
+#[kernel]
+fn bump_and_fork(y: &mut [u32]) {
+    let is_parent = forked::comes_back();
+    for value in y {
+        *value += u32::from(is_parent);
     }
 }
 

@@ -12,19 +12,21 @@ use workring::{AnyBatch, Context, Error, Help, OnFull, kernel, kernels};
 
 use crate::support::{Blocker, Checked, STEP, eventually, watched};
 
-kernel! {
-    /// y[i] = p * x[i], and keeps what is not zero.
-    fn scale(x: &[f64], y: &mut [f64], p: &f64, ctx: &mut Context) {
-        let mut kept = 0;
-        for x in x.iter().filter(|x| **x != 0.0) {
-            y[kept] = p * x;
-            kept += 1;
-        }
-        ctx.set_output_len(0, kept);
+/// y[i] = p * x[i], and keeps what is not zero.
+#[kernel]
+fn scale(x: &[f64], y: &mut [f64], p: &f64, ctx: &mut Context) {
+    let mut kept = 0;
+    for x in x.iter().filter(|x| **x != 0.0) {
+        y[kept] = p * x;
+        kept += 1;
     }
+    ctx.set_output_len(0, kept);
+}
 
-    /// Sums a long parameter.
-    fn long(y: &mut [u64], p: &[u64; 9]) { y[0] = p.iter().sum(); }
+/// Sums a long parameter.
+#[kernel]
+fn long(y: &mut [u64], p: &[u64; 9]) {
+    y[0] = p.iter().sum();
 }
 
 /// A task that notes that it was woken.
@@ -191,10 +193,10 @@ fn kernels_are_called_by_name() {
             "scale",
             vec![floats, engine.batch::<f64>(3).unwrap().into()],
             &param,
-            "input 0 of kernel scale has elements of 8",
+            "input 0 of kernel it::load::scale has elements of f64; the batch has f32",
         );
         let frozen = || engine.batch::<f64>(3).unwrap().freeze().into();
-        refused("scale", vec![frozen(), frozen()], &param, "output 0 of kernel scale must be a Batch");
+        refused("scale", vec![frozen(), frozen()], &param, "output 0 of kernel it::load::scale must be a Batch");
         let other = Checked::threads(1);
         let foreign = vec![frozen(), other.batch::<f64>(3).unwrap().into()];
         assert!(matches!(engine.submit_named("scale", foreign, &param).unwrap_err().error, Error::ForeignBatch));

@@ -9,6 +9,7 @@ mod confined;
 mod crew;
 mod errors;
 mod jobs;
+mod kernels;
 mod large_outputs;
 mod lifecycle;
 mod load;

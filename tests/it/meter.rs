@@ -42,32 +42,32 @@ impl Turnstile {
 static CHUNKS: Turnstile = Turnstile::new();
 static ROWS: Turnstile = Turnstile::new();
 
-kernel! {
-    fn pass(y: &mut [u64]) {
-        CHUNKS.pass();
-        y.fill(1);
-    }
-
-    fn pass_row(y: &mut [u64], p: &u64) {
-        ROWS.pass();
-        y.fill(*p);
-    }
-
-    fn fail_at(y: &mut [u64], p: &u64) -> Result<(), String> {
-        if y[0] == *p { Err("on purpose".into()) } else { Ok(()) }
-    }
-
-    fn nothing(y: &mut [u64]) {
-        y.fill(7);
-    }
+#[kernel]
+fn pass(y: &mut [u64]) {
+    CHUNKS.pass();
+    y.fill(1);
 }
 
-reducer! {
-    fn count(x: &[u64]) -> u64 {
-        CHUNKS.pass();
-        x.len() as u64
-    }
-    combine(left, right) { left + right }
+#[kernel]
+fn pass_row(y: &mut [u64], p: &u64) {
+    ROWS.pass();
+    y.fill(*p);
+}
+
+#[kernel]
+fn fail_at(y: &mut [u64], p: &u64) -> Result<(), String> {
+    if y[0] == *p { Err("on purpose".into()) } else { Ok(()) }
+}
+
+#[kernel]
+fn nothing(y: &mut [u64]) {
+    y.fill(7);
+}
+
+#[reducer(combine = |left, right| left + right)]
+fn count(x: &[u64]) -> u64 {
+    CHUNKS.pass();
+    x.len() as u64
 }
 
 fn numbers(meter: &ProgressMeter) -> (u64, u64) {

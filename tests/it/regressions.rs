@@ -52,11 +52,13 @@ fn jobs_that_are_gone_fill_no_queue() {
     engine.close(Duration::from_secs(20)).unwrap();
 }
 
-kernel! {
-    pub fn until_told(y: &mut [u64], ctx: &mut Context) {
-        if ctx.chunk_index() == 0 { while !ctx.is_cancelled() {} return; }
-        y.fill(1);
+#[kernel]
+fn until_told(y: &mut [u64], ctx: &mut Context) {
+    if ctx.chunk_index() == 0 {
+        while !ctx.is_cancelled() {}
+        return;
     }
+    y.fill(1);
 }
 
 /// A kernel that saw the deadline and returned early in the very last chunk made the call a success with outputs unwritten:
@@ -70,11 +72,13 @@ fn a_chunk_that_returned_early_for_the_deadline_is_not_success() {
     assert!(matches!(result, Err(Error::DeadlineExceeded)), "{:?} {result:?}", &*y);
 }
 
-kernel! {
-    pub fn row_until_told(y: &mut [u64], row: &u64, ctx: &mut Context) {
-        if *row == 0 { while !ctx.is_cancelled() {} return; }
-        y[0] = 1;
+#[kernel]
+fn row_until_told(y: &mut [u64], row: &u64, ctx: &mut Context) {
+    if *row == 0 {
+        while !ctx.is_cancelled() {}
+        return;
     }
+    y[0] = 1;
 }
 
 /// The same for the rows of a `submit_many` and a cancel.
@@ -106,14 +110,16 @@ fn every_close_ends_the_workers() {
     }
 }
 
-kernel! {
-    /// Takes its time on a worker, and would stop if it were told to.
-    pub fn slow_on_workers(y: &mut [u64], ctx: &mut Context) {
-        std::thread::sleep(Duration::from_millis(if ctx.worker_id() == 0 { 2 } else { 60 }));
-        y.fill(if ctx.is_cancelled() { 0 } else { 1 });
-    }
+/// Takes its time on a worker, and would stop if it were told to.
+#[kernel]
+fn slow_on_workers(y: &mut [u64], ctx: &mut Context) {
+    std::thread::sleep(Duration::from_millis(if ctx.worker_id() == 0 { 2 } else { 60 }));
+    y.fill(if ctx.is_cancelled() { 0 } else { 1 });
+}
 
-    pub fn nothing(y: &mut [u64]) { y.fill(1); }
+#[kernel]
+fn nothing(y: &mut [u64]) {
+    y.fill(1);
 }
 
 /// The caller of a `map` that had finished its own share took the other shares back with a cancel, which a running kernel

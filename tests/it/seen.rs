@@ -10,30 +10,31 @@ use workring::{Context, Error, Help, JobState, Progress, Timing, WorkerStatus, k
 
 use crate::support::{Blocker, Checked, Gate, STEP, eventually, watched};
 
-kernel! {
-    /// Says how far it is after each element, and fails at one that is negative.
-    fn steps(y: &mut [i64], ctx: &mut Context) -> Result<(), String> {
-        let total = y.len() as u64;
-        for (at, y) in y.iter_mut().enumerate() {
-            if *y < 0 {
-                return Err(format!("{y} is negative"));
-            }
-            *y += 1;
-            ctx.progress(at as u64 + 1, total);
+/// Says how far it is after each element, and fails at one that is negative.
+#[kernel]
+fn steps(y: &mut [i64], ctx: &mut Context) -> Result<(), String> {
+    let total = y.len() as u64;
+    for (at, y) in y.iter_mut().enumerate() {
+        if *y < 0 {
+            return Err(format!("{y} is negative"));
         }
-        Ok(())
+        *y += 1;
+        ctx.progress(at as u64 + 1, total);
     }
+    Ok(())
+}
 
-    /// Writes the tag of its job.
-    fn tag(y: &mut [u64], ctx: &mut Context) {
-        y.fill(ctx.tag());
-    }
+/// Writes the tag of its job.
+#[kernel]
+fn tag(y: &mut [u64], ctx: &mut Context) {
+    y.fill(ctx.tag());
+}
 
-    /// Spins until it is told to stop.
-    fn until_told(ctx: &mut Context) {
-        while !ctx.is_cancelled() {
-            std::hint::spin_loop();
-        }
+/// Spins until it is told to stop.
+#[kernel]
+fn until_told(ctx: &mut Context) {
+    while !ctx.is_cancelled() {
+        std::hint::spin_loop();
     }
 }
 

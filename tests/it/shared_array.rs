@@ -343,16 +343,15 @@ fn two_stores_are_not_both_missed() {
     });
 }
 
-kernel! {
-    /// Adds to an element of an array, and gives its length.
-    fn bump(lens: &mut [u64], array: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
-        let array = ctx.shared(array)?;
-        for len in lens {
-            array.add(0, 1)?;
-            *len = array.len() as u64;
-        }
-        Ok(())
+/// Adds to an element of an array, and gives its length.
+#[kernel]
+fn bump(lens: &mut [u64], array: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
+    let array = ctx.shared(array)?;
+    for len in lens {
+        array.add(0, 1)?;
+        *len = array.len() as u64;
     }
+    Ok(())
 }
 
 #[test]

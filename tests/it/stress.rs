@@ -9,35 +9,45 @@ use workring::{Chunking, Context, Engine, Error, Help, Idle, OnFull, Priority, k
 
 use crate::support::{Checked, STEP, watched};
 
-kernel! {
-    fn bump(y: &mut [u32]) { for y in y { *y += 1; } }
-
-    fn add(a: &[u32], b: &[u32], y: &mut [u32]) {
-        for i in 0..y.len() { y[i] = a[i] + b[i]; }
-    }
-
-    /// Fails or panics when it is told to.
-    fn moody(y: &mut [u32], mood: &u32) -> Result<(), &'static str> {
-        y[0] = 77;
-        match mood {
-            1 => Err("in a bad mood"),
-            2 => panic!("in a worse mood"),
-            _ => Ok(()),
-        }
-    }
-
-    /// Polls for a stop now and then, and says how far it came.
-    fn stoppable(y: &mut [u32], ctx: &mut Context) {
-        for (number, y) in y.iter_mut().enumerate() {
-            if number % 64 == 0 && ctx.is_cancelled() { return; }
-            *y = number as u32;
-        }
+#[kernel]
+fn bump(y: &mut [u32]) {
+    for y in y {
+        *y += 1;
     }
 }
 
-reducer! {
-    fn total(x: &[u32]) -> u64 { x.iter().map(|&x| u64::from(x)).sum() }
-    combine(left, right) { left + right }
+#[kernel]
+fn add(a: &[u32], b: &[u32], y: &mut [u32]) {
+    for i in 0..y.len() {
+        y[i] = a[i] + b[i];
+    }
+}
+
+/// Fails or panics when it is told to.
+#[kernel]
+fn moody(y: &mut [u32], mood: &u32) -> Result<(), &'static str> {
+    y[0] = 77;
+    match mood {
+        1 => Err("in a bad mood"),
+        2 => panic!("in a worse mood"),
+        _ => Ok(()),
+    }
+}
+
+/// Polls for a stop now and then, and says how far it came.
+#[kernel]
+fn stoppable(y: &mut [u32], ctx: &mut Context) {
+    for (number, y) in y.iter_mut().enumerate() {
+        if number % 64 == 0 && ctx.is_cancelled() {
+            return;
+        }
+        *y = number as u32;
+    }
+}
+
+#[reducer(combine = |left, right| left + right)]
+fn total(x: &[u32]) -> u64 {
+    x.iter().map(|&x| u64::from(x)).sum()
 }
 
 /// Random numbers (xorshift64), a stream for each thread.

@@ -56,6 +56,7 @@ const UNSAFE_FILES: &[&str] = &[
     "arena/mod.rs",
     "arena/shared.rs",
     "engine/frame.rs",
+    "engine/kernel.rs",
     "engine/local.rs",
     "engine/run.rs",
     "front/outside.rs",
@@ -376,7 +377,8 @@ fn check_unsafe(sources: &[Source], list: &[&str]) -> Vec<String> {
                 continue;
             }
             let is_pointer_type = behind.strip_prefix("fn").is_some_and(|rest| rest.trim_start().starts_with('('));
-            let marks: &[&str] = if behind.starts_with("fn") { &["# Safety", "SAFETY:"] } else { &["SAFETY:"] };
+            let is_contract = behind.starts_with("fn") || behind.starts_with("trait");
+            let marks: &[&str] = if is_contract { &["# Safety", "SAFETY:"] } else { &["SAFETY:"] };
             let is_foreign = behind.starts_with("extern");
             if !is_pointer_type && !is_foreign && !is_explained(&lines, line, marks) {
                 violations.push(format!("{path}:{line}: unsafe without a SAFETY comment or a Safety section"));
@@ -639,6 +641,8 @@ fn unsafe_code_lives_in_the_listed_files_and_is_explained() {
     let bad = |text: &str| check_unsafe(&[Source::new("a.rs", text)], &["a.rs"]).len();
     assert_eq!(bad(&format!("{head}// SAFETY: law 1.\nlet a = unsafe {{ b() }};")), 0);
     assert_eq!(bad(&format!("{head}/// # Safety\n/// Do.\n#[inline]\nunsafe fn b() {{}}")), 0);
+    assert_eq!(bad(&format!("{head}/// # Safety\n/// Promise.\npub unsafe trait B {{}}")), 0);
+    assert_eq!(bad(&format!("{head}/// No word.\npub unsafe trait B {{}}")), 1);
     assert_eq!(bad(&format!("{head}let a = unsafe {{ b() }};")), 1);
     assert_eq!(bad(&format!("{head}// SAFETY: law 1.\nlet c = d;\nlet a = unsafe {{ b() }};")), 1);
     assert_eq!(bad(&format!("{head}unsafe impl Send for A {{}}")), 1);
@@ -654,7 +658,7 @@ fn unsafe_code_lives_in_the_listed_files_and_is_explained() {
 #[test]
 fn everything_is_ascii() {
     let mut paths = Vec::new();
-    for folder in ["src", "tests", "benches", "examples", "docs", ".ci", "fuzz/fuzz_targets"] {
+    for folder in ["src", "crates", "tests", "benches", "examples", "docs", ".ci", "fuzz/fuzz_targets"] {
         paths.extend(files_below(&root().join(folder)));
     }
     paths.retain(|path| !path.starts_with(root().join("examples/data")));
@@ -673,6 +677,10 @@ fn everything_is_ascii() {
 #[test]
 fn files_are_short_enough_to_be_read() {
     report(check_lengths(&sources(), LONGER_FILES));
+    let macros = files_below(&root().join("crates/macros/src"));
+    let macros: Vec<Source> =
+        macros.iter().map(|path| Source::new(&relative(path, root()), &fs::read_to_string(path).unwrap())).collect();
+    report(check_lengths(&macros, &[]));
     let long = "let a = b;\n".repeat(LINES_MAX);
     assert_eq!(check_lengths(&[Source::new("a.rs", &long)], &[]).len(), 1);
     assert_eq!(check_lengths(&[Source::new("a.rs", &long)], &[("a.rs", "reason")]).len(), 0);
@@ -719,7 +727,9 @@ fn links_and_cited_sections_exist() {
 
 #[test]
 fn every_dependency_has_a_reason() {
-    report(check_manifest(&fs::read_to_string(root().join("Cargo.toml")).unwrap()));
+    for manifest in ["Cargo.toml", "crates/macros/Cargo.toml"] {
+        report(check_manifest(&fs::read_to_string(root().join(manifest)).unwrap()));
+    }
     assert_eq!(check_manifest("[dependencies]\n# Why.\na = \"1\"\nb = \"1\"\nc = \"1\"\n").len(), 0);
     assert_eq!(check_manifest("[dependencies]\n# Why.\na = \"1\"\nb = \"1\"\nc = \"1\"\nd = \"1\"\n").len(), 1);
     assert_eq!(check_manifest("[target.'cfg(unix)'.dependencies]\na = \"1\"\n").len(), 1);
@@ -732,7 +742,10 @@ fn every_dependency_has_a_reason() {
 fn the_code_map_is_complete() {
     let architecture = read_below_root(Path::new("docs/architecture.md")).unwrap();
     let sources = sources();
-    let paths: Vec<&str> = sources.iter().map(|source| source.path.as_str()).collect();
+    let macros = files_below(&root().join("crates/macros/src"));
+    let macros: Vec<String> = macros.iter().map(|path| relative(path, root())).collect();
+    assert!(macros.len() >= 4, "only {macros:?} were found");
+    let paths: Vec<&str> = sources.iter().map(|source| &source.path).chain(&macros).map(String::as_str).collect();
     report(check_code_map(&paths, &architecture));
     // And names nothing that is gone.
     let named = architecture.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs") && word.contains('/'));

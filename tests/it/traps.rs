@@ -11,16 +11,18 @@ use workring::{Cancelled, Chunking, Context, Engine, Error, Help, OnFull, kernel
 
 use crate::support::{Blocker, Checked, Gate, STEP, eventually, watched};
 
-kernel! {
-    fn copy(x: &[u64], y: &mut [u64]) { y.copy_from_slice(x); }
+#[kernel]
+fn copy(x: &[u64], y: &mut [u64]) {
+    y.copy_from_slice(x);
+}
 
-    /// Spins until it is told to stop, and says so by an element.
-    fn until_told(y: &mut [u64], ctx: &mut Context) {
-        while !ctx.is_cancelled() {
-            std::hint::spin_loop();
-        }
-        y[0] = 1;
+/// Spins until it is told to stop, and says so by an element.
+#[kernel]
+fn until_told(y: &mut [u64], ctx: &mut Context) {
+    while !ctx.is_cancelled() {
+        std::hint::spin_loop();
     }
+    y[0] = 1;
 }
 
 /// A task whose argument cannot be sent leaves its worker busy for ever (workerpool, poolifier). A call that is refused here took

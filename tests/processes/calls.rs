@@ -368,9 +368,10 @@ fn waiting_threads_help_if_asked_to() {
     assert!(pids.iter().all(|pid| known.contains(pid)), "{pids:?}");
 }
 
-workring::kernel! {
-    /// Not in the list.
-    fn unlisted(y: &mut [u64]) { y[0] = 1; }
+/// Not in the list.
+#[workring::kernel]
+fn unlisted(y: &mut [u64]) {
+    y[0] = 1;
 }
 
 fn a_kernel_that_was_not_listed_is_an_error() {

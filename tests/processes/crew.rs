@@ -18,25 +18,26 @@ impl Drop for Note {
     }
 }
 
-kernel! {
-    /// Leaks so many bytes and says in which process.
-    fn leak(y: &mut [u32], bytes: &u64) {
-        std::mem::forget(vec![1_u8; *bytes as usize]);
-        y.fill(std::process::id());
-    }
+/// Leaks so many bytes and says in which process.
+#[kernel]
+fn leak(y: &mut [u32], bytes: &u64) {
+    std::mem::forget(vec![1_u8; *bytes as usize]);
+    y.fill(std::process::id());
+}
 
-    /// Counts the calls of its worker.
-    fn count(y: &mut [u64], ctx: &mut Context) {
-        let calls = ctx.state(|| AtomicU64::new(0));
-        y.fill(calls.fetch_add(1, Ordering::Relaxed) + 1);
-    }
+/// Counts the calls of its worker.
+#[kernel]
+fn count(y: &mut [u64], ctx: &mut Context) {
+    let calls = ctx.state(|| AtomicU64::new(0));
+    y.fill(calls.fetch_add(1, Ordering::Relaxed) + 1);
+}
 
-    /// Leaves a note in the file of the descriptor when the worker ends.
-    fn leave_note(y: &mut [u64], ctx: &mut Context) {
-        let path = std::env::var_os("WORKRING_NOTE").unwrap_or_default();
-        ctx.state(|| Note(path.into()));
-        y.fill(1);
-    }
+/// Leaves a note in the file of the descriptor when the worker ends.
+#[kernel]
+fn leave_note(y: &mut [u64], ctx: &mut Context) {
+    let path = std::env::var_os("WORKRING_NOTE").unwrap_or_default();
+    ctx.state(|| Note(path.into()));
+    y.fill(1);
 }
 
 pub(crate) fn listed() -> Vec<&'static KernelInfo> {

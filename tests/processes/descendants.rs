@@ -25,32 +25,31 @@ parts! {
     who_holds_the_output_of_a_worker_holds_nobody_up below [];
 }
 
-kernel! {
-    /// Starts a program, one in a session of its own, and one whose parent ends; then ends itself as it is told: 0 returns, 1 crashes, anything else
-    /// never ends.
-    fn start_family(y: &mut [u32], how: &u32) {
-        let script = "sleep 1000 & a=$!; setsid sleep 1000 & b=$!; (setsid sleep 1000 & echo $! > orphan); echo $a $b $(cat orphan)";
-        let folder = tempfile::tempdir().expect("a folder");
-        // The shell's own output is not the worker's, which the programs hold.
-        let said = folder.path().join("said");
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("cd {}; {{ {script}; }} 3>&1 > said.part; mv said.part said; wait", folder.path().display())]);
-        #[expect(clippy::zombie_processes, reason = "it shall outlive the kernel")]
-        let _shell = shell.spawn().expect("a shell starts");
-        while !said.exists() {
-            std::thread::yield_now();
-        }
-        let told = std::env::var_os(FAMILY).expect("a file");
-        let part = Path::new(&told).with_extension("part");
-        fs::copy(&said, &part).and_then(|_| fs::rename(&part, &told)).expect("the file is written");
-        y[0] = 1;
-        match how {
-            0 => {}
-            1 => std::process::abort(),
-            _ => loop {
-                std::thread::park();
-            },
-        }
+/// Starts a program, one in a session of its own, and one whose parent ends; then ends itself as it is told: 0 returns, 1 crashes, anything else
+/// never ends.
+#[kernel]
+fn start_family(y: &mut [u32], how: &u32) {
+    let script = "sleep 1000 & a=$!; setsid sleep 1000 & b=$!; (setsid sleep 1000 & echo $! > orphan); echo $a $b $(cat orphan)";
+    let folder = tempfile::tempdir().expect("a folder");
+    // The shell's own output is not the worker's, which the programs hold.
+    let said = folder.path().join("said");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("cd {}; {{ {script}; }} 3>&1 > said.part; mv said.part said; wait", folder.path().display())]);
+    #[expect(clippy::zombie_processes, reason = "it shall outlive the kernel")]
+    let _shell = shell.spawn().expect("a shell starts");
+    while !said.exists() {
+        std::thread::yield_now();
+    }
+    let told = std::env::var_os(FAMILY).expect("a file");
+    let part = Path::new(&told).with_extension("part");
+    fs::copy(&said, &part).and_then(|_| fs::rename(&part, &told)).expect("the file is written");
+    y[0] = 1;
+    match how {
+        0 => {}
+        1 => std::process::abort(),
+        _ => loop {
+            std::thread::park();
+        },
     }
 }
 

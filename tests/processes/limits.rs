@@ -64,24 +64,32 @@ fn a_program_that_is_not_there_is_an_error() {
 }
 
 mod other {
-    workring::kernel! {
-        version = 2;
-        /// A kernel of the same name in another version.
-        pub(super) fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) { let _ = (x, y, p); }
+    /// A kernel of the same name in another version.
+    #[workring::kernel(version = 2, path = "processes::kernels::affine")]
+    pub(super) fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+        let _ = (x, y, p);
     }
 }
 
 mod another {
-    workring::kernel! {
-        /// A kernel of the same name with other arguments.
-        pub(super) fn affine(x: &[f32], y: &mut [f64], p: &[f64; 2]) { let _ = (x, y, p); }
+    /// A kernel of the same name with other arguments.
+    #[workring::kernel(path = "processes::kernels::affine")]
+    pub(super) fn affine(x: &[f32], y: &mut [f64], p: &[f64; 2]) {
+        let _ = (x, y, p);
     }
 }
 
 mod unknown {
-    workring::kernel! {
-        /// A kernel the workers do not have.
-        pub(super) fn unheard_of(y: &mut [f64]) { let _ = y; }
+    /// A kernel the workers do not have.
+    #[workring::kernel]
+    pub(super) fn unheard_of(y: &mut [f64]) {
+        let _ = y;
+    }
+
+    /// Nor this one: what they have under this name is another kernel.
+    #[workring::kernel]
+    pub(super) fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+        let _ = (x, y, p);
     }
 }
 
@@ -90,11 +98,16 @@ fn another_kernel_of_the_same_name_is_refused() {
         Engine::builder().processes(1).kernels(kernels).build().expect_err("the worker refuses").to_string()
     };
     let text = build(kernels![other::affine]);
-    assert!(text.contains("kernel affine has version 2 in the engine and version 1"), "{text}");
+    assert!(text.contains("kernel processes::kernels::affine has version 2 in the engine and version 1"), "{text}");
     let text = build(kernels![another::affine]);
-    assert!(text.contains("kernel affine has other arguments"), "{text}");
+    assert!(text.contains("kernel processes::kernels::affine has other arguments"), "{text}");
     let text = build(kernels![unknown::unheard_of]);
-    assert!(text.contains("does not list kernel unheard_of"), "{text}");
+    assert!(text.contains("does not list kernel processes::limits::unknown::unheard_of"), "{text}");
+    // Two programs that have a kernel in their own `main.rs` meet this: the answer says what to do.
+    let text = build(kernels![unknown::affine]);
+    let wanted = "does not list kernel processes::limits::unknown::affine";
+    let hint = "it lists processes::kernels::affine, workring::kernels::f64::affine. Two programs agree";
+    assert!(text.contains(wanted) && text.contains(hint), "{text}");
 }
 
 fn no_kernels_and_private_memory_are_refused() {

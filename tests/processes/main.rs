@@ -26,6 +26,8 @@ mod limits;
 #[cfg(target_os = "linux")]
 mod madness;
 #[cfg(target_os = "linux")]
+mod names;
+#[cfg(target_os = "linux")]
 mod outside;
 #[cfg(target_os = "linux")]
 mod parts;
@@ -54,6 +56,7 @@ fn main() {
         deaths::tests(),
         limits,
         madness::tests(),
+        names::tests(),
         outside::tests(),
         seen::tests(),
         shared_array::tests(),

@@ -39,9 +39,10 @@ pub(crate) fn tests() -> Tests {
     ]
 }
 
-kernel! {
-    /// Not listed by any outsider of these tests.
-    fn unlisted(y: &mut [u64]) { y.fill(1); }
+/// Not listed by any outsider of these tests.
+#[kernel]
+fn unlisted(y: &mut [u64]) {
+    y.fill(1);
 }
 
 /// The role `outsider HOW WHERE`: attaches, says so, serves, and says how that ended. A line on standard input stops it.

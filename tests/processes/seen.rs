@@ -11,24 +11,24 @@ use crate::support::{Checked, Tests, eventually, kill};
 /// How long a wait may take that hears of its end.
 const LIMIT: Duration = Duration::from_secs(20);
 
-kernel! {
-    /// Takes `p` microseconds; the first time it ends its process then. Counts its starts.
-    fn die_once(y: &mut [u64], p: &u64) {
-        y[0] += 1;
-        std::thread::sleep(Duration::from_micros(*p));
-        if y[0] == 1 {
-            std::process::abort();
-        }
+/// Takes `p` microseconds; the first time it ends its process then. Counts its starts.
+#[kernel]
+fn die_once(y: &mut [u64], p: &u64) {
+    y[0] += 1;
+    std::thread::sleep(Duration::from_micros(*p));
+    if y[0] == 1 {
+        std::process::abort();
     }
+}
 
-    /// Says how far it is after each element, `p` microseconds apart; writes its tag.
-    fn slow_steps(y: &mut [u64], p: &u64, ctx: &mut Context) {
-        let total = y.len() as u64;
-        for (at, y) in y.iter_mut().enumerate() {
-            std::thread::sleep(Duration::from_micros(*p));
-            *y = ctx.tag();
-            ctx.progress(at as u64 + 1, total);
-        }
+/// Says how far it is after each element, `p` microseconds apart; writes its tag.
+#[kernel]
+fn slow_steps(y: &mut [u64], p: &u64, ctx: &mut Context) {
+    let total = y.len() as u64;
+    for (at, y) in y.iter_mut().enumerate() {
+        std::thread::sleep(Duration::from_micros(*p));
+        *y = ctx.tag();
+        ctx.progress(at as u64 + 1, total);
     }
 }
 

@@ -49,78 +49,83 @@ fn await_turn(array: &SharedArray<i64>, other: i64) -> Result<(), Error> {
     Ok(())
 }
 
-kernel! {
-    /// Adds one so often, by element 0.
-    pub(crate) fn count_up(y: &mut [u64], p: &Param<u64>, ctx: &mut Context) -> Result<(), Error> {
-        let array = ctx.shared(&p.array)?;
-        let counter = array.at(0).ok_or(Error::Closed)?;
-        // All begin at about the same time.
-        array.add(1, 1)?;
-        while array.load(1)? < y[0] {
-            std::hint::spin_loop();
-        }
-        for _ in 0..p.number {
-            counter.add(1);
-        }
-        Ok(())
+/// Adds one so often, by element 0.
+#[kernel]
+pub(crate) fn count_up(y: &mut [u64], p: &Param<u64>, ctx: &mut Context) -> Result<(), Error> {
+    let array = ctx.shared(&p.array)?;
+    let counter = array.at(0).ok_or(Error::Closed)?;
+    // All begin at about the same time.
+    array.add(1, 1)?;
+    while array.load(1)? < y[0] {
+        std::hint::spin_loop();
     }
+    for _ in 0..p.number {
+        counter.add(1);
+    }
+    Ok(())
+}
 
-    /// Takes so many numbers from the producer, and gives their sum.
-    pub(crate) fn consume(y: &mut [i64], p: &Param<i64>, ctx: &mut Context) -> Result<(), Error> {
-        let array = ctx.shared(&p.array)?;
-        for _ in 0..p.number {
-            await_turn(&array, 0)?;
-            y[0] += array.load(PLACE)?;
-            array.store(TURN, 0)?;
-            array.notify(TURN, 1)?;
-        }
-        Ok(())
+/// Takes so many numbers from the producer, and gives their sum.
+#[kernel]
+pub(crate) fn consume(y: &mut [i64], p: &Param<i64>, ctx: &mut Context) -> Result<(), Error> {
+    let array = ctx.shared(&p.array)?;
+    for _ in 0..p.number {
+        await_turn(&array, 0)?;
+        y[0] += array.load(PLACE)?;
+        array.store(TURN, 0)?;
+        array.notify(TURN, 1)?;
     }
+    Ok(())
+}
 
-    /// What it sees of the array: its length, how far it can grow and its last element, which it then adds 1 to; then it makes the
-    /// array as long as the number says, if that is more than 0.
-    pub(crate) fn look_at(y: &mut [u64], p: &Param<u32>, ctx: &mut Context) -> Result<(), Error> {
-        let array = ctx.shared(&p.array)?;
-        let len = array.len();
-        (y[0], y[1], y[2]) = (len as u64, array.max_len() as u64, u64::from(array.add(len - 1, 1)?));
-        if p.number > 0 {
-            array.grow(p.number as usize)?;
-        }
-        Ok(())
+/// What it sees of the array: its length, how far it can grow and its last element, which it then adds 1 to; then it makes the
+/// array as long as the number says, if that is more than 0.
+#[kernel]
+pub(crate) fn look_at(y: &mut [u64], p: &Param<u32>, ctx: &mut Context) -> Result<(), Error> {
+    let array = ctx.shared(&p.array)?;
+    let len = array.len();
+    (y[0], y[1], y[2]) = (len as u64, array.max_len() as u64, u64::from(array.add(len - 1, 1)?));
+    if p.number > 0 {
+        array.grow(p.number as usize)?;
     }
+    Ok(())
+}
 
-    /// Mappings of shared arrays in this process.
-    pub(crate) fn count_mappings(y: &mut [u64]) {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        y[0] = maps.lines().filter(|line| line.contains("workring-shared")).count() as u64;
-    }
+/// Mappings of shared arrays in this process.
+#[kernel]
+pub(crate) fn count_mappings(y: &mut [u64]) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    y[0] = maps.lines().filter(|line| line.contains("workring-shared")).count() as u64;
+}
 
-    /// Says its process by element 1 and waits for element 0 while that is 0; then it says how that ended.
-    pub(crate) fn wait_there(y: &mut [u32], p: &Param<i32>, ctx: &mut Context) -> Result<(), Error> {
-        let array = ctx.shared(&p.array)?;
-        array.add(1, 1)?;
-        y[0] = match array.wait(0, 0, PATIENCE)? {
-            WaitOutcome::Ok => 1,
-            WaitOutcome::NotEqual => 2,
-            WaitOutcome::TimedOut => 3,
-        };
-        Ok(())
-    }
+/// Says its process by element 1 and waits for element 0 while that is 0; then it says how that ended.
+#[kernel]
+pub(crate) fn wait_there(y: &mut [u32], p: &Param<i32>, ctx: &mut Context) -> Result<(), Error> {
+    let array = ctx.shared(&p.array)?;
+    array.add(1, 1)?;
+    y[0] = match array.wait(0, 0, PATIENCE)? {
+        WaitOutcome::Ok => 1,
+        WaitOutcome::NotEqual => 2,
+        WaitOutcome::TimedOut => 3,
+    };
+    Ok(())
+}
 
-    /// Notifies element 0 once somebody waits for it.
-    pub(crate) fn notify_there(y: &mut [u32], p: &Param<i32>, ctx: &mut Context) -> Result<(), Error> {
-        let array = ctx.shared(&p.array)?;
-        while y[0] == 0 {
-            y[0] = array.notify(0, p.number as u32)? as u32;
-        }
-        Ok(())
+/// Notifies element 0 once somebody waits for it.
+#[kernel]
+pub(crate) fn notify_there(y: &mut [u32], p: &Param<i32>, ctx: &mut Context) -> Result<(), Error> {
+    let array = ctx.shared(&p.array)?;
+    while y[0] == 0 {
+        y[0] = array.notify(0, p.number as u32)? as u32;
     }
+    Ok(())
+}
 
-    /// As the thread of the origin does in the test: its own element, then the other's, so often, with a meeting around each round.
-    pub(crate) fn store_and_look(y: &mut [u32], p: &Param<u32>, ctx: &mut Context) -> Result<(), Error> {
-        y[0] = play_rounds(&ctx.shared(&p.array)?, 1, p.number as u32)?;
-        Ok(())
-    }
+/// As the thread of the origin does in the test: its own element, then the other's, so often, with a meeting around each round.
+#[kernel]
+pub(crate) fn store_and_look(y: &mut [u32], p: &Param<u32>, ctx: &mut Context) -> Result<(), Error> {
+    y[0] = play_rounds(&ctx.shared(&p.array)?, 1, p.number as u32)?;
+    Ok(())
 }
 
 pub(crate) fn listed() -> Vec<&'static KernelInfo> {

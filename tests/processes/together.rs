@@ -17,25 +17,25 @@ static ARRIVED: AtomicU32 = AtomicU32::new(0);
 static MADE: AtomicU64 = AtomicU64::new(0);
 static SHARED: LazyLock<u64> = LazyLock::new(|| MADE.fetch_add(1, Ordering::Relaxed) + 1);
 
-kernel! {
-    /// Ends when so many jobs of this process are at it, and says in which process; 0 if they do not come.
-    fn meet(y: &mut [u32], jobs: &u32) {
-        ARRIVED.fetch_add(1, Ordering::Relaxed);
-        let start = Instant::now();
-        while ARRIVED.load(Ordering::Relaxed) < *jobs && start.elapsed() < Duration::from_secs(20) {
-            std::thread::yield_now();
-        }
-        y[0] = if ARRIVED.load(Ordering::Relaxed) < *jobs { 0 } else { std::process::id() };
+/// Ends when so many jobs of this process are at it, and says in which process; 0 if they do not come.
+#[kernel]
+fn meet(y: &mut [u32], jobs: &u32) {
+    ARRIVED.fetch_add(1, Ordering::Relaxed);
+    let start = Instant::now();
+    while ARRIVED.load(Ordering::Relaxed) < *jobs && start.elapsed() < Duration::from_secs(20) {
+        std::thread::yield_now();
     }
+    y[0] = if ARRIVED.load(Ordering::Relaxed) < *jobs { 0 } else { std::process::id() };
+}
 
-    /// How often the process made what its jobs share, and which thread of the process this is.
-    fn use_shared(y: &mut [u64], ctx: &mut Context) {
-        std::thread::sleep(Duration::from_millis(1));
-        // The state is the thread's own, so nobody else counts in it.
-        let calls = *ctx.state(|| 0_u64) + 1;
-        *ctx.state(|| 0_u64) = calls;
-        y.copy_from_slice(&[*SHARED, MADE.load(Ordering::Relaxed), calls, ctx.worker_id() as u64]);
-    }
+/// How often the process made what its jobs share, and which thread of the process this is.
+#[kernel]
+fn use_shared(y: &mut [u64], ctx: &mut Context) {
+    std::thread::sleep(Duration::from_millis(1));
+    // The state is the thread's own, so nobody else counts in it.
+    let calls = *ctx.state(|| 0_u64) + 1;
+    *ctx.state(|| 0_u64) = calls;
+    y.copy_from_slice(&[*SHARED, MADE.load(Ordering::Relaxed), calls, ctx.worker_id() as u64]);
 }
 
 pub(crate) fn listed() -> Vec<&'static KernelInfo> {

@@ -75,231 +75,241 @@ fn heard_everything<S: Pod + Send, R: Pod + Send, D>(scope: &WorkerScope<S, R, D
     }
 }
 
-worker_main! {
-    /// Adds an offset.
-    pub(crate) fn adder(scope: &WorkerScope<u32, u32, Offset>) -> Result<(), Error> {
-        while let Ok(message) = scope.recv() {
-            scope.post(message.value + scope.data().offset)?;
-        }
-        heard_everything(scope)
+/// Adds an offset.
+#[worker_main]
+pub(crate) fn adder(scope: &WorkerScope<u32, u32, Offset>) -> Result<(), Error> {
+    while let Ok(message) = scope.recv() {
+        scope.post(message.value + scope.data().offset)?;
     }
-
-    /// Says what it was started with.
-    pub(crate) fn reader(scope: &WorkerScope<(), u64, Large>) -> Result<(), Error> {
-        for number in scope.data().numbers {
-            scope.post(number)?;
-        }
-        scope.post(u64::from_le_bytes(scope.data().odd))?;
-        scope.post(scope.name().len() as u64)?;
-        Ok(())
-    }
-
-    /// Adds up the batches that it was started with, says how many there are the second time, and ends as it is told: 0 with them, 1 after
-    /// posting them back, 2 by dying. Does not touch them if its data say so.
-    pub(crate) fn starter(scope: &WorkerScope<u32, f64, u32>) -> Result<(), Error> {
-        if *scope.data() == 1 {
-            return scope.recv().map(drop);
-        }
-        let batches: Vec<Batch<f64>> =
-            scope.take_batches().into_iter().map(|batch| batch.into_batch::<f64>().expect("f64")).collect();
-        scope.post(batches.iter().flat_map(|batch| batch.iter()).sum())?;
-        scope.post(scope.take_batches().len() as f64)?;
-        match scope.recv()?.value {
-            0 => {}
-            1 => scope.post_with(1.0, batches.into_iter().map(AnyBatch::from).collect())?,
-            _ => std::process::abort(),
-        }
-        Ok(())
-    }
-
-    /// Ends as it is told: 0 by returning, 1 by an error, 2 by a panic, 3 by exit, 4 by abort, 5 by writing where nothing is.
-    pub(crate) fn ender(scope: &WorkerScope<u32, u32>) -> Result<(), String> {
-        let how = scope.recv().map_err(|error| error.to_string())?.value;
-        scope.post(std::process::id()).map_err(|error| error.to_string())?;
-        match how {
-            0 => Ok(()),
-            1 => Err("an error on purpose".into()),
-            2 => panic!("a panic on purpose"),
-            3 => std::process::exit(7),
-            4 => std::process::abort(),
-            // SAFETY: none; the process is meant to end here.
-            _ => unsafe {
-                core::ptr::write_volatile(core::ptr::without_provenance_mut::<u32>(8), 1);
-                Ok(())
-            },
-        }
-    }
-
-    /// Never ends by itself, and neither looks nor receives if its data say so.
-    pub(crate) fn stubborn(scope: &WorkerScope<u32, u32, u32>) {
-        let _ = scope.post(1);
-        while *scope.data() == 1 || !scope.is_terminated() {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Waits for a message, or for room, and returns why it went on.
-    pub(crate) fn patient(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
-        scope.post(1)?;
-        let end = match *scope.data() {
-            0 => scope.recv().map(drop),
-            _ => loop {
-                if let Err(failed) = scope.post(2) {
-                    break Err(failed.error);
-                }
-            },
-        };
-        // What the scope refuses by now the port does not.
-        let _ = scope.port().try_post(100 + scope.port().timeout_rescues() as u32, Vec::new());
-        end
-    }
-
-    /// Receives so many messages, says so, and then does nothing any more.
-    pub(crate) fn glutton(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
-        let mut held = Vec::new();
-        for _ in 0..*scope.data() {
-            held.push(scope.recv()?);
-        }
-        scope.post(held.len() as u32)?;
-        loop {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Doubles every batch of f64 in place and sends all of them back, with the sum of what it could only read.
-    pub(crate) fn doubler(scope: &WorkerScope<u32, f64>) -> Result<(), Error> {
-        while let Ok(message) = scope.recv() {
-            let mut sum = 0.0;
-            let mut back: Vec<AnyBatch> = Vec::new();
-            for batch in message.batches {
-                match batch.into_batch::<f64>() {
-                    Ok(mut batch) => {
-                        batch.iter_mut().for_each(|value| *value *= 2.0);
-                        back.push(batch.into());
-                    }
-                    Err(batch) => {
-                        let shared: SharedBatch<f64> =
-                            batch.into_shared().map_err(|_| Error::ForeignBatch)?;
-                        sum += shared.iter().sum::<f64>();
-                        back.push(shared.into());
-                    }
-                }
-            }
-            scope.post_with(sum, back)?;
-        }
-        heard_everything(scope)
-    }
-
-    /// What it does with the batches of a message is what the value says.
-    pub(crate) fn handler(scope: &WorkerScope<u32, i32>) -> Result<(), Error> {
-        let mut kept = Vec::new();
-        while let Ok(message) = scope.recv() {
-            let mut batches = message.batches;
-            match message.value {
-                // Drops them.
-                0 => drop(batches),
-                // Sends them back in the other order.
-                1 => {
-                    batches.reverse();
-                    scope.post_with(1, batches)?;
-                    continue;
-                }
-                // Shortens each to its first half.
-                2 => {
-                    let halves = batches.into_iter().map(|batch| {
-                        let mut batch = batch.into_batch::<u16>().expect("a batch of u16");
-                        let half = batch.len() / 2;
-                        batch.truncate(half);
-                        batch.into()
-                    });
-                    scope.post_with(2, halves.collect())?;
-                    continue;
-                }
-                // Keeps them until it ends.
-                3 => kept.extend(batches),
-                // Sends a part while it holds the rest, which cannot be, and then the whole.
-                4 => {
-                    let batch: Batch<u16> = batches.remove(0).into_batch().expect("a batch of u16");
-                    let (first, second) = batch.divide_at(1);
-                    let failed = scope.post_with(0, vec![first.into()]).expect_err("a part cannot go");
-                    let is_right = matches!(failed.error, Error::InvalidArgument { .. });
-                    drop(second);
-                    let first = failed.into_parts().1.batches;
-                    scope.post_with(if is_right { 4 } else { -4 }, first)?;
-                    continue;
-                }
-                // Sends a clone of one that it has frozen, and the original.
-                5 => {
-                    let shared = batches.remove(0).into_batch::<u16>().expect("a batch of u16").freeze();
-                    let failed = scope.post_with(0, vec![shared.clone().into()]).expect_err("a clone cannot go");
-                    drop(failed);
-                    let back = shared.try_into_batch().expect("the only one");
-                    scope.post_with(5, vec![back.into()])?;
-                    continue;
-                }
-                // Looks at them as something else than they are.
-                6 => {
-                    let wrong = batches.remove(0).into_batch::<f32>().expect_err("it is none of f32");
-                    scope.post_with(wrong.len_bytes() as i32, vec![wrong])?;
-                    continue;
-                }
-                _ => {}
-            }
-            scope.post(message.value as i32)?;
-        }
-        Ok(())
-    }
-
-    /// Two threads receive and two post.
-    pub(crate) fn crowd(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
-        thread::scope(|threads| {
-            for _ in 0..2 {
-                let port = scope.port().clone();
-                threads.spawn(move || {
-                    for message in port.iter() {
-                        let _ = port.post(message.value + 1);
-                    }
-                });
-            }
-        });
-        Ok(())
-    }
-
-    /// Sends lines back.
-    pub(crate) fn liner(scope: &WorkerScope<Line, Line>) -> Result<(), Error> {
-        while let Ok(message) = scope.recv() {
-            scope.post(message.value.map(|word| !word))?;
-        }
-        Ok(())
-    }
-
-    /// Sends bytes back.
-    pub(crate) fn byter(scope: &WorkerScope<u8, [u8; 3]>) -> Result<(), Error> {
-        while let Ok(message) = scope.recv() {
-            scope.post([message.value, !message.value, 7])?;
-        }
-        Ok(())
-    }
-
-    /// Answers by a task of its own.
-    pub(crate) fn tasker(scope: &WorkerScope<u32, u32>) -> Result<(), Error> {
-        pollster::block_on(async {
-            while let Ok(message) = scope.port().recv_async().await {
-                scope.port().post_async(message.value * 2, Vec::new()).await?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Is in no list.
-    pub(crate) fn unlisted(_scope: &WorkerScope<u32, u32>) {}
+    heard_everything(scope)
 }
 
-kernel! {
-    /// Something for the engines of these tests to list.
-    pub(crate) fn nothing(y: &mut [u8]) {
-        y.fill(0);
+/// Says what it was started with.
+#[worker_main]
+pub(crate) fn reader(scope: &WorkerScope<(), u64, Large>) -> Result<(), Error> {
+    for number in scope.data().numbers {
+        scope.post(number)?;
     }
+    scope.post(u64::from_le_bytes(scope.data().odd))?;
+    scope.post(scope.name().len() as u64)?;
+    Ok(())
+}
+
+/// Adds up the batches that it was started with, says how many there are the second time, and ends as it is told: 0 with them, 1 after
+/// posting them back, 2 by dying. Does not touch them if its data say so.
+#[worker_main]
+pub(crate) fn starter(scope: &WorkerScope<u32, f64, u32>) -> Result<(), Error> {
+    if *scope.data() == 1 {
+        return scope.recv().map(drop);
+    }
+    let batches: Vec<Batch<f64>> =
+        scope.take_batches().into_iter().map(|batch| batch.into_batch::<f64>().expect("f64")).collect();
+    scope.post(batches.iter().flat_map(|batch| batch.iter()).sum())?;
+    scope.post(scope.take_batches().len() as f64)?;
+    match scope.recv()?.value {
+        0 => {}
+        1 => scope.post_with(1.0, batches.into_iter().map(AnyBatch::from).collect())?,
+        _ => std::process::abort(),
+    }
+    Ok(())
+}
+
+/// Ends as it is told: 0 by returning, 1 by an error, 2 by a panic, 3 by exit, 4 by abort, 5 by writing where nothing is.
+#[worker_main]
+pub(crate) fn ender(scope: &WorkerScope<u32, u32>) -> Result<(), String> {
+    let how = scope.recv().map_err(|error| error.to_string())?.value;
+    scope.post(std::process::id()).map_err(|error| error.to_string())?;
+    match how {
+        0 => Ok(()),
+        1 => Err("an error on purpose".into()),
+        2 => panic!("a panic on purpose"),
+        3 => std::process::exit(7),
+        4 => std::process::abort(),
+        // SAFETY: none; the process is meant to end here.
+        _ => unsafe {
+            core::ptr::write_volatile(core::ptr::without_provenance_mut::<u32>(8), 1);
+            Ok(())
+        },
+    }
+}
+
+/// Never ends by itself, and neither looks nor receives if its data say so.
+#[worker_main]
+pub(crate) fn stubborn(scope: &WorkerScope<u32, u32, u32>) {
+    let _ = scope.post(1);
+    while *scope.data() == 1 || !scope.is_terminated() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits for a message, or for room, and returns why it went on.
+#[worker_main]
+pub(crate) fn patient(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
+    scope.post(1)?;
+    let end = match *scope.data() {
+        0 => scope.recv().map(drop),
+        _ => loop {
+            if let Err(failed) = scope.post(2) {
+                break Err(failed.error);
+            }
+        },
+    };
+    // What the scope refuses by now the port does not.
+    let _ = scope.port().try_post(100 + scope.port().timeout_rescues() as u32, Vec::new());
+    end
+}
+
+/// Receives so many messages, says so, and then does nothing any more.
+#[worker_main]
+pub(crate) fn glutton(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
+    let mut held = Vec::new();
+    for _ in 0..*scope.data() {
+        held.push(scope.recv()?);
+    }
+    scope.post(held.len() as u32)?;
+    loop {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Doubles every batch of f64 in place and sends all of them back, with the sum of what it could only read.
+#[worker_main]
+pub(crate) fn doubler(scope: &WorkerScope<u32, f64>) -> Result<(), Error> {
+    while let Ok(message) = scope.recv() {
+        let mut sum = 0.0;
+        let mut back: Vec<AnyBatch> = Vec::new();
+        for batch in message.batches {
+            match batch.into_batch::<f64>() {
+                Ok(mut batch) => {
+                    batch.iter_mut().for_each(|value| *value *= 2.0);
+                    back.push(batch.into());
+                }
+                Err(batch) => {
+                    let shared: SharedBatch<f64> = batch.into_shared().map_err(|_| Error::ForeignBatch)?;
+                    sum += shared.iter().sum::<f64>();
+                    back.push(shared.into());
+                }
+            }
+        }
+        scope.post_with(sum, back)?;
+    }
+    heard_everything(scope)
+}
+
+/// What it does with the batches of a message is what the value says.
+#[worker_main]
+pub(crate) fn handler(scope: &WorkerScope<u32, i32>) -> Result<(), Error> {
+    let mut kept = Vec::new();
+    while let Ok(message) = scope.recv() {
+        let mut batches = message.batches;
+        match message.value {
+            // Drops them.
+            0 => drop(batches),
+            // Sends them back in the other order.
+            1 => {
+                batches.reverse();
+                scope.post_with(1, batches)?;
+                continue;
+            }
+            // Shortens each to its first half.
+            2 => {
+                let halves = batches.into_iter().map(|batch| {
+                    let mut batch = batch.into_batch::<u16>().expect("a batch of u16");
+                    let half = batch.len() / 2;
+                    batch.truncate(half);
+                    batch.into()
+                });
+                scope.post_with(2, halves.collect())?;
+                continue;
+            }
+            // Keeps them until it ends.
+            3 => kept.extend(batches),
+            // Sends a part while it holds the rest, which cannot be, and then the whole.
+            4 => {
+                let batch: Batch<u16> = batches.remove(0).into_batch().expect("a batch of u16");
+                let (first, second) = batch.divide_at(1);
+                let failed = scope.post_with(0, vec![first.into()]).expect_err("a part cannot go");
+                let is_right = matches!(failed.error, Error::InvalidArgument { .. });
+                drop(second);
+                let first = failed.into_parts().1.batches;
+                scope.post_with(if is_right { 4 } else { -4 }, first)?;
+                continue;
+            }
+            // Sends a clone of one that it has frozen, and the original.
+            5 => {
+                let shared = batches.remove(0).into_batch::<u16>().expect("a batch of u16").freeze();
+                let failed = scope.post_with(0, vec![shared.clone().into()]).expect_err("a clone cannot go");
+                drop(failed);
+                let back = shared.try_into_batch().expect("the only one");
+                scope.post_with(5, vec![back.into()])?;
+                continue;
+            }
+            // Looks at them as something else than they are.
+            6 => {
+                let wrong = batches.remove(0).into_batch::<f32>().expect_err("it is none of f32");
+                scope.post_with(wrong.len_bytes() as i32, vec![wrong])?;
+                continue;
+            }
+            _ => {}
+        }
+        scope.post(message.value as i32)?;
+    }
+    Ok(())
+}
+
+/// Two threads receive and two post.
+#[worker_main]
+pub(crate) fn crowd(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
+    thread::scope(|threads| {
+        for _ in 0..2 {
+            let port = scope.port().clone();
+            threads.spawn(move || {
+                for message in port.iter() {
+                    let _ = port.post(message.value + 1);
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Sends lines back.
+#[worker_main]
+pub(crate) fn liner(scope: &WorkerScope<Line, Line>) -> Result<(), Error> {
+    while let Ok(message) = scope.recv() {
+        scope.post(message.value.map(|word| !word))?;
+    }
+    Ok(())
+}
+
+/// Sends bytes back.
+#[worker_main]
+pub(crate) fn byter(scope: &WorkerScope<u8, [u8; 3]>) -> Result<(), Error> {
+    while let Ok(message) = scope.recv() {
+        scope.post([message.value, !message.value, 7])?;
+    }
+    Ok(())
+}
+
+/// Answers by a task of its own.
+#[worker_main]
+pub(crate) fn tasker(scope: &WorkerScope<u32, u32>) -> Result<(), Error> {
+    pollster::block_on(async {
+        while let Ok(message) = scope.port().recv_async().await {
+            scope.port().post_async(message.value * 2, Vec::new()).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Is in no list.
+#[worker_main]
+pub(crate) fn unlisted(_scope: &WorkerScope<u32, u32>) {}
+
+/// Something for the engines of these tests to list.
+#[kernel]
+pub(crate) fn nothing(y: &mut [u8]) {
+    y.fill(0);
 }
 
 /// What the workers of these tests run.

@@ -141,34 +141,34 @@ fn taken_from_left(left: &[f64], right: &[f64], count: usize) -> usize {
     low
 }
 
-reducer! {
-    /// The sum of the square roots.
-    pub fn roots_kernel(x: &[f64]) -> f64 { roots(x) }
-    combine(left, right) { left + right }
+/// The sum of the square roots.
+#[reducer(combine = |left, right| left + right)]
+pub fn roots_kernel(x: &[f64]) -> f64 { roots(x) }
 
-    /// The histogram.
-    pub fn histogram_kernel(x: &[f64]) -> Bins { histogram(x) }
-    combine(left, right) { add_bins(&left, &right) }
+/// The histogram.
+#[reducer(combine = |left, right| add_bins(&left, &right))]
+pub fn histogram_kernel(x: &[f64]) -> Bins { histogram(x) }
+
+/// Some rows of the stencil, with a halo of a row.
+#[kernel]
+pub fn stencil_kernel(x: &[f64], y: &mut [f64], width: &u64, ctx: &mut Context) {
+    stencil(*width as usize, x, ctx.halo_before(), y);
 }
 
-kernel! {
-    /// Some rows of the stencil, with a halo of a row.
-    pub fn stencil_kernel(x: &[f64], y: &mut [f64], width: &u64, ctx: &mut Context) {
-        stencil(*width as usize, x, ctx.halo_before(), y);
-    }
-
-    /// Some rows of the transposed; the halo is everything.
-    pub fn transpose_kernel(x: &[f64], y: &mut [f64], width: &u64, ctx: &mut Context) {
-        let width = *width as usize;
-        transpose(width, x, ctx.range().start / width, y);
-    }
-
-    /// Sorts a run.
-    pub fn sort_run_kernel(y: &mut [f64]) { sort_run(y); }
-
-    /// A part of the merged runs; the halo is everything.
-    pub fn merge_kernel(x: &[f64], y: &mut [f64], ctx: &mut Context) { merge(x, ctx.range().start, y); }
+/// Some rows of the transposed; the halo is everything.
+#[kernel]
+pub fn transpose_kernel(x: &[f64], y: &mut [f64], width: &u64, ctx: &mut Context) {
+    let width = *width as usize;
+    transpose(width, x, ctx.range().start / width, y);
 }
+
+/// Sorts a run.
+#[kernel]
+pub fn sort_run_kernel(y: &mut [f64]) { sort_run(y); }
+
+/// A part of the merged runs; the halo is everything.
+#[kernel]
+pub fn merge_kernel(x: &[f64], y: &mut [f64], ctx: &mut Context) { merge(x, ctx.range().start, y); }
 
 /// What worker processes know of this file, and of workring's own kernels.
 pub fn known() -> Vec<&'static KernelInfo> {

@@ -6,21 +6,23 @@ use workring::{Builder, Engine, KernelInfo, WorkerProgram, kernel, kernels};
 
 use crate::place::Pair;
 
-kernel! {
-    /// One addition.
-    pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
+/// One addition.
+#[kernel]
+pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
 
-    /// Nothing.
-    pub fn untouched(y: &mut [u64]) { let _ = y; }
+/// Nothing.
+#[kernel]
+pub fn untouched(y: &mut [u64]) { let _ = y; }
 
-    /// About so many tenths of a millisecond of computing, one at least.
-    pub fn computing(y: &mut [u64], p: &u64) {
-        y[0] = (0..(*p).max(1)).fold(0, |sum, _| sum ^ crate::work::compute()) | 1;
-    }
-
-    /// y[i] = 2 y[i] + 1, in place
-    pub fn double(y: &mut [f64]) { crate::work::double(y); }
+/// About so many tenths of a millisecond of computing, one at least.
+#[kernel]
+pub fn computing(y: &mut [u64], p: &u64) {
+    y[0] = (0..(*p).max(1)).fold(0, |sum, _| sum ^ crate::work::compute()) | 1;
 }
+
+/// y[i] = 2 y[i] + 1, in place
+#[kernel]
+pub fn double(y: &mut [f64]) { crate::work::double(y); }
 
 /// What every worker process of this program knows.
 pub fn known() -> Vec<&'static KernelInfo> {

@@ -12,10 +12,9 @@ use workring::{Batch, Engine, Held, Help, Job, Returns, kernel};
 
 const JOBS: usize = 100;
 
-kernel! {
-    /// One addition.
-    pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
-}
+/// One addition.
+#[kernel]
+pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
 
 /// An engine whose worker waits in a closure until the sender is dropped.
 struct Busy {

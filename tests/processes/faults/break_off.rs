@@ -23,22 +23,21 @@ const MAY_END_ELSEWHERE: usize = 3;
 const ENDED_HERE: usize = 4;
 const HERE: usize = 5;
 
-kernel! {
-    /// Counts up every element until it may end, and once more before it does.
-    pub(super) fn guided(y: &mut [u64], p: &SharedHandle<u64>, context: &mut Context) -> Result<(), Error> {
-        let guide = context.shared(p)?;
-        let is_here = guide.load(HERE)? == u64::from(std::process::id());
-        guide.add(if is_here { BEGAN_HERE } else { BEGAN_ELSEWHERE }, 1)?;
-        while guide.load(if is_here { MAY_END_HERE } else { MAY_END_ELSEWHERE })? == 0 {
-            y.iter_mut().for_each(|value| *value += 1);
-            thread::yield_now();
-        }
+/// Counts up every element until it may end, and once more before it does.
+#[kernel]
+pub(super) fn guided(y: &mut [u64], p: &SharedHandle<u64>, context: &mut Context) -> Result<(), Error> {
+    let guide = context.shared(p)?;
+    let is_here = guide.load(HERE)? == u64::from(std::process::id());
+    guide.add(if is_here { BEGAN_HERE } else { BEGAN_ELSEWHERE }, 1)?;
+    while guide.load(if is_here { MAY_END_HERE } else { MAY_END_ELSEWHERE })? == 0 {
         y.iter_mut().for_each(|value| *value += 1);
-        if is_here {
-            guide.add(ENDED_HERE, 1)?;
-        }
-        Ok(())
+        thread::yield_now();
     }
+    y.iter_mut().for_each(|value| *value += 1);
+    if is_here {
+        guide.add(ENDED_HERE, 1)?;
+    }
+    Ok(())
 }
 
 /// The tests of this file.

@@ -23,24 +23,24 @@ const ROUNDS_MAX: u32 = 100;
 /// Names the folder in which a worker says that it has begun a job, and is told to end it.
 const FOLDER: &str = "WORKRING_TEST_FOLDER";
 
-kernel! {
-    /// Counts its beginning and, after so many microseconds, its end; heeds nothing.
-    pub(super) fn stubborn(y: &mut [u64], p: &u64) {
-        y[0] += 1;
-        thread::sleep(Duration::from_micros(*p));
-        y[1] += 1;
-    }
+/// Counts its beginning and, after so many microseconds, its end; heeds nothing.
+#[kernel]
+pub(super) fn stubborn(y: &mut [u64], p: &u64) {
+    y[0] += 1;
+    thread::sleep(Duration::from_micros(*p));
+    y[1] += 1;
+}
 
-    /// As `stubborn`, but says that it has begun, and ends when it is told to.
-    pub(super) fn held(y: &mut [u64]) {
-        y[0] += 1;
-        let folder = std::env::var_os(FOLDER).expect("the folder is named");
-        std::fs::write(Path::new(&folder).join("begun"), "").expect("the folder is there");
-        while !Path::new(&folder).join("go").exists() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        y[1] += 1;
+/// As `stubborn`, but says that it has begun, and ends when it is told to.
+#[kernel]
+pub(super) fn held(y: &mut [u64]) {
+    y[0] += 1;
+    let folder = std::env::var_os(FOLDER).expect("the folder is named");
+    std::fs::write(Path::new(&folder).join("begun"), "").expect("the folder is there");
+    while !Path::new(&folder).join("go").exists() {
+        thread::sleep(Duration::from_millis(1));
     }
+    y[1] += 1;
 }
 
 /// What has a test of its own.

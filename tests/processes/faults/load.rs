@@ -17,35 +17,35 @@ pub(super) const LEN: usize = 6000;
 
 pub(super) const CHUNK: usize = 200;
 
-kernel! {
-    /// y[i] = 2 x[i] + 1, passing the points of kernels. Chunks that begin below `p` take longer, so that the shares of a call
-    /// end at different times.
-    pub(super) fn uneven(x: &[f64], y: &mut [f64], p: &f64) {
-        fault::point(Point::F20_computing);
-        let half = y.len() / 2;
-        for (at, (y, x)) in y.iter_mut().zip(x).enumerate() {
-            if at == half {
-                fault::point(Point::F21_half_written);
-            }
-            *y = 2.0 * x + 1.0;
+/// y[i] = 2 x[i] + 1, passing the points of kernels. Chunks that begin below `p` take longer, so that the shares of a call
+/// end at different times.
+#[kernel]
+pub(super) fn uneven(x: &[f64], y: &mut [f64], p: &f64) {
+    fault::point(Point::F20_computing);
+    let half = y.len() / 2;
+    for (at, (y, x)) in y.iter_mut().zip(x).enumerate() {
+        if at == half {
+            fault::point(Point::F21_half_written);
         }
-        if x.first().is_some_and(|first| first < p) {
-            thread::sleep(Duration::from_micros(100));
-        }
+        *y = 2.0 * x + 1.0;
     }
+    if x.first().is_some_and(|first| first < p) {
+        thread::sleep(Duration::from_micros(100));
+    }
+}
 
-    /// Adds one to every element in place, passing the points of kernels.
-    pub(super) fn count_up(y: &mut [u64]) {
-        fault::point(Point::F20_computing);
-        let half = y.len() / 2;
-        for (at, y) in y.iter_mut().enumerate() {
-            if at == half {
-                fault::point(Point::F21_half_written);
-                // Long enough to be hit by a kill at random.
-                thread::sleep(Duration::from_micros(50));
-            }
-            *y += 1;
+/// Adds one to every element in place, passing the points of kernels.
+#[kernel]
+pub(super) fn count_up(y: &mut [u64]) {
+    fault::point(Point::F20_computing);
+    let half = y.len() / 2;
+    for (at, y) in y.iter_mut().enumerate() {
+        if at == half {
+            fault::point(Point::F21_half_written);
+            // Long enough to be hit by a kill at random.
+            thread::sleep(Duration::from_micros(50));
         }
+        *y += 1;
     }
 }
 

@@ -20,29 +20,28 @@ const ROUND: u64 = 60;
 /// So long nothing here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-worker_main! {
-    /// Answers every message. Batches of numbers divisible by three it drops, those of the next ones it sends back, others it keeps until
-    /// it is told that a round is over by a message without one.
-    pub(crate) fn partner(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
-        let mut kept: Vec<AnyBatch> = Vec::new();
-        while let Ok(message) = scope.recv() {
-            // Now and then it is slow, so that the other side sleeps.
-            if message.value.is_multiple_of(7) {
-                thread::sleep(Duration::from_micros(150));
-            }
-            let mut back = Vec::new();
-            match (message.batches.is_empty(), message.value % 3) {
-                (true, _) => back.append(&mut kept),
-                (false, 0) => drop(message.batches),
-                (false, 1) => back = message.batches,
-                _ => kept.extend(message.batches),
-            }
-            scope.post_with(message.value, back)?;
+/// Answers every message. Batches of numbers divisible by three it drops, those of the next ones it sends back, others it keeps until
+/// it is told that a round is over by a message without one.
+#[worker_main]
+pub(crate) fn partner(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
+    let mut kept: Vec<AnyBatch> = Vec::new();
+    while let Ok(message) = scope.recv() {
+        // Now and then it is slow, so that the other side sleeps.
+        if message.value.is_multiple_of(7) {
+            thread::sleep(Duration::from_micros(150));
         }
-        match scope.port().timeout_rescues() {
-            0 => Ok(()),
-            _ => Err(Error::TimedOut { waited: Duration::from_secs(1) }),
+        let mut back = Vec::new();
+        match (message.batches.is_empty(), message.value % 3) {
+            (true, _) => back.append(&mut kept),
+            (false, 0) => drop(message.batches),
+            (false, 1) => back = message.batches,
+            _ => kept.extend(message.batches),
         }
+        scope.post_with(message.value, back)?;
+    }
+    match scope.port().timeout_rescues() {
+        0 => Ok(()),
+        _ => Err(Error::TimedOut { waited: Duration::from_secs(1) }),
     }
 }
 

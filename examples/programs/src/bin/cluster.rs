@@ -29,13 +29,12 @@ use workring_programs::Client;
 /// Held by the job that a worker process computes at the moment.
 static TURN: Mutex<()> = Mutex::new(());
 
-kernel! {
-    /// The sum of the square roots of the numbers up to `n`, and the process that computed it.
-    fn sum_of_roots(sum: &mut [f64], worker: &mut [u32], n: &u64) {
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        sum[0] = (1..=*n).map(|number| (number as f64).sqrt()).sum();
-        worker[0] = process::id();
-    }
+/// The sum of the square roots of the numbers up to `n`, and the process that computed it.
+#[kernel]
+fn sum_of_roots(sum: &mut [f64], worker: &mut [u32], n: &u64) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    sum[0] = (1..=*n).map(|number| (number as f64).sqrt()).sum();
+    worker[0] = process::id();
 }
 
 fn shared_port(address: SocketAddr) -> io::Result<TcpSocket> {

@@ -20,23 +20,23 @@ const BLOCK: usize = 128 << 10;
 /// The usual trade between size and time.
 const LEVEL: u32 = 6;
 
-kernel! {
-    /// One member of a gzip file.
-    fn gzip(block: &[u8], member: &mut [u8], level: &u32, ctx: &mut Context) -> io::Result<()> {
-        let room = member.len();
-        let mut encoder = GzEncoder::new(member, Compression::new(*level));
-        encoder.write_all(block)?;
-        let unused = encoder.finish()?.len();
-        ctx.set_output_len(0, room - unused);
-        Ok(())
-    }
+/// One member of a gzip file.
+#[kernel]
+fn gzip(block: &[u8], member: &mut [u8], level: &u32, ctx: &mut Context) -> io::Result<()> {
+    let room = member.len();
+    let mut encoder = GzEncoder::new(member, Compression::new(*level));
+    encoder.write_all(block)?;
+    let unused = encoder.finish()?.len();
+    ctx.set_output_len(0, room - unused);
+    Ok(())
+}
 
-    /// The block of a member. A member that holds more than there is room for is damaged.
-    fn gunzip(member: &[u8], block: &mut [u8], ctx: &mut Context) -> io::Result<()> {
-        let len = io::copy(&mut GzDecoder::new(member), &mut &mut *block)?;
-        ctx.set_output_len(0, len as usize);
-        Ok(())
-    }
+/// The block of a member. A member that holds more than there is room for is damaged.
+#[kernel]
+fn gunzip(member: &[u8], block: &mut [u8], ctx: &mut Context) -> io::Result<()> {
+    let len = io::copy(&mut GzDecoder::new(member), &mut &mut *block)?;
+    ctx.set_output_len(0, len as usize);
+    Ok(())
 }
 
 /// Bytes that a member may take: what does not compress is stored, with a few bytes for each part of it, a head and a checksum.

@@ -19,27 +19,27 @@ const HASH_MAX: usize = 128;
 /// What hashing costs: KiB of memory, passes over it, lanes. These are what OWASP recommends.
 const USUAL: [u32; 3] = [19 * 1024, 2, 1];
 
-kernel! {
-    /// The hash of a password as text, with its salt and its cost. The password is wiped, which is why it is an output.
-    fn hash_password(salt: &[u8], password: &mut [u8], text: &mut [u8], cost: &[u32; 3], ctx: &mut Context) -> Result<(), String> {
-        let params = Params::new(cost[0], cost[1], cost[2], None).map_err(|error| error.to_string())?;
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let hashed: Result<PasswordHash, _> = argon2.hash_password_with_salt(password, salt);
-        password.fill(0);
-        let hashed = hashed.map_err(|error| error.to_string())?.to_string();
-        text.get_mut(..hashed.len()).ok_or("the hash is too long")?.copy_from_slice(hashed.as_bytes());
-        ctx.set_output_len(1, hashed.len());
-        Ok(())
-    }
+/// The hash of a password as text, with its salt and its cost. The password is wiped, which is why it is an output.
+#[kernel]
+fn hash_password(salt: &[u8], password: &mut [u8], text: &mut [u8], cost: &[u32; 3], ctx: &mut Context) -> Result<(), String> {
+    let params = Params::new(cost[0], cost[1], cost[2], None).map_err(|error| error.to_string())?;
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hashed: Result<PasswordHash, _> = argon2.hash_password_with_salt(password, salt);
+    password.fill(0);
+    let hashed = hashed.map_err(|error| error.to_string())?.to_string();
+    text.get_mut(..hashed.len()).ok_or("the hash is too long")?.copy_from_slice(hashed.as_bytes());
+    ctx.set_output_len(1, hashed.len());
+    Ok(())
+}
 
-    /// Whether a password has this hash. It is wiped.
-    fn verify_password(text: &[u8], password: &mut [u8], is_right: &mut [u8]) -> Result<(), String> {
-        let text = str::from_utf8(text).map_err(|error| error.to_string())?;
-        let hash = PasswordHash::new(text).map_err(|error| error.to_string())?;
-        is_right[0] = Argon2::default().verify_password(password, &hash).is_ok().into();
-        password.fill(0);
-        Ok(())
-    }
+/// Whether a password has this hash. It is wiped.
+#[kernel]
+fn verify_password(text: &[u8], password: &mut [u8], is_right: &mut [u8]) -> Result<(), String> {
+    let text = str::from_utf8(text).map_err(|error| error.to_string())?;
+    let hash = PasswordHash::new(text).map_err(|error| error.to_string())?;
+    is_right[0] = Argon2::default().verify_password(password, &hash).is_ok().into();
+    password.fill(0);
+    Ok(())
 }
 /// A password or a salt on its way to a worker.
 fn batch(engine: &Engine, text: &str) -> workring::Result<Batch<u8>> {

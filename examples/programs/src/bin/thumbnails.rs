@@ -22,15 +22,14 @@ const SIDE: u32 = 160;
 /// Bytes that no thumbnail of this side exceeds.
 const THUMBNAIL_MAX: usize = 64 << 10;
 
-kernel! {
-    /// A small picture, as JPEG, of the picture in a file.
-    fn shrink(file: &[u8], small: &mut [u8], side: &u32, ctx: &mut Context) -> image::ImageResult<()> {
-        let picture = ImageReader::new(Cursor::new(file)).with_guessed_format()?.decode()?;
-        let mut out = Cursor::new(small);
-        picture.thumbnail(*side, *side).to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut out, 85))?;
-        ctx.set_output_len(0, out.position() as usize);
-        Ok(())
-    }
+/// A small picture, as JPEG, of the picture in a file.
+#[kernel]
+fn shrink(file: &[u8], small: &mut [u8], side: &u32, ctx: &mut Context) -> image::ImageResult<()> {
+    let picture = ImageReader::new(Cursor::new(file)).with_guessed_format()?.decode()?;
+    let mut out = Cursor::new(small);
+    picture.thumbnail(*side, *side).to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut out, 85))?;
+    ctx.set_output_len(0, out.position() as usize);
+    Ok(())
 }
 
 /// Something like a landscape: a sky that grows lighter, hills before it, grain.

@@ -24,16 +24,15 @@ use workring::{CancelHandle, Cancelled, Context, Engine, Error, OnFull, WorkerPr
 mod try_out;
 use try_out::try_out;
 
-kernel! {
-    /// The sum of the square roots of the numbers up to `n`, one after the other; looks now and then whether anybody still wants it.
-    fn sum_of_roots(sum: &mut [f64], n: &u64, ctx: &mut Context) {
-        for first in (1..=*n).step_by(1 << 16) {
-            if ctx.is_cancelled() {
-                return;
-            }
-            for number in first..=(first + 0xFFFF).min(*n) {
-                sum[0] += (number as f64).sqrt();
-            }
+/// The sum of the square roots of the numbers up to `n`, one after the other; looks now and then whether anybody still wants it.
+#[kernel]
+fn sum_of_roots(sum: &mut [f64], n: &u64, ctx: &mut Context) {
+    for first in (1..=*n).step_by(1 << 16) {
+        if ctx.is_cancelled() {
+            return;
+        }
+        for number in first..=(first + 0xFFFF).min(*n) {
+            sum[0] += (number as f64).sqrt();
         }
     }
 }
