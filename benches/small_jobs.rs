@@ -2,11 +2,13 @@
 //!
 //! The window is a ring buffer of job handles: the oldest job is waited for, its result checked, its batch handed over again.
 //! In this steady state no job allocates.
+//!
+//! And longer jobs that are waited for, by threads that run other jobs meanwhile and by threads that do not.
 
 mod support;
 
 use support::{BareQueue, Mode, Table, Target, close, counted, millions_per_second};
-use workring::{Batch, Engine, Held, Job, Returns, kernel};
+use workring::{Batch, Engine, Held, Help, Job, Returns, kernel};
 
 /// Unread jobs at a time.
 const WINDOWS: [usize; 2] = [256, 1024];
@@ -123,6 +125,72 @@ fn bare(workers: usize, window: usize, jobs: usize) -> f64 {
     rate
 }
 
+/// What a job of some length computes.
+fn compute(steps: u32) -> u64 {
+    (0..steps).fold(std::hint::black_box(88_172_645_463_325_252), |x: u64, _| {
+        let x = x ^ (x << 13);
+        let x = x ^ (x >> 7);
+        x ^ (x << 17)
+    })
+}
+
+/// How the thread that handed jobs over waits for them.
+#[derive(Clone, Copy)]
+enum Waits {
+    InOrder,
+    AsTheyEnd,
+}
+
+/// Millions of steps a second: jobs of so many steps each, the first one so many times as long, all handed over at once and waited for.
+fn waited_for(help: Help, workers: usize, waits: Waits, [steps, first]: [u32; 2], jobs: usize) -> f64 {
+    let engine = Engine::builder().threads(workers).help(help).build().expect("an engine of threads");
+    let length = |number: usize| if number == 0 { steps * first } else { steps };
+    let all: usize = (0..jobs).map(|number| length(number) as usize).sum();
+    let mut results = 0;
+    let rate = millions_per_second(all, || {
+        let handed = (0..jobs).map(|number| {
+            let steps = length(number);
+            engine.run(move || compute(steps)).expect("there is room")
+        });
+        match waits {
+            Waits::InOrder => {
+                let handed: Vec<_> = handed.collect();
+                results +=
+                    handed.into_iter().map(|job| job.wait().expect("it cannot panic")).filter(|&x| x != 0).count();
+            }
+            Waits::AsTheyEnd => {
+                let mut set = engine.job_set().expect("the first one");
+                (0_u64..).zip(handed).for_each(|(key, job)| set.insert(key, job));
+                results += set.map(|(_, result)| result.expect("it cannot panic")).filter(|&x| x != 0).count();
+            }
+        }
+    });
+    assert_eq!(results, jobs, "every job ran and its result was read");
+    close(&engine);
+    rate
+}
+
+/// What it costs that a waiting thread runs nothing that it does not wait for.
+fn helping(mode: &Mode) {
+    let jobs = mode.pick(2000, 20);
+    for (name, lengths) in [("of 10 us", [5_000, 1]), ("of 10 us, the first of 5 ms", [5_000, 500])] {
+        for workers in [1, 2] {
+            let title = format!("{jobs} closures {name}, handed over at once, {}", counted(workers, "worker"));
+            let mut table = Table::new(title, "M steps/s", mode.pick(21, 1));
+            for (how, waits) in [("waited for in order", Waits::InOrder), ("waited for as they end", Waits::AsTheyEnd)]
+            {
+                let any = format!("{how}, Help::AnyJob");
+                table.case(any.clone(), move || waited_for(Help::AnyJob, workers, waits, lengths, jobs));
+                for help in [Help::OwnJob, Help::Never] {
+                    let name = format!("{how}, Help::{help:?}");
+                    table.case(name, move || waited_for(help, workers, waits, lengths, jobs)).against(any.clone());
+                }
+            }
+            table.run(mode);
+        }
+    }
+}
+
 fn main() {
     let mode = Mode::from_arguments();
     mode.announce("small_jobs");
@@ -151,4 +219,5 @@ fn main() {
         aim(&mut table, 20.0);
         table.run(&mode);
     }
+    helping(&mode);
 }

@@ -74,7 +74,7 @@
 //!   fills the queue.
 //! - An awake worker takes a job in well under a microsecond, a sleeping one in some sixty. By default one worker stays awake
 //!   for a moment after the last job; [`Idle`] says otherwise.
-//! - Waiting threads help ([`Help`]): that saves a core and can delay the return of a wait by one foreign job.
+//! - A waiting thread runs what it waits for if nobody has started that, and nothing else unless it is asked to ([`Help`]).
 //!
 //! # Worker processes
 //!
@@ -157,7 +157,7 @@ pub use crate::{
     front::builder::{Builder, MAX_THREADS},
     front::call::{Call, SubmitAsync},
     front::cancel_token::CancelToken,
-    front::closure::{Returns, Unstarted},
+    front::closure::{Returns, Unfinished, Unstarted},
     front::engine::Engine,
     front::exit_status::ExitStatus,
     front::files::{Element, NpyInfo, OutputBatch, inspect_npy},

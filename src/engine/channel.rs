@@ -152,7 +152,7 @@ impl LaneMemory {
     /// Has everybody who waits look again.
     pub(crate) fn call_everybody(&self) {
         for what in [For::Message, For::Room] {
-            self.bell(what).call_all().into_iter().for_each(|(_, sleeper)| wake(sleeper));
+            self.bell(what).call_all().for_each(wake);
         }
     }
 

@@ -7,7 +7,6 @@ use core::cell::Cell;
 use core::fmt;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
@@ -24,6 +23,7 @@ use super::panics;
 use super::role::WorkerRole;
 use super::running::Running;
 use super::shortage::Shortage;
+use super::wakers::WakerSet;
 use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -91,12 +91,12 @@ impl Drop for Draft<'_> {
 pub(super) struct Space {
     /// Changes whenever one was returned while somebody waited.
     pub(super) sequence: AtomicU32,
-    pub(super) wakers: Mutex<Vec<Waker>>,
+    pub(super) wakers: WakerSet,
 }
 
 impl Space {
     fn new() -> Self {
-        Self { sequence: AtomicU32::new(0), wakers: Mutex::new(Vec::new()) }
+        Self { sequence: AtomicU32::new(0), wakers: WakerSet::default() }
     }
 }
 

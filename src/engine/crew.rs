@@ -8,9 +8,11 @@ use std::task::Waker;
 use super::core::Core;
 use super::role::WorkerRole;
 use super::states;
-use super::{panics, worker};
+use super::wakers::WakerSet;
+use super::{inside, panics, worker};
 use crate::error::Result;
 use crate::ids::ParticipantSlot;
+use crate::lockfree::waiters::Ticket;
 use crate::os::host::{self, Deadline};
 use crate::sync::{AtomicU32, Ordering};
 
@@ -63,7 +65,7 @@ pub(crate) struct Crew {
     /// Seats of threads and of processes at which nobody sits and somebody may: looked at by every submission.
     vacant: AtomicU32,
     /// Tasks that wait for the end of all workers.
-    closing: Mutex<Vec<Waker>>,
+    closing: WakerSet,
     /// 1 while the supervisor was told that more processes are wanted and has not looked.
     asked: AtomicU32,
 }
@@ -77,7 +79,7 @@ impl Crew {
             nice: OnceLock::new(),
             seats: Mutex::new(vec![SeatState::Vacant; threads]),
             vacant: AtomicU32::new(0),
-            closing: Mutex::default(),
+            closing: WakerSet::default(),
             asked: AtomicU32::new(0),
         }
     }
@@ -120,11 +122,7 @@ impl Crew {
 
     /// Wakes the tasks that wait for the end of all workers.
     pub(super) fn all_are_gone(&self) {
-        let wakers = core::mem::take(&mut *self.closing.lock().unwrap_or_else(PoisonError::into_inner));
-        for waker in wakers {
-            // Foreign code.
-            let _ = panics::catch(move || waker.wake());
-        }
+        self.closing.wake((), || {});
     }
 
     /// Lets more processes be asked for again, right before the supervisor looks whether they are wanted.
@@ -203,15 +201,16 @@ impl Core {
     }
 
     /// Has a task woken when all workers have ended; `false` when they have.
-    pub(crate) fn watch_end(&self, waker: &Waker) -> bool {
-        let mut wakers = self.crew.closing.lock().unwrap_or_else(PoisonError::into_inner);
-        if !wakers.iter().any(|other| other.will_wake(waker)) {
-            wakers.push(waker.clone());
-        }
-        drop(wakers);
+    pub(super) fn watch_end(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
+        self.crew.closing.keep((), ticket, waker, || {});
         // Acquire: pairs with the release of a worker's end. If the last one took the list before this waker was in it, its count
         // precedes this look.
         self.workers_alive.load(Ordering::Acquire) > 0
+    }
+
+    /// Forgets a task that waits no more.
+    pub(super) fn unwatch_end(&self, ticket: &mut Option<Ticket>) {
+        self.crew.closing.forget(ticket, || {});
     }
 
     /// Whether jobs wait and every worker is at one.
@@ -293,7 +292,7 @@ impl<'a> Shift<'a> {
         if let Some(hook) = self.core.crew.hooks.get().and_then(hook) {
             // Foreign code, whose panic must not end the worker. Nobody waits for it who could be told, so it is said as the panic of a
             // thread is.
-            if let Err(panicked) = panics::catch(|| hook(usize::from(self.me.get()))) {
+            if let Err(panicked) = panics::catch(|| inside::run(self.core, None, || hook(usize::from(self.me.get())))) {
                 let (message, location) = (panicked.message, panicked.location);
                 eprintln!("workring: a hook of worker {} panicked at {location}: {message}", self.me.get());
             }

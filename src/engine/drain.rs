@@ -1,25 +1,25 @@
 //! When nothing is queued and nothing runs, and who wants to be told.
 
-use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
 use super::core::Core;
-use super::panics;
+use super::wakers::WakerSet;
 use crate::layout::words::{DescriptorWord, State};
 use crate::lockfree::job;
+use crate::lockfree::waiters::Ticket;
 use crate::sync::{Ordering, fence, fence_after_exchange};
 
 /// Tasks that wait until nothing is left to do.
 #[derive(Debug, Default)]
 pub(crate) struct Drains {
-    wakers: Mutex<Vec<Waker>>,
+    wakers: WakerSet,
 }
 
 #[cfg(test)]
 impl Drains {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.wakers.lock().unwrap().len()
+        self.wakers.len()
     }
 }
 
@@ -34,26 +34,24 @@ impl Core {
     }
 
     /// Has a task woken when nothing is left to do; `false` when that is so already.
-    pub(crate) fn watch_drain(&self, waker: &Waker) -> bool {
+    pub(super) fn watch_drain(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
         if self.check_process().is_err() {
             // A forked child has no jobs, and its parent's are none of its business.
             return false;
         }
-        let mut wakers = self.drains.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if !wakers.iter().any(|other| other.will_wake(waker)) {
-            wakers.push(waker.clone());
-        }
-        drop(wakers);
-        self.control.engine_line().drain_watched.store(1, Ordering::Relaxed);
+        let watched = &self.control.engine_line().drain_watched;
+        // Under the lock, under which it is taken back as well.
+        self.drains.wakers.keep((), ticket, waker, || watched.store(1, Ordering::Relaxed));
         // SeqCst: orders the announcement before the look at the jobs; pairs with the fence in `job_is_over`. If that does not see the
         // announcement, this look sees the job's end.
         fence(Ordering::SeqCst);
         !self.is_drained()
     }
 
-    /// Forgets a task that waits no more.
-    pub(crate) fn unwatch_drain(&self, waker: &Waker) {
-        self.drains.wakers.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !other.will_wake(waker));
+    /// Forgets a task that waits no more. With the last one nobody looks at the end of a job any more.
+    pub(super) fn unwatch_drain(&self, ticket: &mut Option<Ticket>) {
+        let watched = &self.control.engine_line().drain_watched;
+        self.drains.wakers.forget(ticket, || watched.store(0, Ordering::Relaxed));
     }
 
     /// Looks, after a job's end, whether it was the last one that somebody waits for. Of two jobs that end at the same moment one finds
@@ -76,14 +74,8 @@ impl Core {
             // Tasks are in the memory of the process that built the engine.
             return self.call_supervisor();
         }
-        let wakers = {
-            let mut wakers = self.drains.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-            self.control.engine_line().drain_watched.store(0, Ordering::Relaxed);
-            core::mem::take(&mut *wakers)
-        };
-        for waker in wakers {
-            // A waker is foreign code. Who finds jobs again comes back.
-            let _ = panics::catch(move || waker.wake());
-        }
+        // Who finds jobs again comes back.
+        let watched = &self.control.engine_line().drain_watched;
+        self.drains.wakers.wake((), || watched.store(0, Ordering::Relaxed));
     }
 }

@@ -2,11 +2,12 @@
 
 use super::call::{self, Call, Fields};
 use super::context::StopSignals;
-use super::core::Core;
+use super::core::{Core, JobReference};
 use super::failure;
 use super::fan_out::{ChunkEnd, FanOutEnd, RowHandles, Spread, alone, finished_chunks, run_share, stop};
 use super::frame::RawSlice;
 use super::gather;
+use super::inside;
 use super::ledger;
 use super::local::LocalSlot;
 use super::options::Priority;
@@ -55,7 +56,8 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
     let result = if deadline.is_some_and(|deadline| deadline.is_past()) {
         Err(Trouble::Deadline)
     } else {
-        run(core, who, index, descriptor, deadline)
+        let job = JobReference { index, generation: job::snapshot(&descriptor.word).generation() };
+        inside::run(core, Some(job), || run(core, who, index, descriptor, deadline))
     };
     let result = match result {
         Ok(_) | Err(Trouble::Cancelled) if deadline.is_some_and(|deadline| deadline.is_past()) => {
@@ -133,8 +135,10 @@ fn run(
 ) -> Result<Ran, Trouble> {
     let fields = Fields::read(core, index, descriptor).map_err(unresolved)?;
     match fields.kind {
-        kind::CLOSURE => match core.local.slot(index).and_then(LocalSlot::run) {
-            Some(result) => result.map(|()| Ran::Plain).map_err(Trouble::Panicked),
+        kind::CLOSURE => match core.local.slot(index).and_then(|slot| Some((slot, slot.run()?))) {
+            // As of a kernel, its result is that of a job that was stopped.
+            Some((slot, Ok(()))) if slot.saw_stop() => Err(Trouble::Cancelled),
+            Some((_, result)) => result.map(|()| Ran::Plain).map_err(Trouble::Panicked),
             // Nobody left a closure: the kind was scribbled on, and success would say that a kernel was run.
             None => Err(Trouble::Corrupt),
         },
@@ -387,15 +391,17 @@ fn rows_job(
             _ => Err(Trouble::Corrupt),
         };
     }
-    let meter = core.local.slot(index).map(LocalSlot::rows);
+    let slot = core.local.slot(index);
+    let meter = slot.map(LocalSlot::rows);
     meter.into_iter().for_each(|meter| meter.serve(core.progress_name(index)));
     let spread = Spread {
         core,
         plan,
-        priority: Priority::Normal,
+        priority: slot.map_or(Priority::Normal, LocalSlot::priority),
         caller: who,
         closures: false,
         retries: 0,
+        on_full: core.config.on_full,
         rows: Some(rows_at),
         meter,
     };

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::core::{Core, Draft, JobReference};
 use super::meter::{Meter, RangesAt};
-use super::options::{Help, Priority};
+use super::options::{Help, OnFull, Priority};
 use super::plan::Plan;
-use super::{panics, wait};
+use super::{inside, panics, wait};
 use crate::arena::alloc::Block;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
@@ -186,6 +186,8 @@ pub(crate) struct Spread<'a> {
     pub(crate) closures: bool,
     /// How often a share may be started again after the death of its worker.
     pub(crate) retries: u32,
+    /// What to do where not a single share finds room and the caller must not run it.
+    pub(crate) on_full: OnFull,
     /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
     pub(crate) rows: Option<RowHandles>,
     /// Who wants to know how far it is.
@@ -286,7 +288,7 @@ impl Spread<'_> {
             let draft = match self.core.try_reserve() {
                 Some(draft) => draft,
                 // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
-                None if share == 0 && self.core.config.is_shared() => self.core.reserve(self.core.config.on_full)?,
+                None if share == 0 && self.core.config.is_shared() => self.core.reserve(self.on_full)?,
                 None => break,
             };
             if !children.start(draft, block, share, self, |draft| child(draft, share)) {
@@ -299,7 +301,7 @@ impl Spread<'_> {
         }
         if caller_runs || children.count == 0 {
             // Without any share in the queue the caller runs share 0 even where it should not help, and steals the rest.
-            own_failure = body(header, ranges);
+            own_failure = inside::run(self.core, None, || body(header, ranges));
         }
         let failure = children.finish(caller_runs || children.count == 0, header, ranges);
         Ok(Stopped { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
@@ -453,7 +455,17 @@ mod tests {
     fn run(core: &Core, chunks: usize, serve: impl Fn(&FanOutHeader, &[RangeLine], u32) + Sync) -> Result<FanOutEnd> {
         let plan = Plan::new(chunks * 10, Some(10), 0).expect("a plan of few chunks");
         let (priority, caller) = (Priority::Normal, ParticipantSlot::ORIGIN);
-        let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, rows: None, meter: None };
+        let spread = Spread {
+            core,
+            plan,
+            priority,
+            caller,
+            closures: true,
+            retries: 0,
+            on_full: OnFull::Reject,
+            rows: None,
+            meter: None,
+        };
         let over = std::sync::atomic::AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::call::Fields;
 use super::core::{Core, Draft, JobReference};
-use super::execute::rows_plan;
+use super::execute::{execute, rows_plan};
 use super::fan_out::{RowHandles, finished_chunks, prepare, stop};
 use super::meter;
 use super::options::Priority;
@@ -147,6 +147,18 @@ impl Gather {
         }
     }
 
+    /// Runs the shares that nobody has started, on the thread that waits for the job; whether there was one.
+    pub(super) fn run_queued_shares(&self, core: &Core) -> bool {
+        let mut has_run = false;
+        for &share in &self.shares {
+            if core.claim_own(share, ParticipantSlot::ORIGIN).is_some() {
+                execute(core, ParticipantSlot::ORIGIN, share.index);
+                has_run = true;
+            }
+        }
+        has_run
+    }
+
     /// Tells every share to stop.
     pub(super) fn cancel(&self, core: &Core) {
         if let Ok((header, _)) = self.block() {
@@ -250,6 +262,7 @@ impl Core {
 
     /// Publishes a job of rows as one, for one worker.
     fn publish_whole(&self, draft: Draft<'_>, priority: Priority) -> Result<JobReference> {
+        draft.slot().set_priority(priority);
         let reference = self.publish(draft, priority)?;
         self.notify_published(1);
         Ok(reference)

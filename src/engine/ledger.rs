@@ -2,19 +2,18 @@
 //!
 //! Most jobs need none of it: a bit in their shape says so, and then nobody touches the line.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use super::core::{Core, Draft};
 use super::options::JobOptions;
-use super::panics;
+use super::wakers::WakerSet;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{Descriptor, HAS_LEDGER, Histogram, Ledger};
 use crate::layout::words::histogram_bucket;
 use crate::lockfree::job;
 use crate::lockfree::progress::{self, Reported};
+use crate::lockfree::waiters::Ticket;
 use crate::os::host::Deadline;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -27,56 +26,33 @@ const LOOKS_APART: Duration = Duration::from_millis(1);
 /// Tasks that want to hear of progress, by the descriptor of their job.
 #[derive(Debug)]
 pub(crate) struct Watchers {
-    /// Whether there are any: looked at when a task is woken.
+    /// Whether there are any: looked at when a task is woken. Changed under the lock of the tasks.
     any: AtomicU32,
-    tasks: Mutex<HashMap<u32, Vec<Waker>>>,
+    tasks: WakerSet<u32>,
 }
+
+/// The place of a task that watches a job's progress.
+pub(crate) type WatchTicket = Ticket<u32>;
 
 impl Watchers {
     pub(super) fn new() -> Self {
-        Self { any: AtomicU32::new(0), tasks: Mutex::default() }
+        Self { any: AtomicU32::new(0), tasks: WakerSet::default() }
     }
 
-    fn tasks(&self) -> MutexGuard<'_, HashMap<u32, Vec<Waker>>> {
-        // No foreign code runs under the lock but the clone of a waker.
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, index: DescriptorIndex, waker: &Waker) {
-        let mut tasks = self.tasks();
-        let watching = tasks.entry(index.get()).or_default();
-        if !watching.iter().any(|other| other.will_wake(waker)) {
-            watching.push(waker.clone());
-        }
+    fn add(&self, index: DescriptorIndex, ticket: &mut Option<WatchTicket>, waker: &Waker) {
         // Relaxed: published with the flag in the job's word, or the announcement in its ledger, that follows.
-        self.any.store(1, Ordering::Relaxed);
+        self.tasks.keep(index.get(), ticket, waker, || self.any.store(1, Ordering::Relaxed));
     }
 
     /// Forgets one that waits no more.
-    fn forget(&self, index: DescriptorIndex, waker: &Waker) {
-        let mut tasks = self.tasks();
-        if let Some(watching) = tasks.get_mut(&index.get()) {
-            watching.retain(|other| !other.will_wake(waker));
-            if watching.is_empty() {
-                tasks.remove(&index.get());
-            }
-        }
+    fn forget(&self, ticket: &mut Option<WatchTicket>) {
+        self.tasks.forget(ticket, || self.any.store(0, Ordering::Relaxed));
     }
 
     /// Wakes those of one job, who come back if they want to hear more.
     pub(super) fn wake(&self, index: DescriptorIndex) {
-        if self.any.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let mut tasks = self.tasks();
-        let woken = tasks.remove(&index.get()).unwrap_or_default();
-        if tasks.is_empty() {
-            self.any.store(0, Ordering::Relaxed);
-        }
-        drop(tasks);
-        for waker in woken {
-            // A waker is foreign code.
-            let _ = panics::catch(move || waker.wake());
+        if self.any.load(Ordering::Relaxed) != 0 {
+            self.tasks.wake(index.get(), || self.any.store(0, Ordering::Relaxed));
         }
     }
 }
@@ -235,14 +211,19 @@ impl Core {
         progress::read(self.control.ledger(index)?, self.progress_name(index))
     }
 
-    /// Forgets a task that watched a job which is over.
-    pub(crate) fn unwatch_progress(&self, index: DescriptorIndex, waker: &Waker) {
-        self.watchers.forget(index, waker);
+    /// Forgets a task that watched a job.
+    pub(crate) fn unwatch_progress(&self, ticket: &mut Option<WatchTicket>) {
+        self.watchers.forget(ticket);
     }
 
     /// Has a task woken at a job's next report, and at its end if its holder's task is woken then; how far it is now.
-    pub(crate) fn watch_progress(&self, index: DescriptorIndex, waker: &Waker) -> Option<Reported> {
-        self.watchers.add(index, waker);
+    pub(crate) fn watch_progress(
+        &self,
+        index: DescriptorIndex,
+        ticket: &mut Option<WatchTicket>,
+        waker: &Waker,
+    ) -> Option<Reported> {
+        self.watchers.add(index, ticket, waker);
         progress::watch(self.control.ledger(index)?, self.progress_name(index));
         self.progress_of(index)
     }
@@ -292,12 +273,17 @@ mod tests {
         let reference = core.publish(core.try_reserve().unwrap(), Priority::Normal).unwrap();
         for _ in 0..10 {
             let waker = Waker::from(Arc::new(Nothing));
-            let _ = core.watch_progress(reference.index, &waker);
-            assert!(core.watch_drain(&waker), "a job is queued");
-            assert_eq!((core.watchers.tasks().len(), core.drains.len()), (1, 1));
-            core.unwatch_progress(reference.index, &waker);
-            core.unwatch_drain(&waker);
-            assert_eq!((core.watchers.tasks().len(), core.drains.len()), (0, 0));
+            let (mut watching, mut draining) = (None, None);
+            let _ = core.watch_progress(reference.index, &mut watching, &waker);
+            assert!(core.watch_drain(&mut draining, &waker), "a job is queued");
+            let announced = || {
+                let drain = core.control.engine_line().drain_watched.load(Ordering::Relaxed);
+                (core.watchers.any.load(Ordering::Relaxed), drain)
+            };
+            assert_eq!((core.watchers.tasks.len(), core.drains.len(), announced()), (1, 1, (1, 1)));
+            core.unwatch_progress(&mut watching);
+            core.unwatch_drain(&mut draining);
+            assert_eq!((core.watchers.tasks.len(), core.drains.len(), announced()), (0, 0, (0, 0)));
         }
     }
 }

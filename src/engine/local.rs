@@ -22,9 +22,10 @@ use std::task::Waker;
 use super::core::{Core, Draft};
 use super::gather::Gather;
 use super::meter::Meter;
+use super::options::Priority;
 use super::panics::{Panicked, catch};
 use crate::ids::DescriptorIndex;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes a closure, or a result, may have to be kept without a heap allocation.
 pub(crate) const INLINE_LEN: usize = 48;
@@ -67,12 +68,16 @@ pub(crate) struct LocalSlot {
     is_private: bool,
     /// A reference to the engine for the next holder of the descriptor, left by the last one, so that neither counts one (law 4).
     engine: UnsafeCell<Option<Arc<Core>>>,
+    /// 1 once the closure that runs was told to stop, and knows.
+    saw_stop: AtomicU32,
     waker: Mutex<Option<Waker>>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
     /// The shares of a job of rows, while they are under way.
     gather: Mutex<Option<Arc<Gather>>>,
     /// How far a job of rows is that a thread of this process has spread.
     rows: Meter,
+    /// The priority of a job of rows that a thread of this process will spread, by its ring.
+    priority: AtomicU32,
 }
 
 // SAFETY: the storage is touched by one thread at a time (law 1) and holds only `Send` closures and results (the bounds of
@@ -225,10 +230,12 @@ impl LocalSlot {
                 drop_closure: nothing,
                 drop_result: nothing,
             }),
+            saw_stop: AtomicU32::new(0),
             waker: Mutex::new(None),
             held: Mutex::new(None),
             gather: Mutex::new(None),
             rows: Meter::default(),
+            priority: AtomicU32::new(0),
         }
     }
 
@@ -294,12 +301,24 @@ impl LocalSlot {
     /// Runs the closure and keeps its result; `None` when there is no closure.
     pub(crate) fn run(&self) -> Option<Result<(), Panicked>> {
         let number = self.enter(None, contents::CLOSURE, contents::RUNNING)?;
+        // Relaxed, here and below: the closure's own, whose threads have ended with it.
+        self.saw_stop.store(0, Ordering::Relaxed);
         let cell = self.cell.get();
         // SAFETY: the storage is this thread's until `leave` (law 1) and holds the closure that `run` was made for (law 2). No
         // reference to it lives while the closure runs, which may wait for other jobs and run them.
         let result = unsafe { ((*cell).run)(&raw mut (*cell).storage) };
         self.leave(number, if result.is_ok() { contents::RESULT } else { contents::NOTHING });
         Some(result)
+    }
+
+    /// Notes that the closure that runs was told to stop.
+    pub(crate) fn note_stop(&self) {
+        self.saw_stop.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether the closure that has just been run was told to stop: it may have returned early.
+    pub(crate) fn saw_stop(&self) -> bool {
+        self.saw_stop.load(Ordering::Relaxed) != 0
     }
 
     /// Takes the result out; `None` when the closure of this number did not run to its end.
@@ -356,9 +375,13 @@ impl LocalSlot {
 
     /// Keeps the waker of the task that waits for the job, instead of the one before.
     pub(crate) fn set_waker(&self, waker: &Waker) {
-        let mut place = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if !place.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
-            *place = Some(waker.clone());
+        let place = || self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = place().as_ref().is_some_and(|kept| kept.will_wake(waker));
+        if !is_kept {
+            // Foreign code runs when a waker is cloned or dropped, and not under the lock.
+            let fresh = waker.clone();
+            let replaced = place().replace(fresh);
+            drop(replaced);
         }
     }
 
@@ -390,6 +413,17 @@ impl LocalSlot {
     /// How far a job of rows is that a thread of this process has spread, and who tells of it.
     pub(crate) fn rows(&self) -> &Meter {
         &self.rows
+    }
+
+    /// Keeps the priority of a job of rows for whoever spreads it.
+    pub(crate) fn set_priority(&self, priority: Priority) {
+        // Relaxed, here and below: published with the job's word (R1).
+        self.priority.store(priority.ring() as u32, Ordering::Relaxed);
+    }
+
+    /// The priority that was kept.
+    pub(crate) fn priority(&self) -> Priority {
+        Priority::of_ring(self.priority.load(Ordering::Relaxed) as usize)
     }
 
     /// Lets go of shares that are over.

@@ -30,6 +30,7 @@ pub(crate) mod frame;
 pub(crate) mod gather;
 #[cfg(target_os = "linux")]
 pub(crate) mod handshake;
+pub(crate) mod inside;
 pub(crate) mod kernel;
 #[cfg(target_os = "linux")]
 pub(crate) mod kernel_table;
@@ -68,6 +69,7 @@ mod states;
 #[cfg(target_os = "linux")]
 pub(crate) mod supervisor;
 pub(crate) mod wait;
+pub(crate) mod wakers;
 pub(crate) mod worker;
 #[cfg(target_os = "linux")]
 mod workforce;

@@ -30,6 +30,15 @@ impl Priority {
             Self::Low => 2,
         }
     }
+
+    /// The one of a ring.
+    pub(crate) fn of_ring(ring: usize) -> Self {
+        match ring {
+            0 => Self::High,
+            1 => Self::Normal,
+            _ => Self::Low,
+        }
+    }
 }
 
 /// What a submit does when the queue is full. Jobs count from their submission until their result is read.
@@ -65,16 +74,25 @@ pub enum Idle {
     Park,
 }
 
-/// Which jobs a thread that waits for one may run itself.
+/// Which jobs a thread that waits may run itself.
+///
+/// What a job is run with is what its thread has at that moment: locks that the thread holds (a job that takes one of them never ends),
+/// values of thread-local variables, borrowed [`RefCell`](std::cell::RefCell)s, and what is left of its stack. So a thread runs nothing
+/// by default but what it waits for: the very job, the shares of its own `map` or `reduce`, the jobs of the set whose next result it
+/// wants. Whoever waits for those under a lock that they take waits for ever on any engine.
+///
+/// A worker inside a kernel or closure that waits for a job runs that job, if nobody has started it, whatever is said here: it may be the
+/// only worker. It never runs others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Help {
-    /// The job it waits for, if no worker has started it, then other queued jobs. A job it runs delays its return.
-    #[default]
+    /// What it waits for, if no worker has started it, then whatever else is queued, kernels and closures of other threads among it. A job
+    /// that it runs delays its return. For threads that hold no locks when they wait, and whose stack is as large as a worker's: 2 MiB
+    /// unless said otherwise.
     AnyJob,
-    /// Only the job it waits for.
+    /// Only what it waits for.
+    #[default]
     OwnJob,
-    /// None: it sleeps until a worker has finished the job. Inside a kernel it still runs its own job, because the worker
-    /// that could do so may be this one. A blocking `map` or `reduce` is then done by workers alone.
+    /// None: it sleeps until a worker has finished the job. A blocking `map` or `reduce` is then done by workers alone.
     Never,
 }
 

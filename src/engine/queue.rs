@@ -24,6 +24,7 @@ use crate::lockfree::free_list::Returned;
 use crate::lockfree::futex;
 use crate::lockfree::job::{self, Claim};
 use crate::lockfree::ring::{Ring, Taken};
+use crate::lockfree::waiters::Ticket;
 use crate::os::futex::{Scope, Waited, wait_until};
 use crate::os::host::Deadline;
 use crate::sync::{Ordering, fence};
@@ -65,11 +66,11 @@ impl Core {
     #[cold]
     fn wait_for_room(&self, on_full: OnFull) -> Result<Draft<'_>> {
         self.check_open()?;
-        let full = || Error::QueueFull { capacity: self.config.queue_capacity };
+        let full = || self.queue_full();
         let deadline = match on_full {
             OnFull::Reject => return Err(full()),
             // A kernel that waits for room keeps a worker from making room.
-            _ if panics::depth() > 0 => return Err(full()),
+            _ if self.may_need_this_thread() => return Err(full()),
             OnFull::Wait => None,
             OnFull::WaitFor(limit) => Some(Deadline::after(limit)),
         };
@@ -93,6 +94,12 @@ impl Core {
         }
     }
 
+    /// The error of a submit that finds no room and does not wait.
+    #[cold]
+    pub(crate) fn queue_full(&self) -> Error {
+        Error::QueueFull { capacity: self.config.queue_capacity }
+    }
+
     /// Whether every descriptor holds a finished job whose holder has not read it: no worker can make room then.
     fn only_unread_results(&self) -> bool {
         self.control.descriptors().iter().all(|descriptor| job::is_done(&descriptor.word))
@@ -104,25 +111,21 @@ impl Core {
     }
 
     /// Registers a task that wants a free descriptor. `false` when there is one already.
-    pub(crate) fn register_for_space(&self, waker: &Waker) -> bool {
-        let mut wakers = self.space.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        // A task that is polled again while it waits is in the list already.
-        if !wakers.iter().any(|kept| kept.will_wake(waker)) {
-            wakers.push(waker.clone());
-        }
-        drop(wakers);
+    pub(super) fn register_for_space(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
+        self.space.wakers.keep((), ticket, waker, || {});
         self.free.announce_waiter()
+    }
+
+    /// Forgets it. The announcement stays: whoever returns a descriptor then looks for tasks once in vain.
+    pub(super) fn unregister_for_space(&self, ticket: &mut Option<Ticket>) {
+        self.space.wakers.forget(ticket, || {});
     }
 
     pub(super) fn wake_space(&self) {
         // Release: pairs with the acquire in `reserve`; who sees the new number sees the free index.
         self.space.sequence.fetch_add(1, Ordering::Release);
         futex::wake_all(&self.space.sequence, Scope::Private);
-        let wakers = core::mem::take(&mut *self.space.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-        for waker in wakers {
-            // Foreign code, as in `serve`.
-            let _ = panics::catch(move || waker.wake());
-        }
+        self.space.wakers.wake((), || {});
     }
 
     #[inline]

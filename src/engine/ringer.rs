@@ -12,6 +12,7 @@ use super::channel::{For, Ticket};
 use super::panics;
 use super::process_channel::{ProcessChannel, lock};
 use crate::lockfree::doorbell::Calls;
+use crate::lockfree::waiters::Waiters;
 use crate::os::futex::{Scope, Waited, wait_until};
 use crate::os::host::Deadline;
 
@@ -26,13 +27,11 @@ pub(super) struct Tasks {
 
 #[derive(Default)]
 struct List {
-    waiting: Vec<Waiting>,
-    next_ticket: u64,
+    waiting: Waiters<Waiting>,
     has_thread: bool,
 }
 
 struct Waiting {
-    ticket: u64,
     since: Calls,
     waker: Waker,
 }
@@ -52,9 +51,9 @@ impl Tasks {
 impl ProcessChannel {
     /// Keeps a task's waker. The task then looks once more.
     pub(crate) fn keep_waker(self: &Arc<Self>, what: For, waker: &Waker) -> Ticket {
+        // Foreign code runs when a waker is cloned.
+        let waker = waker.clone();
         let mut list = lock(&self.tasks.list);
-        let ticket = list.next_ticket;
-        list.next_ticket += 1;
         if !list.has_thread {
             let channel = Arc::clone(self);
             let thread = thread::Builder::new().name("workring-ringer".into()).stack_size(STACK_LEN);
@@ -62,21 +61,22 @@ impl ProcessChannel {
         }
         if list.has_thread {
             let since = self.bell(self.end).announce(Self::bit(what));
-            list.waiting.push(Waiting { ticket, since, waker: waker.clone() });
+            let ticket = list.waiting.add((), Waiting { since, waker });
             self.tasks.came.notify_all();
+            ticket
         } else {
             // The system gives no thread: the task looks again and again, which is busy but right.
+            let ticket = list.waiting.ticket(());
             drop(list);
-            waker.wake_by_ref();
+            waker.wake();
+            ticket
         }
-        Ticket(ticket)
     }
 
     /// Takes the waker back. `false` when the task was called meanwhile; everybody else was called then, too.
     pub(crate) fn drop_waker(&self, ticket: &Ticket) -> bool {
         let mut list = lock(&self.tasks.list);
-        let at = list.waiting.iter().position(|waiting| waiting.ticket == ticket.0);
-        let found = at.map(|at| list.waiting.swap_remove(at));
+        let found = list.waiting.remove(*ticket);
         drop(list);
         // Foreign code runs when a waker is dropped, too.
         found.is_some()
@@ -89,8 +89,7 @@ impl ProcessChannel {
         loop {
             let is_over = self.is_over();
             let all = is_over || take(&mut calls_all);
-            let called: Vec<Waiting> =
-                list.waiting.extract_if(.., |waiting| all || doorbell.uncalled(waiting.since).is_none()).collect();
+            let called = list.waiting.take_if(|waiting| all || doorbell.uncalled(waiting.since).is_none());
             if !called.is_empty() {
                 drop(list);
                 for waiting in called {

@@ -22,7 +22,7 @@ use super::fan_out::{ChunkEnd, FanOutEnd, Spread, run_share, stop};
 use super::frame::{Frame, RawSlice};
 use super::kernel::KernelError;
 use super::meter::Meter;
-use super::options::Priority;
+use super::options::{OnFull, Priority};
 use super::panics::{Panicked, catch};
 use super::plan::Plan;
 use crate::arena::{Access, Arena};
@@ -280,6 +280,7 @@ pub(crate) fn closure_over_chunks(
     core: &Core,
     plan: Plan,
     priority: Priority,
+    on_full: OnFull,
     deadline: Option<Deadline>,
     meter: Option<&Meter>,
     body: &(dyn Fn(u32) + Sync),
@@ -304,7 +305,7 @@ pub(crate) fn closure_over_chunks(
     };
     let shared: &ShareRunner<'_> = &share;
     let caller = ParticipantSlot::ORIGIN;
-    let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, rows: None, meter };
+    let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, on_full, rows: None, meter };
     let end = spread.run(
         |draft, number, header, ranges| {
             draft.set_closure();

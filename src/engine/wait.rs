@@ -4,7 +4,7 @@ use super::belt::BELT;
 use super::core::{Core, JobReference};
 use super::execute::{deadline_of, execute};
 use super::options::{Help, Idle};
-use super::{gather, panics};
+use super::{gather, inside, panics};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Descriptor;
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_WAKER, State, park};
@@ -20,21 +20,28 @@ const LOOKS_PER_CLOCK: u32 = 32;
 
 /// Waits until a job is done; `false` when the deadline came first. Only the holder of the job may call it.
 ///
-/// Without a deadline the thread helps as the engine's `Help` allows. With one it does not: a kernel that it runs could
-/// hold it beyond the deadline.
+/// Without a deadline the thread helps as the engine's `Help` allows. With one it does not, as a kernel that it runs could hold it
+/// beyond the deadline, but where it may be the only one that could run the job: inside a kernel of this engine.
+///
+/// # Panics
+/// Inside that very job, when there is no deadline.
 pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<Deadline>) -> bool {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return true };
     if core.is_readable(reference) {
         return true;
     }
     let in_kernel = panics::depth() > 0;
-    if deadline.is_none() && (in_kernel || core.config.help != Help::Never) {
-        // Inside a kernel this is not a favour but a must: this thread may be the only one that could run the job.
-        if core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
-            execute(core, ParticipantSlot::ORIGIN, reference.index);
-            // A kernel that forked comes back in the child as well, where the job never ends.
-            return core.check_process().is_err() || sleep(core, reference, descriptor, None);
-        }
+    // Inside a kernel this is not a favour but a must: this thread may be the only one that could run the job.
+    let runs_own = match deadline {
+        None => in_kernel || core.config.help != Help::Never,
+        Some(_) => in_kernel && core.may_need_this_thread(),
+    };
+    if runs_own && run_own(core, reference) == Ran::Whole {
+        // A kernel that forked comes back in the child as well, where the job never ends.
+        return core.check_process().is_err() || sleep(core, reference, descriptor, None);
+    }
+    if in_kernel && deadline.is_none() && core.is_around_as(reference) {
+        inside::waits_for_itself();
     }
     if spin(core, reference, descriptor, deadline) {
         return true;
@@ -49,6 +56,26 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
         }
     }
     sleep_to_the_end(core, reference, descriptor, deadline)
+}
+
+/// What a waiting thread has run of a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ran {
+    Nothing,
+    /// Shares that nobody had started; others may be under way.
+    Parts,
+    Whole,
+}
+
+/// Runs a job, or parts of it, that nobody has started, on the thread that waits for it and holds it.
+pub(crate) fn run_own(core: &Core, reference: JobReference) -> Ran {
+    if core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
+        execute(core, ParticipantSlot::ORIGIN, reference.index);
+        return Ran::Whole;
+    }
+    // Where processes take part the submitter has spread the rows of a job.
+    let gather = gather::of(core, reference).filter(|_| core.config.is_shared());
+    if gather.is_some_and(|gather| gather.run_queued_shares(core)) { Ran::Parts } else { Ran::Nothing }
 }
 
 /// Sleeps until the job can be read or `limit` is past. At the job's own deadline it is told to stop, or taken back if no worker has

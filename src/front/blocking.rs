@@ -7,6 +7,7 @@ use bytemuck::Pod;
 use super::arguments::{ChunkOutputs, Collector, Inputs, Outputs, Side};
 use super::call::{Call, collect};
 use super::progress::ProgressMeter;
+use super::terminal::Terminal;
 use crate::arena::batch::Batch;
 use crate::engine::call::{self, Call as KernelCall, References};
 use crate::engine::context::StopSignals;
@@ -15,9 +16,9 @@ use crate::engine::fan_out::{FanOutEnd, Spread};
 use crate::engine::kernel::{Kernel, KernelInfo, Reducer};
 use crate::engine::meter::Metered;
 use crate::engine::options::{Help, Retry};
-use crate::engine::panics;
 use crate::engine::plan::Plan;
 use crate::engine::run::{ChunkRunner, DisjointParts, check_lengths, closure_over_chunks};
+use crate::engine::{inside, panics};
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::kind;
@@ -59,6 +60,7 @@ impl Call<'_> {
         outputs: impl Outputs<K::Outputs>,
         param: &K::Param,
     ) -> Result<()> {
+        self.check(Terminal::Map)?;
         let info = kernel.info();
         let collected = self.gather(|collector| {
             inputs.collect(collector);
@@ -80,6 +82,7 @@ impl Call<'_> {
         param: &K::Param,
         chunking: Chunking,
     ) -> Result<()> {
+        self.check(Terminal::MapChunks)?;
         let info = kernel.info();
         let collected = self.gather(|collector| {
             inputs.collect(collector);
@@ -100,6 +103,7 @@ impl Call<'_> {
         inputs: impl Inputs<K::Inputs>,
         param: &K::Param,
     ) -> Result<K::Accumulator> {
+        self.check(Terminal::Reduce)?;
         let info = kernel.info();
         let mut collected = self.gather(|collector| inputs.collect(collector))?;
         let mut plan = Plan::new(collected.call_len()?, self.options.chunk_len, 0)?;
@@ -136,7 +140,8 @@ impl Call<'_> {
     fn run_here(&self, kernel: &KernelCall, plan: Plan, deadline: Option<Deadline>) -> Result<()> {
         let signals = StopSignals { word: None, fan_out: None, deadline };
         let metered = self.meter.map(|meter| meter.inner().begin(plan, None));
-        let result = ChunkRunner::new(kernel, plan, 0, signals, &self.core.arena)?.run(0, &self.core.arena);
+        let mut runner = ChunkRunner::new(kernel, plan, 0, signals, &self.core.arena)?;
+        let result = inside::run(self.core, None, || runner.run(0, &self.core.arena));
         result.map_err(|trouble| error_of(kernel.info.name(), trouble))?;
         metered.into_iter().for_each(Metered::count_all);
         if deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
@@ -159,7 +164,8 @@ impl Call<'_> {
         // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
         let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
         let retries = self.options.retry.unwrap_or(usual).limit();
-        let spread = Spread { core, plan, priority, caller, closures: false, retries, rows: None, meter };
+        let on_full = self.on_full_or_default();
+        let spread = Spread { core, plan, priority, caller, closures: false, retries, on_full, rows: None, meter };
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {
@@ -190,6 +196,7 @@ impl Call<'_> {
         output: &mut [U],
         body: impl Fn(&[T], &mut [U]) + Sync,
     ) -> Result<()> {
+        self.check(Terminal::MapWith)?;
         if input.len() != output.len() {
             let (found, expected) = (output.len() as u64, input.len() as u64);
             return Err(Error::LengthMismatch { what: "output".into(), found, expected });
@@ -209,6 +216,7 @@ impl Call<'_> {
         chunking: Chunking,
         body: impl Fn(usize, &mut [U]) + Sync,
     ) -> Result<()> {
+        self.check(Terminal::ForEachChunk)?;
         if chunking.halo > 0 {
             return Err(Error::invalid("chunks that are written cannot have a halo: they would overlap"));
         }
@@ -227,6 +235,7 @@ impl Call<'_> {
         fold: impl Fn(&[T]) -> A + Sync,
         combine: impl Fn(A, A) -> A,
     ) -> Result<A> {
+        self.check(Terminal::ReduceWith)?;
         let mut plan = Plan::new(input.len(), self.options.chunk_len, 0)?;
         plan.chunks = plan.chunks.max(1);
         let partials: Vec<OnceLock<A>> = (0..plan.chunks).map(|_| OnceLock::new()).collect();
@@ -267,7 +276,15 @@ impl Call<'_> {
             return Ok(());
         }
         let meter = self.meter.map(ProgressMeter::inner);
-        closure_over_chunks(self.core, plan, self.options.priority, self.deadline_now(), meter, body)
+        closure_over_chunks(
+            self.core,
+            plan,
+            self.options.priority,
+            self.on_full_or_default(),
+            self.deadline_now(),
+            meter,
+            body,
+        )
     }
 }
 

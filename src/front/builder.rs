@@ -70,6 +70,7 @@ pub struct Builder {
     pub(super) wear: Wear,
     pub(super) kernels: Vec<&'static KernelInfo>,
     pub(super) least_processes: Option<usize>,
+    pub(super) idle_timeout: Option<Duration>,
     pub(super) hooks: Hooks,
 }
 
@@ -93,10 +94,11 @@ impl Builder {
             large_pages: true,
             prefault: false,
             retain: DEFAULT_RETAIN,
-            own: ThreadOptions { idle_timeout: DEFAULT_IDLE_TIMEOUT, ..ThreadOptions::default() },
+            own: ThreadOptions::default(),
             wear: Wear::default(),
             kernels: Vec::new(),
             least_processes: None,
+            idle_timeout: None,
             hooks: Hooks::default(),
         }
     }
@@ -125,7 +127,8 @@ impl Builder {
         self
     }
 
-    /// What a submit does when the queue is full, unless the job says otherwise.
+    /// What a submit does when the queue is full, unless the job says otherwise. [`Engine::submit_async`], whose purpose is to wait, does so
+    /// unless its own call says otherwise.
     pub fn on_full(mut self, on_full: OnFull) -> Self {
         self.on_full = on_full;
         self
@@ -137,7 +140,7 @@ impl Builder {
         self
     }
 
-    /// Which jobs a waiting thread runs itself. Unless said: [`Help::AnyJob`], or with worker processes or without worker threads
+    /// Which jobs a waiting thread runs itself. Unless said: [`Help::OwnJob`], or with worker processes or without worker threads
     /// [`Help::Never`], because who asks for that wants kernels kept out of this process.
     pub fn help(mut self, help: Help) -> Self {
         self.help = Some(help);
@@ -195,17 +198,21 @@ impl Builder {
     /// seconds at most, after which it is an error.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a limit or a nice value out of range or a path at which it cannot listen, [`Error::Io`] when the system gives no memory, threads or processes,
+    /// [`Error::InvalidArgument`] for a limit or a nice value out of range, a path at which it cannot listen, or an option that means nothing
+    /// to the workers there will be; [`Error::Io`] when the system gives no memory, threads or processes,
     /// [`Error::WorkerStart`] when a worker process ends, is not ready in time or does not fit, or when this process was itself
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let Self { processes, jobs_per_process, outside, on_full, idle, timing, ageing, own, wear, .. } = self;
+        let Self { processes, jobs_per_process, outside, on_full, idle, timing, ageing, wear, .. } = self;
+        let idle_timeout = self.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT);
+        let own = ThreadOptions { idle_timeout, ..self.own };
         let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
         let threads = self.threads.unwrap_or(usual);
         self.check_count(threads)?;
         self.check_least(threads)?;
         check_identities(&self.kernels)?;
+        self.check_meaning(threads)?;
         #[cfg(not(target_os = "linux"))]
         if processes + outside > 0 {
             return Err(Error::Unsupported { what: "worker processes on this system; use threads".into() });

@@ -1,5 +1,6 @@
 //! Handing work over: what may be said about a job, and the calls that submit one.
 
+use core::fmt;
 use core::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::closure::{Returns, Unstarted};
 use super::job::{Held, Job, Payload};
 use super::progress::ProgressMeter;
 use super::rows::{ManyJob, RowParams, Rows};
+use super::terminal::Terminal;
 use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
 use crate::engine::call::{self, Call as KernelCall, Param};
@@ -21,6 +23,7 @@ use crate::engine::execute::row_block_len;
 use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
 use crate::engine::options::{JobOptions, OnFull, Priority, Retry};
+use crate::engine::wakers::{Awaited, Watch};
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;
 use crate::os::host::Deadline;
@@ -46,6 +49,8 @@ use crate::sync::Ordering;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Each option says for which calls it is. A call refuses one that means nothing to it with [`Error::InvalidArgument`], which names both.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "nothing happens until one of its calls is made"]
 pub struct Call<'e> {
@@ -68,13 +73,15 @@ impl<'e> Call<'e> {
         Self { core, options: JobOptions::default(), meter: None }
     }
 
-    /// Which jobs it goes before; [`Priority::Normal`] unless said.
+    /// Which jobs it goes before; [`Priority::Normal`] unless said. For every call; of those that block it is the priority of the parts that
+    /// workers run.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;
         self
     }
 
-    /// Ends the job with [`Error::DeadlineExceeded`] when it is not finished this long after it was submitted.
+    /// Ends the job with [`Error::DeadlineExceeded`] when it is not finished this long after it was submitted. For every call; the time that
+    /// a submit waits for room in the queue does not count.
     ///
     /// A job that has not started by then never does. On worker threads a running kernel is told (see
     /// [`Context::is_cancelled`](crate::Context::is_cancelled)) but cannot be forced; when it returns after its deadline its
@@ -87,21 +94,26 @@ impl<'e> Call<'e> {
     /// Ends the job with [`Error::DeadlineExceeded`] when it has run for so long; the time it waited in the queue does not count.
     ///
     /// For the rest as [`Call::deadline`], beside which it may stand: the earlier end counts. A job that is started again after the
-    /// death of its worker has its time again. For `map`, `map_chunks`, `reduce` and `submit_many`, of which many workers run parts, it
-    /// is the same as a deadline: it counts from the call.
+    /// death of its worker has its time again. For calls of which many workers run parts (`submit_many`, `map`, `map_chunks`, `reduce`,
+    /// `map_with`, `for_each_chunk`, `reduce_with`) it is the same as a deadline: it counts from the call.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.options.time_limit = Some(limit);
         self
     }
 
     /// A number of one's own that goes with the job: for kernels ([`Context::tag`](crate::Context::tag)) and for people who look
-    /// ([`Engine::jobs`](crate::Engine::jobs)). 0 unless said.
+    /// ([`Engine::jobs`](crate::Engine::jobs)). 0 unless said. For calls that give a job: `submit`, `submit_async`, `submit_named`,
+    /// `submit_many`, `run`, `run_with`; to the others it means nothing, and another tag than 0 is [`Error::InvalidArgument`].
     pub fn tag(mut self, tag: u64) -> Self {
         self.options.tag = tag;
         self
     }
 
-    /// What to do when the queue is full; as the engine was built unless said.
+    /// What to do when the queue is full; as the engine was built unless said. For every call that gives a job, but that `submit_async`
+    /// waits unless it is said here, and refuses [`OnFull::WaitFor`] with [`Error::InvalidArgument`]: runtimes have timeouts for futures.
+    ///
+    /// Calls that block need no room: with a full queue less of them runs at a time. Only where the calling thread may not take part
+    /// ([`Help::Never`](crate::Help::Never) on an engine with worker processes) they wait for one place, as said here.
     pub fn on_full(mut self, on_full: OnFull) -> Self {
         self.options.on_full = Some(on_full);
         self
@@ -110,13 +122,16 @@ impl<'e> Call<'e> {
     /// How often the job, or a chunk of the call, may be started again when its worker's process dies.
     ///
     /// Unless said: `map`, `map_chunks` and `reduce` up to three times for each of their shares if the kernel has inputs, else not
-    /// at all; `submit` and `submit_many` not at all. Worker threads do not die alone, so it concerns worker processes only.
+    /// at all; `submit` and `submit_many` not at all. Worker threads do not die alone, so it concerns worker processes only, and calls with
+    /// closures (`run`, `run_with`, `map_with`, `for_each_chunk`, `reduce_with`) refuse it with [`Error::InvalidArgument`].
     pub fn retry(mut self, retry: Retry) -> Self {
         self.options.retry = Some(retry);
         self
     }
 
-    /// Elements per chunk of a `map`, `map_chunks` or `reduce`; chosen from the length unless said.
+    /// Elements per chunk of a `map`, `reduce`, `map_with` or `reduce_with`; chosen from the length unless said. `map_chunks` and
+    /// `for_each_chunk` are told by their [`Chunking`](crate::Chunking), and jobs are not cut: they refuse it with
+    /// [`Error::InvalidArgument`].
     ///
     /// The result of a `reduce` of floating-point numbers depends on it, and on nothing else but the input.
     pub fn chunk_len(mut self, elements: usize) -> Self {
@@ -127,7 +142,7 @@ impl<'e> Call<'e> {
     /// Counts what is done of a `map`, `map_chunks`, `reduce`, `map_with`, `for_each_chunk` or `reduce_with`, for other threads to read
     /// while the call blocks this one. The workers do nothing for it.
     ///
-    /// Other calls give jobs, which have [progress](crate::Job::progress) of their own.
+    /// Other calls give jobs, which have [progress](crate::Job::progress) of their own, and refuse it with [`Error::InvalidArgument`].
     pub fn meter(mut self, meter: &'e ProgressMeter) -> Self {
         self.meter = Some(meter);
         self
@@ -148,12 +163,15 @@ impl<'e> Call<'e> {
         self.core.note(draft, &self.options, deadline);
     }
 
+    /// What to do when the queue is full.
     pub(super) fn on_full_or_default(&self) -> OnFull {
         self.options.on_full.unwrap_or(self.core.config.on_full)
     }
 
-    /// Takes a place in the queue.
-    pub(super) fn reserve(&self) -> Result<Draft<'e>> {
+    /// Takes a place in the queue for a call that blocks until there is one.
+    #[inline]
+    pub(super) fn reserve(&self, call: Terminal) -> Result<Draft<'e>> {
+        self.check(call)?;
         self.core.reserve(self.on_full_or_default())
     }
 
@@ -188,7 +206,7 @@ impl<'e> Call<'e> {
         batches: B,
         param: K::Param,
     ) -> Result<Job<Held<B>>, Failed<B>> {
-        match self.core.reserve(self.on_full_or_default()) {
+        match self.reserve(Terminal::Submit) {
             Ok(draft) => self.submit_draft(draft, kernel, batches, param),
             Err(error) => Err(Failed::new(error, batches)),
         }
@@ -244,7 +262,7 @@ impl<'e> Call<'e> {
         batches: B,
         param: K::Param,
     ) -> SubmitAsync<'e, K, B> {
-        SubmitAsync { call: self, kernel, handed: Some((batches, param)) }
+        SubmitAsync { call: self, kernel, handed: Some((batches, param)), watch: Watch::new(self.core, Awaited::Room) }
     }
 
     /// See [`Engine::run`](crate::Engine::run).
@@ -256,18 +274,18 @@ impl<'e> Call<'e> {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.run_in_place(|_| closure)
+        self.run_in_place(Terminal::Run, |_| closure)
     }
 
     /// Runs the closure that `make` makes when it knows its place in the queue; without one it is handed back.
     #[inline]
-    pub(super) fn run_in_place<F, R, M>(self, make: M) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
+    pub(super) fn run_in_place<F, R, M>(self, call: Terminal, make: M) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
         M: FnOnce(Option<Place<'e>>) -> F,
     {
-        let reserved = self.core.check_closures().and_then(|()| self.core.reserve(self.on_full_or_default()));
+        let reserved = self.core.check_closures().and_then(|()| self.reserve(call));
         let draft = match reserved {
             Ok(draft) => draft,
             Err(error) => return Err(Failed::new(error, Box::new(make(None)))),
@@ -303,7 +321,7 @@ impl<'e> Call<'e> {
         B: Batches<K::Inputs, K::Outputs>,
         Q: RowParams<K::Param>,
     {
-        let draft = match self.core.reserve(self.on_full_or_default()) {
+        let draft = match self.reserve(Terminal::SubmitMany) {
             Ok(draft) => draft,
             Err(error) => return Err(Failed::new(error, (batches, params))),
         };
@@ -381,12 +399,18 @@ fn check_rows(call: &KernelCall, rows: usize) -> Result<()> {
 /// [`Engine::submit_async`](crate::Engine::submit_async).
 ///
 /// Dropping it before it is ready drops what was handed over.
-#[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct SubmitAsync<'e, K: Kernel, B> {
     call: Call<'e>,
     kernel: K,
     handed: Option<(B, K::Param)>,
+    watch: Watch<'e>,
+}
+
+impl<K: Kernel, B> fmt::Debug for SubmitAsync<'_, K, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubmitAsync").field("call", &self.call).finish_non_exhaustive()
+    }
 }
 
 // The fields are never pinned: batches are handles, parameters plain data.
@@ -398,22 +422,29 @@ impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K,
     fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let call = this.call;
-        loop {
-            let reserved = call.core.check_open().map(|()| call.core.try_reserve());
-            let outcome = match reserved {
-                Ok(None) if call.core.register_for_space(context.waker()) => return Poll::Pending,
-                // Room was made between the two looks.
-                Ok(None) => continue,
-                Ok(Some(draft)) => {
-                    let (batches, param) = this.handed.take().expect("a submit was polled after it was ready");
-                    call.submit_draft(draft, this.kernel, batches, param)
-                }
-                Err(error) => {
-                    let (batches, _) = this.handed.take().expect("a submit was polled after it was ready");
-                    Err(Failed::new(error, batches))
-                }
-            };
-            return Poll::Ready(outcome);
-        }
+        let waits = call.options.on_full.is_none_or(|on_full| on_full == OnFull::Wait);
+        let reserved = loop {
+            match call.check(Terminal::SubmitAsync).and_then(|()| call.core.check_open()) {
+                Ok(()) => {}
+                Err(error) => break Err(error),
+            }
+            if let Some(draft) = call.core.try_reserve() {
+                break Ok(draft);
+            }
+            // A kernel that waits for room keeps a worker from making room.
+            if !waits || call.core.is_around() {
+                break Err(call.core.queue_full());
+            }
+            if this.watch.must_wait(context.waker()) {
+                return Poll::Pending;
+            }
+            // Room was made between the two looks.
+        };
+        this.watch.leave();
+        let (batches, param) = this.handed.take().expect("a submit was polled after it was ready");
+        Poll::Ready(match reserved {
+            Ok(draft) => call.submit_draft(draft, this.kernel, batches, param),
+            Err(error) => Err(Failed::new(error, batches)),
+        })
     }
 }

@@ -4,23 +4,59 @@ use core::fmt;
 
 use super::job::{Finished, Payload};
 use crate::engine::local::Ticket;
-use crate::engine::panics;
 use crate::error::{Failed, Result};
 
 /// A closure that was handed to an engine and came back without having run.
 pub type Unstarted<R> = Box<dyn FnOnce() -> R + Send>;
 
-/// What a job of [`Engine::run`](crate::Engine::run) gives: the closure's result; or, with an error, the closure itself if it
-/// never ran.
+/// What an unsuccessful job of [`Engine::run`](crate::Engine::run) hands back.
+pub enum Unfinished<R> {
+    /// The closure, which never ran.
+    Unstarted(Unstarted<R>),
+    /// What the closure returned, after the deadline or after it was told to stop: whole, or whatever it had by then.
+    Late(R),
+    /// Nothing: the closure panicked.
+    Panicked,
+}
+
+impl<R> Unfinished<R> {
+    /// The closure, if it never ran.
+    pub fn unstarted(self) -> Option<Unstarted<R>> {
+        match self {
+            Self::Unstarted(closure) => Some(closure),
+            Self::Late(_) | Self::Panicked => None,
+        }
+    }
+
+    /// What the closure returned, if it did.
+    pub fn late(self) -> Option<R> {
+        match self {
+            Self::Late(result) => Some(result),
+            Self::Unstarted(_) | Self::Panicked => None,
+        }
+    }
+}
+
+impl<R> fmt::Debug for Unfinished<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unstarted(_) => "Unstarted",
+            Self::Late(_) => "Late",
+            Self::Panicked => "Panicked",
+        })
+    }
+}
+
+/// What a job of [`Engine::run`](crate::Engine::run) gives: the closure's result; or, with an error, what is left of the closure.
 pub struct Returns<R> {
     pub(crate) ticket: Ticket<R>,
 }
 
 impl<R: Send + 'static> Payload for Returns<R> {
     type Output = R;
-    type Returned = Option<Unstarted<R>>;
+    type Returned = Unfinished<R>;
 
-    fn finish(self, finished: Finished<'_>) -> Result<R, Failed<Option<Unstarted<R>>>> {
+    fn finish(self, finished: Finished<'_>) -> Result<R, Failed<Unfinished<R>>> {
         let redeemed = match finished.core.local.slot(finished.reference.index) {
             // In a forked child the slot is left alone: its job may be running in the parent.
             Some(slot) if finished.core.check_process().is_ok() => self.ticket.redeem(slot),
@@ -28,12 +64,11 @@ impl<R: Send + 'static> Payload for Returns<R> {
         };
         match (finished.error, redeemed) {
             (None, Ok(result)) => Ok(result),
-            // A result that came too late for the deadline is dropped. If that panics the job must still give up its place.
-            (Some(error), Ok(late)) => {
-                let _ = panics::catch(move || drop(late));
-                Err(Failed::new(error, None))
+            (Some(error), Ok(late)) => Err(Failed::new(error, Unfinished::Late(late))),
+            (error, Err(closure)) => {
+                let left = closure.map_or(Unfinished::Panicked, Unfinished::Unstarted);
+                Err(Failed::new(error.unwrap_or(crate::error::Error::Cancelled), left))
             }
-            (error, Err(closure)) => Err(Failed::new(error.unwrap_or(crate::error::Error::Cancelled), closure)),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::call::{Call, SubmitAsync};
 use super::closure::{Returns, Unstarted};
 use super::job::{Held, Job};
 use super::job_set::JobSet;
+use super::load::waits_for_its_engine;
 use super::rows::{ManyJob, RowParams};
 use crate::arena::batch::Batch;
 use crate::arena::uninit::UninitBatch;
@@ -306,7 +307,12 @@ impl Engine {
         self.job().submit(kernel, batches, param)
     }
 
-    /// As [`Engine::submit`], but when the queue is full the returned future waits for room without blocking a thread.
+    /// As [`Engine::submit`], but when the queue is full the returned future waits for room without blocking a thread, unless the call says
+    /// [`OnFull::Reject`](crate::OnFull::Reject). Dropping it before it is ready drops what was handed over, and leaves nothing.
+    ///
+    /// # Errors
+    /// Of the future: as [`Engine::submit`]. Inside a kernel or closure of this engine, which keeps a worker from making room,
+    /// [`Error::QueueFull`] instead of a wait.
     pub fn submit_async<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
         &self,
         kernel: K,
@@ -368,10 +374,11 @@ impl Engine {
 
     /// Takes no more jobs, lets every job finish, and ends the workers. Blocks, at most for `limit`.
     ///
-    /// Safe to call more than once and from several threads; not inside a kernel, whose own end it would wait for.
+    /// Safe to call more than once and from several threads; not inside a kernel or closure of this engine, whose own end it would wait
+    /// for, nor in callbacks (wakers, listeners, hooks), which may run on one of its workers.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] when jobs are still unfinished; they go on. [`Error::InvalidArgument`] inside a kernel.
+    /// [`Error::TimedOut`] when jobs are still unfinished; they go on. [`Error::InvalidArgument`] inside a kernel or a callback.
     pub fn close(&self, limit: Duration) -> Result<()> {
         self.check_closable()?;
         self.core.start_closing();
@@ -392,10 +399,7 @@ impl Engine {
     /// Whether the calling thread may close the engine.
     pub(super) fn check_closable(&self) -> Result<()> {
         self.core.check_process()?;
-        if crate::engine::panics::depth() > 0 {
-            return Err(Error::invalid("a kernel cannot close the engine that runs it"));
-        }
-        Ok(())
+        if self.core.may_need_this_thread() { Err(waits_for_its_engine()) } else { Ok(()) }
     }
 
     fn wait_for_workers(&self, limit: Duration) -> Result<()> {

@@ -12,9 +12,9 @@ use crate::arena::batch::Batch;
 use crate::engine::call;
 use crate::engine::core::{Core, JobReference};
 use crate::engine::kernel::KernelInfo;
-use crate::engine::{execute, panics, wait};
+use crate::engine::{execute, inside, wait};
 use crate::error::{Error, Failed, Result};
-use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::ids::DescriptorIndex;
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_OUTCOME, FLAG_WAKER, State};
 use crate::lockfree::job::{self, Cancel, FlagSet};
 use crate::os::host::Deadline;
@@ -156,6 +156,14 @@ impl<P: Payload> Open<P> {
         } else {
             None
         };
+        if is_sound
+            && done.has(FLAG_WAKER)
+            && core.check_process().is_ok()
+            && let Some(slot) = core.local.slot(reference.index)
+        {
+            // Whoever finished the job has not taken it out yet, and may find another job in the descriptor when it looks.
+            drop(slot.take_waker());
+        }
         // A success that has an outcome says how long its outputs are.
         let is_shortened = is_sound && done.has(FLAG_OUTCOME) && error.is_none();
         let result = payload.finish(Finished { core: &core, reference, error, is_shortened });
@@ -206,13 +214,16 @@ impl<P: Payload> Job<P> {
         }
     }
 
-    /// Waits until the job is done and gives its result. Blocks; meanwhile the thread may run queued jobs itself, this one
-    /// first, as the engine's [`Help`](crate::Help) says.
+    /// Waits until the job is done and gives its result. Blocks. If nobody has started the job, this thread runs it, unless the
+    /// engine's [`Help`](crate::Help) says otherwise; it runs nothing else unless that is [`Help::AnyJob`](crate::Help::AnyJob).
     ///
     /// # Errors
     /// Whatever the job ended with, together with everything that was handed over: [`Error::KernelFailed`],
     /// [`Error::KernelPanicked`], [`Error::Cancelled`], [`Error::DeadlineExceeded`]; with worker processes also
     /// [`Error::WorkerDied`], [`Error::NoWorkers`] and [`Error::Corrupt`].
+    ///
+    /// # Panics
+    /// Inside the job itself, whose end never comes then; so do `.await` and the waits of a [`JobSet`](crate::JobSet) with no other job.
     pub fn wait(mut self) -> Result<P::Output, Failed<P::Returned>> {
         // The result is taken only by calls that consume the handle or give it: see `try_take`.
         let taken_before = "the result of this job was taken before";
@@ -230,7 +241,8 @@ impl<P: Payload> Job<P> {
 
     /// Waits until the job is done, at most for `limit`, and gives its result, or the job itself when it needs longer.
     ///
-    /// The thread does not help with jobs, so that it returns in time.
+    /// The thread does not run the job itself, so that it returns in time. But inside a kernel or closure of the engine it does, if nobody
+    /// has started the job: this may be the only worker. The call then returns when the job is done, which may be after the limit.
     ///
     /// # Errors
     /// As [`Job::wait`], inside `Ok`; `Err(job)` when the time is over.
@@ -276,6 +288,11 @@ impl CancelHandle {
     /// What it is revived from.
     pub(crate) fn into_parts(self) -> Option<(Weak<Core>, JobReference, u64)> {
         self.open.map(|(core, sequence)| (Arc::downgrade(&core), self.reference, sequence))
+    }
+
+    /// The engine and the job's number in its descriptor, whatever became of the job.
+    pub(super) fn open(&self) -> Option<&(Arc<Core>, u64)> {
+        self.open.as_ref()
     }
 
     /// The state of its job, while that is neither read nor dropped.
@@ -346,10 +363,13 @@ where
 /// Whether the result of a job can be read; if not, the task is woken when it can.
 fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> bool {
     let index = reference.index;
-    if panics::depth() > 0 && core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
+    if inside::depth() > 0 {
+        if core.is_around_as(reference) {
+            inside::waits_for_itself();
+        }
         // Inside a kernel this thread may be the only one that could run the job: an executor that blocks it until the
         // job is done would wait for ever.
-        execute::execute(core, ParticipantSlot::ORIGIN, index);
+        let _ = wait::run_own(core, reference);
     }
     let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
         return false;
@@ -360,17 +380,19 @@ fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> 
     // The waker is in place before the flag is set or seen to be set: the finisher that sees the flag takes this waker, or a
     // later one. See `docs/protocol.md`, "Wakers".
     slot.set_waker(context.waker());
-    match job::set_flag(&descriptor.word, FLAG_WAKER) {
+    let is_ready = match job::set_flag(&descriptor.word, FLAG_WAKER) {
         FlagSet::Set => {
             core.want_looks();
             false
         }
-        FlagSet::AlreadyDone => core.is_readable(reference),
-        FlagSet::Damaged => {
-            // The waker is called when nobody is at the job any more, unless that was so before it was in place.
-            core.is_readable(reference)
-        }
+        // Of a damaged one the waker is called when nobody is at the job any more, unless that was so before it was in place.
+        FlagSet::AlreadyDone | FlagSet::Damaged => core.is_readable(reference),
+    };
+    if is_ready {
+        // The finisher may have looked for it before.
+        drop(slot.take_waker());
     }
+    is_ready
 }
 
 impl<P: Payload> Drop for Job<P> {
@@ -383,6 +405,8 @@ impl<P: Payload> Drop for Job<P> {
         let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
             return;
         };
+        // The task that polled it is to hear of nothing any more.
+        drop(slot.take_waker());
         if !word_of(&core, self.reference).is(State::Done) {
             // What the job works on must live until it is finished; then the finisher drops it.
             slot.hold(Box::new(payload));

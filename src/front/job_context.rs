@@ -7,6 +7,7 @@ use super::call::Call;
 use super::closure::{Returns, Unstarted};
 use super::engine::Engine;
 use super::job::Job;
+use super::terminal::Terminal;
 use crate::engine::context::StopSignals;
 use crate::engine::core::{Core, JobReference};
 use crate::engine::execute::deadline_of;
@@ -38,12 +39,21 @@ impl JobContext {
         is_ours.then_some((core, descriptor, reference.index))
     }
 
-    /// Whether the job was cancelled or is late: the closure may return early, with whatever it has. What it returns then is dropped
-    /// when the job is late, and else is the job's result. Costs a few loads, and a clock reading when there is a deadline.
+    /// Whether the job was cancelled or is late: the closure may return early, with whatever it has. Costs a few loads, and a clock
+    /// reading when there is a deadline.
+    ///
+    /// A job whose closure was told so ends with [`Error::Cancelled`](crate::Error::Cancelled), or
+    /// [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded) when it is late, as one of a kernel does; what the closure returned
+    /// comes back with the error ([`Unfinished::Late`](crate::Unfinished::Late)). One that does not ask, or asked before, ends as if nobody
+    /// had cancelled it.
     pub fn is_cancelled(&self) -> bool {
-        self.running().is_some_and(|(_, descriptor, _)| {
-            StopSignals { word: Some(&descriptor.word), fan_out: None, deadline: deadline_of(descriptor) }.is_set()
-        })
+        let Some((core, descriptor, index)) = self.running() else { return false };
+        let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline: deadline_of(descriptor) };
+        let is_told = signals.is_set();
+        if is_told && let Some(slot) = core.local.slot(index) {
+            slot.note_stop();
+        }
+        is_told
     }
 
     /// As [`Context::progress`](crate::Context::progress): says how far the job is.
@@ -75,7 +85,7 @@ impl Call<'_> {
         F: FnOnce(&JobContext) -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.run_in_place(move |place| {
+        self.run_in_place(Terminal::RunWith, move |place| {
             let place = place.map(|(core, reference, sequence)| (Arc::clone(core), reference, sequence));
             let context = JobContext { place };
             move || closure(&context)

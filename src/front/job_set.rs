@@ -6,10 +6,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
 use super::job::{Job, Payload};
-use crate::engine::core::Core;
+use crate::engine::core::{Core, JobReference};
 use crate::engine::execute::execute;
 use crate::engine::options::Help;
-use crate::engine::{panics, wait};
+use crate::engine::wait::{self, Ran};
+use crate::engine::{inside, panics};
 use crate::error::{Error, Failed, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::geometry::PORTS;
@@ -47,7 +48,12 @@ pub struct JobSet<P: Payload, K = u64> {
     jobs: HashMap<u32, (K, Job<P>)>,
     /// Descriptors of jobs known to be finished, in the order they were seen.
     ready: VecDeque<u32>,
+    /// Jobs that nobody may have started, in the order they came: the thread that waits tries each once.
+    unstarted: VecDeque<JobReference>,
 }
+
+/// References that may be left behind before they are looked through.
+const UNSTARTED_SLACK: usize = 64;
 
 /// The key of a job and what it ended with.
 pub type Finish<K, P> = (K, Result<<P as Payload>::Output, Failed<<P as Payload>::Returned>>);
@@ -61,7 +67,13 @@ impl<P: Payload, K> JobSet<P, K> {
             return Err(Error::Unsupported { what: format!("more than {PORTS} job sets of one engine at a time") });
         }
         *taken |= 1 << port;
-        Ok(Self { core: Arc::clone(core), port, jobs: HashMap::new(), ready: VecDeque::new() })
+        Ok(Self {
+            core: Arc::clone(core),
+            port,
+            jobs: HashMap::new(),
+            ready: VecDeque::new(),
+            unstarted: VecDeque::new(),
+        })
     }
 
     /// Puts a job in. Does not block. A job of another engine is never seen to finish: see the panic.
@@ -78,6 +90,12 @@ impl<P: Payload, K> JobSet<P, K> {
                 self.ready.push_back(index.get());
             }
         }
+        if self.unstarted.len() > 2 * self.jobs.len() + UNSTARTED_SLACK {
+            // Those that were given are left behind where nobody waits.
+            let jobs = &self.jobs;
+            self.unstarted.retain(|old| jobs.get(&old.index.get()).is_some_and(|(_, job)| job.reference() == *old));
+        }
+        self.unstarted.push_back(job.reference());
         self.jobs.insert(index.get(), (key, job));
     }
 
@@ -121,8 +139,11 @@ impl<P: Payload, K> JobSet<P, K> {
         }
     }
 
-    /// Waits for the next result; `None` when the set is empty. The thread helps with queued jobs as the engine's
-    /// [`Help`] says.
+    /// Waits for the next result; `None` when the set is empty. Blocks; unless the engine's [`Help`] is [`Help::Never`], and always inside a
+    /// kernel, the thread runs jobs of the set that nobody has started meanwhile. It runs others with [`Help::AnyJob`] alone.
+    ///
+    /// # Panics
+    /// Inside a job of the set, when it has no other.
     pub fn wait_next(&mut self) -> Option<Finish<K, P>> {
         loop {
             if let Some(next) = self.try_next() {
@@ -133,6 +154,9 @@ impl<P: Payload, K> JobSet<P, K> {
             }
             if self.help() {
                 continue;
+            }
+            if inside::depth() > 0 && self.jobs.values().all(|(_, job)| self.core.is_around_as(job.reference())) {
+                inside::waits_for_itself();
             }
             let (port, bits) = self.core.control.port(self.port)?;
             port::prepare_to_sleep(&port.park);
@@ -149,6 +173,8 @@ impl<P: Payload, K> JobSet<P, K> {
 
     /// Looks at every job itself: after a second without a report, whose words can be damaged, and when the engine broke.
     fn look_at_all(&mut self) {
+        // A job whose worker died waits to be started again.
+        self.unstarted = self.jobs.values().map(|(_, job)| job.reference()).collect();
         let is_over = |(_, (_, job)): &(&u32, &(K, Job<P>))| job.is_finished();
         let over = self.jobs.iter().filter(is_over).map(|(&index, _)| index);
         self.ready.extend(over);
@@ -160,26 +186,23 @@ impl<P: Payload, K> JobSet<P, K> {
         }
     }
 
-    /// Runs one job: one of the set's own that is still queued, or, where that is allowed, the first in the queue.
-    fn help(&self) -> bool {
+    /// Runs one job: one of the set's own that nobody has started, or, where that is allowed, the first in the queue.
+    fn help(&mut self) -> bool {
         let in_kernel = panics::depth() > 0;
         if !in_kernel && self.core.config.help == Help::Never {
             return false;
         }
-        let own_only = in_kernel || self.core.config.help == Help::OwnJob;
-        if !own_only {
-            if let Some(index) = self.core.take(ParticipantSlot::ORIGIN) {
-                execute(&self.core, ParticipantSlot::ORIGIN, index);
+        while let Some(own) = self.unstarted.pop_front() {
+            if wait::run_own(&self.core, own) != Ran::Nothing {
                 return true;
             }
-            return false;
         }
-        for (_, job) in self.jobs.values() {
-            let reference = job.reference();
-            if self.core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
-                execute(&self.core, ParticipantSlot::ORIGIN, reference.index);
-                return true;
-            }
+        if !in_kernel
+            && self.core.config.help == Help::AnyJob
+            && let Some(index) = self.core.take(ParticipantSlot::ORIGIN)
+        {
+            execute(&self.core, ParticipantSlot::ORIGIN, index);
+            return true;
         }
         false
     }

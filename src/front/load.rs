@@ -10,7 +10,8 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::engine::Engine;
-use crate::engine::panics;
+use crate::engine::core::Core;
+use crate::engine::wakers::{Awaited, Watch};
 use crate::error::{Error, Result};
 use crate::os::host::Deadline;
 
@@ -26,9 +27,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the engine takes no jobs any more: [`Error::Closed`], [`Error::Forked`]; [`Error::NoWorkers`] and [`Error::Corrupt`] of one
-    /// that broke.
+    /// that broke. [`Error::QueueFull`] when there is no room and it is polled inside a kernel or closure of this engine, which keeps a
+    /// worker from making room.
     pub fn room(&self) -> Room<'_> {
-        Room { engine: self }
+        Room { engine: self, watch: Watch::new(&self.core, Awaited::Room) }
     }
 
     /// Whether nothing is queued and nothing runs; results may wait to be read. Does not block; looks at every place of the queue.
@@ -37,7 +39,11 @@ impl Engine {
     }
 
     /// Waits, without blocking a thread, until nothing is queued and nothing runs. The engine goes on taking jobs: where they keep
-    /// coming the wait goes on.
+    /// coming the wait goes on. Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when it is made or polled inside a kernel or closure of this engine, whose own end it would wait for;
+    /// [`Error::Forked`].
     ///
     /// # Examples
     /// ```
@@ -46,47 +52,56 @@ impl Engine {
     /// for number in 0..100 {
     ///     drop(engine.run(move || number)?); // detached: it runs, and nobody reads its result
     /// }
-    /// futures_executor::block_on(engine.drained());
+    /// futures_executor::block_on(engine.drained())?;
     /// assert!(engine.is_drained());
     /// # Ok(())
     /// # }
     /// ```
     pub fn drained(&self) -> Drained<'_> {
-        Drained { engine: self }
+        Drained { engine: self, is_begun_inside: self.core.is_around(), watch: Watch::new(&self.core, Awaited::Drain) }
     }
 
     /// As [`Engine::drained`], blocking, at most for `limit`. The thread helps with nothing.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] when there are jobs still; [`Error::InvalidArgument`] inside a kernel, whose own end it would wait for;
-    /// [`Error::Forked`].
+    /// [`Error::TimedOut`] when there are jobs still; [`Error::InvalidArgument`] inside a kernel or closure of this engine, whose own end it
+    /// would wait for, and in callbacks (wakers, listeners, hooks), which may run on a thread that the jobs need; [`Error::Forked`].
     pub fn wait_until_drained(&self, limit: Duration) -> Result<()> {
         self.core.check_process()?;
-        if panics::depth() > 0 {
-            return Err(Error::invalid("a kernel cannot wait until the engine that runs it has no jobs"));
+        if self.core.may_need_this_thread() {
+            return Err(waits_for_its_engine());
         }
         let deadline = Deadline::after(limit);
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        while self.core.watch_drain(&waker) {
+        let mut watch = Watch::new(&self.core, Awaited::Drain);
+        while watch.must_wait(&waker) {
             match deadline.remaining() {
                 Some(left) => thread::park_timeout(left),
-                None => {
-                    self.core.unwatch_drain(&waker);
-                    return Err(Error::TimedOut { waited: limit });
-                }
+                None => return Err(Error::TimedOut { waited: limit }),
             }
         }
-        self.core.unwatch_drain(&waker);
         Ok(())
     }
 }
 
+#[cold]
+pub(super) fn waits_for_its_engine() -> Error {
+    Error::invalid("a kernel or closure cannot wait until the engine that runs it has no jobs, or has closed")
+}
+
+/// Whether a task may wait for the end of all jobs: not inside one of them, nor for one.
+fn check_outside(core: &Core, is_begun_inside: bool) -> Result<()> {
+    core.check_process()?;
+    if is_begun_inside || core.is_around() { Err(waits_for_its_engine()) } else { Ok(()) }
+}
+
 impl Engine {
     /// As [`Engine::close`] without blocking a thread: takes no more jobs from the moment it is polled first, and is ready when every job
-    /// is over and all workers have ended. Dropping it before does not open the engine again.
+    /// is over and all workers have ended. Dropping it before does not open the engine again, and leaves nothing behind.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] inside a kernel, whose own end it would wait for; [`Error::Forked`].
+    /// [`Error::InvalidArgument`] when it is made or polled inside a kernel or closure of this engine, whose own end it would wait for;
+    /// [`Error::Forked`].
     ///
     /// # Examples
     /// ```
@@ -99,7 +114,7 @@ impl Engine {
     /// # }
     /// ```
     pub fn close_async(&self) -> Close<'_> {
-        Close { engine: self }
+        Close { engine: self, is_begun_inside: self.core.is_around(), watch: Watch::new(&self.core, Awaited::End) }
     }
 }
 
@@ -107,20 +122,25 @@ impl Engine {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Close<'e> {
     engine: &'e Engine,
+    /// Whether the call was made by a job of the engine, which waits for it somehow.
+    is_begun_inside: bool,
+    watch: Watch<'e>,
 }
 
 impl Future for Close<'_> {
     type Output = Result<()>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Result<()>> {
-        let core = &self.engine.core;
-        if let Err(error) = self.engine.check_closable() {
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Result<()>> {
+        let Self { engine, is_begun_inside, watch } = &mut *self;
+        let core = &engine.core;
+        let allowed = check_outside(core, *is_begun_inside);
+        if let Err(error) = allowed {
             return Poll::Ready(Err(error));
         }
         if core.is_open() {
             core.start_closing();
         }
-        if core.watch_end(context.waker()) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if watch.must_wait(context.waker()) { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -142,20 +162,23 @@ impl Wake for Unpark {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Room<'e> {
     engine: &'e Engine,
+    watch: Watch<'e>,
 }
 
 impl Future for Room<'_> {
     type Output = Result<()>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Result<()>> {
-        let core = &self.engine.core;
-        if let Err(error) = core.check_open() {
-            return Poll::Ready(Err(error));
-        }
-        if core.has_room() || !core.register_for_space(context.waker()) {
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Pending
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Result<()>> {
+        let Self { engine, watch } = &mut *self;
+        let core = &engine.core;
+        let ready = match core.check_open() {
+            Ok(()) if core.has_room() => Ok(()),
+            Ok(()) if core.is_around() => Err(core.queue_full()),
+            Ok(()) if watch.must_wait(context.waker()) => return Poll::Pending,
+            checked => checked,
+        };
+        watch.leave();
+        Poll::Ready(ready)
     }
 }
 
@@ -169,13 +192,22 @@ impl fmt::Debug for Room<'_> {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Drained<'e> {
     engine: &'e Engine,
+    /// Whether the call was made by a job of the engine, which waits for it somehow.
+    is_begun_inside: bool,
+    watch: Watch<'e>,
 }
 
 impl Future for Drained<'_> {
-    type Output = ();
+    type Output = Result<()>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<()> {
-        if self.engine.core.watch_drain(context.waker()) { Poll::Pending } else { Poll::Ready(()) }
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Result<()>> {
+        let Self { engine, is_begun_inside, watch } = &mut *self;
+        let core = &engine.core;
+        let allowed = check_outside(core, *is_begun_inside);
+        match allowed {
+            Ok(()) if watch.must_wait(context.waker()) => Poll::Pending,
+            allowed => Poll::Ready(allowed),
+        }
     }
 }
 

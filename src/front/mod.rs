@@ -31,6 +31,7 @@ pub(crate) mod raw_worker;
 pub(crate) mod rows;
 mod shared;
 pub(crate) mod statistics;
+mod terminal;
 pub(crate) mod timings;
 pub(crate) mod worker_main;
 mod workers;

@@ -4,6 +4,7 @@ use super::arguments::{Collector, HeldBatches, Side, sealed};
 use super::call::Call;
 use super::engine::Engine;
 use super::job::{Held, Job};
+use super::terminal::Terminal;
 use crate::arena::any_batch::AnyBatch;
 use crate::engine::core::Draft;
 use crate::engine::kernel::{ElementLayout, KernelInfo};
@@ -193,7 +194,7 @@ impl Call<'_> {
         param: &[u8],
     ) -> Result<Job<Held<Vec<AnyBatch>>>, Failed<Vec<AnyBatch>>> {
         let found = resolve(self.core.named(), kernel, &batches, param);
-        let reserved = found.and_then(|info| Ok((info, self.reserve()?)));
+        let reserved = found.and_then(|info| Ok((info, self.reserve(Terminal::SubmitNamed)?)));
         let filled = reserved.and_then(|(info, draft)| {
             let block = self.fill_named(&draft, info, &batches, param)?;
             Ok((draft, info, block))

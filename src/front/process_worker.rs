@@ -159,6 +159,11 @@ impl WorkerBuilder {
     /// The channel of a worker, which nobody has the other end of yet.
     fn road<M: WorkerMain>(&self) -> Result<Road<M::Receives, M::Posts>> {
         self.check_name()?;
+        if self.stack_size.is_some() {
+            return Err(Error::invalid(
+                "stack_size means nothing to spawn_process: a process has the stack that the system gives it",
+            ));
+        }
         let arena = self.arena(size_of::<M::Data>())?;
         let lens = MessagePort::<M::Receives, M::Posts>::VALUE_LENS;
         let (channel, handle) = Channel::to_process(&arena, self.capacity, lens)?;

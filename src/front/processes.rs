@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::os::process::Limits;
 
 /// How long a kernel may go on after it was told to stop, unless stated.
-pub(super) const KILL_AFTER: Duration = Duration::from_millis(20);
+const KILL_AFTER: Duration = Duration::from_millis(20);
 
 /// Turns this process into a worker if an engine started it as one, and does nothing otherwise.
 ///
@@ -130,17 +130,12 @@ impl WorkerProgram {
 }
 
 /// What a builder gathers about worker processes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct WorkerOptions {
-    pub(crate) program: WorkerProgram,
-    pub(crate) kill_after: Duration,
+    /// This very program unless stated.
+    pub(crate) program: Option<WorkerProgram>,
+    pub(crate) kill_after: Option<Duration>,
     pub(crate) listen_at: Option<PathBuf>,
-}
-
-impl Default for WorkerOptions {
-    fn default() -> Self {
-        Self { program: WorkerProgram::this(), kill_after: KILL_AFTER, listen_at: None }
-    }
 }
 
 impl WorkerOptions {
@@ -180,7 +175,8 @@ impl WorkerOptions {
                 "an engine that listens needs seats: say how many with Builder::outside_workers",
             ));
         }
-        let WorkerProgram { program, arguments, environment, directory, prefix_output, limits } = self.program.clone();
+        let WorkerProgram { program, arguments, environment, directory, prefix_output, limits } =
+            self.program.clone().unwrap_or_default();
         let kernels = kernels.iter().map(|info| KernelName::of(info)).collect::<Result<Vec<_>>>()?;
         let Self { kill_after, listen_at, .. } = self.clone();
         Ok(Some(ProcessGroup {
@@ -191,7 +187,7 @@ impl WorkerOptions {
             environment,
             directory,
             prefix_output,
-            kill_after,
+            kill_after: kill_after.unwrap_or(KILL_AFTER),
             listen_at,
             least,
             idle_timeout,

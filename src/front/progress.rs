@@ -9,6 +9,7 @@ use std::task::{Wake, Waker};
 use futures_core::Stream;
 
 use super::job::{CancelHandle, Job, Payload};
+use crate::engine::ledger::WatchTicket;
 use crate::engine::meter::Meter;
 use crate::engine::panics;
 use crate::lockfree::progress::Reported;
@@ -137,7 +138,7 @@ impl ProgressHandle {
     /// # }
     /// ```
     pub fn changes(&self) -> ProgressChanges {
-        ProgressChanges { handle: self.clone(), last: None, is_over: false }
+        ProgressChanges { handle: self.clone(), last: None, is_over: false, ticket: None }
     }
 
     /// Calls `listener` when the progress has changed, until the job is over: on the thread that runs the job, on one of those that run
@@ -156,13 +157,29 @@ pub struct ProgressChanges {
     handle: ProgressHandle,
     last: Option<Progress>,
     is_over: bool,
+    /// Where the task's waker is kept, while it may be woken.
+    ticket: Option<WatchTicket>,
 }
 
 impl ProgressChanges {
+    /// Gives up the place among those who watch the job.
+    fn leave(&mut self) {
+        // As in `Watch::leave`.
+        if let Some((core, _)) = self.handle.job.open().filter(|(core, _)| core.check_process().is_ok()) {
+            core.unwatch_progress(&mut self.ticket);
+        }
+    }
+
     fn changed(&mut self, now: Option<Progress>) -> Option<Progress> {
         let changed = now.filter(|_| now != self.last);
         self.last = changed.or(self.last);
         changed
+    }
+}
+
+impl Drop for ProgressChanges {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -173,18 +190,17 @@ impl Stream for ProgressChanges {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let job = &self.handle.job;
+        let Self { handle, ticket, .. } = &mut *self;
+        let job = &handle.job;
         let mut now = job.place().and_then(|(core, index)| {
-            let reported = core.watch_progress(index, context.waker());
+            let reported = core.watch_progress(index, ticket, context.waker());
             // As in `get`.
             job.place()?;
             reported.map(Progress::from)
         });
         let is_over = !job.call_watchers_at_end();
         if is_over {
-            if let Some((core, index)) = job.place() {
-                core.unwatch_progress(index, context.waker());
-            }
+            self.leave();
             // Once more: its last word may have come after the first look.
             now = self.handle.get().or(now);
         }

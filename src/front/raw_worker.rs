@@ -13,7 +13,7 @@ use super::message_port::{DEFAULT_CAPACITY, Message, MessagePort};
 #[cfg(target_os = "linux")]
 use super::process_worker::WorkerProcess;
 #[cfg(target_os = "linux")]
-use super::processes::{KILL_AFTER, WorkerProgram};
+use super::processes::WorkerProgram;
 use crate::arena::any_batch::AnyBatch;
 use crate::engine::core::Core;
 use crate::engine::kernel::KernelOutcome;
@@ -27,13 +27,13 @@ use crate::os::host::Deadline;
 pub struct WorkerBuilder {
     pub(super) name: String,
     pub(super) capacity: usize,
-    stack_size: Option<usize>,
+    pub(super) stack_size: Option<usize>,
     /// The engine whose batches a process shall see.
     pub(super) memory: Option<Arc<Core>>,
     #[cfg(target_os = "linux")]
-    pub(super) program: WorkerProgram,
+    pub(super) program: Option<WorkerProgram>,
     #[cfg(target_os = "linux")]
-    pub(super) kill_after: Duration,
+    pub(super) kill_after: Option<Duration>,
 }
 
 impl WorkerBuilder {
@@ -62,14 +62,14 @@ impl WorkerBuilder {
     /// What a worker that is a process is started from, and with which environment and limits; this very program unless said.
     #[cfg(target_os = "linux")]
     pub fn program(mut self, program: WorkerProgram) -> Self {
-        self.program = program;
+        self.program = Some(program);
         self
     }
 
     /// How long a worker that is a process may go on after [`Worker::terminate`] before it is killed; 20 ms unless said.
     #[cfg(target_os = "linux")]
     pub fn kill_after(mut self, grace: Duration) -> Self {
-        self.kill_after = grace;
+        self.kill_after = Some(grace);
         self
     }
 
@@ -84,8 +84,8 @@ impl WorkerBuilder {
     /// What the worker shall start with, `workerData` elsewhere, is moved into the closure: batches too, without a copy.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a name with a zero byte or a capacity out of range, [`Error::Io`] when the system starts no
-    /// thread.
+    /// [`Error::InvalidArgument`] for a name with a zero byte, a capacity out of range, or what means something to processes only
+    /// (`program`, `kill_after`); [`Error::Io`] when the system starts no thread.
     pub fn spawn<S, R, O, F>(self, body: F) -> Result<Worker<S, R>>
     where
         S: Pod + Send,
@@ -94,6 +94,14 @@ impl WorkerBuilder {
         F: FnOnce(&WorkerScope<S, R>) -> O + Send + 'static,
     {
         self.check_name()?;
+        #[cfg(target_os = "linux")]
+        for (option, is_said) in [("program", self.program.is_some()), ("kill_after", self.kill_after.is_some())] {
+            if is_said {
+                return Err(Error::invalid(format!(
+                    "{option} means nothing to spawn: a thread is neither started from a program nor killed"
+                )));
+            }
+        }
         let (here, there) = MessagePort::<S, R>::pair(self.capacity)?;
         let life = Arc::new(Life::new());
         let scope = WorkerScope { port: there, name: self.name.clone(), data: (), batches: Mutex::default() };
@@ -181,9 +189,9 @@ impl Worker<(), ()> {
             stack_size: None,
             memory: None,
             #[cfg(target_os = "linux")]
-            program: WorkerProgram::this(),
+            program: None,
             #[cfg(target_os = "linux")]
-            kill_after: KILL_AFTER,
+            kill_after: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::builder::Builder;
 #[cfg(target_os = "linux")]
 use super::processes::WorkerProgram;
+use crate::error::{Error, Result};
 
 impl Builder {
     /// Worker threads; together with the [jobs](Builder::jobs_per_process) of worker processes and seats for outside workers 1 to 255.
@@ -94,9 +95,10 @@ impl Builder {
         self
     }
 
-    /// How long a worker beyond the least number may have nothing to do before it ends; ten seconds unless said.
+    /// How long a worker beyond the least number may have nothing to do before it ends; ten seconds unless said. An error of `build` where
+    /// [`Builder::min_threads`] and [`Builder::min_processes`] leave none beyond it.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.own.idle_timeout = timeout;
+        self.idle_timeout = Some(timeout);
         self
     }
 
@@ -104,7 +106,7 @@ impl Builder {
     ///
     /// A worker process ends, and another one takes its place a few milliseconds later. A thread is followed by another one, which takes
     /// some 50 microseconds, and ends with all that was its own: what kernels keep on it ([`Context::state`](crate::Context::state)) and
-    /// what libraries keep in thread-local variables. Not for workers that others start.
+    /// what libraries keep in thread-local variables. Not for workers that others start: an error of `build` where there are no others.
     ///
     /// A process that runs [several jobs at a time](Builder::jobs_per_process) begins no more of them once it is to be replaced, and is
     /// followed by the next one when the last of those it has is over: a long one keeps the places beside it empty for so long, and must not
@@ -115,7 +117,8 @@ impl Builder {
     }
 
     /// Replaces a worker process that has more than so many bytes of memory of its own after a job; shared memory, batches among it,
-    /// does not count. Looked at once a millisecond at most. Without effect on threads.
+    /// does not count. Looked at once a millisecond at most. Without effect on threads, and an error of
+    /// `build` where there are no processes.
     pub fn recycle_above(mut self, bytes: u64) -> Self {
         self.wear.bytes = bytes;
         self
@@ -124,14 +127,16 @@ impl Builder {
     /// Has each worker thread call `hook` with its number before its first job, which waits for the hook's return. A panic of the hook is written to standard
     /// error, and the worker begins all the same.
     ///
-    /// What a worker process does first is what its `main` does before [`worker_entry`](crate::worker_entry).
+    /// What a worker process does first is what its `main` does before [`worker_entry`](crate::worker_entry). The hook is a closure of this
+    /// process, which no other can call: an error of `build` where there are no worker threads.
     pub fn on_worker_start(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.hooks.start = Some(Arc::new(hook));
         self
     }
 
     /// Has each worker thread call `hook` with its number after its last job, when what kernels keep on it is dropped.
-    /// [`Engine::close`](crate::Engine::close) waits for it.
+    /// [`Engine::close`](crate::Engine::close) waits for it. As [`Builder::on_worker_start`] an error of `build` where there are no threads;
+    /// what a worker process keeps, its kernels' [states](crate::Context::state), is dropped at its end.
     pub fn on_worker_end(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.hooks.end = Some(Arc::new(hook));
         self
@@ -151,24 +156,26 @@ impl Builder {
         self
     }
 
-    /// What worker processes are started from, and with which environment and limits; this very program unless stated.
+    /// What worker processes are started from, and with which environment and limits; this very program unless stated. An error of `build`
+    /// where there are no [processes](Builder::processes).
     #[cfg(target_os = "linux")]
     pub fn worker_program(mut self, program: WorkerProgram) -> Self {
-        self.workers.program = program;
+        self.workers.program = Some(program);
         self
     }
 
     /// How long a kernel in a worker process may go on after its deadline or after it was cancelled, before the process is
-    /// killed and replaced; 20 ms unless stated.
+    /// killed and replaced; 20 ms unless stated. An error of `build` where there are neither [processes](Builder::processes) nor
+    /// [outside workers](Builder::outside_workers): threads cannot be killed.
     #[cfg(target_os = "linux")]
     pub fn kill_after(mut self, grace: Duration) -> Self {
-        self.workers.kill_after = grace;
+        self.workers.kill_after = Some(grace);
         self
     }
 
     /// Whether each worker shall stay on one core: worker `n` on the `n`th the process may use, starting again after the
     /// last. No unless said; worth it where nothing else runs on the machine, harmful where something does. Without effect
-    /// on systems other than Linux.
+    /// on systems other than Linux, and an error of `build` where there are no worker threads.
     pub fn pin(mut self, wanted: bool) -> Self {
         self.own.pin = wanted;
         self
@@ -179,9 +186,44 @@ impl Builder {
     ///
     /// Threads that answer requests then get a core before the workers do: the system prefers them where both want one. A thread that
     /// helps while it waits keeps its own value. Worker processes have [`WorkerProgram::nice`](crate::WorkerProgram::nice). Linux only;
-    /// without effect elsewhere.
+    /// without effect elsewhere. An error of `build` where there are no worker threads.
     pub fn thread_nice(mut self, nice: i32) -> Self {
         self.own.nice = Some(nice);
         self
+    }
+
+    /// Whether everything that was said means something to the workers there will be.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the option.
+    pub(super) fn check_meaning(&self, threads: usize) -> Result<()> {
+        let Self { processes, outside, .. } = *self;
+        let is_less = |least: Option<usize>, most: usize| least.is_some_and(|least| least < most);
+        let some_may_end = is_less(self.own.least, threads) || is_less(self.least_processes, processes);
+        let no_threads = "the engine has no worker threads";
+        let no_processes = "the engine has no worker processes";
+        let said = [
+            ("on_worker_start", self.hooks.start.is_some(), threads > 0, no_threads),
+            ("on_worker_end", self.hooks.end.is_some(), threads > 0, no_threads),
+            ("pin", self.own.pin, threads > 0, no_threads),
+            ("thread_nice", self.own.nice.is_some(), threads > 0, no_threads),
+            ("recycle_above", self.wear.bytes > 0, processes > 0, no_processes),
+            ("recycle_after", self.wear.jobs > 0, threads + processes > 0, "others start all of the engine's workers"),
+            (
+                "idle_timeout",
+                self.idle_timeout.is_some(),
+                some_may_end,
+                "no worker is beyond the least number: say min_threads or min_processes",
+            ),
+            #[cfg(target_os = "linux")]
+            ("worker_program", self.workers.program.is_some(), processes > 0, no_processes),
+            #[cfg(target_os = "linux")]
+            ("kill_after", self.workers.kill_after.is_some(), processes + outside > 0, no_processes),
+        ];
+        let _ = outside;
+        match said.into_iter().find(|(_, is_said, has_use, _)| *is_said && !has_use) {
+            None => Ok(()),
+            Some((option, _, _, why)) => Err(Error::invalid(format!("Builder::{option} means nothing here: {why}"))),
+        }
     }
 }

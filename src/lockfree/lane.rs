@@ -21,13 +21,14 @@
 //! calls it. Whoever was taken out is not counted any more, so that one call is made for it however long it takes to wake. One that
 //! was called and found what it wanted without the call passes it on: there may be what the next one sleeps for.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
 use super::futex;
+pub(crate) use super::waiters::Ticket;
+use super::waiters::Waiters;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Scope, fence};
 
 /// Bits of a stamp that hold a position; those above hold the message's mark.
@@ -72,23 +73,15 @@ impl Sleeper {
 pub(crate) struct Bell {
     /// How many are in the list; changed under its lock.
     count: AtomicU32,
-    list: Mutex<List>,
+    list: Mutex<Waiters<Sleeper>>,
 }
-
-struct List {
-    sleepers: VecDeque<(u64, Sleeper)>,
-    next_ticket: u64,
-}
-
-/// A place in the list of a bell.
-pub(crate) struct Ticket(pub(crate) u64);
 
 impl Bell {
     fn new() -> Self {
-        Self { count: AtomicU32::new(0), list: Mutex::new(List { sleepers: VecDeque::new(), next_ticket: 0 }) }
+        Self { count: AtomicU32::new(0), list: Mutex::new(Waiters::default()) }
     }
 
-    fn list(&self) -> MutexGuard<'_, List> {
+    fn list(&self) -> MutexGuard<'_, Waiters<Sleeper>> {
         // No foreign code runs under the lock.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,7 +97,7 @@ impl Bell {
     #[cold]
     fn take_first(&self) -> Option<Sleeper> {
         let mut list = self.list();
-        let (_, sleeper) = list.sleepers.pop_front()?;
+        let sleeper = list.take_first()?;
         self.count_off();
         Some(sleeper)
     }
@@ -115,37 +108,36 @@ impl Bell {
     }
 
     /// Every sleeper, to be woken.
-    pub(crate) fn call_all(&self) -> VecDeque<(u64, Sleeper)> {
+    pub(crate) fn call_all(&self) -> impl Iterator<Item = Sleeper> + use<> {
         // SeqCst fence F3, see the head of this file.
         fence(Ordering::SeqCst);
         let mut list = self.list();
-        let all = core::mem::take(&mut list.sleepers);
-        all.iter().for_each(|_| self.count_off());
+        let all = list.take_all();
+        (0..all.len()).for_each(|_| self.count_off());
         all
     }
 
     /// Puts a sleeper into the list. It then looks once more before it sleeps.
     pub(crate) fn announce(&self, sleeper: Sleeper) -> Ticket {
         let mut list = self.list();
-        let ticket = list.next_ticket;
-        list.next_ticket += 1;
-        list.sleepers.push_back((ticket, sleeper));
+        let ticket = list.add((), sleeper);
         self.count.fetch_add(1, Ordering::Relaxed);
         drop(list);
         // SeqCst fence F4, see the head of this file.
         fence(Ordering::SeqCst);
-        Ticket(ticket)
+        ticket
     }
 
     /// Takes a sleeper out of the list again. `false` when it was called meanwhile.
     pub(crate) fn withdraw(&self, ticket: &Ticket) -> bool {
         let mut list = self.list();
-        let at = list.sleepers.iter().position(|(kept, _)| *kept == ticket.0);
-        let found = at.and_then(|at| list.sleepers.remove(at)).is_some();
-        if found {
+        let found = list.remove(*ticket);
+        if found.is_some() {
             self.count_off();
         }
-        found
+        drop(list);
+        // Foreign code runs when a waker is dropped.
+        found.is_some()
     }
 
     /// Looks, and sleeps until it is called, until the look finds something. `word` is the thread's own, which nobody else waits on;
@@ -502,7 +494,7 @@ mod tests {
                     }
                     if posting.fetch_add(u32::MAX, Ordering::AcqRel) == 1 {
                         lane.leave(side::SENDER);
-                        lane.messages().call_all().into_iter().for_each(|(_, sleeper)| sleeper.wake());
+                        lane.messages().call_all().for_each(Sleeper::wake);
                     }
                 });
             }

@@ -37,6 +37,7 @@ pub(crate) mod redelivery;
 pub(crate) mod ring;
 pub(crate) mod sleep;
 pub(crate) mod spsc;
+pub(crate) mod waiters;
 
 #[cfg(workring_loom)]
 pub(crate) mod loom_futex;

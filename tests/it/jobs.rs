@@ -144,7 +144,7 @@ fn cancelling_a_queued_job_gives_everything_back_at_once() {
             assert_eq!((failed.returned.0.len(), failed.returned.1), (10, 10));
             let failed = closure.wait().unwrap_err();
             assert!(matches!(failed.error, Error::Cancelled));
-            assert_eq!(failed.returned.expect("it never ran")(), 9);
+            assert_eq!(failed.returned.unstarted().expect("it never ran")(), 9);
             blocker.release();
             assert_eq!(*engine.submit(bump, engine.batch::<u32>(1).unwrap(), ()).unwrap().wait().unwrap(), [1]);
         }
@@ -277,7 +277,7 @@ fn jobs_queued_past_their_deadline_never_start() {
         let failed = closure.wait().unwrap_err();
         assert!(matches!(failed.error, Error::DeadlineExceeded), "{:?}", failed.error);
         assert!(!ran.load(Ordering::Relaxed));
-        failed.returned.expect("it never ran")();
+        failed.returned.unstarted().expect("it never ran")();
         let failed = many.wait().unwrap_err();
         assert!(matches!(failed.error, Error::DeadlineExceeded), "{:?}", failed.error);
         assert_eq!(*failed.returned.0, [0; 4]);
@@ -297,7 +297,7 @@ fn a_wait_ends_at_the_deadline_of_a_job_that_cannot_start() {
         let job = engine.job().deadline(SHORT).run(|| 5).unwrap();
         let failed = job.wait_timeout(STEP).expect("the deadline is earlier").unwrap_err();
         assert!(matches!(failed.error, Error::DeadlineExceeded), "{:?}", failed.error);
-        assert_eq!(failed.returned.expect("it never ran")(), 5);
+        assert_eq!(failed.returned.unstarted().expect("it never ran")(), 5);
         blocker.release();
     });
 }
@@ -317,7 +317,7 @@ fn jobs_running_past_their_deadline_are_told() {
             let job = engine.job().deadline(SHORT).run(|| thread::sleep(3 * SHORT)).unwrap();
             let failed = job.wait().unwrap_err();
             assert!(matches!(failed.error, Error::DeadlineExceeded), "{:?}", failed.error);
-            assert!(failed.returned.is_none(), "it ran");
+            assert!(failed.returned.late().is_some(), "it ran");
             // In time.
             let job = engine.job().deadline(LIMIT).submit(bump, engine.batch::<u32>(1).unwrap(), ()).unwrap();
             assert_eq!(*job.wait().unwrap(), [1]);

@@ -86,7 +86,7 @@ fn close_now_gives_queued_jobs_back_and_tells_running_ones() {
             assert!(matches!(failed.error, Error::Cancelled), "{:?}", failed.error);
             assert_eq!(*failed.returned, [number as u32], "it never ran");
         }
-        assert_eq!(closure.wait().unwrap_err().returned.expect("it never ran")(), 5);
+        assert_eq!(closure.wait().unwrap_err().returned.unstarted().expect("it never ran")(), 5);
         assert_eq!(*rows.wait().unwrap_err().returned.0, [0; 7]);
         assert!(matches!(engine.run(|| ()).unwrap_err().error, Error::Closed));
     });

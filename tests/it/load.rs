@@ -94,7 +94,7 @@ fn whoever_waits_until_nothing_is_left_hears_of_it() {
     watched(|| {
         let engine = Checked::threads(3);
         let done = AtomicUsize::new(0);
-        block_on(engine.drained());
+        block_on(engine.drained()).unwrap();
         engine.wait_until_drained(Duration::ZERO).unwrap();
         for turn in 0..300_usize {
             let submitted = turn % 13 + 1;
@@ -123,7 +123,7 @@ fn whoever_waits_until_nothing_is_left_hears_of_it() {
                 }
                 let waiting = scope.spawn(|| block_on(engine.drained()));
                 engine.wait_until_drained(STEP).unwrap();
-                waiting.join().unwrap();
+                waiting.join().unwrap().unwrap();
                 assert!(engine.is_drained());
                 done.fetch_add(1, Ordering::Relaxed);
             });
@@ -146,7 +146,7 @@ fn an_engine_that_closes_is_drained_in_the_end() {
             let waiting = scope.spawn(|| block_on(engine.drained()));
             eventually("it closes", || engine.close_now(Duration::ZERO).is_err());
             blocker.release();
-            waiting.join().unwrap();
+            waiting.join().unwrap().unwrap();
         });
         assert!(matches!(queued.wait().unwrap_err().error, Error::Cancelled));
         let inside = Checked::unhelped(1);

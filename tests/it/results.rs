@@ -55,6 +55,11 @@ impl How {
         let call = engine.job().priority(self.priority);
         (engine, self.chunk_len.map_or(call, |len| call.chunk_len(len)))
     }
+
+    /// For calls that are not cut into chunks.
+    fn job<'e>(&self, engine: &'e Engine) -> workring::Call<'e> {
+        engine.job().priority(self.priority)
+    }
 }
 
 /// What the kernels of every shape do with one more input.
@@ -86,7 +91,7 @@ macro_rules! shapes {
         )*
 
         /// Runs every shape by `map` and by `submit` and compares with serial loops.
-        fn check_shapes(engine: &Engine, call: workring::Call<'_>, len: usize, p: u32) -> Result<(), TestCaseError> {
+        fn check_shapes(engine: &Engine, [call, job]: [workring::Call<'_>; 2], len: usize, p: u32) -> Result<(), TestCaseError> {
             $({
                 $(let $x = noisy(engine, len, $seed);)*
                 $(let mut $y = engine.batch_uninit::<u32>(len).unwrap().fill(!0);)*
@@ -105,7 +110,7 @@ macro_rules! shapes {
                 $(prop_assert!(right(&$y, $salt), "map {} {}", stringify!($name), stringify!($y));)*
 
                 $($y.fill(!0);)*
-                let ($($x,)* $($y,)*) = call.submit($name, ($($x,)* $($y,)*), p).unwrap().wait().unwrap();
+                let ($($x,)* $($y,)*) = job.submit($name, ($($x,)* $($y,)*), p).unwrap().wait().unwrap();
                 prop_assert_eq!(DIGEST.swap(0, Ordering::Relaxed), digest, "submit {}", stringify!($name));
                 $(prop_assert!(right(&$y, $salt), "submit {} {}", stringify!($name), stringify!($y));)*
                 $(prop_assert!($x.iter().enumerate().all(|(i, &x)| x == noise(i, $seed) as u32), "an input changed");)*
@@ -168,7 +173,7 @@ fn kernels_of_every_shape_do_as_loops_do() {
         let engines = various_engines();
         proptest!(cases(10), |(len in prop_oneof![0..10usize, 90..110usize, 4090..4100usize, 9000..9010usize], p: u32, how in how())| {
             let (engine, call) = how.call(&engines);
-            check_shapes(engine, call, len, p)?;
+            check_shapes(engine, [call, how.job(engine)], len, p)?;
         });
     });
 }
@@ -207,7 +212,7 @@ macro_rules! types {
             fn $sum(x: &[$ty]) -> $ty { x.iter().fold(<$ty>::zeroed(), |sum, x| xor(sum, *x)) }
         )*
 
-        fn check_types(engine: &Engine, call: workring::Call<'_>, len: usize, seed: u64) -> Result<(), TestCaseError> {
+        fn check_types(engine: &Engine, [call, job]: [workring::Call<'_>; 2], len: usize, seed: u64) -> Result<(), TestCaseError> {
             $({
                 let element = |index: usize| {
                     let mut value = <$ty>::zeroed();
@@ -225,7 +230,7 @@ macro_rules! types {
                 let folded = call.reduce($sum, &x, &()).unwrap();
                 let twin = (0..len).fold(<$ty>::zeroed(), |sum, index| xor(sum, element(index)));
                 prop_assert_eq!(bytemuck::bytes_of(&folded), bytemuck::bytes_of(&twin));
-                let (_, y) = call.submit($name, (x, y), p).unwrap().wait().unwrap();
+                let (_, y) = job.submit($name, (x, y), p).unwrap().wait().unwrap();
                 let twin: Vec<$ty> = (0..len).map(|index| xor(element(index), p)).collect();
                 prop_assert_eq!(bytemuck::cast_slice::<_, u8>(&y), bytemuck::cast_slice::<_, u8>(&twin));
             })*
@@ -264,7 +269,7 @@ fn every_element_type_is_mapped_and_reduced() {
         let engines = various_engines();
         proptest!(cases(16), |(len in prop_oneof![0..300usize, 4094..4099usize, 0..10_000usize], seed: u64, how in how())| {
             let (engine, call) = how.call(&engines);
-            check_types(engine, call, len, seed)?;
+            check_types(engine, [call, how.job(engine)], len, seed)?;
         });
     });
 }
@@ -320,7 +325,7 @@ macro_rules! params {
             fn $name(y: &mut [u64], p: &$ty) { y.fill(p.digest()); }
         )*
 
-        fn check_params(engine: &Engine, call: workring::Call<'_>, seed: u64) -> Result<(), TestCaseError> {
+        fn check_params(engine: &Engine, [call, job]: [workring::Call<'_>; 2], seed: u64) -> Result<(), TestCaseError> {
             $({
                 prop_assert_eq!(size_of::<$ty>(), $len);
                 let p = $ty::of(seed);
@@ -328,11 +333,11 @@ macro_rules! params {
                 call.map($name, (), &mut y, &p).unwrap();
                 prop_assert!(y.iter().all(|&y| y == p.digest()), "map {}", stringify!($name));
                 y.fill(0);
-                let y = call.submit($name, y, p).unwrap().wait().unwrap();
+                let y = job.submit($name, y, p).unwrap().wait().unwrap();
                 prop_assert!(y.iter().all(|&y| y == p.digest()), "submit {}", stringify!($name));
                 let all = engine.batch_from_fn(500, |row| $ty::of(seed ^ row as u64)).unwrap();
                 let y = engine.batch::<u64>(1000).unwrap();
-                let many = call.submit_many($name, y, all).unwrap().wait().unwrap();
+                let many = job.submit_many($name, y, all).unwrap().wait().unwrap();
                 prop_assert!(many.failures.is_empty());
                 for (row, y) in many.batches.chunks(2).enumerate() {
                     let wanted = $ty::of(seed ^ row as u64).digest();
@@ -358,7 +363,7 @@ fn parameters_of_every_size_arrive_whole() {
         let engines = various_engines();
         proptest!(cases(8), |(seed: u64, how in how())| {
             let (engine, call) = how.call(&engines);
-            check_params(engine, call, seed)?;
+            check_params(engine, [call, how.job(engine)], seed)?;
         });
     });
 }
@@ -638,11 +643,12 @@ fn rows_are_jobs_of_their_own() {
         let engines = various_engines();
         let rows = prop_oneof![Just(0), Just(1), 2..100usize, 1020..1030usize, 2000..6000usize];
         proptest!(cases(40), |(rows in rows, wide in 0..6usize, narrow in 0..3usize, seed: u64, how in how())| {
-            let (engine, call) = how.call(&engines);
+            let (engine, _) = how.call(&engines);
+            let job = how.job(engine);
             let x = noisy(engine, rows * wide, seed);
             let params = engine.batch_from_fn(rows, |row| noise(row, !seed)).unwrap();
             let y = engine.batch_uninit::<u64>(rows * narrow).unwrap().fill(1000);
-            let many = call.submit_many(scaled, (x, y), params).unwrap().wait().unwrap();
+            let many = job.submit_many(scaled, (x, y), params).unwrap().wait().unwrap();
             prop_assert!(many.failures.is_empty());
             let (x, y) = many.batches;
             for number in 0..rows {
@@ -651,7 +657,7 @@ fn rows_are_jobs_of_their_own() {
                 let got = &y[number * narrow..][..narrow];
                 prop_assert!(got.iter().all(|&y| y == wanted), "row {}: {:?}, not {}", number, got, wanted);
             }
-            let many = call.submit_many(bump, x, rows).unwrap().wait().unwrap();
+            let many = job.submit_many(bump, x, rows).unwrap().wait().unwrap();
             prop_assert_eq!(many.params, rows);
             prop_assert!(many.batches.iter().enumerate().all(|(i, &x)| x == (noise(i, seed) as u32).wrapping_add(1)));
         });

@@ -147,7 +147,7 @@ fn nothing_works_after_the_end_and_nothing_hangs() {
             assert!(is_closed(&engine.map_with(&[1], &mut [2], |_, _| ()).unwrap_err()));
             assert!(is_closed(&engine.submit_many(until_told, y, 1).unwrap_err().error));
             assert!(is_closed(&block_on(engine.room()).unwrap_err()));
-            block_on(engine.drained());
+            block_on(engine.drained()).unwrap();
             engine.wait_until_drained(STEP).unwrap();
             // Once more in every way, and what was over stays so.
             closed.iter().for_each(|close| close(&engine));

@@ -1,12 +1,12 @@
 //! The same calls, the same results.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use workring::{Cancelled, Chunking, Engine, Error, Help};
+use workring::{Batch, Call, Cancelled, Chunking, Engine, Error, Help, ManyJob, OnFull, Priority, Retry};
 
 use crate::kernels::{affine, below, fail, increment, odd_fails, patient, process_id, slow_process_id, sum};
 use crate::support::{Checked, Tests, eventually};
@@ -33,10 +33,15 @@ pub(crate) fn tests() -> Tests {
         ("calls::threads_and_processes_share_the_work", threads_and_processes_share_the_work),
         ("calls::closures_run_on_the_threads_of_a_mixed_engine", closures_run_on_the_threads_of_a_mixed_engine),
         ("calls::waiting_threads_help_if_asked_to", waiting_threads_help_if_asked_to),
+        ("calls::a_blocking_call_waits_for_room_as_it_says", a_blocking_call_waits_for_room_as_it_says),
+        ("calls::a_job_runs_the_shares_that_it_waits_for", a_job_runs_the_shares_that_it_waits_for),
+        ("calls::options_mean_the_same_to_processes", options_mean_the_same_to_processes),
         ("calls::a_kernel_that_was_not_listed_is_an_error", a_kernel_that_was_not_listed_is_an_error),
     ]
 }
 
+/// Longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(600);
 /// Lengths around the bounds of chunks.
 const LENGTHS: [usize; 6] = [0, 1, 4095, 4097, 100_000, 1_000_003];
 
@@ -366,6 +371,101 @@ fn waiting_threads_help_if_asked_to() {
     engine.map_chunks(process_id, (), &mut pids, &(), Chunking::of(1)).unwrap();
     let known = [engine.pids(), vec![std::process::id()]].concat();
     assert!(pids.iter().all(|pid| known.contains(pid)), "{pids:?}");
+}
+
+/// A call that blocks, of whatever kind.
+type BlockingCall<'a> = dyn Fn(Call<'_>) -> Result<(), Error> + Sync + 'a;
+/// A way to wait for a job of rows.
+type WaitForRows = fn(ManyJob<Batch<u64>, usize>) -> Vec<u64>;
+
+/// Where its thread may not take part a `map` needs a place in the queue, and asked the engine what to do when there was none: what the
+/// call had said was not heard.
+fn a_blocking_call_waits_for_room_as_it_says() {
+    for (engine_says, call_says) in [(OnFull::Wait, OnFull::Reject), (OnFull::Reject, OnFull::Wait)] {
+        let engine = Checked::with(1, |builder| {
+            builder
+                .threads(1)
+                .queue_capacity(64)
+                .on_full(engine_says)
+                .kill_after(Duration::from_secs(20))
+                .help(Help::Never)
+        });
+        let calls: [&BlockingCall<'_>; 3] = [
+            &|call| call.map(increment, (), &mut engine.batch::<u64>(10)?, &()),
+            &|call| call.reduce(sum, &engine.batch::<f64>(10)?, &()).map(drop),
+            &|call| call.map_with(&[0; 10], &mut [0; 10], |_, _| ()),
+        ];
+        for call in calls {
+            let held: Vec<_> =
+                (0..64).map(|_| engine.submit(patient, engine.batch::<u64>(1).unwrap(), ()).unwrap()).collect();
+            let make_room = || {
+                held.iter().for_each(|job| _ = job.cancel());
+                held.into_iter().for_each(|job| drop(job.wait()));
+            };
+            let metered = engine.job().on_full(call_says);
+            if call_says == OnFull::Reject {
+                let result = call(metered);
+                assert!(matches!(result, Err(Error::QueueFull { capacity: 64 })), "{result:?}");
+                make_room();
+                continue;
+            }
+            std::thread::scope(|scope| {
+                let waits = scope.spawn(move || call(metered));
+                make_room();
+                waits.join().unwrap().unwrap();
+            });
+        }
+    }
+}
+
+/// Rows are spread by who submits them. A closure that waited for such a job could not run the shares, which no other worker would.
+fn a_job_runs_the_shares_that_it_waits_for() {
+    let waits: [WaitForRows; 3] = [
+        |job| job.wait().unwrap().batches.to_vec(),
+        |job| {
+            job.wait_timeout(Duration::from_millis(1)).map_err(drop).expect("it was run here").unwrap().batches.to_vec()
+        },
+        |job| pollster::block_on(job).unwrap().batches.to_vec(),
+    ];
+    for wait in waits {
+        // Nobody comes from outside.
+        let engine = Checked::with(0, |builder| builder.threads(2).outside_workers(1).help(Help::Never));
+        let (open, opened) = mpsc::channel::<()>();
+        let (give, given) = mpsc::channel();
+        let (begin, begun) = mpsc::channel();
+        let (other, its) = (begin.clone(), begin);
+        let busy = engine.run(move || other.send(()).is_ok() && opened.recv().is_err()).unwrap();
+        let waiting = engine.run(move || its.send(()).is_ok().then(|| wait(given.recv().unwrap()))).unwrap();
+        (0..2).for_each(|_| begun.recv().unwrap());
+        give.send(engine.submit_many(increment, engine.batch::<u64>(2000).unwrap(), 1000).unwrap()).unwrap();
+        assert_eq!(waiting.wait().unwrap(), Some(vec![1; 2000]));
+        drop(open);
+        assert!(busy.wait().unwrap());
+    }
+}
+
+/// What threads refuse processes refuse, and what they take they take.
+fn options_mean_the_same_to_processes() {
+    let engine = Checked::with(1, |builder| builder.threads(1));
+    let y = || engine.batch::<u64>(10).unwrap();
+    let named = |result: Result<(), Error>, option: &str| {
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains(option), "{text}");
+    };
+    let call = engine.job().priority(Priority::High).deadline(LIMIT).time_limit(LIMIT).retry(Retry::up_to(1));
+    call.chunk_len(3).map(increment, (), &mut y(), &()).unwrap();
+    call.tag(3).submit(increment, y(), ()).unwrap().wait().unwrap();
+    call.tag(3).submit_many(increment, y(), 5).unwrap().wait().unwrap();
+    named(call.tag(3).map(increment, (), &mut y(), &()), "tag");
+    named(call.run(|| ()).map(drop).map_err(Error::from), "retry");
+    named(call.chunk_len(3).submit(increment, y(), ()).map(drop).map_err(Error::from), "chunk_len");
+    // Hooks are called on the threads of a mixed engine, and refused where there are none.
+    let ended = Arc::new(AtomicBool::new(false));
+    let note = Arc::clone(&ended);
+    drop(Checked::with(1, |builder| builder.threads(1).on_worker_end(move |_| note.store(true, Ordering::Release))));
+    assert!(ended.load(Ordering::Acquire), "closing waits for the hook");
+    let builder = Engine::builder().processes(1).kernels(crate::kernels::ALL()).on_worker_end(|_| ());
+    named(builder.build().map(drop), "on_worker_end");
 }
 
 /// Not in the list.

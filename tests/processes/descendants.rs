@@ -29,12 +29,16 @@ parts! {
 /// never ends.
 #[kernel]
 fn start_family(y: &mut [u32], how: &u32) {
-    let script = "sleep 1000 & a=$!; setsid sleep 1000 & b=$!; (setsid sleep 1000 & echo $! > orphan); echo $a $b $(cat orphan)";
+    let script =
+        "sleep 1000 & a=$!; setsid sleep 1000 & b=$!; (setsid sleep 1000 & echo $! > orphan); echo $a $b $(cat orphan)";
     let folder = tempfile::tempdir().expect("a folder");
     // The shell's own output is not the worker's, which the programs hold.
     let said = folder.path().join("said");
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("cd {}; {{ {script}; }} 3>&1 > said.part; mv said.part said; wait", folder.path().display())]);
+    shell.args([
+        "-c",
+        &format!("cd {}; {{ {script}; }} 3>&1 > said.part; mv said.part said; wait", folder.path().display()),
+    ]);
     #[expect(clippy::zombie_processes, reason = "it shall outlive the kernel")]
     let _shell = shell.spawn().expect("a shell starts");
     while !said.exists() {

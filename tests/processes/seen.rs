@@ -194,7 +194,7 @@ fn the_last_job_of_a_process_is_heard_of() {
         }
         let begun = Instant::now();
         match turn % 2 {
-            0 => futures_executor::block_on(engine.drained()),
+            0 => futures_executor::block_on(engine.drained()).unwrap(),
             _ => engine.wait_until_drained(LIMIT).unwrap(),
         }
         // A wait that ends with its time finds the engine drained as well.
@@ -202,7 +202,7 @@ fn the_last_job_of_a_process_is_heard_of() {
     }
     let hung = engine.job().time_limit(Duration::from_millis(50));
     drop(hung.submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap());
-    futures_executor::block_on(engine.drained());
+    futures_executor::block_on(engine.drained()).unwrap();
 }
 
 fn kernels_of_processes_are_called_by_name() {

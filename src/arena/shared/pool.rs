@@ -69,7 +69,9 @@ impl Ticket {
         let mut end = lock(&self.end);
         match end.ending.take() {
             None => {
-                end.waker = Some(waker.clone());
+                if !end.waker.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+                    end.waker = Some(waker.clone());
+                }
                 None
             }
             Some(ending) => {
@@ -89,13 +91,15 @@ impl Ticket {
             // The thread is the parent's.
             return Err(Error::Forked);
         }
+        // Nobody is to hear of this end.
+        let unheard = lock(&self.end).waker.take();
+        drop(unheard);
         self.cancel.store(1, Ordering::SeqCst);
         let _ = wake(&self.cancel, 1);
         let mut end = lock(&self.end);
         while end.ending.is_none() && !end.taken {
             end = self.ended.wait(end).unwrap_or_else(PoisonError::into_inner);
         }
-        end.waker = None;
         end.taken = true;
         end.ending.take().unwrap_or(Ok(Ending::Left))
     }

@@ -1,7 +1,7 @@
 //! Messages (`lane.rs`), with cells whose words are memory that is not atomic.
 
 use super::*;
-use crate::lockfree::lane::{Bell, Full, Lane, LaneHeader, Sleeper, side};
+use crate::lockfree::lane::{Bell, Full, Lane, LaneHeader, Sleeper, Ticket, side};
 
 const CELLS: usize = 2;
 
@@ -242,7 +242,7 @@ fn a_receiver_hears_of_the_end() {
             move || {
                 road.try_post(0).unwrap();
                 road.lane().leave(side::SENDER);
-                road.lane().messages().call_all().into_iter().for_each(|(_, sleeper)| sleeper.wake());
+                road.lane().messages().call_all().for_each(Sleeper::wake);
             }
         });
         assert_eq!(road.take(&inner), Some(0));
@@ -269,4 +269,63 @@ fn without_the_second_look_a_message_is_left_lying() {
         }
         poster.join().unwrap();
     });
+}
+
+/// A task as the bell knows it, and its own word.
+fn task(bell: &Bell) -> (Ticket, Arc<AtomicU32>) {
+    let word = Arc::new(AtomicU32::new(1));
+    (bell.announce(Sleeper::Thread(word.clone())), word)
+}
+
+/// A task that was called, and is dropped instead of being run, has taken the call from the next one.
+fn a_task_leaves_while_a_message_comes(passes_on: bool) {
+    let (called, stayed) = (Seen::default(), Seen::default());
+    let seen = (called.clone(), stayed.clone());
+    explore(Some(3), move || {
+        let road = Road::new();
+        let bell = road.lane();
+        let bell = bell.messages();
+        let (leaver, _) = task(bell);
+        let (stayer, word) = task(bell);
+        let poster = thread::spawn({
+            let road = road.clone();
+            move || road.try_post(0).unwrap()
+        });
+        let leaving = thread::spawn({
+            let (road, seen) = (road.clone(), seen.clone());
+            move || {
+                if road.lane().messages().withdraw(&leaver) {
+                    seen.1.mark();
+                } else {
+                    seen.0.mark();
+                    if passes_on {
+                        wake(road.lane().messages());
+                    }
+                }
+            }
+        });
+        // The look that follows the announcement, then the sleep.
+        while road.try_take().is_none() {
+            while word.load(Ordering::Acquire) == 1 {
+                futex::wait(&word, 1, Scope::Private);
+            }
+        }
+        road.lane().messages().withdraw(&stayer);
+        poster.join().unwrap();
+        leaving.join().unwrap();
+        road.check(1);
+    });
+    called.expect("the task is called before it leaves");
+    stayed.expect("the task leaves before it is called");
+}
+
+#[test]
+fn a_task_that_was_called_and_leaves_passes_the_call_on() {
+    a_task_leaves_while_a_message_comes(true);
+}
+
+#[test]
+#[should_panic]
+fn without_passing_on_the_next_task_sleeps_beside_the_message() {
+    a_task_leaves_while_a_message_comes(false);
 }

@@ -16,6 +16,7 @@ mod announced;
 mod checker;
 mod chunks;
 mod descriptor;
+mod drained;
 mod entries;
 mod free_indices;
 mod gathered;

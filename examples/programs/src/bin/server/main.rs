@@ -119,7 +119,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Processes unless told otherwise: `docs/benchmarks.md` says what that does for the health check.
     let (threads, processes) = if options.threads { (options.workers, 0) } else { (0, options.workers) };
     let builder = Engine::builder().queue_capacity(64).threads(threads).processes(processes).kernels(known);
-    let builder = builder.thread_nice(options.nice).worker_program(WorkerProgram::this().nice(options.nice));
+    let builder = match options.threads {
+        true => builder.thread_nice(options.nice),
+        false => builder.worker_program(WorkerProgram::this().nice(options.nice)),
+    };
     let engine = Arc::new(builder.build()?);
     let routes = Router::new().route("/", get(async || "ok\n")).route("/compute", get(compute));
     let routes = routes.route("/metrics", get(metrics)).with_state(Arc::clone(&engine));
