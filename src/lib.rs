@@ -41,7 +41,7 @@
 //! | one number from an array | [`Engine::reduce`] with a [`reducer`], or [`Engine::reduce_with`] |
 //! | a few large pieces of work that should not block you | [`Engine::submit`], [`Engine::run`]: a [`Job`] each |
 //! | thousands of tiny pieces of work | [`Engine::submit_many`] |
-//! | files | [`Engine::map_file`], [`Engine::create_file`] |
+//! | files | [`Engine::map_file`], [`Engine::create_file`]; with a shape [`Engine::map_npy`], [`Engine::create_npy`] |
 //! | a worker with a function and a state of its own | [`Worker`], a thread or a process, and a [`MessagePort`] to it |
 //! | counters, flags and queues that kernels share while they run | [`SharedArray`], [`Engine::share`] |
 //! | a wish about priority, deadline, chunk length or a full queue | [`Engine::job`], then any of these calls |

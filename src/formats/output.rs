@@ -1,21 +1,29 @@
 //! Result files that appear whole or not at all.
 //!
-//! The data goes to a temporary file in the directory of the target, which [`OutputFile::commit`] renames over the
-//! target. rename(2) replaces the target atomically: whoever opens it sees the old file or the new one, never a part.
+//! The data goes to a file without a name on the file system of the target (`O_TMPFILE`, Linux), which
+//! [`OutputFile::commit`] gives its name: whatever ends the process before, `kill -9` or a loss of power, nothing is left.
+//! Where the file system or the system has no such files, it goes to a temporary file in the directory of the target,
+//! which is renamed. Whoever opens the target sees the old file or the new one, never a part.
 //!
 //! Decisions:
+//! - linkat(2) gives a new name in one step but replaces nothing. In the place of an existing file the new one gets a
+//!   temporary name first, and rename(2) replaces the target atomically. Between the two calls, and only there, a kill
+//!   leaves that name, with a whole file.
 //! - An existing regular file may be replaced; anything else at the target (a directory, `/dev/null`, a pipe) is
 //!   refused, because renaming over a device would replace the device.
 //! - A symbolic link is followed, as writing to it would: the file it points to is replaced and the link stays.
-//! - The new file has the mode of any new file (0666 without the umask); owner, mode and further hard links of a
-//!   replaced file are not carried over.
+//! - A file that replaces another takes over its permissions, access list and group, and its owner where this process may
+//!   give files away. A new file has the mode of any new file (0666 without the umask). Further hard links of a replaced
+//!   file keep the old contents.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf, is_separator};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::os::file;
 
 /// How many temporary names are tried. A name is taken only if a killed process with the same id left it behind.
 const NAMES_MAX: u32 = 128;
@@ -33,19 +41,20 @@ pub enum Durability {
 
 /// A result file in the making: it takes its place when it is committed, and leaves nothing behind when it is dropped.
 ///
-/// Not promised: a process that is killed, or that calls `std::process::exit`, leaves its temporary file
-/// (`.workring-<process id>-<number>.tmp`) in the directory of the target; the target itself is untouched. Of several
-/// commits to one target the last one wins.
+/// Nor does it when the process is killed, where the file system has files without names: those of Linux for disks and
+/// memory do. Elsewhere a process that is killed leaves a temporary file (`.workring-<process id>-<number>.tmp`) in the
+/// directory of the target, and so does one that calls `std::process::exit` without [`discard_unfinished`]; the target
+/// itself is untouched. Of several commits to one target the last one wins.
 #[derive(Debug)]
 pub struct OutputFile {
     file: File,
-    temporary: PathBuf,
+    /// `None` for a file without a name.
+    temporary: Option<TemporaryName>,
     target: PathBuf,
-    renamed: bool,
 }
 
 impl OutputFile {
-    /// Creates a zero-filled temporary file of `len_bytes` beside `target`.
+    /// Creates a zero-filled file of `len_bytes` that will be `target`.
     ///
     /// On Linux the disk space is reserved, so that a full disk is an error here and not a SIGBUS when the mapped file
     /// is written. This is not promised where the file system cannot reserve (e.g. NFS before 4.2), and file systems
@@ -57,20 +66,35 @@ impl OutputFile {
     /// anything else but a regular file, if it is a symbolic link to nothing, or if there is no space for `len_bytes`.
     /// Nothing is left behind.
     pub fn create(target: impl AsRef<Path>, len_bytes: u64) -> Result<Self> {
-        static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
-        let target = resolve(target.as_ref())?;
-        let (file, temporary) = create_temporary(&target, &NEXT_NUMBER)?;
+        Self::create_with(target.as_ref(), len_bytes, file::create_unnamed)
+    }
+
+    /// As [`create`](Self::create), with the way to make a file without a name. Whatever it fails with, a named one is
+    /// tried: what that fails with is the error.
+    fn create_with(
+        target: &Path,
+        len_bytes: u64,
+        create_unnamed: impl FnOnce(&Path) -> io::Result<File>,
+    ) -> Result<Self> {
+        let target = resolve(target)?;
+        let (file, temporary) = match create_unnamed(directory_of(&target)) {
+            Ok(file) => (file, None),
+            Err(_) => {
+                let (file, name) = create_named(&target)?;
+                (file, Some(name))
+            }
+        };
         // From here on dropping removes the temporary file, so every error leaves nothing behind.
-        let output = Self { file, temporary, target, renamed: false };
+        let output = Self { file, temporary, target };
         reserve(&output.file, len_bytes)
             .map_err(|error| Error::io(format!("reserve {len_bytes} bytes for {}", output.target.display()), error))?;
         Ok(output)
     }
 
-    /// The temporary file, open for reading and writing, e.g. to be mapped.
+    /// The file, open for reading and writing, e.g. to be mapped.
     ///
     /// It may be shortened before [`commit`](Self::commit) if the result is shorter than expected, as long as nobody
-    /// touches a mapping of the part cut off. A mapping of it is a mapping of the target after the commit.
+    /// touches a mapping of the part cut off.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -83,22 +107,36 @@ impl OutputFile {
     /// Puts the file in its place, replacing what was there.
     ///
     /// What was written through shared mappings of [`file`](Self::file) before the call is part of the file; with
-    /// [`Durability::Machine`] it is also on the disk. Blocks for the disk with [`Durability::Machine`] only.
+    /// [`Durability::Machine`] it is also on the disk. Blocks for the disk with [`Durability::Machine`] only; where the
+    /// system makes files without names and yet gives them none, the file is copied.
     ///
     /// # Errors
     /// [`Error::Io`] with the path. The old target is untouched and the temporary file is gone, with one exception: if
     /// the directory cannot be synced (the operation is `sync directory ...`), the new file is in place but may not
     /// survive a crash of the machine.
-    pub fn commit(mut self, durability: Durability) -> Result<()> {
-        if durability == Durability::Machine {
-            self.file
-                .sync_all()
-                .map_err(|error| Error::io(format!("sync the data of {}", self.target.display()), error))?;
+    pub fn commit(self, durability: Durability) -> Result<()> {
+        self.commit_with(durability, file::give_name)
+    }
+
+    /// As [`commit`](Self::commit), with the way to name a file that has no name.
+    fn commit_with(
+        mut self,
+        durability: Durability,
+        mut give_name: impl FnMut(&File, &Path) -> io::Result<()>,
+    ) -> Result<()> {
+        sync_data(&self.file, &self.target, durability)?;
+        let is_new = !adopt_access_of(&self.target, &self.file)?;
+        let temporary = match self.temporary.take() {
+            Some(name) => Some(name),
+            None if is_new => match give_name(&self.file, &self.target) {
+                Ok(()) => None,
+                Err(_) => Some(self.name_temporarily(durability, give_name)?),
+            },
+            None => Some(self.name_temporarily(durability, give_name)?),
+        };
+        if let Some(name) = temporary {
+            name.replace(&self.target)?;
         }
-        fs::rename(&self.temporary, &self.target).map_err(|error| {
-            Error::io(format!("rename {} to {}", self.temporary.display(), self.target.display()), error)
-        })?;
-        self.renamed = true;
         if durability == Durability::Machine {
             let directory = directory_of(&self.target);
             sync_directory(directory)
@@ -106,31 +144,166 @@ impl OutputFile {
         }
         Ok(())
     }
+
+    /// Gives a file without a name a temporary one. Where it cannot have one, a copy of it gets it: what was computed is
+    /// not lost to a rule about links.
+    fn name_temporarily(
+        &self,
+        durability: Durability,
+        mut give_name: impl FnMut(&File, &Path) -> io::Result<()>,
+    ) -> Result<TemporaryName> {
+        // The target may have come into being since it was looked at.
+        adopt_access_of(&self.target, &self.file)?;
+        if let Ok(((), name)) = TemporaryName::take(&UNFINISHED, &self.target, |path| give_name(&self.file, path)) {
+            return Ok(name);
+        }
+        let (mut copy, name) = create_named(&self.target)?;
+        let mut file = &self.file;
+        file.rewind()
+            .and_then(|()| io::copy(&mut file, &mut copy))
+            .map_err(|error| Error::io(format!("write {}", self.target.display()), error))?;
+        sync_data(&copy, &self.target, durability)?;
+        adopt_access_of(&self.target, &copy)?;
+        Ok(name)
+    }
 }
 
-impl Drop for OutputFile {
+/// Removes the temporary files of all results that this process has not committed, and lets it make no more of them. To be
+/// called last of all by a process that ends without dropping what it has, as by `std::process::exit`; commits fail afterwards.
+///
+/// Files without names need nothing of the kind. Waits for what other threads are doing to the names at the moment: a call
+/// to the file system.
+pub fn discard_unfinished() {
+    UNFINISHED.discard();
+}
+
+/// The temporary names of this process.
+static UNFINISHED: NameList = NameList::new();
+
+/// Temporary names, to be removed when the process ends in between.
+#[derive(Debug)]
+struct NameList {
+    /// `None` when there are to be no more.
+    names: Mutex<Option<Vec<PathBuf>>>,
+    next_number: AtomicU64,
+}
+
+impl NameList {
+    const fn new() -> Self {
+        Self { names: Mutex::new(Some(Vec::new())), next_number: AtomicU64::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<PathBuf>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn discard(&self) {
+        // A name that cannot be removed stays as that of a killed process would.
+        self.lock().take().into_iter().flatten().for_each(|name| drop(fs::remove_file(name)));
+    }
+}
+
+/// A temporary file's name, which is removed on drop.
+#[derive(Debug)]
+struct TemporaryName {
+    path: PathBuf,
+    list: &'static NameList,
+}
+
+impl TemporaryName {
+    /// Has `make` make a file with a name of its own in the directory of `target`.
+    ///
+    /// The name does not contain that of the target, which may already be as long as the file system allows.
+    fn take<T>(
+        list: &'static NameList,
+        target: &Path,
+        mut make: impl FnMut(&Path) -> io::Result<T>,
+    ) -> Result<(T, Self)> {
+        let directory = directory_of(target);
+        let process = std::process::id();
+        let mut outcome = Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        // Held while the file is made: it is either on the list or not there.
+        let mut listed = list.lock();
+        for _ in 0..NAMES_MAX {
+            let Some(names) = listed.as_mut() else {
+                outcome = Err(io::Error::other("the process is ending"));
+                break;
+            };
+            // Relaxed: only the number matters, nothing is published with it; two threads never get the same one.
+            let number = list.next_number.fetch_add(1, Ordering::Relaxed);
+            let path = directory.join(format!(".workring-{process}-{number}.tmp"));
+            outcome = make(&path).map(|made| {
+                names.push(path.clone());
+                (made, Self { path, list })
+            });
+            match &outcome {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                _ => break,
+            }
+        }
+        outcome.map_err(|error| {
+            let operation =
+                format!("create a temporary file in directory {} for {}", directory.display(), target.display());
+            Error::io(operation, error)
+        })
+    }
+
+    /// Renames the file to `target`, replacing what is there.
+    fn replace(self, target: &Path) -> Result<()> {
+        // Dropping it afterwards finds no file of the name any more.
+        fs::rename(&self.path, target)
+            .map_err(|error| Error::io(format!("rename {} to {}", self.path.display(), target.display()), error))
+    }
+}
+
+impl Drop for TemporaryName {
     fn drop(&mut self) {
-        if !self.renamed {
-            // There is nobody to tell; what cannot be removed now stays as a file of a killed process would.
-            let _ = fs::remove_file(&self.temporary);
+        let mut listed = self.list.lock();
+        // There is nobody to tell; what cannot be removed now stays as a file of a killed process would.
+        let _ = fs::remove_file(&self.path);
+        if let Some(names) = listed.as_mut() {
+            names.retain(|name| *name != self.path);
         }
     }
+}
+
+/// Makes `file` as open to others as the regular file at `target`; `false` if there is none.
+fn adopt_access_of(target: &Path, file: &File) -> Result<bool> {
+    let failed = |error| Error::io(format!("take over the permissions of {}", target.display()), error);
+    let old = match fs::symlink_metadata(target) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    // Somebody may have put something else there since the file was created. A link is replaced by the file: where it
+    // leads was not looked at.
+    if old.is_file() {
+        file::adopt_access(file, target, &old).map_err(failed)?;
+    } else if !old.is_symlink() {
+        return Err(refusal(target, io::ErrorKind::InvalidInput, &not_a_file(&old)));
+    }
+    Ok(true)
+}
+
+fn refusal(target: &Path, kind: io::ErrorKind, reason: &str) -> Error {
+    Error::io(format!("create {}", target.display()), io::Error::new(kind, reason))
+}
+
+fn not_a_file(metadata: &Metadata) -> String {
+    let kind = file::kind_of(metadata.file_type());
+    format!("there is {kind} of that name, not a regular file; choose another name")
 }
 
 /// The absolute path of a regular file that exists or of one that could be created; symbolic links at its end are
 /// followed.
 fn resolve(target: &Path) -> Result<PathBuf> {
-    let refuse = |kind: io::ErrorKind, reason: &'static str| {
-        Err(Error::io(format!("create {}", target.display()), io::Error::new(kind, reason)))
-    };
+    let refuse = |kind: io::ErrorKind, reason: &str| Err(refusal(target, kind, reason));
     let fail = |error: io::Error| Error::io(format!("create {}", target.display()), error);
     match fs::metadata(target) {
         Ok(metadata) if metadata.is_dir() => {
             refuse(io::ErrorKind::IsADirectory, "it is a directory; name a file in it")
         }
-        Ok(metadata) if !metadata.is_file() => {
-            refuse(io::ErrorKind::InvalidInput, "it exists and is not a regular file; choose another name")
-        }
+        Ok(metadata) if !metadata.is_file() => refuse(io::ErrorKind::InvalidInput, &not_a_file(&metadata)),
         Ok(_) => fs::canonicalize(target).map_err(fail),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if fs::symlink_metadata(target).is_ok() {
@@ -157,30 +330,27 @@ fn directory_of(target: &Path) -> &Path {
     target.parent().unwrap_or(target)
 }
 
-/// Creates a file with a name of its own in the directory of `target`, open for reading and writing.
-///
-/// The name does not contain that of the target, which may already be as long as the file system allows.
-fn create_temporary(target: &Path, next_number: &AtomicU64) -> Result<(File, PathBuf)> {
-    let directory = directory_of(target);
-    let process = std::process::id();
-    let mut outcome = Err(io::Error::from(io::ErrorKind::AlreadyExists));
-    for _ in 0..NAMES_MAX {
-        // Relaxed: only the number matters, nothing is published with it; two threads never get the same one.
-        let number = next_number.fetch_add(1, Ordering::Relaxed);
-        let temporary = directory.join(format!(".workring-{process}-{number}.tmp"));
-        // O_EXCL: never opens a file, or follows a link, that somebody else put there.
-        outcome =
-            OpenOptions::new().read(true).write(true).create_new(true).open(&temporary).map(|file| (file, temporary));
-        match &outcome {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            _ => break,
+/// Creates a temporary file beside `target`, open for reading and writing.
+fn create_named(target: &Path) -> Result<(File, TemporaryName)> {
+    let mut options = OpenOptions::new();
+    // O_EXCL: never opens a file, or follows a link, that somebody else put there.
+    options.read(true).write(true).create_new(true);
+    // What will be private is so from the beginning.
+    #[cfg(unix)]
+    if target.exists() {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    TemporaryName::take(&UNFINISHED, target, |path| options.open(path))
+}
+
+/// Puts what was written to a file on the disk, if it has to be there.
+fn sync_data(file: &File, target: &Path, durability: Durability) -> Result<()> {
+    match durability {
+        Durability::Process => Ok(()),
+        Durability::Machine => {
+            file.sync_all().map_err(|error| Error::io(format!("sync the data of {}", target.display()), error))
         }
     }
-    outcome.map_err(|error| {
-        let operation =
-            format!("create a temporary file in directory {} for {}", directory.display(), target.display());
-        Error::io(operation, error)
-    })
 }
 
 /// Gives an empty file its length in zeros, and its disk space where that can be had.
@@ -267,14 +437,24 @@ mod tests {
         }
     }
 
+    /// Both kinds of file in the making: without a name, where the file system has such files, and with a temporary one.
+    const KINDS: [fn(&Path) -> io::Result<File>; 2] =
+        [file::create_unnamed, |_| Err(io::ErrorKind::Unsupported.into())];
+
+    /// Whether the file system of a directory has files without names.
+    fn has_unnamed(directory: &Path) -> bool {
+        file::create_unnamed(directory).is_ok()
+    }
+
     #[test]
     fn a_committed_file_takes_its_place() {
-        for durability in [Durability::Process, Durability::Machine] {
+        for (durability, kind) in [Durability::Process, Durability::Machine].into_iter().zip(KINDS) {
             let directory = TempDir::new().unwrap();
             let target = directory.path().join("result.npy");
-            let output = OutputFile::create(&target, 10_000).unwrap();
+            let output = OutputFile::create_with(&target, 10_000, kind).unwrap();
             assert!(!target.exists());
-            assert_eq!(names_in(directory.path()).len(), 1);
+            let names = usize::from(output.temporary.is_some());
+            assert_eq!(names_in(directory.path()).len(), names);
             assert_eq!(output.target(), target);
             output.file().write_all(b"result").unwrap();
             output.commit(durability).unwrap();
@@ -287,45 +467,52 @@ mod tests {
 
     #[test]
     fn a_dropped_file_leaves_nothing_and_the_old_target_untouched() {
-        let directory = TempDir::new().unwrap();
-        drop(OutputFile::create(directory.path().join("new"), 100).unwrap());
-        assert!(names_in(directory.path()).is_empty());
+        for kind in KINDS {
+            let directory = TempDir::new().unwrap();
+            drop(OutputFile::create_with(&directory.path().join("new"), 100, kind).unwrap());
+            assert!(names_in(directory.path()).is_empty());
 
-        let target = directory.path().join("old");
-        fs::write(&target, "old").unwrap();
-        let output = OutputFile::create(&target, 100).unwrap();
-        output.file().write_all(b"new").unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"old");
-        drop(output);
-        assert_eq!(names_in(directory.path()), ["old"]);
-        assert_eq!(fs::read(&target).unwrap(), b"old");
+            let target = directory.path().join("old");
+            fs::write(&target, "old").unwrap();
+            let output = OutputFile::create_with(&target, 100, kind).unwrap();
+            output.file().write_all(b"new").unwrap();
+            assert_eq!(fs::read(&target).unwrap(), b"old");
+            drop(output);
+            assert_eq!(names_in(directory.path()), ["old"]);
+            assert_eq!(fs::read(&target).unwrap(), b"old");
+        }
     }
 
     #[test]
     fn a_panic_leaves_nothing() {
-        let directory = TempDir::new().unwrap();
-        let target = directory.path().join("result");
-        let outcome = std::panic::catch_unwind(|| {
-            let _output = OutputFile::create(&target, 100).unwrap();
-            std::panic::resume_unwind(Box::new("kernel"));
-        });
-        assert!(outcome.is_err());
-        assert!(names_in(directory.path()).is_empty());
+        for kind in KINDS {
+            let directory = TempDir::new().unwrap();
+            let target = directory.path().join("result");
+            let outcome = std::panic::catch_unwind(|| {
+                let _output = OutputFile::create_with(&target, 100, kind).unwrap();
+                std::panic::resume_unwind(Box::new("kernel"));
+            });
+            assert!(outcome.is_err());
+            assert!(names_in(directory.path()).is_empty());
+        }
     }
 
     #[test]
     fn an_existing_target_is_replaced_and_its_readers_keep_the_old_one() {
-        let directory = TempDir::new().unwrap();
-        let target = directory.path().join("result");
-        fs::write(&target, "the old result").unwrap();
-        let mut reader = File::open(&target).unwrap();
-        let output = OutputFile::create(&target, 3).unwrap();
-        output.file().write_all(b"new").unwrap();
-        output.commit(Durability::Process).unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"new");
-        let mut old = String::new();
-        reader.read_to_string(&mut old).unwrap();
-        assert_eq!(old, "the old result");
+        for kind in KINDS {
+            let directory = TempDir::new().unwrap();
+            let target = directory.path().join("result");
+            fs::write(&target, "the old result").unwrap();
+            let mut reader = File::open(&target).unwrap();
+            let output = OutputFile::create_with(&target, 3, kind).unwrap();
+            output.file().write_all(b"new").unwrap();
+            output.commit(Durability::Process).unwrap();
+            assert_eq!(fs::read(&target).unwrap(), b"new");
+            assert_eq!(names_in(directory.path()), ["result"]);
+            let mut old = String::new();
+            reader.read_to_string(&mut old).unwrap();
+            assert_eq!(old, "the old result");
+        }
     }
 
     #[test]
@@ -342,16 +529,18 @@ mod tests {
 
     #[test]
     fn the_last_of_several_commits_wins() {
-        let directory = TempDir::new().unwrap();
-        let target = directory.path().join("result");
-        let first = OutputFile::create(&target, 0).unwrap();
-        let second = OutputFile::create(&target, 0).unwrap();
-        first.file().write_all(b"first").unwrap();
-        second.file().write_all(b"second").unwrap();
-        second.commit(Durability::Process).unwrap();
-        first.commit(Durability::Process).unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"first");
-        assert_eq!(names_in(directory.path()), ["result"]);
+        for kind in KINDS {
+            let directory = TempDir::new().unwrap();
+            let target = directory.path().join("result");
+            let first = OutputFile::create_with(&target, 0, kind).unwrap();
+            let second = OutputFile::create_with(&target, 0, kind).unwrap();
+            first.file().write_all(b"first").unwrap();
+            second.file().write_all(b"second").unwrap();
+            second.commit(Durability::Process).unwrap();
+            first.commit(Durability::Process).unwrap();
+            assert_eq!(fs::read(&target).unwrap(), b"first");
+            assert_eq!(names_in(directory.path()), ["result"]);
+        }
     }
 
     #[test]
@@ -362,11 +551,12 @@ mod tests {
         fs::write(&target, [b'0'; LENGTH]).unwrap();
         std::thread::scope(|scope| {
             let writers: Vec<_> = (b'1'..=b'2')
-                .map(|content| {
+                .zip(KINDS)
+                .map(|(content, kind)| {
                     let target = &target;
                     scope.spawn(move || {
                         for _ in 0..100 {
-                            let output = OutputFile::create(target, LENGTH as u64).unwrap();
+                            let output = OutputFile::create_with(target, LENGTH as u64, kind).unwrap();
                             for part in [content; LENGTH].chunks(LENGTH / 4) {
                                 output.file().write_all(part).unwrap();
                             }
@@ -458,7 +648,8 @@ mod tests {
         fs::create_dir(&target).unwrap();
         fs::write(target.join("inside"), "kept").unwrap();
         let (message, _) = failure(output.commit(Durability::Machine));
-        assert!(message.starts_with("rename ") && message.contains(&target.display().to_string()), "{message}");
+        let expected = format!("create {}: there is a directory of that name", target.display());
+        assert!(message.starts_with(&expected), "{message}");
         assert_eq!(names_in(directory.path()), ["result"]);
         assert_eq!(names_in(&target), ["inside"]);
     }
@@ -485,16 +676,41 @@ mod tests {
         for number in 0..3 {
             fs::write(directory.path().join(name(number)), "left").unwrap();
         }
-        let (_, temporary) = create_temporary(&target, &AtomicU64::new(0)).unwrap();
-        assert_eq!(temporary, directory.path().join(name(3)));
+        let take = |first| {
+            let list: &NameList = Box::leak(Box::new(NameList::new()));
+            list.next_number.store(first, Ordering::Relaxed);
+            TemporaryName::take(list, &target, |path| File::create_new(path))
+        };
+        let (_, temporary) = take(0).unwrap();
+        assert_eq!(temporary.path, directory.path().join(name(3)));
         assert_eq!(fs::read(directory.path().join(name(0))).unwrap(), b"left");
 
+        drop(temporary);
         for number in 3..u64::from(NAMES_MAX) {
             fs::write(directory.path().join(name(number)), "left").unwrap();
         }
-        let (message, kind) = failure(create_temporary(&target, &AtomicU64::new(0)));
+        let (message, kind) = failure(take(0));
         assert_eq!(kind, io::ErrorKind::AlreadyExists, "{message}");
-        assert!(create_temporary(&target, &AtomicU64::new(1)).is_ok());
+        assert!(take(1).is_ok());
+    }
+
+    /// A process that ends without dropping what it has left its temporary files behind.
+    #[test]
+    fn discarded_names_are_gone_and_no_more_are_taken() {
+        let directory = TempDir::new().unwrap();
+        let target = directory.path().join("result");
+        let list: &NameList = Box::leak(Box::new(NameList::new()));
+        let take = || TemporaryName::take(list, &target, |path| File::create_new(path));
+        let (first, second) = (take().unwrap(), take().unwrap());
+        drop(first);
+        assert_eq!(list.lock().as_deref(), Some(&[second.1.path.clone()][..]), "what is gone is not removed again");
+        list.discard();
+        assert!(names_in(directory.path()).is_empty());
+        let (message, _) = failure(take());
+        assert!(message.contains("the process is ending"), "{message}");
+        let (message, kind) = failure(second.1.replace(&target));
+        assert_eq!(kind, io::ErrorKind::NotFound, "{message}");
+        assert!(names_in(directory.path()).is_empty());
     }
 
     #[cfg(unix)]
@@ -507,7 +723,7 @@ mod tests {
         let (real, link) = (elsewhere.path().join("real"), directory.path().join("link"));
         fs::write(&real, "old").unwrap();
         symlink(&real, &link).unwrap();
-        let output = OutputFile::create(&link, 3).unwrap();
+        let output = OutputFile::create_with(&link, 3, KINDS[1]).unwrap();
         assert_eq!(names_in(elsewhere.path()).len(), 2);
         output.file().write_all(b"new").unwrap();
         output.commit(Durability::Process).unwrap();
@@ -534,18 +750,106 @@ mod tests {
     }
 
     #[cfg(unix)]
-    #[test]
-    fn the_mode_is_that_of_any_new_file() {
-        use std::os::unix::fs::PermissionsExt;
+    fn mode_of(path: &Path) -> u32 {
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o7777
+    }
 
+    #[cfg(unix)]
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    /// The results that took the place of a private file could be read by everybody.
+    #[cfg(unix)]
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_a_new_one_has_that_of_any() {
+        for kind in KINDS {
+            let directory = TempDir::new().unwrap();
+            let (usual, target) = (directory.path().join("usual"), directory.path().join("result"));
+            File::create(&usual).unwrap();
+            OutputFile::create_with(&target, 3, kind).unwrap().commit(Durability::Process).unwrap();
+            assert_eq!(mode_of(&target), mode_of(&usual));
+            for mode in [0o600, 0o640, 0o444, 0o755] {
+                set_mode(&target, mode);
+                let output = OutputFile::create_with(&target, 3, kind).unwrap();
+                if let Some(name) = &output.temporary {
+                    assert_eq!(mode_of(&name.path), 0o600, "private from the beginning");
+                }
+                output.commit(Durability::Process).unwrap();
+                assert_eq!(mode_of(&target), mode);
+            }
+            // What counts is the file that is replaced, not the one that was there in the beginning.
+            let output = OutputFile::create_with(&target, 3, kind).unwrap();
+            set_mode(&target, 0o604);
+            output.commit(Durability::Process).unwrap();
+            assert_eq!(mode_of(&target), 0o604);
+            assert_eq!(names_in(directory.path()), ["result", "usual"]);
+        }
+    }
+
+    /// Somebody makes the target while the result is computed: linkat(2) replaces nothing.
+    #[cfg(unix)]
+    #[test]
+    fn a_target_that_came_into_being_meanwhile_is_replaced() {
+        for kind in KINDS {
+            let directory = TempDir::new().unwrap();
+            let target = directory.path().join("result");
+            let output = OutputFile::create_with(&target, 0, kind).unwrap();
+            output.file().write_all(b"new").unwrap();
+            // Between the look at the target and the link.
+            let appear = |file: &File, path: &Path| {
+                if !target.exists() {
+                    fs::write(&target, "other").unwrap();
+                    set_mode(&target, 0o600);
+                }
+                file::give_name(file, path)
+            };
+            if output.temporary.is_some() {
+                fs::write(&target, "other").unwrap();
+                set_mode(&target, 0o600);
+            }
+            output.commit_with(Durability::Process, appear).unwrap();
+            assert_eq!((fs::read(&target).unwrap(), mode_of(&target)), (b"new".to_vec(), 0o600));
+            assert_eq!(names_in(directory.path()), ["result"]);
+        }
+    }
+
+    /// Rules about links (of a security module, say) are known only when the result is there: it must not be lost to them.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_can_have_no_name_is_copied() {
         let directory = TempDir::new().unwrap();
-        let (usual, target) = (directory.path().join("usual"), directory.path().join("result"));
-        File::create(&usual).unwrap();
-        fs::write(&target, "old").unwrap();
-        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
-        OutputFile::create(&target, 3).unwrap().commit(Durability::Process).unwrap();
-        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
-        assert_eq!(mode(&target), mode(&usual));
+        if !has_unnamed(directory.path()) {
+            return;
+        }
+        let target = directory.path().join("result");
+        for (durability, mode) in [(Durability::Process, None), (Durability::Machine, Some(0o600))] {
+            mode.into_iter().for_each(|mode| set_mode(&target, mode));
+            let output = OutputFile::create(&target, 5 << 20).unwrap();
+            output.file().write_all(b"result").unwrap();
+            output.commit_with(durability, |_, _| Err(io::ErrorKind::PermissionDenied.into())).unwrap();
+            let mut expected = b"result".to_vec();
+            expected.resize(5 << 20, 0);
+            assert!(fs::read(&target).unwrap() == expected);
+            assert_eq!(mode.unwrap_or(mode_of(&target)), mode_of(&target));
+            assert_eq!(names_in(directory.path()), ["result"]);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_device_that_took_the_place_of_the_target_is_not_replaced() {
+        let directory = TempDir::new().unwrap();
+        let target = directory.path().join("result");
+        for kind in KINDS {
+            let output = OutputFile::create_with(&target, 3, kind).unwrap();
+            rustix::fs::mknodat(rustix::fs::CWD, &target, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+                .unwrap();
+            let (message, _) = failure(output.commit(Durability::Process));
+            assert!(message.contains("there is a FIFO"), "{message}");
+            assert_eq!(names_in(directory.path()), ["result"]);
+            fs::remove_file(&target).unwrap();
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::formats::npy::{self, MAX_HEADER_BYTES, NpyHeader};
 use crate::formats::output::{Durability, OutputFile};
 use crate::formats::{ElementType, NpyError};
+use crate::os::file::open_regular;
 use crate::os::map::Mapping;
 
 mod sealed {
@@ -56,29 +57,35 @@ pub struct NpyInfo {
     pub len: u64,
 }
 
+impl From<NpyHeader> for NpyInfo {
+    fn from(header: NpyHeader) -> Self {
+        Self { element: header.element, shape: header.shape, len: header.len }
+    }
+}
+
 fn format_error(path: &Path, error: NpyError) -> Error {
     Error::Format { path: path.display().to_string(), reason: error.to_string() }
 }
 
+/// Opens a regular file, and says how long it is.
 fn open(path: &Path) -> Result<(File, u64)> {
-    let doing = || format!("open {}", path.display());
-    let file = File::open(path).map_err(|error| Error::io(doing(), error))?;
-    let metadata = file.metadata().map_err(|error| Error::io(doing(), error))?;
-    if !metadata.is_file() {
-        return Err(Error::Format { path: path.display().to_string(), reason: "not a regular file".into() });
-    }
+    let file = open_regular(path)?;
+    let metadata = file.metadata().map_err(|error| Error::io(format!("open {}", path.display()), error))?;
     Ok((file, metadata.len()))
 }
 
-/// The header of a `.npy` file, or `None` for a file that is not one.
-fn read_header(path: &Path, file: &File, len: u64) -> Result<Option<NpyHeader>> {
+/// The header of a `.npy` file, or `None` for a file that is not one, which `named` says it should be.
+fn read_header(path: &Path, file: &File, len: u64, named: bool) -> Result<Option<NpyHeader>> {
     // The first page holds nearly every header; only a longer one makes a second reading necessary.
     let mut head = Vec::new();
     for limit in [4096, MAX_HEADER_BYTES] {
         let read = (&mut &*file).take(limit - head.len() as u64).read_to_end(&mut head);
         read.map_err(|error| Error::io(format!("read {}", path.display()), error))?;
-        let is_npy = head.starts_with(npy::MAGIC);
-        if !is_npy && path.extension().is_none_or(|extension| extension != "npy") {
+        if len == 0 && !head.is_empty() {
+            let reason = "its length is 0 and yet it has contents, as files of /proc and /sys: copy it to another file";
+            return Err(Error::Format { path: path.display().to_string(), reason: reason.into() });
+        }
+        if !named && !head.starts_with(npy::MAGIC) {
             return Ok(None);
         }
         match npy::parse(&head, len) {
@@ -99,10 +106,14 @@ fn read_header(path: &Path, file: &File, len: u64) -> Result<Option<NpyHeader>> 
 pub fn inspect_npy(path: impl AsRef<Path>) -> Result<NpyInfo> {
     let path = path.as_ref();
     let (file, len) = open(path)?;
-    match read_header(path, &file, len)? {
-        Some(header) => Ok(NpyInfo { element: header.element, shape: header.shape, len: header.len }),
+    match read_header(path, &file, len, true)? {
+        Some(header) => Ok(header.into()),
         None => Err(Error::Format { path: path.display().to_string(), reason: "not a .npy file".into() }),
     }
+}
+
+fn is_named_npy(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "npy")
 }
 
 impl Engine {
@@ -115,8 +126,9 @@ impl Engine {
     /// Another program that shortens the file while it is mapped ends this process with SIGBUS.
     ///
     /// # Errors
-    /// [`Error::Format`] when the elements are of another type, in another order, or fewer than the header says;
-    /// [`Error::Io`]; [`Error::Unsupported`] when more than 1024 files are mapped at once.
+    /// [`Error::Format`] when the elements are of another type, in another order, or fewer than the header says, and for
+    /// anything but a regular file, which is not waited for: a FIFO, a socket, a device; [`Error::Io`]; [`Error::Unsupported`]
+    /// when more than 1024 files are mapped at once.
     ///
     /// # Examples
     /// ```
@@ -131,8 +143,45 @@ impl Engine {
     /// ```
     pub fn map_file<T: Element>(&self, path: impl AsRef<Path>) -> Result<SharedBatch<T>> {
         let path = path.as_ref();
-        let (file, file_len) = open(path)?;
-        let (offset, len, aligned) = match read_header(path, &file, file_len)? {
+        Ok(self.map_opened(path, open(path)?, is_named_npy(path))?.0)
+    }
+
+    /// As [`Engine::map_file`] for a `.npy` file, whatever its name, with the shape that its header says.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Format`] when it is not a `.npy` file.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("table.npy");
+    /// let engine = workring::Engine::builder().threads(1).build()?;
+    /// let mut table = engine.create_npy::<f32>(&path, &[2, 3])?;
+    /// table[5] = 1.5;
+    /// table.commit()?;
+    /// let (table, info) = engine.map_npy::<f32>(&path)?;
+    /// assert_eq!((table[5], info.shape), (1.5, vec![2, 3]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_npy<T: Element>(&self, path: impl AsRef<Path>) -> Result<(SharedBatch<T>, NpyInfo)> {
+        let path = path.as_ref();
+        match self.map_opened(path, open(path)?, true)? {
+            (batch, Some(info)) => Ok((batch, info)),
+            (_, None) => Err(Error::Format { path: path.display().to_string(), reason: "not a .npy file".into() }),
+        }
+    }
+
+    /// Maps a file that [`open`] opened, and gives what its header says if it has one, which `named` says it should.
+    fn map_opened<T: Element>(
+        &self,
+        path: &Path,
+        (file, file_len): (File, u64),
+        named: bool,
+    ) -> Result<(SharedBatch<T>, Option<NpyInfo>)> {
+        let header = read_header(path, &file, file_len, named)?;
+        let (offset, len, aligned) = match &header {
             Some(header) if header.element != T::TYPE => {
                 let reason = format!("holds {} elements, not {}", header.element, T::TYPE);
                 return Err(Error::Format { path: path.display().to_string(), reason });
@@ -147,24 +196,26 @@ impl Engine {
         // Workers read chunk after chunk: the system may read ahead. A refusal costs nothing but speed.
         let _ = mapping.advise_sequential();
         let segment = FileSegment::new(&self.core().arena, mapping)?;
-        if aligned {
-            SharedBatch::over_file(segment, offset, len)
+        let batch = if aligned {
+            SharedBatch::over_file(segment, offset, len)?
         } else {
             let bytes = SharedBatch::<u8>::over_file(segment, offset, len * size_of::<T>())?;
             let mut copy = self.batch_uninit::<T>(len)?.assume_filled();
             bytemuck::cast_slice_mut::<T, u8>(&mut copy).copy_from_slice(&bytes);
-            Ok(copy.freeze())
-        }
+            copy.freeze()
+        };
+        Ok((batch, header.map(NpyInfo::from)))
     }
 
     /// Makes a result file of `len` elements and maps it: what a job writes into the batch is the file's contents.
     ///
     /// A path that ends in `.npy` gets a header (a one-dimensional array), any other holds raw little-endian elements. The
-    /// file appears under its name only with [`OutputBatch::commit`]; until then, and if it is dropped, what was there before
-    /// stays.
+    /// file appears under its name only with [`OutputBatch::commit`]; until then, and if it is dropped or the process killed, what
+    /// was there before stays. A file that replaces another is as open to others as that was.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be made or the disk has no room for it.
+    /// [`Error::Io`] when the file cannot be made or the disk has no room for it, and where there is something of that name that
+    /// is no regular file.
     ///
     /// # Examples
     /// ```
@@ -183,11 +234,31 @@ impl Engine {
     /// ```
     pub fn create_file<T: Element>(&self, path: impl AsRef<Path>, len: usize) -> Result<OutputBatch<T>> {
         let path = path.as_ref();
-        let header = if path.extension().is_some_and(|extension| extension == "npy") {
+        let header = if is_named_npy(path) {
             npy::header(T::TYPE, &[len as u64]).map_err(|error| format_error(path, error))?
         } else {
             Vec::new()
         };
+        self.create_output(path, &header, len)
+    }
+
+    /// As [`Engine::create_file`] for a `.npy` file of any shape, whatever its name. The batch has all elements in C order, the
+    /// last axis fastest: the product of the axes, one for a single number (no axes).
+    ///
+    /// # Errors
+    /// As there, and [`Error::Format`] when the shape takes more bytes than can be counted or a longer header than can be read.
+    pub fn create_npy<T: Element>(&self, path: impl AsRef<Path>, shape: &[u64]) -> Result<OutputBatch<T>> {
+        let path = path.as_ref();
+        let header = npy::header(T::TYPE, shape).map_err(|error| format_error(path, error))?;
+        // The header's own check: the product does not overflow, unless an axis of length 0 makes the array empty.
+        let len = if shape.contains(&0) { 0 } else { shape.iter().product::<u64>() };
+        let len = usize::try_from(len)
+            .map_err(|_| Error::invalid(format!("{} exceeds the address space", path.display())))?;
+        self.create_output(path, &header, len)
+    }
+
+    /// A result file of `header` and `len` elements.
+    fn create_output<T: Element>(&self, path: &Path, header: &[u8], len: usize) -> Result<OutputBatch<T>> {
         let total = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(header.len()));
         let total = total.ok_or_else(|| Error::invalid(format!("{len} elements exceed the address space")))?;
         let file = OutputFile::create(path, total as u64)?;
@@ -198,7 +269,7 @@ impl Engine {
             let segment = FileSegment::new(&self.core().arena, mapping)?;
             let offset = header.len();
             let mut bytes = Batch::<u8>::over_file(segment, 0, total)?;
-            bytes[..offset].copy_from_slice(&header);
+            bytes[..offset].copy_from_slice(header);
             bytes.reinterpret(offset, len)?
         };
         Ok(OutputBatch { batch, file })

@@ -26,6 +26,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // The words of its segments are those of the protocols, whichever atomics these are built with.
     ("arena/shared.rs", &["sync"]),
     ("formats", &["error", "formats"]),
+    // What it makes are files of the system.
+    ("formats/output.rs", &["os::file"]),
     ("numeric", &["error", "numeric"]),
     // Floor 5: jobs. They know no files and no numbers.
     ("engine", &["error", "ids", "sync", "fault", "os", "layout", "lockfree", "arena", "engine", "kernel", "reducer"]),
