@@ -575,6 +575,28 @@ mod tests {
         assert_eq!(parse_text(text_of(">i1", "False", "(3,)")).unwrap().element, ElementType::I8);
     }
 
+    /// The error ended at the first comma, in the middle of the first field: `('[('x'')`.
+    #[test]
+    fn a_type_of_several_fields_and_any_other_value_is_quoted_as_a_whole() {
+        for (descr, quoted) in [
+            ("[('x', '<f8'), ('y', '<f8', (2, 3))]", "type structured [('x', '<f8'), ('y', '<f8', (2, 3))] cannot"),
+            ("[('a,b', '<f8'), ('c]', '<i4')]", "[('a,b', '<f8'), ('c]', '<i4')] cannot"),
+            (r"[('it\'s, so', '<f8')]", r"[('it\\'s, so', '<f8')] cannot"),
+            ("('<f8', (3,))", "type sub-array ('<f8', (3,)) cannot"),
+            ("['<f8', '<f4']", "['<f8', '<f4'] cannot"),
+            ("{'a': 1, 'b': 2}", "found `{'a': 1, 'b': 2}`"),
+        ] {
+            let error = parse_text(format!("{{'descr': {descr}, 'fortran_order': False, 'shape': (3,), }}\n"));
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(quoted), "{error}");
+        }
+        let error = shape_of("[3, 4]").unwrap_err().to_string();
+        assert!(error.contains("found `[3, 4]`"), "{error}");
+        // What is not closed goes on to the end, which is not more than an error quotes.
+        let error = parse_text("{'descr': [('x', '<f8'), 'fortran_order': False, 'shape': (3,), }   \n").unwrap_err();
+        assert!(error.to_string().contains("[('x', '<f8'), 'fortran_order': False"), "{error}");
+    }
+
     #[test]
     fn fortran_order_is_accepted_where_it_is_also_c_order() {
         for shape in ["()", "(1,)", "(7,)", "(0,)", "(7, 1)", "(1, 7)", "(1, 1, 7, 1)", "(2, 0, 3)", "(0, 5, 9)"] {

@@ -8,13 +8,16 @@ use super::npy::MAX_HEADER_BYTES;
 /// The most bytes of a file that an error quotes.
 const EXCERPT_BYTES_MAX: usize = 32;
 
+/// The most bytes that it quotes of a type of several fields.
+const FIELDS_BYTES_MAX: usize = 200;
+
 /// The most axes of a shape that an error prints.
 const AXES_PRINTED_MAX: usize = 8;
 
 /// Why a `.npy` or raw file cannot be mapped, or a header not be written.
 ///
 /// `Display` prints one line of ASCII that says what is wrong and what to do; it does not name the file. What it quotes
-/// of the file is escaped and cut at 32 bytes. Offsets are in bytes from the start of the file.
+/// of the file is escaped and cut at 32 bytes, types of several fields between two fields at 200. Offsets are in bytes from the start of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NpyError {
@@ -168,7 +171,10 @@ impl NpyError {
             Self::BadMagic { found } if is_zip(found) => {
                 f.write_str("the file is a zip archive (.npz), not a .npy file")
             }
-            Self::BadMagic { found } => write!(f, "not a .npy file: it starts with \"{}\"", excerpt(found)),
+            Self::BadMagic { found } => match compressor(found) {
+                Some(program) => write!(f, "the file is compressed by {program}, not a .npy file"),
+                None => write!(f, "not a .npy file: it starts with \"{}\"", excerpt(found)),
+            },
             Self::UnsupportedVersion { major, minor } => {
                 write!(f, "version {major}.{minor} of the .npy format is unknown")
             }
@@ -200,6 +206,10 @@ impl NpyError {
             }
             Self::NegativeAxis { found } => write!(f, "an axis has the negative length {found}"),
             Self::AxisTooLong { found } => write!(f, "the axis length {found} does not fit into 64 bits"),
+            // A list or tuple is no string: it is shown as it stands in the header.
+            Self::UnsupportedType { descr, name, .. } if descr.starts_with(['[', '(']) => {
+                write!(f, "elements of type {name} {descr} cannot be mapped")
+            }
             Self::UnsupportedType { descr, name, .. } => {
                 write!(f, "elements of type {name} ('{descr}') cannot be mapped")
             }
@@ -227,7 +237,8 @@ impl NpyError {
         f.write_str(match self {
             Self::BadMagic { found } if found.is_empty() => "write it again",
             Self::BadMagic { found } if is_zip(found) => "unpack it and use one of the .npy files in it",
-            Self::BadMagic { .. } => "if it holds bare elements, read it as raw",
+            Self::BadMagic { found } if compressor(found).is_some() => "unpack it first",
+            Self::BadMagic { .. } => "write it with numpy.save",
             Self::UnsupportedVersion { .. } => "save it as version 1.0, 2.0 or 3.0",
             Self::HeaderTooLong { .. } => "save the array with a plain type and fewer axes",
             Self::HeaderTruncated { .. } | Self::DataTruncated { .. } => "copy or write it again",
@@ -253,6 +264,13 @@ fn is_zip(found: &[u8]) -> bool {
     found.starts_with(b"PK\x03\x04")
 }
 
+/// The program that compresses files which start like this.
+fn compressor(found: &[u8]) -> Option<&'static str> {
+    let starts: [(&[u8], _); 4] =
+        [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ", "xz"), (b"BZh", "bzip2")];
+    starts.into_iter().find(|(start, _)| found.starts_with(start)).map(|(_, program)| program)
+}
+
 /// Says what had to be at an offset and what was.
 fn write_mismatch(
     f: &mut fmt::Formatter<'_>,
@@ -268,6 +286,23 @@ fn write_mismatch(
 /// The start of `bytes` as printable ASCII without line breaks, with `...` where it was cut.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     let shown = bytes.get(..EXCERPT_BYTES_MAX).unwrap_or(bytes);
+    printed(shown, bytes)
+}
+
+/// As [`excerpt`] for a list of fields, which is cut after a field.
+pub(super) fn excerpt_of_fields(bytes: &[u8]) -> String {
+    let Some(shown) = bytes.get(..FIELDS_BYTES_MAX) else { return printed(bytes, bytes) };
+    let end = shown.windows(2).rposition(|pair| matches!(pair, b")," | b"],")).map_or(shown.len(), |at| at + 2);
+    let mut text = printed(shown.get(..end).unwrap_or(shown), bytes);
+    // Behind a comma there is a space in what numpy writes.
+    if text.ends_with(",...") {
+        text.insert(text.len() - 3, ' ');
+    }
+    text
+}
+
+/// `shown`, which is the start of `bytes`.
+fn printed(shown: &[u8], bytes: &[u8]) -> String {
     // Quotes stay as they are: text is escaped to be harmless and to stay on one line, not to be read back.
     let mut text = String::with_capacity(shown.len());
     for &byte in shown {
@@ -312,6 +347,19 @@ mod tests {
     }
 
     #[test]
+    fn types_of_many_fields_are_cut_between_fields() {
+        let fields: Vec<String> = (0..9).map(|at| format!("('field{at}', '<f8')")).collect();
+        let whole = format!("[{}]", fields.join(", "));
+        assert_eq!(excerpt_of_fields(whole.as_bytes()), whole);
+        let fields: Vec<String> = (0..30).map(|at| format!("('field{at}', '<f8')")).collect();
+        let cut = excerpt_of_fields(format!("[{}]", fields.join(", ")).as_bytes());
+        assert_eq!(cut, format!("[{}, ...", fields[..9].join(", ")));
+        assert_eq!(excerpt_of_fields(&[b'x'; 300]), format!("{}...", "x".repeat(200)));
+        let fits = format!("[{}]", "x".repeat(198));
+        assert_eq!(excerpt_of_fields(fits.as_bytes()), fits);
+    }
+
+    #[test]
     fn shapes_print_as_python_does() {
         assert_eq!(Shape(&[]).to_string(), "()");
         assert_eq!(Shape(&[3]).to_string(), "(3,)");
@@ -330,7 +378,15 @@ mod tests {
             ),
             (
                 NpyError::BadMagic { found: b"\x89HDF\r\n".to_vec() },
-                r#"not a .npy file: it starts with "\x89HDF\r\n"; if it holds bare elements, read it as raw"#,
+                r#"not a .npy file: it starts with "\x89HDF\r\n"; write it with numpy.save"#,
+            ),
+            (
+                NpyError::BadMagic { found: b"\x1f\x8b\x08\x00\x00\x00".to_vec() },
+                "the file is compressed by gzip, not a .npy file; unpack it first",
+            ),
+            (
+                NpyError::BadMagic { found: b"BZh91A".to_vec() },
+                "the file is compressed by bzip2, not a .npy file; unpack it first",
             ),
             (
                 NpyError::FortranOrder { shape: vec![2, 3] },

@@ -8,7 +8,7 @@
 
 use super::element::ElementType;
 use super::npy_descr;
-use super::npy_error::{NpyError, excerpt};
+use super::npy_error::{NpyError, excerpt, excerpt_of_fields};
 
 const DESCR: &str = "descr";
 const FORTRAN_ORDER: &str = "fortran_order";
@@ -111,10 +111,33 @@ impl<'a> Cursor<'a> {
 
     /// What is here, for an error: up to the end of the value, without the padding that follows it.
     fn found(&self) -> String {
+        excerpt(self.value())
+    }
+
+    /// The bytes of the value that begins here: up to a comma, the end of the dictionary or of the line, none of which ends it
+    /// within brackets or quotes. One whose brackets are not closed has all that is left.
+    fn value(&self) -> &'a [u8] {
         let rest = self.rest();
-        let end =
-            rest.iter().skip(1).position(|&byte| matches!(byte, b',' | b'}' | b'\n')).map_or(rest.len(), |i| i + 1);
-        excerpt(rest.get(..end).unwrap_or(rest).trim_ascii_end())
+        let (mut depth, mut quote, mut escaped) = (0_usize, None, false);
+        let mut end = rest.len();
+        for (at, &byte) in rest.iter().enumerate() {
+            match (quote, byte) {
+                _ if escaped => escaped = false,
+                (_, b'\n') if depth == 0 && at > 0 => end = at,
+                (Some(_), b'\\') => escaped = true,
+                (Some(open), _) if byte == open => quote = None,
+                (Some(_), _) => {}
+                (None, b'\'' | b'"') => quote = Some(byte),
+                (None, b'(' | b'[' | b'{') => depth += 1,
+                (None, b',' | b'}') if depth == 0 && at > 0 => end = at,
+                (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if end < rest.len() {
+                break;
+            }
+        }
+        rest.get(..end).unwrap_or(rest).trim_ascii_end()
     }
 
     fn skip_space(&mut self) {
@@ -170,7 +193,7 @@ impl<'a> Cursor<'a> {
             Some(b'(') => ("sub-array", "save it as a plain array with more axes"),
             _ => return Err(self.wrong_value(DESCR, "a type string such as '<f8'")),
         };
-        Err(NpyError::UnsupportedType { descr: self.found(), name, advice })
+        Err(NpyError::UnsupportedType { descr: excerpt_of_fields(self.value()), name, advice })
     }
 
     fn boolean(&mut self, key: &'static str) -> Result<bool, NpyError> {
