@@ -2,6 +2,7 @@
 //! run for long enough.
 
 use core::fmt;
+use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 
@@ -294,7 +295,10 @@ impl<'a> Shift<'a> {
             // thread is.
             if let Err(panicked) = panics::catch(|| inside::run(self.core, None, || hook(usize::from(self.me.get())))) {
                 let (message, location) = (panicked.message, panicked.location);
-                eprintln!("workring: a hook of worker {} panicked at {location}: {message}", self.me.get());
+                // A standard error that takes nothing must not end the worker either.
+                let mut stderr = std::io::stderr();
+                let _ =
+                    writeln!(stderr, "workring: a hook of worker {} panicked at {location}: {message}", self.me.get());
             }
         }
     }
