@@ -1,11 +1,12 @@
 //! The command line: what can be asked for, and the help that says so.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
 
+use super::arrays::is_stdout;
 use super::distributions::{Distribution, ParameterError};
 use super::units::{parse_count, parse_size};
 
@@ -22,7 +23,9 @@ Examples:
   workring --threads 2 reduce sum noise.npy           the same bits with any number of threads
   workring --processes 2 reduce sum noise.npy         and of processes, even if some of them crash
 
-Files are numpy's .npy. Exit status: 0 done, 1 failed, 2 wrong usage.";
+Files are numpy's .npy, whatever their names. Exit status: 0 done, 1 failed, even if only for one
+of several files, 2 wrong usage. Ctrl-C, SIGTERM and SIGHUP leave no file behind; a second one does
+not wait for the work under way.";
 
 /// Parallel computation over large numeric arrays.
 ///
@@ -71,6 +74,7 @@ Examples:
   workring stats prices.npy
   workring stats --json prices.npy volumes.npy
 
+A file that cannot be read is reported, the others are described all the same.
 With --json, one file gives one object with the keys file, dtype, len, nan, min, max, mean, std,
 sum and sum_bits; several give {\"files\": [...]}. What JSON cannot express (NaN, infinities) is null.")]
     Stats(StatsArguments),
@@ -91,8 +95,11 @@ Examples:
   workring map sqrt variances.npy -o deviations.npy
   workring map affine celsius.npy -o fahrenheit.npy --a 1.8 --b 32
   workring map clamp raw.npy -o limited.npy --lower 0
+  workring map exp logs.npy -o - | gzip > values.npy.gz
 
-Works on float32 and float64 and keeps the type. The output appears whole or not at all.")]
+Works on float32 and float64 and keeps type and shape; arrays in Fortran order are refused.
+The output file appears whole or not at all, and one that is replaced keeps its mode. With -o -
+the array goes to standard output, as it is made.")]
     #[command(subcommand)]
     Map(Function),
     /// Generate a file of random or regular numbers
@@ -169,7 +176,7 @@ pub(crate) struct MapFiles {
     /// The file to read
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
-    /// The file to write; replaced if it exists
+    /// The file to write, replaced if it exists; - for standard output
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
 }
@@ -255,7 +262,7 @@ pub(crate) struct GeneratedFile {
     /// Number of elements, e.g. 1_000_000 or 1e8
     #[arg(long, short = 'n', value_name = "LEN", value_parser = parse_count)]
     pub(crate) len: u64,
-    /// The file to write; replaced if it exists
+    /// The file to write, replaced if it exists; - for standard output
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// Seed of the random numbers; regular sequences do not need one
@@ -398,16 +405,18 @@ impl ValueEnum for ElementName {
 }
 
 impl Arguments {
-    /// Reads the arguments of this process. Prints help or a usage error and exits, with status 0 or 2, where they ask
-    /// for it.
-    pub(crate) fn parse_checked() -> Self {
-        Self::try_parse_checked(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    /// Reads the arguments of this process.
+    ///
+    /// # Errors
+    /// As [`Arguments::try_parse_checked`].
+    pub(crate) fn parse_checked() -> Result<Self, clap::Error> {
+        Self::try_parse_checked(std::env::args_os())
     }
 
     /// Reads arguments, the program's name first, and checks what clap cannot: parameters that must fit together.
     ///
     /// # Errors
-    /// A usage error, or the help that was asked for; `exit` on it does the right thing.
+    /// A usage error, or the help that was asked for.
     pub(crate) fn try_parse_checked<I>(arguments: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator,
@@ -419,12 +428,42 @@ impl Arguments {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.inputs().contains(&Path::new("-")) {
+            return Err("standard input cannot be mapped; name a file, or /dev/stdin if it is redirected from one (./- is a file called -)".to_owned());
+        }
+        if self.output().is_some_and(is_stdout) && self.global.json {
+            return Err("--json cannot go with --output -: both want standard output".to_owned());
+        }
         match &self.command {
             Command::Map(Function::Clamp { lower: Some(lower), upper: Some(upper), .. }) if lower > upper => {
                 Err(format!("--lower must not lie above --upper, got {lower} and {upper}"))
             }
             Command::Generate(generator) => generator.distribution().map(drop).map_err(|error| error.to_string()),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Arguments {
+    /// The files to read.
+    fn inputs(&self) -> Vec<&Path> {
+        match &self.command {
+            Command::Stats(stats) => stats.files.iter().map(PathBuf::as_path).collect(),
+            Command::Reduce(Reduction::Dot { left, right }) => vec![left, right],
+            Command::Reduce(Reduction::Sum(one) | Reduction::Min(one) | Reduction::Max(one) | Reduction::Mean(one)) => {
+                vec![&one.file]
+            }
+            Command::Map(function) => vec![&function.files().input],
+            Command::Generate(_) | Command::Info => Vec::new(),
+        }
+    }
+
+    /// The file to write.
+    pub(crate) fn output(&self) -> Option<&Path> {
+        match &self.command {
+            Command::Map(function) => Some(&function.files().output),
+            Command::Generate(generator) => Some(&generator.file().output),
+            Command::Stats(_) | Command::Reduce(_) | Command::Info => None,
         }
     }
 }

@@ -1,27 +1,48 @@
 //! What the commands do, on an engine.
 
 use std::fmt;
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use workring::numeric::{self, Accumulator, Float, IntegerSum, Stats};
+use workring::numeric::{self, Accumulator, IntegerSum, Stats};
 use workring::{Call, Element, ElementType, Engine, Error, HostInfo, Retry, SharedBatch, inspect_npy};
 
 use super::args::{Arguments, Command, ElementName, Function, Generator, GlobalOptions, Reduction};
-use super::distributions::{self, Recipe};
-use super::kernels::{self, FloatKernels, GENERATED, Kernels};
-use super::output::{OutputFormat, Reduced, Report, reduce_pair_report, reduce_report, render, stats_report};
-use super::progress::{Progress, is_interrupted, on_interrupt, with_meter, with_progress};
+use super::arrays::{Drawn, Mapped, Parameter, is_stdout, write};
+use super::kernels::{self, FloatKernels, Kernels};
+use super::output::{
+    OutputFormat, Reduced, Report, reduce_pair_report, reduce_report, render, render_several, stats_report,
+};
+use super::progress::with_progress;
+use super::signals::{die_of_broken_pipe, is_interrupted, on_signal};
+use super::stdio::{check_stdout, check_stdout_takes_data, complain, write_stdout};
 use super::units::format_size;
 
 /// Why a command failed; `Display` prints the one line the user sees.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Engine(Error),
-    Interrupted,
     Message(String),
+    /// A signal asked for the end: the process dies of it.
+    Interrupted,
+    /// Whoever read the output has had enough of it.
+    BrokenPipe,
+    /// The user was told of each thing that went wrong.
+    Told,
+}
+
+impl Failure {
+    /// Tells the user and gives the exit code.
+    pub(crate) fn tell(&self) -> ExitCode {
+        match self {
+            Self::Engine(_) | Self::Message(_) => complain(self),
+            Self::BrokenPipe => die_of_broken_pipe(),
+            Self::Interrupted | Self::Told => {}
+        }
+        ExitCode::FAILURE
+    }
 }
 
 impl From<Error> for Failure {
@@ -40,18 +61,20 @@ impl fmt::Display for Failure {
                     None => Ok(()),
                 }
             }
-            Self::Interrupted => f.write_str("interrupted"),
             Self::Message(message) => f.write_str(message),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::BrokenPipe => f.write_str("nobody reads standard output"),
+            Self::Told => f.write_str("failed"),
         }
     }
 }
 
-type Outcome<T> = Result<T, Failure>;
+pub(crate) type Outcome<T> = Result<T, Failure>;
 
 /// Runs one command and prints its result.
 ///
 /// # Errors
-/// Whatever went wrong; nothing is printed to standard output then.
+/// Whatever went wrong; nothing is printed to standard output then, but what of several files could be had.
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     match run_to_the_end(arguments) {
         // Whatever else failed, failed because of that, or does not matter any more.
@@ -62,28 +85,46 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 
 fn run_to_the_end(arguments: &Arguments) -> Outcome<()> {
     let global = &arguments.global;
+    let output = arguments.output();
+    let is_data = output.is_some_and(is_stdout);
+    let prints = !is_data && (output.is_none() || !global.quiet || global.json);
+    if is_data {
+        check_stdout_takes_data()?;
+    } else if prints {
+        check_stdout()?;
+    }
     let engine = engine(global)?;
-    let reports = match &arguments.command {
-        Command::Stats(files) => {
-            files.files.iter().map(|file| stats(&engine, global, file)).collect::<Outcome<Vec<_>>>()?
-        }
-        Command::Reduce(reduction) => vec![reduce(&engine, global, reduction)?],
-        Command::Map(function) => vec![map(&engine, global, function)?],
-        Command::Generate(generator) => vec![generate(&engine, global, generator)?],
-        Command::Info => vec![info(&engine, global)],
-    };
-    let writes_file = matches!(arguments.command, Command::Map(_) | Command::Generate(_));
-    if writes_file && global.quiet && !global.json {
-        return Ok(());
-    }
     let format = if global.json { OutputFormat::Json } else { OutputFormat::Human };
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(render(&reports, format).as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever read the output has had enough of it.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::Message(format!("could not write the result: {error}"))),
-        Ok(()) => Ok(()),
+    let report = match &arguments.command {
+        Command::Stats(files) if files.files.len() > 1 => return stats_of_each(&engine, global, &files.files, format),
+        Command::Stats(files) => stats(&engine, global, &files.files[0])?,
+        Command::Reduce(reduction) => reduce(&engine, global, reduction)?,
+        Command::Map(function) => map(&engine, global, function)?,
+        Command::Generate(generator) => generate(&engine, global, generator)?,
+        Command::Info => info(&engine, global),
+    };
+    if prints { write_stdout(render(&[report], format).as_bytes()) } else { Ok(()) }
+}
+
+/// Describes each file that can be read, tells of each that cannot, and fails if there was one.
+fn stats_of_each(engine: &Engine, global: &GlobalOptions, files: &[PathBuf], format: OutputFormat) -> Outcome<()> {
+    let mut reports = Vec::new();
+    for file in files {
+        match stats(engine, global, file) {
+            Ok(report) => reports.push(report),
+            Err(_) if is_interrupted() => return Err(Failure::Interrupted),
+            Err(failure) => complain(failure),
+        }
     }
+    if !reports.is_empty() {
+        write_stdout(render_several(&reports, format).as_bytes())?;
+    }
+    if reports.len() == files.len() { Ok(()) } else { Err(Failure::Told) }
+}
+
+/// Fails if a signal asked for the end.
+pub(crate) fn give_up_if_interrupted() -> Outcome<()> {
+    if is_interrupted() { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 /// The engine the options ask for.
@@ -98,7 +139,7 @@ fn engine(global: &GlobalOptions) -> Outcome<Arc<Engine>> {
     let Some(processes) = global.processes else { return Ok(Arc::new(builder.build()?)) };
     let engine = Arc::new(builder.processes(usize::from(processes)).kernels(&kernels::known()).build()?);
     let running = Arc::downgrade(&engine);
-    on_interrupt(move || {
+    on_signal(move || {
         // Kernels in other processes do not look whether the user asked for the end: the engine tells them. Not waited for here,
         // but where the calls are made, which fail now.
         if let Some(engine) = running.upgrade() {
@@ -110,18 +151,7 @@ fn engine(global: &GlobalOptions) -> Outcome<Arc<Engine>> {
 
 /// How often a share of a call is run again after the death of its worker process. Right for every kernel of the commands: each
 /// writes all of its outputs and reads none of them.
-const RETRY: Retry = Retry::up_to(3);
-
-/// Makes a call on worker processes, which know `kernel` but no closures.
-fn on_processes<R>(
-    engine: &Engine,
-    global: &GlobalOptions,
-    label: &str,
-    bytes: u64,
-    kernel: impl FnOnce(Call<'_>) -> workring::Result<R>,
-) -> Outcome<R> {
-    Ok(with_meter(label, bytes, global.quiet, |meter| kernel(engine.job().retry(RETRY).meter(meter)))?)
-}
+pub(crate) const RETRY: Retry = Retry::up_to(3);
 
 /// Calls a generic function with the Rust type of an element type.
 macro_rules! for_element {
@@ -152,18 +182,20 @@ fn fold<T: Element, A: Send + Sync>(
     combine: impl Fn(A, A) -> A,
 ) -> Outcome<A> {
     let bytes = size_of_val::<[T]>(elements) as u64;
-    if global.processes.is_some() {
-        return on_processes(engine, global, label, bytes, |call| kernel(call, elements));
-    }
     let folded = with_progress(label, bytes, global.quiet, |progress| {
+        if global.processes.is_some() {
+            // Worker processes know `kernel` but no closures.
+            return progress.call(bytes, |meter| kernel(engine.job().retry(RETRY).meter(meter), elements));
+        }
         engine.reduce_with(
             elements,
             // An interrupted chunk folds nothing; the result is not used.
-            |chunk| if progress.begin(size_of_val(chunk)) { fold(chunk) } else { fold(&[]) },
+            |chunk| progress.chunk(size_of_val(chunk), || fold(chunk)).unwrap_or_else(|| fold(&[])),
             combine,
         )
     })?;
-    if is_interrupted() { Err(Failure::Interrupted) } else { Ok(folded) }
+    give_up_if_interrupted()?;
+    Ok(folded)
 }
 
 fn label(operation: &str, file: &Path) -> String {
@@ -185,7 +217,14 @@ fn stats_of<T: Kernels>(engine: &Engine, global: &GlobalOptions, file: &Path) ->
 fn reduce(engine: &Engine, global: &GlobalOptions, reduction: &Reduction) -> Outcome<Report> {
     match reduction {
         Reduction::Dot { left, right } => {
-            let (element, other) = (inspect_npy(left)?.element, inspect_npy(right)?.element);
+            let (element, other) = match (inspect_npy(left), inspect_npy(right)) {
+                (Ok(left), Ok(right)) => (left.element, right.element),
+                (Err(first), Err(second)) if left != right => {
+                    complain(Failure::from(first));
+                    return Err(second.into());
+                }
+                (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+            };
             if element != other {
                 let (left, right) = (left.display(), right.display());
                 return Err(Failure::Message(format!("{left} holds {element} elements but {right} holds {other}")));
@@ -303,68 +342,12 @@ fn map(engine: &Engine, global: &GlobalOptions, function: &Function) -> Outcome<
     Ok(report.path("output", &files.output).text("dtype", element.name()).integer("len", len))
 }
 
-/// A floating point type that the parameters of the command line, given as `f64`, can be rounded to.
-trait Parameter: Float {
-    fn of(value: f64) -> Self;
-}
-
-impl Parameter for f32 {
-    fn of(value: f64) -> Self {
-        value as Self
-    }
-}
-
-impl Parameter for f64 {
-    fn of(value: f64) -> Self {
-        value
-    }
-}
-
 fn map_of<T: FloatKernels + Parameter>(engine: &Engine, global: &GlobalOptions, function: &Function) -> Outcome<u64> {
     let files = function.files();
-    let x = engine.map_file::<T>(&files.input)?;
-    let mut y = engine.create_file::<T>(&files.output, x.len())?;
-    let (label, bytes) = (label(function.name(), &files.input), size_of_val::<[T]>(&x) as u64);
-    if global.processes.is_some() {
-        on_processes(engine, global, &label, bytes, |call| T::map(call, function, &x, y.batch()))?;
-        return commit(y, x.len());
-    }
-    let apply = |x: &[T], y: &mut [T]| {
-        let applied = match function {
-            Function::Affine { a, b, .. } => numeric::affine(x, y, T::of(*a), T::of(*b)),
-            Function::Sqrt(_) => numeric::sqrt(x, y),
-            Function::Exp(_) => numeric::exp(x, y),
-            Function::Ln(_) => numeric::ln(x, y),
-            Function::Abs(_) => numeric::abs(x, y),
-            Function::Square(_) => numeric::square(x, y),
-            Function::Negate(_) => numeric::negate(x, y),
-            Function::Reciprocal(_) => numeric::reciprocal(x, y),
-            Function::Clamp { lower, upper, .. } => {
-                let lower = lower.map_or(T::SMALLEST, T::of);
-                numeric::clamp(x, y, lower, upper.map_or(T::LARGEST, T::of))
-            }
-        };
-        // Only a clamp with a NaN or inverted bound, or slices of different lengths, can fail; the arguments were checked.
-        if let Err(error) = applied {
-            panic!("{error}");
-        }
-    };
-    with_progress(&label, bytes, global.quiet, |progress| {
-        engine.map_with(&x, &mut y, |x, y| {
-            if progress.begin(size_of_val(x)) {
-                apply(x, y);
-            }
-        })
-    })?;
-    commit(y, x.len())
-}
-
-fn commit<T: Element>(file: workring::OutputBatch<T>, len: usize) -> Outcome<u64> {
-    if is_interrupted() {
-        // Dropping the file leaves nothing behind.
-        return Err(Failure::Interrupted);
-    }
-    file.commit()?;
+    let (x, info) = engine.map_npy::<T>(&files.input)?;
+    let label = label(function.name(), &files.input);
+    let (len, shape) = (x.len(), info.shape);
+    write(engine, global, &label, &files.output, &shape, len, &Mapped { function, x })?;
     Ok(len as u64)
 }
 
@@ -395,22 +378,10 @@ fn generate_of<T: Kernels>(engine: &Engine, global: &GlobalOptions, generator: &
     let file = generator.file();
     let distribution = generator.distribution().map_err(|error| Failure::Message(error.to_string()))?;
     let len = usize::try_from(file.len).map_err(|_| Failure::Message(format!("{} elements are too many", file.len)))?;
-    let mut elements = engine.create_file::<T>(&file.output, len)?;
-    let (label, bytes) = (label(generator.name(), &file.output), len as u64 * size_of::<T>() as u64);
-    if global.processes.is_some() {
-        let recipe = Recipe::new(distribution, file.seed);
-        on_processes(engine, global, &label, bytes, |call| T::generate(call, elements.batch(), &recipe))?;
-        return commit(elements, len);
-    }
-    let fill = |progress: &Progress, first: usize, chunk: &mut [T]| {
-        if progress.begin(size_of_val(chunk)) {
-            distributions::fill(chunk, distribution, file.seed, first as u64);
-        }
-    };
-    with_progress(&label, bytes, global.quiet, |progress| {
-        engine.for_each_chunk(&mut elements, GENERATED, |first, chunk| fill(progress, first, chunk))
-    })?;
-    commit(elements, len)
+    let label = label(generator.name(), &file.output);
+    let generated = Drawn { distribution, seed: file.seed };
+    write::<T>(engine, global, &label, &file.output, &[file.len], len, &generated)?;
+    Ok(file.len)
 }
 
 fn info(engine: &Engine, global: &GlobalOptions) -> Report {

@@ -1,7 +1,8 @@
 //! What the commands do, as kernels: worker processes know functions by name, not closures.
 
+use workring::bytemuck::{Pod, Zeroable};
 use workring::numeric::{self, Float, Stats};
-use workring::{Batch, Call, Chunking, Element, KernelInfo, Result, SharedBatch};
+use workring::{Call, ChunkOutputs, Chunking, Element, KernelInfo, Outputs, Result, SharedBatch};
 
 use super::args::Function;
 use super::distributions::{BLOCK_LEN, Generated, Recipe};
@@ -21,16 +22,25 @@ pub(crate) trait Kernels: Element + numeric::Element + Generated {
     fn min(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self>;
     fn max(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self>;
     fn dot(call: Call<'_>, x: &SharedBatch<Self>, y: &SharedBatch<Self>) -> Result<Self::Sum>;
-    fn generate(call: Call<'_>, y: &mut Batch<Self>, recipe: &Recipe) -> Result<()>;
+    fn generate(call: Call<'_>, y: impl ChunkOutputs<(Self,)>, from: &Placed) -> Result<()>;
 }
 
 /// The element-wise functions of a floating point type.
 pub(crate) trait FloatKernels: Kernels + Float {
-    fn map(call: Call<'_>, function: &Function, x: &SharedBatch<Self>, y: &mut Batch<Self>) -> Result<()>;
+    fn map(call: Call<'_>, function: &Function, x: &SharedBatch<Self>, y: impl Outputs<(Self,)>) -> Result<()>;
 }
 
 /// How generated arrays are cut: into whole blocks of the generator, so that none is begun twice.
 pub(crate) const GENERATED: Chunking = Chunking::of(BLOCK_LEN as usize * 8);
+
+/// What generated elements come from, and the place of a call's first one in the whole array.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[bytemuck(crate = "workring::bytemuck")]
+#[repr(C)]
+pub(crate) struct Placed {
+    pub(crate) recipe: Recipe,
+    pub(crate) first: u64,
+}
 
 macro_rules! kernels {
     ($($ty:ident)*) => {
@@ -38,17 +48,18 @@ macro_rules! kernels {
         mod generator {
             use workring::{Context, kernel};
 
-            use super::super::distributions::{ParameterError, Recipe};
+            use super::super::distributions::ParameterError;
+            use super::Placed;
 
             $(
                 pub(super) mod $ty {
-                    use super::{Context, ParameterError, Recipe, kernel};
+                    use super::{Context, ParameterError, Placed, kernel};
 
                     /// Fills a chunk with what the recipe gives at its place in the whole array.
                     #[kernel]
-                    pub(in super::super) fn generate(y: &mut [$ty], recipe: &Recipe, context: &mut Context)
+                    pub(in super::super) fn generate(y: &mut [$ty], from: &Placed, context: &mut Context)
                         -> Result<(), ParameterError> {
-                        recipe.fill(y, context.range().start as u64)
+                        from.recipe.fill(y, from.first + context.range().start as u64)
                     }
                 }
             )*
@@ -80,8 +91,8 @@ macro_rules! kernels {
                     call.reduce(workring::kernels::$ty::dot, (x, y), &())
                 }
 
-                fn generate(call: Call<'_>, y: &mut Batch<Self>, recipe: &Recipe) -> Result<()> {
-                    call.map_chunks(generator::$ty::generate, (), y, recipe, GENERATED)
+                fn generate(call: Call<'_>, y: impl ChunkOutputs<(Self,)>, from: &Placed) -> Result<()> {
+                    call.map_chunks(generator::$ty::generate, (), y, from, GENERATED)
                 }
             }
         )*
@@ -94,7 +105,12 @@ macro_rules! float_kernels {
     ($($ty:ident)*) => {
         $(
             impl FloatKernels for $ty {
-                fn map(call: Call<'_>, function: &Function, x: &SharedBatch<Self>, y: &mut Batch<Self>) -> Result<()> {
+                fn map(
+                    call: Call<'_>,
+                    function: &Function,
+                    x: &SharedBatch<Self>,
+                    y: impl Outputs<(Self,)>,
+                ) -> Result<()> {
                     use workring::kernels::$ty::{self as ready, Affine, Bounds};
                     match *function {
                         Function::Affine { a, b, .. } => {

@@ -172,12 +172,19 @@ pub(crate) fn reduce_pair_report(
 pub(crate) fn render(reports: &[Report], format: OutputFormat) -> String {
     match (format, reports) {
         (OutputFormat::Json, [report]) => report.to_json() + "\n",
-        (OutputFormat::Json, _) => {
+        (OutputFormat::Human, [report]) => list(report),
+        _ => render_several(reports, format),
+    }
+}
+
+/// As [`render`] where several reports were asked for, however many there are.
+pub(crate) fn render_several(reports: &[Report], format: OutputFormat) -> String {
+    match format {
+        OutputFormat::Json => {
             let objects: Vec<String> = reports.iter().map(Report::to_json).collect();
             format!("{{\"files\":[{}]}}\n", objects.join(","))
         }
-        (OutputFormat::Human, [report]) => list(report),
-        (OutputFormat::Human, _) => table(reports),
+        OutputFormat::Human => table(reports),
     }
 }
 
@@ -235,7 +242,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// The text with control characters escaped: a file name must not drive the terminal or break a line.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

@@ -82,13 +82,20 @@ pub(crate) fn format_size(bytes: u64) -> String {
     format!("{} {}", three_digits(scaled), UNITS[unit])
 }
 
+/// How much was worked on, in the units of [`format_rate`]: `999 B`, `1.50 kB`, `18.4 EB`.
+pub(crate) fn format_volume(bytes: u64) -> String {
+    if bytes < 1000 { format!("{bytes} B") } else { format_decimal(bytes as f64) }
+}
+
 /// A speed in decimal units, as memory bandwidth is quoted: `12.3 GB/s`. Empty time gives a dash.
 pub(crate) fn format_rate(bytes: u64, elapsed: Duration) -> String {
-    const UNITS: [&str; 5] = ["B/s", "kB/s", "MB/s", "GB/s", "TB/s"];
-    if elapsed.is_zero() {
-        return "-".to_owned();
-    }
-    let mut scaled = bytes as f64 / elapsed.as_secs_f64();
+    if elapsed.is_zero() { "-".to_owned() } else { format_decimal(bytes as f64 / elapsed.as_secs_f64()) + "/s" }
+}
+
+/// Bytes with three significant digits and a decimal unit.
+fn format_decimal(bytes: f64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut scaled = bytes;
     let mut unit = 0;
     while scaled >= 999.5 && unit + 1 < UNITS.len() {
         scaled /= 1000.0;
@@ -219,6 +226,11 @@ mod tests {
         assert_eq!(format_rate(10, Duration::from_secs(20)), "0.50 B/s");
         assert_eq!(format_rate(999_999, Duration::from_secs(1)), "1.00 MB/s");
         assert_eq!(format_rate(1, Duration::ZERO), "-");
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (1_600_000_000, "1.60 GB"), (u64::MAX, "18.4 EB")]
+        {
+            assert_eq!(format_volume(bytes), text);
+        }
     }
 
     proptest! {

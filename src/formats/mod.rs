@@ -1,8 +1,8 @@
 //! File formats: what the bytes of input and result files mean.
 //!
-//! This floor knows files and their bytes and nothing of engines, batches or workers: it imports only `error` and its
-//! own siblings. It never reads or writes array data; it says where the data lies, so that a caller can map it, and it
-//! makes result files that a caller can map and fill.
+//! This floor knows files and their bytes and nothing of engines, batches or workers: it imports only `error`, its own
+//! siblings and, for result files, `os::file`. It never reads or writes array data, but to copy a result that can have no
+//! name; it says where the data lies, so that a caller can map it, and it makes result files that a caller can map and fill.
 //!
 //! - [`npy`]: headers of `.npy` files ([`npy::parse`], [`npy::header`]) and the length check of headerless files
 //!   ([`npy::check_raw`]).

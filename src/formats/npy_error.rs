@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(excerpt_of_fields(whole.as_bytes()), whole);
         let fields: Vec<String> = (0..30).map(|at| format!("('field{at}', '<f8')")).collect();
         let cut = excerpt_of_fields(format!("[{}]", fields.join(", ")).as_bytes());
-        assert_eq!(cut, format!("[{}, ...", fields[..9].join(", ")));
+        assert_eq!(cut, format!("[{}, ...", fields[..10].join(", ")));
         assert_eq!(excerpt_of_fields(&[b'x'; 300]), format!("{}...", "x".repeat(200)));
         let fits = format!("[{}]", "x".repeat(198));
         assert_eq!(excerpt_of_fields(fits.as_bytes()), fits);

@@ -405,7 +405,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(not(unix)) {
         return Ok(());
     }
-    match File::open(directory)?.sync_all() {
+    match file::open_directory(directory)?.sync_all() {
         // fsync(2): EINVAL where the file system does not support syncing this kind of file. There is nothing else to
         // try.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),

@@ -97,6 +97,21 @@ fn open_beside_leases<F>(mut open: impl FnMut() -> rustix::io::Result<F>, mut pa
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program holds a lease on it and does not give it up"))
 }
 
+/// Opens a directory, to be synced. What is none is not opened.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_directory(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    Ok(File::from(rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?))
+}
+
+/// Opens a directory, to be synced.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open_directory(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
 /// Creates a file for reading and writing that has no name, on the file system of `directory`: when nobody has it open or mapped
 /// any more, it is gone. Its mode is that of any new file (0666 without the umask).
 ///
@@ -326,6 +341,15 @@ mod tests {
         assert_eq!(io::read_to_string(&file).unwrap(), "contents");
         let flags = rustix::fs::fcntl_getfl(&file).unwrap();
         assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK), "{flags:?}");
+    }
+
+    #[test]
+    fn a_fifo_in_the_place_of_a_directory_is_not_waited_for() {
+        let directory = TempDir::new().unwrap();
+        let fifo = directory.path().join("fifo");
+        make_fifo(&fifo);
+        assert_eq!(open_directory(&fifo).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        open_directory(directory.path()).unwrap().sync_all().unwrap();
     }
 
     #[test]

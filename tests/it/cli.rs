@@ -266,30 +266,65 @@ fn info_says_what_the_engine_sees() {
     assert!(succeed(&["info"]).contains("cores"));
 }
 
-/// Ctrl-C in the middle of writing: the command ends by itself with status 1 and the folder is as it was.
-#[cfg(unix)]
+/// A (2, 3) array became one of (6,).
 #[test]
-fn an_interrupt_leaves_no_file_behind() {
+fn shapes_are_kept_and_fortran_order_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = path(folder.path(), "large.npy");
-    // A file that takes seconds to make, so that the signal comes in the middle of it.
-    let mut child = workring()
-        .args(["gen", "normal", "-n", "2e8", "-o", &file, "--threads", "1"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let begun = std::time::Instant::now();
-    // The temporary file appears when the command has begun to write.
-    while fs::read_dir(folder.path()).expect("listed").next().is_none() {
-        assert!(begun.elapsed().as_secs() < 60, "the command never began");
-        assert!(child.try_wait().expect("a child").is_none(), "the command ended by itself");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    let (input, output) = (path(folder.path(), "in.npy"), path(folder.path(), "out.npy"));
+    for (shape, len) in
+        [("(2, 3)", 6), ("()", 1), ("(6,)", 6), ("(0, 4)", 0), ("(5, 1, 1)", 5), ("(2, 1, 3)", 6), ("(3, 0, 2)", 0)]
+    {
+        for (descr, size) in [("<f4", 4), ("<f8", 8)] {
+            // Zeros, which `square` leaves as they are: the whole file has to be the same.
+            let file = npy(descr, shape, &vec![0; len * size]);
+            fs::write(&input, &file).expect("written");
+            let workers = if cfg!(target_os = "linux") { &["--threads", "--processes"][..] } else { &["--threads"] };
+            for workers in workers {
+                succeed(&["map", "square", &input, "-o", &output, "-q", workers, "1"]);
+                assert_eq!(
+                    header_of(&fs::read(&output).expect("written")),
+                    header_of(&file),
+                    "{descr} {shape} {workers}"
+                );
+                let piped = run(&["map", "square", &input, "-o", "-", workers, "1"]).stdout;
+                assert!(piped == fs::read(&output).expect("written"), "{descr} {shape} {workers}");
+            }
+        }
     }
-    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(interrupted.success());
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(text(&output.stderr), "workring: interrupted\n");
-    assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 0);
+    // Of one axis both orders are the same; of two, an array in the other order would be another one.
+    for (shape, accepted) in [("(1, 6)", true), ("(2, 3)", false)] {
+        let mut fortran = npy("<f8", shape, &[0; 48]);
+        let at = fortran.windows(5).position(|window| window == b"False").expect("in the header");
+        fortran.splice(at..at + 5, *b"True ");
+        fs::write(&input, fortran).expect("written");
+        if accepted {
+            succeed(&["map", "square", &input, "-o", &output, "-q"]);
+            assert_eq!(header_of(&fs::read(&output).expect("written")), header_of(&npy("<f8", shape, &[])));
+        } else {
+            assert!(fail(&["map", "square", &input, "-o", &output]).contains("Fortran order"));
+        }
+    }
+    // Whatever its name, a result is a file that can be read.
+    let unnamed = path(folder.path(), "unnamed");
+    succeed(&["gen", "sequence", "-n", "5", "-o", &unnamed, "-q"]);
+    assert_eq!(json(&["stats", &unnamed, "--json"])["sum"], 10.0);
+}
+
+/// The dictionary of a file's header, without its padding.
+fn header_of(file: &[u8]) -> String {
+    let len = usize::from(u16::from_le_bytes([file[8], file[9]]));
+    text(&file[10..10 + len]).trim_end().to_owned()
+}
+
+/// The error ended in the middle of the first field.
+#[test]
+fn a_structured_type_is_named_as_a_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = path(folder.path(), "table.npy");
+    let descr = "[('time', '<i8'), ('value, raw', '<f8', (2,))]";
+    let header = text(&npy("DESCR", "(1,)", &[])[10..]).trim_end().replace("'DESCR'", descr) + "\n";
+    let prefix = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes()].concat();
+    fs::write(&file, [prefix.as_slice(), header.as_bytes(), &[0; 24]].concat()).expect("written");
+    let reason = fail(&["stats", &file]);
+    assert!(reason.contains(&format!("elements of type structured {descr} cannot be mapped")), "{reason}");
 }

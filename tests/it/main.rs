@@ -5,6 +5,8 @@ mod cli;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod cli_processes;
 #[cfg(all(feature = "cli", target_os = "linux"))]
+mod cli_system;
+#[cfg(all(feature = "cli", target_os = "linux"))]
 mod confined;
 mod crew;
 mod errors;

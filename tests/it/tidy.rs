@@ -57,6 +57,7 @@ const UNSAFE_FILES: &[&str] = &[
     "arena/batch.rs",
     "arena/mod.rs",
     "arena/shared.rs",
+    "cli/startup.rs",
     "engine/frame.rs",
     "engine/kernel.rs",
     "engine/local.rs",
