@@ -7,7 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
 
 use super::arrays::is_stdout;
-use super::distributions::{Distribution, ParameterError};
+use super::distributions::{Distribution, Generated, ParameterError};
+use super::number::Number;
 use super::units::{parse_count, parse_size};
 
 /// The most workers that can be asked for, threads or processes.
@@ -68,19 +69,23 @@ pub(crate) struct GlobalOptions {
 pub(crate) enum Command {
     /// Describe the contents of files: count, missing values, extrema, mean, deviation, sum
     ///
-    /// NaN counts as missing and is left out of everything but the length. The deviation is that of a sample (n - 1).
+    /// NaN counts as missing and is left out of everything but the length. The deviation is that of a sample (n - 1). Extrema and
+    /// sums of integers are exact; sums of floating point numbers are those of reduce, exact until they are rounded once.
     #[command(after_help = "\
 Examples:
   workring stats prices.npy
   workring stats --json prices.npy volumes.npy
 
 A file that cannot be read is reported, the others are described all the same.
-With --json, one file gives one object with the keys file, dtype, len, nan, min, max, mean, std,
-sum and sum_bits; several give {\"files\": [...]}. What JSON cannot express (NaN, infinities) is null.")]
+With --json, one file gives one object with the keys file, dtype, len, nan, min, max, mean, std and
+sum, and sum_bits for floating point; several give {\"files\": [...]}. What JSON cannot express (NaN,
+infinities) is null. Min, max and sum of integers are JSON integers with all their digits, which may
+be more than 64 bits hold.")]
     Stats(StatsArguments),
     /// Fold a file, or two, to one number
     ///
-    /// NaN anywhere makes the result NaN, as in numpy. Sums of integers are exact, whatever their size.
+    /// NaN anywhere makes the result NaN, as in numpy. Sums are exact, whatever the size of the numbers and of the file: integers
+    /// are printed with all their digits, and floating point sums and means are rounded once, at the end.
     #[command(subcommand_value_name = "OPERATION", subcommand_help_heading = "Operations")]
     #[command(after_help = "\
 Examples:
@@ -105,8 +110,10 @@ the array goes to standard output, as it is made.")]
     /// Generate a file of random or regular numbers
     ///
     /// Each number depends on the seed and its index alone: the same command gives the same file with any number of
-    /// workers. In integer files, uniform numbers are rounded down and all others to the nearest; what the type cannot
-    /// hold becomes the closest it can.
+    /// workers. Integers are exact: uniform ones are whole numbers from --low up to, but not including, --high, which may be
+    /// one above the largest of the type, and a sequence that would leave the type is refused. So is every parameter that
+    /// the type does not have. Normal and exponential numbers are rounded to the nearest in integer files; those that
+    /// the type cannot hold become the closest it can, never an infinity.
     #[command(name = "gen", subcommand_value_name = "DISTRIBUTION", subcommand_help_heading = "Distributions")]
     #[command(after_help = "\
 Examples:
@@ -138,7 +145,7 @@ pub(crate) struct OneFile {
 /// Operations of `reduce`.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(crate) enum Reduction {
-    /// The sum: exact for integers, compensated for floating point
+    /// The sum: exact, and for floating point rounded once to float64
     Sum(OneFile),
     /// The smallest element
     Min(OneFile),
@@ -147,6 +154,8 @@ pub(crate) enum Reduction {
     /// The arithmetic mean
     Mean(OneFile),
     /// The sum of the products of the elements of two files of the same type and length
+    ///
+    /// Products of float64 elements are rounded to float64; the sum of the products is exact until it is rounded once.
     Dot {
         /// The first file
         #[arg(value_name = "FILE")]
@@ -281,30 +290,30 @@ pub(crate) enum Generator {
         #[command(flatten)]
         file: GeneratedFile,
         /// The smallest value
-        #[arg(long, value_name = "LOW", default_value_t = 0.0, allow_negative_numbers = true)]
-        low: f64,
+        #[arg(long, value_name = "LOW", default_value = "0", allow_hyphen_values = true, value_parser = Number::parse)]
+        low: Number,
         /// The bound all values lie below
-        #[arg(long, value_name = "HIGH", default_value_t = 1.0, allow_negative_numbers = true)]
-        high: f64,
+        #[arg(long, value_name = "HIGH", default_value = "1", allow_hyphen_values = true, value_parser = Number::parse)]
+        high: Number,
     },
     /// Normally distributed
     Normal {
         #[command(flatten)]
         file: GeneratedFile,
         /// The mean
-        #[arg(long, value_name = "MEAN", default_value_t = 0.0, allow_negative_numbers = true)]
-        mean: f64,
+        #[arg(long, value_name = "MEAN", default_value = "0", allow_hyphen_values = true, value_parser = Number::parse)]
+        mean: Number,
         /// The standard deviation
-        #[arg(long = "std", value_name = "STD", default_value_t = 1.0, allow_negative_numbers = true)]
-        standard_deviation: f64,
+        #[arg(long = "std", value_name = "STD", default_value = "1", allow_hyphen_values = true, value_parser = Number::parse)]
+        standard_deviation: Number,
     },
     /// Exponentially distributed
     Exponential {
         #[command(flatten)]
         file: GeneratedFile,
         /// The rate: one divided by the mean
-        #[arg(long, value_name = "RATE", default_value_t = 1.0, allow_negative_numbers = true)]
-        rate: f64,
+        #[arg(long, value_name = "RATE", default_value = "1", allow_hyphen_values = true, value_parser = Number::parse)]
+        rate: Number,
     },
     /// START, START + STEP, START + 2 * STEP, ...
     #[command(visible_alias = "arange")]
@@ -312,19 +321,19 @@ pub(crate) enum Generator {
         #[command(flatten)]
         file: GeneratedFile,
         /// The first element
-        #[arg(long, value_name = "START", default_value_t = 0.0, allow_negative_numbers = true)]
-        start: f64,
+        #[arg(long, value_name = "START", default_value = "0", allow_hyphen_values = true, value_parser = Number::parse)]
+        start: Number,
         /// The distance from one element to the next
-        #[arg(long, value_name = "STEP", default_value_t = 1.0, allow_negative_numbers = true)]
-        step: f64,
+        #[arg(long, value_name = "STEP", default_value = "1", allow_hyphen_values = true, value_parser = Number::parse)]
+        step: Number,
     },
     /// The same value everywhere
     Constant {
         #[command(flatten)]
         file: GeneratedFile,
         /// The value
-        #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
-        value: f64,
+        #[arg(long, value_name = "VALUE", allow_hyphen_values = true, value_parser = Number::parse)]
+        value: Number,
     },
 }
 
@@ -351,18 +360,36 @@ impl Generator {
         }
     }
 
-    /// The distribution with its parameters.
+    /// The distribution with its parameters, for elements of type `T`.
     ///
     /// # Errors
-    /// If a parameter is outside its range; never for arguments that came from [`Arguments::try_parse_checked`].
-    pub(crate) fn distribution(&self) -> Result<Distribution, ParameterError> {
-        match *self {
-            Self::Uniform { low, high, .. } => Distribution::uniform(low, high),
-            Self::Normal { mean, standard_deviation, .. } => Distribution::normal(mean, standard_deviation),
-            Self::Exponential { rate, .. } => Distribution::exponential(rate),
-            Self::Sequence { start, step, .. } => Distribution::sequence(start, step),
-            Self::Constant { value, .. } => Ok(Distribution::constant(value)),
+    /// If a parameter is outside its range for this type; never for the type that arguments from [`Arguments::try_parse_checked`] ask
+    /// for.
+    pub(crate) fn distribution<T: Generated>(&self) -> Result<Distribution, ParameterError> {
+        match self {
+            Self::Uniform { low, high, .. } => Distribution::uniform::<T>(low, high),
+            Self::Normal { mean, standard_deviation, .. } => Distribution::normal::<T>(mean, standard_deviation),
+            Self::Exponential { rate, .. } => Distribution::exponential::<T>(rate),
+            Self::Sequence { file, start, step } => Distribution::sequence::<T>(start, step, file.len),
+            Self::Constant { value, .. } => Distribution::constant::<T>(value),
         }
+    }
+
+    /// Whether the parameters are right for the type that is asked for.
+    fn check(&self) -> Result<(), ParameterError> {
+        match self.file().dtype {
+            ElementName::Int8 => self.distribution::<i8>(),
+            ElementName::Int16 => self.distribution::<i16>(),
+            ElementName::Int32 => self.distribution::<i32>(),
+            ElementName::Int64 => self.distribution::<i64>(),
+            ElementName::Uint8 => self.distribution::<u8>(),
+            ElementName::Uint16 => self.distribution::<u16>(),
+            ElementName::Uint32 => self.distribution::<u32>(),
+            ElementName::Uint64 => self.distribution::<u64>(),
+            ElementName::Float32 => self.distribution::<f32>(),
+            ElementName::Float64 => self.distribution::<f64>(),
+        }
+        .map(drop)
     }
 }
 
@@ -438,7 +465,7 @@ impl Arguments {
             Command::Map(Function::Clamp { lower: Some(lower), upper: Some(upper), .. }) if lower > upper => {
                 Err(format!("--lower must not lie above --upper, got {lower} and {upper}"))
             }
-            Command::Generate(generator) => generator.distribution().map(drop).map_err(|error| error.to_string()),
+            Command::Generate(generator) => generator.check().map_err(|error| error.to_string()),
             _ => Ok(()),
         }
     }
@@ -560,17 +587,20 @@ mod tests {
     #[test]
     fn distributions_take_their_parameters() {
         let distribution = |line: &str| match parse(line).unwrap().command {
-            Command::Generate(generator) => generator.distribution().unwrap(),
+            Command::Generate(generator) => generator.distribution::<f64>().unwrap(),
             _ => panic!("{line}"),
         };
+        let number = |text: &str| Number::parse(text).unwrap();
         let uniform = distribution("gen uniform -n 1 -o y --low -2 --high -1");
-        assert_eq!(uniform, Distribution::uniform(-2.0, -1.0).unwrap());
+        assert_eq!(uniform, Distribution::uniform::<f64>(&number("-2"), &number("-1")).unwrap());
         let normal = distribution("gen normal -n 1 -o y --mean 3 --std 0.5");
-        assert_eq!(normal, Distribution::normal(3.0, 0.5).unwrap());
-        assert_eq!(distribution("gen exponential -n 1 -o y --rate 2"), Distribution::exponential(2.0).unwrap());
+        assert_eq!(normal, Distribution::normal::<f64>(&number("3"), &number("0.5")).unwrap());
+        let exponential = distribution("gen exponential -n 1 -o y --rate 2");
+        assert_eq!(exponential, Distribution::exponential::<f64>(&number("2")).unwrap());
         let sequence = distribution("gen arange -n 1 -o y --start 1 --step -1");
-        assert_eq!(sequence, Distribution::sequence(1.0, -1.0).unwrap());
-        assert_eq!(distribution("gen constant -n 1 -o y --value -7"), Distribution::constant(-7.0));
+        assert_eq!(sequence, Distribution::sequence::<f64>(&number("1"), &number("-1"), 1).unwrap());
+        let constant = distribution("gen constant -n 1 -o y --value -7");
+        assert_eq!(constant, Distribution::constant::<f64>(&number("-7")).unwrap());
     }
 
     #[test]
@@ -612,6 +642,13 @@ mod tests {
         assert_usage_error("gen normal -n 1 -o y --std -1", "--std must be finite and not negative");
         assert_usage_error("gen exponential -n 1 -o y --rate 0", "--rate must be positive");
         assert_usage_error("gen normal -n 1 -o y --dtype float16", "float32");
+        assert_usage_error("gen normal -n 1 -o y --mean one", "expected a number");
+        assert_usage_error("gen sequence -n 129 -o y --dtype int8", "element 128 of the sequence would be 128");
+        assert_usage_error(
+            "gen constant -n 1 -o y --dtype u8 --value -1",
+            "--value must lie between 0 and 255 for uint8",
+        );
+        assert_usage_error("gen uniform -n 1 -o y --dtype i64 --low 0.5", "--low must be a whole number for int64");
         assert_usage_error("gen normal -n 1 -o y --seed -1", "unexpected argument '-1'");
     }
 

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use workring::numeric::{self, Accumulator, IntegerSum, Stats};
+use workring::numeric::{self, Accumulator, IntegerSum};
 use workring::{Call, Element, ElementType, Engine, Error, HostInfo, Retry, SharedBatch, inspect_npy};
 
 use super::args::{Arguments, Command, ElementName, Function, Generator, GlobalOptions, Reduction};
 use super::arrays::{Drawn, Mapped, Parameter, is_stdout, write};
 use super::kernels::{self, FloatKernels, Kernels};
 use super::output::{
-    OutputFormat, Reduced, Report, reduce_pair_report, reduce_report, render, render_several, stats_report,
+    Described, OutputFormat, Reduced, Report, reduce_pair_report, reduce_report, render, render_several, stats_report,
 };
 use super::progress::with_progress;
 use super::signals::{die_of_broken_pipe, is_interrupted, on_signal};
@@ -209,9 +209,12 @@ fn stats(engine: &Engine, global: &GlobalOptions, file: &Path) -> Outcome<Report
     Ok(stats_report(file, element.name(), stats))
 }
 
-fn stats_of<T: Kernels>(engine: &Engine, global: &GlobalOptions, file: &Path) -> Outcome<Stats> {
+fn stats_of<T>(engine: &Engine, global: &GlobalOptions, file: &Path) -> Outcome<Described>
+where
+    T: Kernels + numeric::Element<Stats: Into<Described>>,
+{
     let elements = engine.map_file::<T>(file)?;
-    fold(engine, global, &label("stats", file), &elements, T::stats, numeric::stats, Stats::combine)
+    Ok(fold(engine, global, &label("stats", file), &elements, T::stats, numeric::stats, Accumulator::combine)?.into())
 }
 
 fn reduce(engine: &Engine, global: &GlobalOptions, reduction: &Reduction) -> Outcome<Report> {
@@ -376,7 +379,7 @@ fn generate(engine: &Engine, global: &GlobalOptions, generator: &Generator) -> O
 
 fn generate_of<T: Kernels>(engine: &Engine, global: &GlobalOptions, generator: &Generator) -> Outcome<u64> {
     let file = generator.file();
-    let distribution = generator.distribution().map_err(|error| Failure::Message(error.to_string()))?;
+    let distribution = generator.distribution::<T>().map_err(|error| Failure::Message(error.to_string()))?;
     let len = usize::try_from(file.len).map_err(|_| Failure::Message(format!("{} elements are too many", file.len)))?;
     let label = label(generator.name(), &file.output);
     let generated = Drawn { distribution, seed: file.seed };

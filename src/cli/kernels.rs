@@ -1,7 +1,7 @@
 //! What the commands do, as kernels: worker processes know functions by name, not closures.
 
 use workring::bytemuck::{Pod, Zeroable};
-use workring::numeric::{self, Float, Stats};
+use workring::numeric::{self, Float};
 use workring::{Call, ChunkOutputs, Chunking, Element, KernelInfo, Outputs, Result, SharedBatch};
 
 use super::args::Function;
@@ -17,7 +17,7 @@ pub(crate) fn known() -> Vec<&'static KernelInfo> {
 /// The folds and generators of an element type. Each blocks until the call is done and gives the same bits as the closures of
 /// worker threads.
 pub(crate) trait Kernels: Element + numeric::Element + Generated {
-    fn stats(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Stats>;
+    fn stats(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Stats>;
     fn sum(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Sum>;
     fn min(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self>;
     fn max(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self>;
@@ -71,7 +71,7 @@ macro_rules! kernels {
 
         $(
             impl Kernels for $ty {
-                fn stats(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Stats> {
+                fn stats(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Stats> {
                     call.reduce(workring::kernels::$ty::stats, x, &())
                 }
 

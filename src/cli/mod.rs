@@ -5,6 +5,7 @@ pub(crate) mod arrays;
 pub(crate) mod commands;
 pub(crate) mod distributions;
 pub(crate) mod kernels;
+pub(crate) mod number;
 pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod signals;

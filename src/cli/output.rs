@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use workring::numeric::{FloatSum, IntegerSum, Stats};
+use workring::numeric::{FloatStats, FloatSum, IntegerStats, IntegerSum};
 
 /// Who reads the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +66,22 @@ impl Report {
         self
     }
 
-    /// Adds the result of a reduction as `value`, and where it is a floating point number its bits as `value_bits`.
-    pub(crate) fn result(mut self, value: impl Into<Reduced>) -> Self {
-        match value.into() {
-            Reduced::Float(value) => self.float("value", value).bits("value_bits", value),
+    /// Adds a floating point number, or an integer of any size: in JSON too it has all its digits.
+    fn reduced(mut self, name: &'static str, value: Reduced) -> Self {
+        match value {
+            Reduced::Float(value) => self.float(name, value),
             Reduced::Integer(digits) => {
-                self.fields.push(("value", Value::Integer(digits)));
+                self.fields.push((name, Value::Integer(digits)));
                 self
             }
+        }
+    }
+
+    /// Adds the result of a reduction as `value`, and where it is a floating point number its bits as `value_bits`.
+    pub(crate) fn result(self, value: impl Into<Reduced>) -> Self {
+        match value.into() {
+            Reduced::Float(value) => self.float("value", value).bits("value_bits", value),
+            integer => self.reduced("value", integer),
         }
     }
 
@@ -132,19 +140,65 @@ impl From<IntegerSum> for Reduced {
     }
 }
 
+/// What `stats` finds in a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Described {
+    len: u64,
+    nan: u64,
+    min: Reduced,
+    max: Reduced,
+    mean: f64,
+    standard_deviation: f64,
+    sum: Reduced,
+}
+
+impl From<FloatStats> for Described {
+    fn from(stats: FloatStats) -> Self {
+        Self {
+            len: stats.len(),
+            nan: stats.nan(),
+            min: stats.min().into(),
+            max: stats.max().into(),
+            mean: stats.mean(),
+            standard_deviation: stats.standard_deviation(),
+            sum: stats.sum().into(),
+        }
+    }
+}
+
+impl From<IntegerStats> for Described {
+    fn from(stats: IntegerStats) -> Self {
+        // Nothing has no extrema, whatever it is nothing of.
+        let extremum = |value: Option<i128>| value.map_or(Reduced::Float(f64::NAN), Reduced::from);
+        Self {
+            len: stats.len(),
+            nan: 0,
+            min: extremum(stats.min()),
+            max: extremum(stats.max()),
+            mean: stats.mean(),
+            standard_deviation: stats.standard_deviation(),
+            sum: stats.sum().into(),
+        }
+    }
+}
+
 /// The report of `stats` on one file.
-pub(crate) fn stats_report(file: &Path, dtype: &str, stats: Stats) -> Report {
-    Report::new()
+pub(crate) fn stats_report(file: &Path, dtype: &str, stats: impl Into<Described>) -> Report {
+    let stats = stats.into();
+    let report = Report::new()
         .path("file", file)
         .text("dtype", dtype)
-        .integer("len", stats.len())
-        .integer("nan", stats.nan())
-        .float("min", stats.min())
-        .float("max", stats.max())
-        .float("mean", stats.mean())
-        .float("std", stats.standard_deviation())
-        .float("sum", stats.sum())
-        .bits("sum_bits", stats.sum())
+        .integer("len", stats.len)
+        .integer("nan", stats.nan)
+        .reduced("min", stats.min)
+        .reduced("max", stats.max)
+        .float("mean", stats.mean)
+        .float("std", stats.standard_deviation)
+        .reduced("sum", stats.sum.clone());
+    match stats.sum {
+        Reduced::Float(sum) => report.bits("sum_bits", sum),
+        Reduced::Integer(_) => report,
+    }
 }
 
 /// The report of `reduce` on one file.
@@ -306,6 +360,26 @@ mod tests {
         let parsed = parse(&render(&[report], OutputFormat::Json));
         assert!(parsed["sum"].is_null());
         assert_eq!(parsed["sum_bits"], "0x7ff0000000000000");
+    }
+
+    /// Extrema and sums of integers were rounded to `f64` without a word.
+    #[test]
+    fn stats_of_integers_have_all_digits() {
+        let report = stats_report(Path::new("x"), "uint64", numeric::stats(&[u64::MAX, u64::MAX, (1 << 53) + 1]));
+        assert_eq!(
+            render(core::slice::from_ref(&report), OutputFormat::Json),
+            "{\"file\":\"x\",\"dtype\":\"uint64\",\"len\":3,\"nan\":0,\"min\":9007199254740993,\"max\":18446744073709551615,\
+             \"mean\":1.2300831782224615e+19,\"std\":1.0645032347713974e+19,\"sum\":36902495346673844223}\n"
+        );
+        let text = render(&[report], OutputFormat::Human);
+        assert!(
+            text.contains("\nmax    18446744073709551615\n") && text.contains("\nsum    36902495346673844223\n"),
+            "{text}"
+        );
+        let nothing = stats_report(Path::new("x"), "int64", numeric::stats::<i64>(&[]));
+        let parsed = parse(&render(&[nothing], OutputFormat::Json));
+        assert!(["min", "max", "mean", "std"].iter().all(|key| parsed[key].is_null()));
+        assert_eq!(parsed["sum"], 0);
     }
 
     #[test]

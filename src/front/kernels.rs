@@ -100,7 +100,7 @@ macro_rules! listed {
 /// The kernels that exist for every element type, and those in `kernels`.
 macro_rules! items {
     ($ty:ident kernels $kernels:tt) => {
-        use crate::numeric::{self, Accumulator as _, Element, Stats};
+        use crate::numeric::{self, Accumulator as _, Element};
 
         listed! { $ty reducers {
             /// The sum: see [`numeric::sum`].
@@ -120,7 +120,7 @@ macro_rules! items {
             combine Element::larger;
 
             /// Count, missing values, extrema, sum, mean and spread: see [`numeric::stats`].
-            pub fn stats(x: &[$ty]) -> Stats { numeric::stats(x) }
+            pub fn stats(x: &[$ty]) -> <$ty as Element>::Stats { numeric::stats(x) }
             combine |left, right| left.combine(right);
         } kernels $kernels }
     };

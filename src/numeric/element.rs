@@ -4,9 +4,10 @@ use core::fmt::Debug;
 
 use bytemuck::Pod;
 
-use super::folds;
-use super::stats::Summary;
-use super::sums::{Accumulator, FloatSum, IntegerSum};
+use super::float_sum::FloatSum;
+use super::stats::{FloatStats, IntegerStats};
+use super::sums::{Accumulator, IntegerSum};
+use super::{exact_sum, folds, stats};
 
 /// A number type kernels fold: the signed and unsigned integers of 8 to 64 bits, `f32` and `f64`.
 ///
@@ -14,6 +15,9 @@ use super::sums::{Accumulator, FloatSum, IntegerSum};
 pub trait Element: Pod + PartialOrd + Debug + Send + Sync + sealed::Sealed {
     /// The accumulator of sums and dot products: [`FloatSum`] for floating point numbers, [`IntegerSum`] for integers.
     type Sum: Accumulator;
+
+    /// The accumulator of statistics: [`FloatStats`] for floating point numbers, [`IntegerStats`] for integers.
+    type Stats: Accumulator;
 
     /// The identity of a minimum: positive infinity, or the largest integer.
     const LARGEST: Self;
@@ -47,7 +51,7 @@ pub trait Element: Pod + PartialOrd + Debug + Send + Sync + sealed::Sealed {
     fn fold_max(chunk: &[Self]) -> Self;
 
     #[doc(hidden)]
-    fn summarize(block: &[Self]) -> Summary;
+    fn fold_stats(chunk: &[Self]) -> Self::Stats;
 }
 
 /// A floating point number type: `f32` or `f64`.
@@ -86,11 +90,12 @@ pub(super) mod sealed {
 }
 
 macro_rules! float_element {
-    ($float:ident, bits $bits:ty, lanes $lanes:literal) => {
+    ($float:ident, bits $bits:ty, lanes $lanes:literal, sum $sum:expr) => {
         impl sealed::Sealed for $float {}
 
         impl Element for $float {
             type Sum = FloatSum;
+            type Stats = FloatStats;
 
             const LARGEST: Self = Self::INFINITY;
             const SMALLEST: Self = Self::NEG_INFINITY;
@@ -123,11 +128,11 @@ macro_rules! float_element {
             }
 
             fn fold_sum(chunk: &[Self]) -> FloatSum {
-                folds::sum_floats(chunk)
+                $sum(chunk)
             }
 
             fn fold_dot(left: &[Self], right: &[Self]) -> FloatSum {
-                folds::dot_floats(left, right)
+                exact_sum::sum(exact_sum::Products(left, right))
             }
 
             fn fold_min(chunk: &[Self]) -> Self {
@@ -140,8 +145,8 @@ macro_rules! float_element {
                 if largest.is_nan() { Self::NAN } else { largest }
             }
 
-            fn summarize(block: &[Self]) -> Summary {
-                Summary::of_floats(block)
+            fn fold_stats(chunk: &[Self]) -> FloatStats {
+                stats::of_floats(chunk)
             }
         }
 
@@ -225,6 +230,7 @@ macro_rules! integer_element {
 
         impl Element for $integer {
             type Sum = IntegerSum;
+            type Stats = IntegerStats;
 
             const LARGEST: Self = Self::MAX;
             const SMALLEST: Self = Self::MIN;
@@ -260,15 +266,15 @@ macro_rules! integer_element {
                 folds::extremum_integers::<Self, $lanes>(chunk, Self::MIN, Ord::max)
             }
 
-            fn summarize(block: &[Self]) -> Summary {
-                Summary::of_integers(block)
+            fn fold_stats(chunk: &[Self]) -> IntegerStats {
+                stats::of_integers(chunk)
             }
         }
     };
 }
 
-float_element!(f64, bits u64, lanes 4);
-float_element!(f32, bits u32, lanes 8);
+float_element!(f64, bits u64, lanes 4, sum |chunk| exact_sum::sum(exact_sum::Elements(chunk)));
+float_element!(f32, bits u32, lanes 8, sum exact_sum::sum_singles);
 // Extrema: 64 bytes of lanes. Sums: the lane types hold a whole block, see `folds::INTEGER_BLOCK`.
 integer_element!(i8, lanes 64, sum folds::sum_narrow::<i8, i32>, dot folds::dot_narrow::<i8, i32, i32>);
 integer_element!(u8, lanes 64, sum folds::sum_narrow::<u8, u32>, dot folds::dot_narrow::<u8, u32, u32>);

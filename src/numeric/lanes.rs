@@ -5,10 +5,6 @@
 //! binary tree, and the blocks of a chunk start at multiples of a constant. Independent lanes are also what lets the
 //! compiler keep several vector additions in flight without being allowed to reorder any of them.
 
-/// Independent accumulators per fold: eight 128-bit registers of `f64`, half of what baseline x86-64 has, and enough
-/// additions in flight to hide the latency of one.
-pub(super) const LANES: usize = 16;
-
 /// Joins lanes in a binary tree: lane `i` with lane `i + N / 2`, then the halves of that, until one is left.
 ///
 /// `N` must be a power of two; every call in this crate uses a constant that is.

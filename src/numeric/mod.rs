@@ -6,9 +6,11 @@
 //!
 //! What is promised
 //! - A result depends on the contents and length of the chunk alone, not on its address, the thread or the number of
-//!   workers: with fixed chunk boundaries and a fixed order of combination, the same bits come out every time. Nothing
-//!   is fused or reassociated by the compiler, whatever the target features.
-//! - Sums and dot products of integers are exact. So are `min` and `max`, in any order and with any chunk boundaries.
+//!   workers: with fixed chunk boundaries and a fixed order of combination, the same bits come out every time, of the
+//!   spread too. Nothing is fused or reassociated by the compiler, whatever the target features.
+//! - Sums are exact, in any order and with any chunk boundaries: an accumulator holds the sum itself, and what is asked of it is
+//!   rounded once. So are `min` and `max`, and dot products but for the rounding of each product of `f64`. The instructions by which
+//!   a sum was made leave no trace in it: processors with AVX2 use that.
 //! - Accumulators are plain data without padding or pointers: they can live in shared memory and cross processes of one
 //!   build. Their byte layout may change between versions.
 //! - Nothing here allocates (error messages aside), blocks, or panics on any value of any element.
@@ -37,30 +39,38 @@ mod element;
 mod elementwise;
 #[cfg(test)]
 mod exact;
+mod exact_sum;
+mod float_sum;
 mod folds;
 mod lanes;
+mod moments;
+mod packed;
 mod stats;
 mod streaming;
 mod sums;
+mod window;
 
 pub use element::{Element, Float};
 pub(crate) use elementwise::{Stores, abs_by, affine_by, clamp_by, negate_by, reciprocal_by, sqrt_by, square_by};
 pub use elementwise::{abs, affine, clamp, exp, ln, negate, reciprocal, sqrt, square};
-pub use stats::Stats;
-pub use sums::{Accumulator, FloatSum, IntegerSum};
+pub use float_sum::FloatSum;
+pub use stats::{FloatStats, IntegerStats};
+pub use sums::{Accumulator, IntegerSum};
 
 use crate::error::{Error, Result};
 
-/// The sum of a chunk: exact for integers, compensated in `f64` for floating point numbers ([`FloatSum`]).
+/// The exact sum of a chunk: an [`IntegerSum`], or a [`FloatSum`], which is rounded when it is asked for.
 ///
-/// The sum of `f32` values is a `f64` too; round it with `as f32` where that is wanted.
+/// The sum of `f32` values is a `f64` too; round it with `as f32` where that is wanted. Where only memory is waited for, exact sums
+/// take the time of plain ones. In a cache they take two to three times as long; numbers of which some are more than 2^35 times as
+/// large as others of the same thousand take six times, and those that are 2^125 times as large thirty times as long as plain sums.
 pub fn sum<T: Element>(chunk: &[T]) -> T::Sum {
     T::fold_sum(chunk)
 }
 
-/// The sum of the products of the elements of two chunks: exact for integers.
+/// The exact sum of the products of the elements of two chunks, as in [`sum`].
 ///
-/// Products of `f32` values are exact in `f64`; products of `f64` values are rounded. Both are summed as in [`sum`].
+/// Products of integers and of `f32` values are exact; products of `f64` values are rounded to `f64` first.
 ///
 /// # Errors
 /// [`Error::LengthMismatch`] if the chunks differ in length.
@@ -85,9 +95,9 @@ pub fn max<T: Element>(chunk: &[T]) -> T {
     T::fold_max(chunk)
 }
 
-/// Count, missing values, extrema, sum, mean and spread of a chunk.
-pub fn stats<T: Element>(chunk: &[T]) -> Stats {
-    stats::of_chunk(chunk)
+/// Count, missing values, extrema, sum, mean and spread of a chunk: [`FloatStats`] or [`IntegerStats`].
+pub fn stats<T: Element>(chunk: &[T]) -> T::Stats {
+    T::fold_stats(chunk)
 }
 
 fn check_len(what: &str, found: usize, expected: usize) -> Result<()> {

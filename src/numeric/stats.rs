@@ -1,37 +1,44 @@
-//! Descriptive statistics in one pass over memory: [`Stats`].
+//! Descriptive statistics in one pass over memory: [`FloatStats`] and [`IntegerStats`].
+
+use core::cell::Cell;
 
 use bytemuck::{Pod, Zeroable};
 
 use super::element::{Element, Float};
+#[cfg(target_arch = "x86_64")]
+use super::exact_sum::WIDE_LANES;
+use super::exact_sum::{NARROW_LANES, Running, pair};
+use super::float_sum::FloatSum;
 use super::lanes::{fold_pairwise, join};
-use super::sums::{Accumulator, FloatSum, IntegerSum, two_sum};
+use super::moments::{Moments, between, padded, sums_of_deviations, sums_of_offsets};
+#[cfg(target_arch = "x86_64")]
+use super::packed::Wide;
+use super::packed::{Instructions, Loop, Narrow};
+use super::sums::{Accumulator, IntegerSum};
+use super::window::{Lanes, ROWS, Window};
 
 /// Elements read twice, for the sum and for the deviations from its mean, while they are in the first-level cache:
 /// 16 KiB of `f64`.
 const STATS_BLOCK: usize = 1 << 11;
 
-/// Independent accumulators of each of the five kinds of the first pass: two vector registers per kind.
-const SUMMARY_LANES: usize = 4;
+/// Whole numbers up to this magnitude are exact in `f64`.
+const EXACT_MAX: i128 = 1 << f64::MANTISSA_DIGITS;
 
-/// Independent accumulators of each of the two kinds of the second pass: four vector registers per kind.
-const DEVIATION_LANES: usize = 8;
-
-/// Count, missing values, extrema, sum, mean and spread of the elements of a chunk, computed in `f64`.
+/// Count, missing values, extrema, sum, mean and spread of the floating point elements of a chunk, computed in `f64`.
 ///
-/// NaN counts as a missing value and is left out of everything but [`len`](Stats::len) and [`nan`](Stats::nan), as in
-/// pandas. Every element is added with compensation, so that the sum has about twice the precision of `f64` before it
-/// is rounded once: sums of whole numbers below 2^53 are exact while they stay below 2^100. The spread is computed in
-/// two passes over blocks that fit into the cache and combined by the pairwise update of Chan, Golub and LeVeque
-/// ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979; "Algorithms for Computing the
-/// Sample Variance", 1983), with the difference of the means taken before they are rounded.
+/// NaN counts as a missing value and is left out of everything but [`len`](FloatStats::len) and [`nan`](FloatStats::nan), as in
+/// pandas. The sum is exact until it is rounded once, like a [`FloatSum`], and so is the mean: neither depends on the order of the
+/// elements or on where chunks begin and end. The spread is computed in two passes over blocks that fit into the cache and combined
+/// by the pairwise update of Chan, Golub and LeVeque ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances",
+/// 1979; "Algorithms for Computing the Sample Variance", 1983), with the difference of the means taken before they are rounded.
 ///
-/// Integers are summed exactly. Those of 64 bits are rounded to the nearest `f64` for the extrema and the deviations,
-/// which matters beyond 2^53. Infinite values give an infinite or undefined mean and an undefined deviation.
+/// Infinite values give an infinite or undefined mean and an undefined deviation; so does a deviation that cannot be computed
+/// without overflow.
 ///
-/// What is not promised: that different chunk boundaries give the same bits.
+/// What is not promised: that different chunk boundaries give the same bits of the variance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Stats {
+pub struct FloatStats {
     /// Sum and number of the elements that are not NaN.
     sum: FloatSum,
     /// Number of elements that are NaN.
@@ -44,7 +51,7 @@ pub struct Stats {
     squared_deviations: f64,
 }
 
-impl Stats {
+impl FloatStats {
     /// How many elements there were, NaN included.
     #[must_use]
     pub fn len(self) -> u64 {
@@ -81,13 +88,13 @@ impl Stats {
         self.unless_empty(self.max)
     }
 
-    /// The sum; `0.0` where there were no elements.
+    /// The sum, rounded once to the nearest `f64`; `0.0` where there were no elements.
     #[must_use]
     pub fn sum(self) -> f64 {
         self.sum.value()
     }
 
-    /// The arithmetic mean; NaN where there were no elements.
+    /// The arithmetic mean, rounded once to the nearest `f64`; NaN where there were no elements.
     #[must_use]
     pub fn mean(self) -> f64 {
         self.sum.mean()
@@ -96,10 +103,7 @@ impl Stats {
     /// The sample variance, with one less than the count as the divisor; NaN where there were fewer than two elements.
     #[must_use]
     pub fn variance(self) -> f64 {
-        if self.count() < 2 || self.squared_deviations.is_nan() {
-            return f64::NAN;
-        }
-        self.squared_deviations / (self.count() - 1) as f64
+        variance(self.squared_deviations, self.count())
     }
 
     /// The square root of the sample variance; NaN where there were fewer than two elements.
@@ -111,21 +115,9 @@ impl Stats {
     fn unless_empty(self, value: f64) -> f64 {
         if self.count() == 0 { f64::NAN } else { value }
     }
-
-    fn of_block<T: Element>(block: &[T]) -> Self {
-        let Summary { sum, nan, min, max } = T::summarize(block);
-        if sum.count() == 0 {
-            return Self { nan, ..Self::default() };
-        }
-        let (first, second) = sums_of_deviations(block, sum.mean_pair().0);
-        // The first moment about the exact mean would be zero; what it is corrects for the rounding of the mean.
-        let squared_deviations = not_negative(second - first * first / sum.count() as f64);
-        // Adding a positive zero takes the sign off a zero and changes nothing else.
-        Self { sum, nan, min: min + 0.0, max: max + 0.0, squared_deviations }
-    }
 }
 
-impl Accumulator for Stats {
+impl Accumulator for FloatStats {
     fn identity() -> Self {
         Self::default()
     }
@@ -140,167 +132,267 @@ impl Accumulator for Stats {
         }
         let min = if later.min < self.min { later.min } else { self.min };
         let max = if later.max > self.max { later.max } else { self.max };
-        // Before their rounding: means that agree in most of their digits still differ by the right amount, and equal
-        // ones by nothing.
-        let (mean, rest) = self.sum.mean_pair();
-        let (later_mean, later_rest) = later.sum.mean_pair();
-        let difference = (later_mean - mean) + (later_rest - rest);
-        let (count, later_count) = (self.count() as f64, later.count() as f64);
-        let between = difference * difference * (count * (later_count / (count + later_count)));
+        let between =
+            between([self.sum.mean_pair(), later.sum.mean_pair()], [self.count() as f64, later.count() as f64]);
         let squared_deviations = self.squared_deviations + later.squared_deviations + between;
         Self { sum: self.sum.combine(later.sum), nan, min, max, squared_deviations }
     }
 }
 
-fn not_negative(value: f64) -> f64 {
-    // False for NaN, which stays.
-    if value < 0.0 { 0.0 } else { value }
+/// Count, extrema, sum, mean and spread of the integers of a chunk.
+///
+/// Count, extrema and sum are exact. The mean is exact until it is rounded once. The spread is computed in `f64` as that of
+/// [`FloatStats`] is; integers that `f64` cannot hold are measured from the smallest of their block first, so that they lose nothing
+/// as long as they are less than 2^53 apart.
+///
+/// What is not promised: that different chunk boundaries give the same bits of the variance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct IntegerStats {
+    /// Sum and number of the elements.
+    sum: IntegerSum,
+    /// Smallest element as the halves of an `i128`, the lower first; means nothing while `sum` is empty, like the rest.
+    min: [u64; 2],
+    /// Largest element.
+    max: [u64; 2],
+    /// Sum of the squared deviations from the mean.
+    squared_deviations: f64,
+}
+
+impl IntegerStats {
+    /// How many elements there were.
+    #[must_use]
+    pub fn len(self) -> u64 {
+        self.sum.count()
+    }
+
+    /// Whether there were no elements at all.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The smallest element, if there were any.
+    #[must_use]
+    pub fn min(self) -> Option<i128> {
+        (!self.is_empty()).then(|| from_halves(self.min))
+    }
+
+    /// The largest element, if there were any.
+    #[must_use]
+    pub fn max(self) -> Option<i128> {
+        (!self.is_empty()).then(|| from_halves(self.max))
+    }
+
+    /// The exact sum; zero where there were no elements.
+    #[must_use]
+    pub fn sum(self) -> IntegerSum {
+        self.sum
+    }
+
+    /// The arithmetic mean, rounded once to the nearest `f64`; NaN where there were no elements.
+    #[must_use]
+    pub fn mean(self) -> f64 {
+        self.sum.mean()
+    }
+
+    /// The sample variance, with one less than the count as the divisor; NaN where there were fewer than two elements.
+    #[must_use]
+    pub fn variance(self) -> f64 {
+        variance(self.squared_deviations, self.len())
+    }
+
+    /// The square root of the sample variance; NaN where there were fewer than two elements.
+    #[must_use]
+    pub fn standard_deviation(self) -> f64 {
+        self.variance().sqrt()
+    }
+}
+
+impl Accumulator for IntegerStats {
+    fn identity() -> Self {
+        Self::default()
+    }
+
+    fn combine(self, later: Self) -> Self {
+        if self.is_empty() {
+            return later;
+        }
+        if later.is_empty() {
+            return self;
+        }
+        let between = between([self.sum.mean_pair(), later.sum.mean_pair()], [self.len() as f64, later.len() as f64]);
+        Self {
+            sum: self.sum.combine(later.sum),
+            min: halves(from_halves(self.min).min(from_halves(later.min))),
+            max: halves(from_halves(self.max).max(from_halves(later.max))),
+            squared_deviations: self.squared_deviations + later.squared_deviations + between,
+        }
+    }
+}
+
+fn halves(value: i128) -> [u64; 2] {
+    [value as u64, (value >> 64) as u64]
+}
+
+fn from_halves([low, high]: [u64; 2]) -> i128 {
+    (u128::from(high) << 64 | u128::from(low)) as i128
+}
+
+fn variance(squared_deviations: f64, count: u64) -> f64 {
+    if count < 2 || squared_deviations.is_nan() {
+        return f64::NAN;
+    }
+    squared_deviations / (count - 1) as f64
 }
 
 /// Statistics of a chunk.
-pub(super) fn of_chunk<T: Element>(chunk: &[T]) -> Stats {
-    fold_pairwise(chunk.chunks(STATS_BLOCK).map(Stats::of_block), Accumulator::combine).unwrap_or_default()
+pub(super) fn of_floats<T: Float>(chunk: &[T]) -> FloatStats {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(wide) = Wide::detect() {
+        return of_floats_by::<T, WIDE_LANES>(wide, chunk);
+    }
+    of_floats_by::<T, NARROW_LANES>(Narrow, chunk)
 }
 
-/// What the first pass over a block finds.
-#[derive(Clone, Copy, Debug)]
-pub struct Summary {
-    /// Sum and number of the elements that are not NaN.
-    sum: FloatSum,
+fn of_floats_by<T: Float, const N: usize>(instructions: impl Instructions, chunk: &[T]) -> FloatStats {
+    const { assert!(STATS_BLOCK.is_multiple_of(ROWS * N)) };
+    let mut running = Running::new();
+    let mut found = Found { nan: 0, min: f64::INFINITY, max: f64::NEG_INFINITY };
+    let blocks = chunk.chunks(STATS_BLOCK).map(|block| {
+        let mut sum = running.next();
+        let nan_before = found.nan;
+        let (rows, rest) = block.as_chunks::<N>();
+        for rows in rows.chunks(ROWS) {
+            summarize(instructions, rows, &mut sum, &mut found);
+        }
+        if !rest.is_empty() {
+            summarize(instructions, &[padded::<_, N>(rest)], &mut sum, &mut found);
+            found.nan -= (N - rest.len()) as u64;
+        }
+        let count = block.len() as u64 - (found.nan - nan_before);
+        let moments = Moments::new(count, sum.pair(), |mean| sums_of_deviations(block, mean));
+        running.append(sum);
+        moments
+    });
+    let moments = fold_pairwise(blocks, Moments::combine).unwrap_or_default();
+    let Found { nan, min, max } = found;
+    if moments.count == 0 {
+        return FloatStats { nan, ..FloatStats::default() };
+    }
+    let sum = running.finish(moments.count);
+    // Adding a positive zero takes the sign off a zero and changes nothing else.
+    FloatStats { sum, nan, min: min + 0.0, max: max + 0.0, squared_deviations: moments.squared_deviations }
+}
+
+/// What the first pass finds beside the sum.
+#[derive(Clone, Copy)]
+struct Found {
     nan: u64,
     /// Infinite where there were no elements.
     min: f64,
     max: f64,
 }
 
-impl Summary {
-    pub(super) fn of_floats<T: Float>(block: &[T]) -> Self {
-        let (rows, rest) = block.as_chunks();
-        let total = accumulate(rows).join().combine(accumulate(&[padded(rest)]).join());
-        let padding = SUMMARY_LANES - rest.len();
-        let nan = total.nan - padding as u64;
-        let sum = FloatSum::with_errors(total.high, total.low, block.len() - nan as usize);
-        Self { sum, nan, min: total.min, max: total.max }
-    }
-
-    pub(super) fn of_integers<T: Element<Sum = IntegerSum>>(block: &[T]) -> Self {
-        // A sum that needed more than an `i128` would need more elements than a block has.
-        let exact = T::fold_sum(block).value().unwrap_or_default();
-        let high = exact as f64;
-        let low = (exact - high as i128) as f64;
-        Self {
-            sum: FloatSum::with_errors(high, low, block.len()),
-            nan: 0,
-            min: T::fold_min(block).to_f64(),
-            max: T::fold_max(block).to_f64(),
-        }
-    }
+/// The first pass over some rows.
+fn summarize<T: Float, const N: usize>(
+    instructions: impl Instructions,
+    rows: &[[T; N]],
+    sum: &mut Running,
+    found: &mut Found,
+) {
+    // The loops may run more than once, for the sum; what they find else is the same.
+    let seen = Cell::new(Found { nan: 0, min: f64::INFINITY, max: f64::NEG_INFINITY });
+    let present = rows.as_flattened().iter().map(|value| value.to_f64()).filter(|value| !value.is_nan());
+    sum.add_lanes(
+        |window| instructions.run(Summarize { rows, window }).noting(&seen),
+        |window| instructions.run(Summarize { rows, window }).noting(&seen),
+        present,
+    );
+    let seen = seen.get();
+    found.nan += seen.nan;
+    found.min = seen.min.min(found.min);
+    found.max = seen.max.max(found.max);
 }
 
-/// What one lane of the first pass gathers.
-#[derive(Clone, Copy)]
-struct Partial {
-    high: f64,
-    low: f64,
-    min: f64,
-    max: f64,
-    nan: u64,
-}
-
-impl Partial {
-    fn combine(self, later: Self) -> Self {
-        let (high, error) = two_sum(self.high, later.high);
-        Self {
-            high,
-            low: self.low + later.low + error,
-            min: if later.min < self.min { later.min } else { self.min },
-            max: if later.max > self.max { later.max } else { self.max },
-            nan: self.nan + later.nan,
-        }
-    }
+/// The loop of the first pass.
+struct Summarize<'a, T, const N: usize, const K: usize> {
+    rows: &'a [[T; N]],
+    window: Window<K>,
 }
 
 /// The lanes of the first pass, one array per kind: the compiler turns arrays of lanes into vectors, not lanes of
 /// kinds.
-struct SummaryLanes {
-    high: [f64; SUMMARY_LANES],
-    low: [f64; SUMMARY_LANES],
-    min: [f64; SUMMARY_LANES],
-    max: [f64; SUMMARY_LANES],
-    nan: [u64; SUMMARY_LANES],
+struct SummaryLanes<const N: usize, const K: usize> {
+    sum: Lanes<N, K>,
+    min: [f64; N],
+    max: [f64; N],
+    nan: [u64; N],
 }
 
-impl SummaryLanes {
-    fn join(&self) -> Partial {
-        let partials: [Partial; SUMMARY_LANES] = core::array::from_fn(|lane| Partial {
-            high: self.high[lane],
-            low: self.low[lane],
-            min: self.min[lane],
-            max: self.max[lane],
-            nan: self.nan[lane],
+impl<const N: usize, const K: usize> SummaryLanes<N, K> {
+    /// The lanes of the sum, when the others were noted.
+    fn noting(self, seen: &Cell<Found>) -> Lanes<N, K> {
+        seen.set(Found {
+            nan: self.nan.iter().sum(),
+            min: join(self.min, |a, b| if b < a { b } else { a }),
+            max: join(self.max, |a, b| if b > a { b } else { a }),
         });
-        join(partials, Partial::combine)
+        self.sum
     }
 }
 
-/// The elements that do not fill a row, as a row filled up with NaN, which both passes skip.
-fn padded<T: Element, const N: usize>(rest: &[T]) -> [f64; N] {
-    core::array::from_fn(|lane| rest.get(lane).map_or(f64::NAN, |value| value.to_f64()))
-}
+impl<T: Float, const N: usize, const K: usize> Loop for Summarize<'_, T, N, K> {
+    type Output = SummaryLanes<N, K>;
 
-/// The first pass over the rows of a block.
-///
-/// Not inlined: beside code that takes the lanes apart the compiler does not keep them in vectors, and the loop takes
-/// twice the time.
-#[inline(never)]
-fn accumulate<T: Float>(rows: &[[T; SUMMARY_LANES]]) -> SummaryLanes {
-    let mut high = [-0.0; SUMMARY_LANES];
-    let mut low = [0.0; SUMMARY_LANES];
-    let mut min = [f64::INFINITY; SUMMARY_LANES];
-    let mut max = [f64::NEG_INFINITY; SUMMARY_LANES];
-    let mut nan = [0; SUMMARY_LANES];
-    for row in rows {
-        for lane in 0..SUMMARY_LANES {
-            let value = row[lane].to_f64();
-            // Both comparisons are false for NaN.
-            min[lane] = if value < min[lane] { value } else { min[lane] };
-            max[lane] = if value > max[lane] { value } else { max[lane] };
-            nan[lane] += u64::from(value.is_nan());
-            let present = if value.is_nan() { 0.0 } else { value };
-            let (sum, error) = two_sum(high[lane], present);
-            high[lane] = sum;
-            low[lane] += error;
+    #[inline(always)]
+    fn run(self) -> SummaryLanes<N, K> {
+        let mut sum = Lanes::new(self.window);
+        let mut min = [f64::INFINITY; N];
+        let mut max = [f64::NEG_INFINITY; N];
+        let mut nan = [0; N];
+        for row in self.rows {
+            for lane in 0..N {
+                let value = row[lane].to_f64();
+                // Both comparisons are false for NaN.
+                min[lane] = if value < min[lane] { value } else { min[lane] };
+                max[lane] = if value > max[lane] { value } else { max[lane] };
+                nan[lane] += u64::from(value.is_nan());
+                sum.add(lane, if value.is_nan() { 0.0 } else { value });
+            }
         }
+        SummaryLanes { sum, min, max, nan }
     }
-    SummaryLanes { high, low, min, max, nan }
 }
 
-/// The second pass over a block: the sums of the deviations from `mean` and of their squares, without the NaN.
-fn sums_of_deviations<T: Element>(block: &[T], mean: f64) -> (f64, f64) {
-    let (rows, rest) = block.as_chunks();
-    let add = |a, b| a + b;
-    let (first, second) = deviations(rows, mean);
-    let (rest_first, rest_second) = deviations(&[padded(rest)], mean);
-    (join(first, add) + join(rest_first, add), join(second, add) + join(rest_second, add))
-}
-
-/// Sums of deviations and of squared deviations, by lane.
-type DeviationLanes = ([f64; DEVIATION_LANES], [f64; DEVIATION_LANES]);
-
-/// The loop of [`sums_of_deviations`]; not inlined, for the reason given at [`accumulate`].
-#[inline(never)]
-fn deviations<T: Element>(rows: &[[T; DEVIATION_LANES]], mean: f64) -> DeviationLanes {
-    let mut first = [0.0; DEVIATION_LANES];
-    let mut second = [0.0; DEVIATION_LANES];
-    for row in rows {
-        for lane in 0..DEVIATION_LANES {
-            let value = row[lane].to_f64();
-            let deviation = if value.is_nan() { 0.0 } else { value - mean };
-            first[lane] += deviation;
-            second[lane] += deviation * deviation;
-        }
+/// Statistics of a chunk.
+pub(super) fn of_integers<T: Element<Sum = IntegerSum> + Into<i128>>(chunk: &[T]) -> IntegerStats {
+    let mut sum = IntegerSum::identity();
+    let (mut min, mut max) = (i128::MAX, i128::MIN);
+    let blocks = chunk.chunks(STATS_BLOCK).map(|block| {
+        let block_sum = T::fold_sum(block);
+        sum = sum.combine(block_sum);
+        let (smallest, largest): (i128, i128) = (T::fold_min(block).into(), T::fold_max(block).into());
+        min = min.min(smallest);
+        max = max.max(largest);
+        // A sum that needed more than an `i128` would need more elements than a block has.
+        let total = block_sum.value().unwrap_or_default();
+        let pair = pair(total, 0);
+        Moments::new(block.len() as u64, pair, |mean| {
+            if -EXACT_MAX <= smallest && largest <= EXACT_MAX {
+                sums_of_deviations(block, mean)
+            } else {
+                let mean = (total - smallest * block.len() as i128) as f64 / block.len() as f64;
+                sums_of_offsets(block, smallest, mean)
+            }
+        })
+    });
+    let moments = fold_pairwise(blocks, Moments::combine).unwrap_or_default();
+    if moments.count == 0 {
+        return IntegerStats::default();
     }
-    (first, second)
+    let squared_deviations = moments.squared_deviations;
+    IntegerStats { sum, min: halves(min), max: halves(max), squared_deviations }
 }
 
 #[cfg(test)]
@@ -354,13 +446,13 @@ mod tests {
 
     #[test]
     fn accumulator_has_the_size_of_its_words() {
-        assert_eq!(size_of::<Stats>(), 56);
+        assert_eq!((size_of::<FloatStats>(), size_of::<IntegerStats>()), (320, 72));
     }
 
     #[test]
     fn nothing_and_one_element() {
         let none = stats::<f64>(&[]);
-        assert_eq!(none, Stats::identity());
+        assert_eq!(none, FloatStats::identity());
         assert!(none.is_empty());
         assert_eq!((none.len(), none.nan(), none.count(), none.sum()), (0, 0, 0, 0.0));
         assert!([none.min(), none.max(), none.mean(), none.variance()].iter().all(|value| value.is_nan()));
@@ -429,17 +521,31 @@ mod tests {
         let near = 1_i64 << 60;
         let values: Vec<i64> = (0..5000).map(|at| near + at % 2).collect();
         // The exact sum, 5000 * 2^60 + 2500, rounded once; each element alone would have lost its one.
-        assert_eq!(stats(&values).sum(), (5000 * i128::from(near) + 2500) as f64);
-        assert_eq!(stats(&[i64::MIN, i64::MAX]).sum(), -1.0);
-        // The same across blocks, each of whose sums is rounded: the errors have to be carried.
+        let found = stats(&values);
+        assert_eq!(found.sum().value(), Some(5000 * i128::from(near) + 2500));
+        assert_eq!((found.min(), found.max()), (Some(i128::from(near)), Some(i128::from(near) + 1)));
+        assert_close(found.variance(), 0.25 * 5000.0 / 4999.0, 1e-15);
+        // Two numbers that are the same in `f64` deviate from their mean all the same.
+        assert_eq!(stats(&[near, near + 1]).variance(), 0.5);
+        assert_eq!(stats(&[u64::MAX, u64::MAX - 3]).variance(), 4.5);
+        let ends = stats(&[i64::MIN, i64::MAX]);
+        assert_eq!(ends.sum().value(), Some(-1));
+        assert_eq!((ends.min(), ends.max()), (Some(i128::from(i64::MIN)), Some(i128::from(i64::MAX))));
+        assert_eq!(ends.mean(), -0.5);
+        assert_eq!(ends.variance(), 2_f64.powi(127));
+        // The same across blocks.
         let mut values = vec![0; STATS_BLOCK];
         values[0] = near + 1;
         values.push(-near);
-        assert_eq!(stats(&values).sum(), 1.0);
-        assert_eq!(stats(&[u64::MAX; 3]).max(), 18_446_744_073_709_551_616.0);
+        assert_eq!(stats(&values).sum().value(), Some(1));
+        assert_eq!(stats(&[u64::MAX; 3]).max(), Some(i128::from(u64::MAX)));
+        let none = stats::<i64>(&[]);
+        assert_eq!((none.len(), none.min(), none.max(), none.sum().value()), (0, None, None, Some(0)));
+        assert!(none.mean().is_nan() && none.combine(none).variance().is_nan());
         let bytes: Vec<u8> = (0..=255).collect();
         let found = stats(&bytes);
-        assert_eq!((found.min(), found.max(), found.sum(), found.mean()), (0.0, 255.0, 32_640.0, 127.5));
+        assert_eq!((found.min(), found.max(), found.mean()), (Some(0), Some(255), 127.5));
+        assert_eq!(found.sum().value(), Some(32_640));
         // (n^2 - 1) / 12 * n / (n - 1) for n = 256.
         assert_eq!(found.variance(), 5_461.25 * 256.0 / 255.0);
     }
@@ -456,16 +562,15 @@ mod tests {
             let found = stats(&values);
             prop_assume!(values.len() >= 2);
             let naive = Naive::of(&values);
-            // The sum is the exact one rounded, up to a tie that the twin or the kernel decides wrongly.
-            assert_close(found.sum(), naive.sum, 1.01 * f64::EPSILON);
-            assert_close(found.mean(), naive.mean, 3.0 * UNIT_ROUNDING);
+            prop_assert_eq!(found.sum().to_bits(), naive.sum.to_bits());
+            assert_close(found.mean(), naive.mean, 2.0 * UNIT_ROUNDING);
             let offset = found.mean() / found.standard_deviation();
             // The deviations are rounded relative to the mean only through the mean's own rounding, which is corrected.
             assert_close(found.variance(), naive.variance, 1e-13 + 1e-30 * offset * offset);
             prop_assert_eq!(found.min(), values.iter().copied().fold(f64::INFINITY, f64::min));
             prop_assert_eq!(found.max(), values.iter().copied().fold(f64::NEG_INFINITY, f64::max));
 
-            // Missing values anywhere change the shape of the sum, but nothing beyond the last places.
+            // Missing values anywhere change nothing of the sum, and of the spread nothing beyond the last places.
             let mut gaps = Vec::new();
             for (at, &value) in values.iter().enumerate() {
                 if at % missing == 0 {
@@ -476,7 +581,7 @@ mod tests {
             let gapped = stats(&gaps);
             prop_assert_eq!(gapped.nan(), (gaps.len() - values.len()) as u64);
             prop_assert_eq!((gapped.count(), gapped.min(), gapped.max()), (found.count(), found.min(), found.max()));
-            assert_close(gapped.sum(), naive.sum, 1.01 * f64::EPSILON);
+            prop_assert_eq!((gapped.sum(), gapped.mean()), (found.sum(), found.mean()));
             assert_close(gapped.variance(), naive.variance, 1e-13 + 1e-30 * offset * offset);
         }
 
@@ -487,12 +592,10 @@ mod tests {
         ) {
             let (left, right) = values.split_at((cut * values.len() as f64) as usize);
             let (whole, parts) = (stats(&values), stats(left).combine(stats(right)));
-            // Whole numbers are exact in every sum.
             prop_assert_eq!((whole.len(), whole.sum()), (parts.len(), parts.sum()));
-            prop_assert_eq!(whole.sum(), sum(&values).to_f64());
-            if !values.is_empty() {
-                prop_assert_eq!((whole.min(), whole.max(), whole.mean()), (parts.min(), parts.max(), parts.mean()));
-            }
+            prop_assert_eq!(whole.sum(), sum(&values));
+            prop_assert_eq!((whole.min(), whole.max()), (parts.min(), parts.max()));
+            prop_assert_eq!(whole.mean().to_bits(), parts.mean().to_bits());
             if values.len() >= 2 {
                 assert_close(parts.variance(), whole.variance(), 1e-13);
             }
@@ -500,17 +603,28 @@ mod tests {
             let floats: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
             let singles: Vec<f32> = values.iter().map(|&value| value as f32).collect();
             let longs: Vec<i64> = values.iter().map(|&value| i64::from(value)).collect();
-            for same in [stats(&floats), stats(&singles), stats(&longs)] {
-                prop_assert_eq!((same.len(), same.sum(), same.nan()), (whole.len(), whole.sum(), 0));
+            let same = stats(&longs);
+            prop_assert_eq!((same.len(), same.min(), same.max(), same.sum()), (whole.len(), whole.min(), whole.max(), whole.sum()));
+            prop_assert_eq!(same.variance().to_bits(), whole.variance().to_bits());
+            let in_f64 = |value: Option<i128>| value.map_or(f64::NAN, |value| value as f64).to_bits();
+            for same in [stats(&floats), stats(&singles)] {
+                prop_assert_eq!((same.len(), same.sum(), same.nan()), (whole.len(), whole.sum().to_f64(), 0));
+                prop_assert_eq!(same.mean().to_bits(), whole.mean().to_bits());
                 prop_assert_eq!(same.variance().to_bits(), whole.variance().to_bits());
-                prop_assert_eq!(same.min().to_bits(), whole.min().to_bits());
-                prop_assert_eq!(same.max().to_bits(), whole.max().to_bits());
+                prop_assert_eq!((same.min().to_bits(), same.max().to_bits()), (in_f64(whole.min()), in_f64(whole.max())));
+            }
+            // Moved to where `f64` has gaps, they are as far apart as before.
+            let far: Vec<i64> = longs.iter().map(|value| value + (1 << 61)).collect();
+            if values.len() >= 2 {
+                assert_close(stats(&far).variance(), whole.variance(), 1e-12);
             }
         }
 
         #[test]
-        fn any_bytes_combine_without_panic(a: [u64; 7], b: [u64; 7]) {
-            let joined = bytemuck::cast::<_, Stats>(a).combine(bytemuck::cast(b));
+        fn any_bytes_combine_without_panic(a: [u64; 40], b: [u64; 40], c: [u64; 9], d: [u64; 9]) {
+            let joined = bytemuck::cast::<_, FloatStats>(a).combine(bytemuck::cast(b));
+            let _ = (joined.len(), joined.is_empty(), joined.min(), joined.mean(), joined.standard_deviation());
+            let joined = bytemuck::cast::<_, IntegerStats>(c).combine(bytemuck::cast(d));
             let _ = (joined.len(), joined.is_empty(), joined.min(), joined.mean(), joined.standard_deviation());
         }
     }

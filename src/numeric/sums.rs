@@ -1,8 +1,10 @@
-//! Accumulators of sums: [`FloatSum`] carries the rounding errors along, [`IntegerSum`] has none.
+//! Accumulators, and that of integer sums: [`IntegerSum`].
 
 use core::fmt;
 
 use bytemuck::{Pod, Zeroable};
+
+use super::float_sum::{FloatSum, quotient};
 
 /// A partial result of a fold that can be stored as bytes and combined with its neighbour.
 ///
@@ -16,117 +18,6 @@ pub trait Accumulator: Pod + Send + Sync + fmt::Debug {
     /// Never panics, whatever the bytes: a partial result may come out of shared memory.
     #[must_use]
     fn combine(self, later: Self) -> Self;
-}
-
-/// The rounded sum of two numbers and what rounding left out, so that `a + b == sum + error` exactly.
-///
-/// Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B: it needs no order of magnitudes and no
-/// branch. Exact unless the rounded sum overflows (Boldo, Graillat and Muller, "On the robustness of the 2Sum and
-/// Fast2Sum algorithms", 2017); then `error` is not a number and must not be used.
-#[inline(always)]
-pub(super) fn two_sum(a: f64, b: f64) -> (f64, f64) {
-    let sum = a + b;
-    let b_rounded = sum - a;
-    let a_rounded = sum - b_rounded;
-    (sum, (a - a_rounded) + (b - b_rounded))
-}
-
-/// The compensated sum of floating point numbers, and how many there were.
-///
-/// The value is an unevaluated pair of doubles: the running sum and the sum of its rounding errors (Ogita, Rump and
-/// Oishi, "Accurate Sum and Dot Product", 2005). Folding a chunk adds blocks of a fixed size plainly and only their
-/// totals with compensation: the error does not grow with the length. The pairs of a [`combine`](Accumulator::combine)
-/// tree are compensated likewise. NaN and infinities spread as in plain addition; so does overflow, even where a
-/// different order would have avoided it. An empty sum is `0.0`; a sum of negative zeros is `-0.0`, as in numpy.
-///
-/// What is not promised: that different chunk boundaries give the same bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-#[repr(C)]
-pub struct FloatSum {
-    /// The running sum, rounded at each step.
-    high: f64,
-    /// The sum of the rounding errors of `high`; not finite once `high` is not.
-    low: f64,
-    /// Number of elements folded in.
-    len: u64,
-}
-
-impl FloatSum {
-    /// A plain sum of `len` elements.
-    pub(super) fn new(sum: f64, len: usize) -> Self {
-        Self::with_errors(sum, 0.0, len)
-    }
-
-    /// A sum of `len` elements with the sum of its rounding errors.
-    pub(super) fn with_errors(high: f64, low: f64, len: usize) -> Self {
-        Self { high, low, len: len as u64 }
-    }
-
-    /// The sum, rounded once to the nearest `f64`. A NaN has the bits of `f64::NAN`.
-    #[must_use]
-    pub fn value(self) -> f64 {
-        canonical(self.pair().0)
-    }
-
-    /// The sum before its rounding, divided by the number of elements; NaN where there were none.
-    #[must_use]
-    pub fn mean(self) -> f64 {
-        canonical(self.mean_pair().0)
-    }
-
-    /// How many elements were summed.
-    #[must_use]
-    pub fn count(self) -> u64 {
-        self.len
-    }
-
-    /// The sum as a rounded value and the rest; the rest is zero where the sum is not finite.
-    fn pair(self) -> (f64, f64) {
-        if self.low == 0.0 {
-            // Adding the zero would take the sign off a negative one.
-            return (self.high, 0.0);
-        }
-        let (value, rest) = two_sum(self.high, self.low);
-        // Once the running sum left the finite numbers, it says what plain addition says, and the errors mean nothing.
-        if value.is_finite() && rest.is_finite() { (value, rest) } else { (self.high, 0.0) }
-    }
-
-    /// The mean as a rounded value and the rest, to about twice the precision of `f64`: differences of means keep their
-    /// digits where the means themselves agree in most of theirs.
-    pub(super) fn mean_pair(self) -> (f64, f64) {
-        let (sum, rest) = self.pair();
-        let len = self.len as f64;
-        let mean = sum / len;
-        if !mean.is_finite() {
-            return (mean, 0.0);
-        }
-        // The remainder of a rounded division is exact in a fused operation, barring underflow.
-        two_sum(mean, (mean.mul_add(-len, sum) + rest) / len)
-    }
-}
-
-/// One bit pattern for all NaN: which one arithmetic gives differs between processors.
-fn canonical(value: f64) -> f64 {
-    if value.is_nan() { f64::NAN } else { value }
-}
-
-impl Accumulator for FloatSum {
-    fn identity() -> Self {
-        Self::default()
-    }
-
-    #[inline]
-    fn combine(self, later: Self) -> Self {
-        // Adding the zero of an empty side would turn a sum of negative zeros positive.
-        if self.len == 0 {
-            return later;
-        }
-        if later.len == 0 {
-            return self;
-        }
-        let (high, error) = two_sum(self.high, later.high);
-        Self { high, low: self.low + later.low + error, len: self.len.wrapping_add(later.len) }
-    }
 }
 
 /// The exact sum of integers, and how many there were.
@@ -179,10 +70,25 @@ impl IntegerSum {
         if negative { -magnitude } else { magnitude }
     }
 
-    /// The sum divided by the number of elements, each rounded once to `f64`; NaN where there were none.
+    /// The sum divided by the number of elements, rounded once to the nearest `f64`; NaN where there were none.
     #[must_use]
     pub fn mean(self) -> f64 {
-        if self.len == 0 { f64::NAN } else { self.to_f64() / self.len as f64 }
+        if self.len == 0 {
+            return f64::NAN;
+        }
+        let (is_negative, limbs) = self.magnitude();
+        let mean = quotient(limbs, self.len, 0);
+        if is_negative { -mean } else { mean }
+    }
+
+    /// The mean as a rounded value and the rounded rest: differences of means keep their digits where the means themselves agree in
+    /// most of theirs. The rest is zero where an `i128` cannot hold the sum.
+    pub(super) fn mean_pair(self) -> (f64, f64) {
+        let Some(value) = self.value() else { return (self.mean(), 0.0) };
+        let mut sum = FloatSum::default();
+        sum.add(value, 0);
+        sum.add_len(self.len);
+        sum.mean_pair()
     }
 
     /// How many elements were summed.
@@ -257,7 +163,6 @@ mod tests {
 
     #[test]
     fn accumulators_have_the_size_of_their_words() {
-        assert_eq!(size_of::<FloatSum>(), 24);
         assert_eq!(size_of::<IntegerSum>(), 32);
     }
 
@@ -283,45 +188,20 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_zero_sums() {
-        assert_eq!(FloatSum::identity().value().to_bits(), 0.0_f64.to_bits());
-        assert!(FloatSum::identity().mean().is_nan());
+    fn means_are_rounded_once() {
         assert!(IntegerSum::identity().mean().is_nan());
-        let negative = FloatSum::new(-0.0, 1);
-        assert_eq!(negative.value().to_bits(), (-0.0_f64).to_bits());
-        assert_eq!(negative.combine(negative).value().to_bits(), (-0.0_f64).to_bits());
-        assert_eq!(FloatSum::identity().combine(negative).value().to_bits(), (-0.0_f64).to_bits());
-        assert_eq!(negative.combine(FloatSum::identity()).value().to_bits(), (-0.0_f64).to_bits());
-        assert_eq!(negative.combine(FloatSum::new(0.0, 1)).value().to_bits(), 0.0_f64.to_bits());
-    }
-
-    #[test]
-    fn errors_are_carried_and_forgotten_beyond_the_finite() {
-        let parts = [1e16, 1.0, -1e16].map(|value| FloatSum::new(value, 1));
-        let total = parts[0].combine(parts[1]).combine(parts[2]);
-        assert_eq!(total.value(), 1.0);
-        assert_eq!(total.mean(), 1.0 / 3.0);
-
-        let infinite = FloatSum::new(f64::INFINITY, 1);
-        assert_eq!(total.combine(infinite).combine(total).value(), f64::INFINITY);
-        let undefined = infinite.combine(FloatSum::new(f64::NEG_INFINITY, 1));
-        assert_eq!(undefined.value().to_bits(), f64::NAN.to_bits());
-        let overflowed = FloatSum::new(f64::MAX, 1).combine(FloatSum::new(f64::MAX, 1));
-        assert_eq!(overflowed.value(), f64::INFINITY);
-        // Any NaN comes out as the same one.
-        assert_eq!(FloatSum::new(-f64::NAN, 1).value().to_bits(), f64::NAN.to_bits());
+        // The sum, 2^53 + 1, would be rounded to 2^53, and a third of that to another number.
+        let sum = IntegerSum::new((1 << 53) + 1, 3);
+        assert_eq!(sum.mean(), 3_002_399_751_580_331.0);
+        assert_eq!(sum.to_f64() / 3.0, 3_002_399_751_580_330.5);
+        assert_eq!(IntegerSum::new(-10, 4).mean(), -2.5);
+        assert_eq!(integer(i128::MIN, 0).mean(), -(2_f64.powi(191)));
+        assert_eq!(IntegerSum { limbs: [1, 0, 0], len: u64::MAX }.mean(), 2_f64.powi(-64));
+        let (mean, rest) = IntegerSum::new((1 << 60) + 1, 2).mean_pair();
+        assert_eq!((mean, rest), (2_f64.powi(59), 0.5));
     }
 
     proptest! {
-        #[test]
-        fn two_sum_is_exact(a in -1e15..1e15_f64, b in -1e15..1e15_f64) {
-            // Multiples of 2^-40 below 2^50: integers of at most 90 bits.
-            let (a, b): (f64, f64) = (a.round(), b.round() / 2_f64.powi(40));
-            let fixed = |value: f64| (value * 2_f64.powi(40)) as i128;
-            let (sum, error) = two_sum(a, b);
-            prop_assert_eq!(fixed(a) + fixed(b), fixed(sum) + fixed(error));
-        }
-
         #[test]
         fn integers_combine_exactly_in_any_order(a: i128, b: i128, c: i128) {
             // Arbitrary bits as 2^64 multiples, so that the third limb takes part.
@@ -347,11 +227,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_combine_without_panic(a: [u8; 24], b: [u8; 24], c: [u8; 32], d: [u8; 32]) {
-            let sum = bytemuck::cast::<_, FloatSum>(a).combine(bytemuck::cast(b));
-            let _ = (sum.value(), sum.mean());
+        fn any_bytes_combine_without_panic(c: [u8; 32], d: [u8; 32]) {
             let sum = bytemuck::cast::<_, IntegerSum>(c).combine(bytemuck::cast(d));
-            let _ = (sum.value(), sum.mean(), sum.to_string());
+            let _ = (sum.value(), sum.mean(), sum.mean_pair(), sum.to_string());
         }
     }
 }

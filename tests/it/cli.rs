@@ -49,7 +49,7 @@ pub(crate) fn path(folder: &Path, name: &str) -> String {
 }
 
 /// A version 1 `.npy` file, written by hand so that the reader is not tested with its own writer.
-fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     let mut dictionary = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
     while (10 + dictionary.len() + 1) % 64 != 0 {
         dictionary.push(' ');
@@ -62,7 +62,7 @@ fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     file
 }
 
-fn doubles(values: &[f64]) -> Vec<u8> {
+pub(crate) fn doubles(values: &[f64]) -> Vec<u8> {
     npy(
         "<f8",
         &format!("({},)", values.len()),

@@ -174,11 +174,11 @@ fn every_element_type_is_generated_and_folded_as_on_threads() {
         let folder = tempfile::tempdir().expect("a folder");
         let (one, other) = (path(folder.path(), "one.npy"), path(folder.path(), "other.npy"));
         let distributions = [
-            &["uniform", "--low", "-3", "--high", "200"][..],
+            &["uniform", "--low", "3", "--high", "100"][..],
             &["normal", "--mean", "50", "--std", "30"],
             &["exponential", "--rate", "0.01"],
-            &["sequence", "--start", "-7", "--step", "0.5"],
-            &["constant", "--value", "42.5"],
+            &["sequence", "--start", "-7", "--step", "3"],
+            &["constant", "--value", "42"],
         ];
         let types = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"];
         for (at, dtype) in types.into_iter().enumerate() {

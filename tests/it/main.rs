@@ -2,6 +2,8 @@
 mod batches;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_numbers;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod cli_processes;
 #[cfg(all(feature = "cli", target_os = "linux"))]

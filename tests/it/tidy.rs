@@ -64,6 +64,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/run.rs",
     "front/outside.rs",
     "layout/view.rs",
+    "numeric/packed.rs",
     "numeric/streaming.rs",
     "os/fork.rs",
     "os/region.rs",
