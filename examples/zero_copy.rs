@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A result file: the kernel writes into its pages, and the file appears under its name with `commit`.
     let mut file = engine.create_file::<f64>(&path, delays.len())?;
-    engine.map(to_hours, &delays, file.batch(), &())?;
+    engine.map(to_hours, &delays, &mut file, &())?;
     assert!(!path.exists());
     file.commit()?;
 

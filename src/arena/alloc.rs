@@ -718,7 +718,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 8 } else { 512 }, ..ProptestConfig::default() })]
 
         #[test]
         fn behaves_like_a_list_of_live_blocks((capacity, retain, page, steps) in setups()) {

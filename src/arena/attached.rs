@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use super::shared::SharedSegment;
 use super::{Access, Arena, lock};
 use crate::error::{Error, Result};
+use crate::os::claim::{Claim, Use};
 use crate::os::map::Mapping;
 
 /// Pages are brought in by blocks of so many bytes.
@@ -73,6 +74,9 @@ pub(super) fn unshared() -> Error {
 /// Where a worker process gets files from.
 pub(crate) type FetchFile = Box<dyn Fn(u16) -> Result<SegmentFile> + Send + Sync>;
 
+/// A file as this process has it mapped, and the claim to it, which ends after the mapping.
+type FetchedFile = (Mapping, Claim);
+
 /// What a worker process adds to the memory of an arena.
 pub(crate) struct Attached {
     read_only: Mapping,
@@ -80,7 +84,7 @@ pub(crate) struct Attached {
     pub(super) arena: OnceLock<Weak<Arena>>,
     pub(super) fetch: FetchFile,
     /// Mapped files by segment, with the generation they were fetched in.
-    files: Mutex<HashMap<u16, (u64, Mapping)>>,
+    files: Mutex<HashMap<u16, (u64, FetchedFile)>>,
     /// Shared arrays by number, with the generation of the handle they were fetched for.
     pub(super) shared: Mutex<HashMap<u16, (u64, Arc<SharedSegment>)>>,
     /// One bit for each granule of the two mappings that was brought in.
@@ -111,8 +115,8 @@ impl Attached {
             arena.segment_records().get(usize::from(segment) - 1).ok_or_else(|| corrupt(u64::from(segment)))?;
         // Relaxed: published with the job that names the segment.
         let generation = record.generation.load(Ordering::Relaxed);
-        let known = |files: &HashMap<u16, (u64, Mapping)>| match files.get(&segment) {
-            Some((known, mapping)) if *known == generation => Some(found(mapping)),
+        let known = |files: &HashMap<u16, (u64, FetchedFile)>| match files.get(&segment) {
+            Some((known, (mapping, _))) if *known == generation => Some(found(mapping)),
             _ => None,
         };
         if let Some(found) = known(&lock(&self.files)) {
@@ -124,6 +128,9 @@ impl Attached {
             return Err(corrupt(file.generation));
         }
         let len = usize::try_from(file.len).map_err(|_| corrupt(file.len))?;
+        let wanted = if file.writable { Use::Written } else { Use::Frozen };
+        let claim = Claim::to(&file.fd, wanted)
+            .map_err(|error| Error::io(format!("map {len} bytes of a received file"), error))?;
         let mapping = Mapping::attach_file(file.fd, len, file.writable)?;
         let mut files = lock(&self.files);
         // Another job of this process may have fetched it as well, and use it already: that mapping stays.
@@ -132,7 +139,7 @@ impl Attached {
         }
         let found = found(&mapping);
         // The mapping it replaces belongs to a file that no live job names: its number was given out again.
-        files.insert(segment, (generation, mapping));
+        files.insert(segment, (generation, (mapping, claim)));
         Ok(found)
     }
 

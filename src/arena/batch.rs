@@ -2,8 +2,11 @@
 //!
 //! Laws of this file:
 //! 1. A [`Batch`] is the only owner of its elements: no other batch, slice or job reaches them while it lives. Jobs that
-//!    write take the batch by value or by exclusive borrow.
-//! 2. The elements of a [`SharedBatch`] are not written while any clone of it lives.
+//!    write take the batch by value or by exclusive borrow. Whoever must outlast a batch, as a result file its name, lends slices of it
+//!    and never the batch, which could be moved out of its place.
+//! 2. The elements of a [`SharedBatch`] are not written while any clone of it lives. Those of a mapped file are claimed for that
+//!    (`os/claim.rs`): this process maps no file for reading that it has mapped for writing, and the other way round. What writes to files
+//!    by other ways is the user's matter, as `Engine::map_file` says.
 //! 3. `T: Pod`: any bytes are a value, so stale or foreign bytes are never undefined behaviour. `T` is neither zero-sized nor
 //!    aligned beyond 64 bytes (checked at compile time where a batch is made).
 //! 4. A batch keeps what its elements lie in: the arena, or the mapped file.

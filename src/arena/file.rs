@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Arena, OFFSET_BITS};
 use crate::error::Result;
+use crate::os::claim::Claim;
 use crate::os::map::Mapping;
 
 /// A file mapped into an arena's address book; removed from it when the last batch over it is gone.
@@ -12,13 +13,15 @@ pub(crate) struct FileSegment {
     pub(super) arena: Arc<Arena>,
     mapping: Mapping,
     segment: u16,
+    /// To the file: it ends after the mapping.
+    _claim: Claim,
 }
 
 impl FileSegment {
-    /// Registers a mapping with `arena`.
-    pub(crate) fn new(arena: &Arc<Arena>, mapping: Mapping) -> Result<Self> {
+    /// Registers a mapping with `arena`. The claim to its file was made before the mapping, and says as what.
+    pub(crate) fn new(arena: &Arc<Arena>, mapping: Mapping, claim: Claim) -> Result<Self> {
         let segment = arena.register(&mapping)?;
-        Ok(Self { arena: Arc::clone(arena), mapping, segment })
+        Ok(Self { arena: Arc::clone(arena), mapping, segment, _claim: claim })
     }
 
     pub(super) fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
@@ -46,6 +49,7 @@ mod tests {
     use crate::arena::attached::Attached;
     use crate::arena::{Access, ArenaConfig, Backing};
     use crate::error::Error;
+    use crate::os::claim::Use;
 
     /// A handle that was moved to a file which can only be read ended the process with SIGSEGV when the kernel wrote its output:
     /// a worker process, or the engine itself where its threads run jobs beside worker processes.
@@ -56,9 +60,14 @@ mod tests {
         let origin = Arena::create(&config).unwrap();
         let named = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(named.path(), [7; 4096]).unwrap();
-        let file = File::options().read(true).write(true).open(named.path()).unwrap();
-        let read_only = FileSegment::new(&origin, Mapping::file_read_only(&file, named.path()).unwrap()).unwrap();
-        let writable = FileSegment::new(&origin, Mapping::file_read_write(&file, 4096, named.path()).unwrap()).unwrap();
+        let file = File::open(named.path()).unwrap();
+        let claim = Claim::to(&file, Use::Frozen).unwrap();
+        let mapping = Mapping::file_read_only(&file, named.path()).unwrap();
+        let read_only = FileSegment::new(&origin, mapping, claim).unwrap();
+        let other = tempfile::tempfile().unwrap();
+        let claim = Claim::to(&other, Use::Written).unwrap();
+        let mapping = Mapping::file_read_write(&other, 4096, named.path()).unwrap();
+        let writable = FileSegment::new(&origin, mapping, claim).unwrap();
         let read_only_at = read_only.handle_of(read_only.bytes().0).unwrap();
         let writable_at = writable.handle_of(writable.bytes().0).unwrap();
 

@@ -176,7 +176,7 @@ pub(crate) fn write<T: Element>(
     let mut y = engine.create_npy::<T>(output, shape)?;
     with_progress(label, total, global.quiet, |progress| {
         if global.processes.is_some() {
-            progress.call(total, |meter| maker.on_processes(engine.job().retry(RETRY).meter(meter), 0..len, y.batch()))
+            progress.call(total, |meter| maker.on_processes(engine.job().retry(RETRY).meter(meter), 0..len, &mut y))
         } else {
             maker.on_threads(engine, progress, 0, &mut y)
         }

@@ -914,7 +914,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(3_000))]
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 3_000 }))]
 
         #[test]
         fn counting_agrees_with_unbounded_arithmetic(element in any_element(), shape in any_shape()) {
@@ -978,7 +978,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12_000))]
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 12_000 }))]
 
         #[test]
         fn random_bytes_never_panic(

@@ -3,11 +3,12 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 use bytemuck::Pod;
 
+use super::arguments::{Batches, Collector, HeldBatches, Input, Inputs, Output, Outputs, sealed as arguments};
 use super::engine::Engine;
 use crate::arena::FileSegment;
 use crate::arena::batch::{Batch, SharedBatch};
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::formats::npy::{self, MAX_HEADER_BYTES, NpyHeader};
 use crate::formats::output::{Durability, OutputFile};
 use crate::formats::{ElementType, NpyError};
+use crate::os::claim::{Claim, Use};
 use crate::os::file::open_regular;
 use crate::os::map::Mapping;
 
@@ -116,6 +118,11 @@ fn is_named_npy(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "npy")
 }
 
+/// Claims a file, for reading what nobody writes or for writing.
+fn claim(file: &File, path: &Path, wanted: Use) -> Result<Claim> {
+    Claim::to(file, wanted).map_err(|error| Error::io(format!("map {}", path.display()), error))
+}
+
 impl Engine {
     /// Maps a file: its pages are the batch, nothing is copied or read ahead of time.
     ///
@@ -123,11 +130,17 @@ impl Engine {
     /// raw little-endian elements. An array of any shape becomes one batch in C order; a single number one of length 1. Data
     /// that is not aligned for its type is copied into the arena instead.
     ///
-    /// Another program that shortens the file while it is mapped ends this process with SIGBUS.
+    /// The file must not change while it is mapped. A result file that this process is making
+    /// ([`Engine::create_file`]) is refused until it is committed, by whatever name; against all else there is no protection: if
+    /// another program, or this one by way of `std::fs`, writes to the file, elements change while they are borrowed, which is
+    /// undefined behaviour, and if it shortens it, this process ends with SIGBUS. Replace files that others may have mapped by
+    /// renaming a new one over them, as [`OutputBatch::commit`] does. A file that others change is to be read, with `std::fs`, into
+    /// a batch of the arena.
     ///
     /// # Errors
     /// [`Error::Format`] when the elements are of another type, in another order, or fewer than the header says, and for
-    /// anything but a regular file, which is not waited for: a FIFO, a socket, a device; [`Error::Io`]; [`Error::Unsupported`]
+    /// anything but a regular file, which is not waited for: a FIFO, a socket, a device; [`Error::Io`], with
+    /// [`ResourceBusy`](std::io::ErrorKind::ResourceBusy) for a file that this process is writing; [`Error::Unsupported`]
     /// when more than 1024 files are mapped at once.
     ///
     /// # Examples
@@ -192,10 +205,11 @@ impl Engine {
         let too_long = || Error::invalid(format!("{} exceeds the address space", path.display()));
         let (offset, len) =
             (usize::try_from(offset).map_err(|_| too_long())?, usize::try_from(len).map_err(|_| too_long())?);
+        let claim = claim(&file, path, Use::Frozen)?;
         let mapping = Mapping::file_read_only(&file, path)?;
         // Workers read chunk after chunk: the system may read ahead. A refusal costs nothing but speed.
         let _ = mapping.advise_sequential();
-        let segment = FileSegment::new(&self.core().arena, mapping)?;
+        let segment = FileSegment::new(&self.core().arena, mapping, claim)?;
         let batch = if aligned {
             SharedBatch::over_file(segment, offset, len)?
         } else {
@@ -265,36 +279,67 @@ impl Engine {
         let batch = if total == 0 {
             self.batch::<T>(0)?
         } else {
+            let claim = claim(file.file(), path, Use::Written)?;
             let mapping = Mapping::file_read_write(file.file(), total, path)?;
-            let segment = FileSegment::new(&self.core().arena, mapping)?;
+            let segment = FileSegment::new(&self.core().arena, mapping, claim)?;
             let offset = header.len();
             let mut bytes = Batch::<u8>::over_file(segment, 0, total)?;
             bytes[..offset].copy_from_slice(header);
             bytes.reinterpret(offset, len)?
         };
-        Ok(OutputBatch { batch, file })
+        Ok(OutputBatch { batch, file, made_len: len, header_len: header.len() })
     }
 }
 
-/// A result file that is being written: derefs to its [`Batch`], which can be given to `map` as an output.
+/// A result file that is being written: derefs to its elements, and goes to calls as an output, or an input, as a
+/// [`Batch`] does: by reference to `map` and its like, by value to `submit`.
+///
+/// Nobody else has a way to the elements, so that the file does not change once it has its name. That is why the batch behind it
+/// cannot be had:
+///
+/// ```compile_fail,E0308
+/// # fn main() -> workring::Result<()> {
+/// let engine = workring::Engine::builder().threads(1).build()?;
+/// let mut result = engine.create_file::<u64>("result.bin", 1000)?;
+/// let mut kept = engine.batch::<u64>(1000)?;
+/// std::mem::swap(&mut result, &mut kept); // a result file is no batch
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Examples
+/// ```
+/// # fn main() -> workring::Result<()> {
+/// # let folder = tempfile::tempdir().expect("a folder can be made");
+/// # let path = folder.path().join("roots.npy");
+/// use workring::{Engine, kernels};
+///
+/// let engine = Engine::builder().threads(2).build()?;
+/// let x = engine.batch_from_slice(&[1.0, 4.0, 9.0])?;
+/// let mut roots = engine.create_file::<f64>(&path, x.len())?;
+/// engine.map(kernels::f64::sqrt, &x, &mut roots, &())?;
+/// assert_eq!(*roots, [1.0, 2.0, 3.0]);
+/// roots.commit()?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a result file appears only when it is committed"]
 pub struct OutputBatch<T: Pod> {
     batch: Batch<T>,
     file: OutputFile,
+    /// Elements the file was made for.
+    made_len: usize,
+    /// Bytes before the first element.
+    header_len: usize,
 }
 
-impl<T: Pod> OutputBatch<T> {
-    /// The elements as a batch, to be given to calls.
-    pub fn batch(&mut self) -> &mut Batch<T> {
-        &mut self.batch
-    }
-
+impl<T: Element> OutputBatch<T> {
     /// Gives the file its name, replacing what was there, all at once. The system writes the data to the disk in its own time.
     ///
     /// # Errors
     /// [`Error::Io`]; the name then still is what it was.
     pub fn commit(self) -> Result<()> {
-        self.file.commit(Durability::Process)
+        self.finish(Durability::Process)
     }
 
     /// As [`OutputBatch::commit`], but the data is on the disk when it returns. Blocks for as long as that takes.
@@ -302,20 +347,112 @@ impl<T: Pod> OutputBatch<T> {
     /// # Errors
     /// As [`OutputBatch::commit`].
     pub fn commit_durably(self) -> Result<()> {
-        self.file.commit(Durability::Machine)
+        self.finish(Durability::Machine)
+    }
+
+    fn finish(self, durability: Durability) -> Result<()> {
+        let Self { batch, file, made_len, header_len } = self;
+        let len = batch.len();
+        // Before the file has its name: whoever finds it there may map it, as nobody in this process writes it any more.
+        drop(batch);
+        if len < made_len {
+            let total = (header_len + len * size_of::<T>()) as u64;
+            let cut = || -> std::io::Result<()> {
+                if header_len > 0 {
+                    let header = npy::header(T::TYPE, &[len as u64]).map_err(std::io::Error::other)?;
+                    // Headers leave room for the first axis to grow: that of a shorter one is as long.
+                    if header.len() != header_len {
+                        return Err(std::io::Error::other(format!("a header of {header_len} bytes has no room")));
+                    }
+                    file.file().rewind()?;
+                    file.file().write_all(&header)?;
+                }
+                file.file().set_len(total)
+            };
+            let doing = || format!("shorten {} to {len} elements", file.target().display());
+            cut().map_err(|error| Error::io(doing(), error))?;
+        }
+        file.commit(durability)
+    }
+}
+
+impl<T: Pod> OutputBatch<T> {
+    /// Shortens the result to `len` elements; has no effect when it is that short already. The committed file is as long.
+    ///
+    /// A job whose kernel says how much of an output it wrote ([`Context::set_output_len`](crate::Context::set_output_len)) does this.
+    pub fn truncate(&mut self, len: usize) {
+        self.batch.truncate(len);
+    }
+}
+
+impl<T: Pod> arguments::Sealed for OutputBatch<T> {}
+impl<T: Pod> arguments::Sealed for &OutputBatch<T> {}
+impl<T: Pod> arguments::Sealed for &mut OutputBatch<T> {}
+
+impl<T: Pod> Input<T> for OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Input::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod> Input<T> for &OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Input::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod> Output<T> for OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Output::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod> Output<T> for &mut OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Output::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod> Inputs<(T,)> for &OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Input::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod> Outputs<(T,)> for &mut OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Output::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod + Send + Sync> HeldBatches for OutputBatch<T> {
+    fn truncate_at(&mut self, at: usize, len: usize) {
+        self.batch.truncate_at(at, len);
+    }
+}
+
+impl<T: Pod + Send + Sync> Batches<(T,), ()> for OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Input::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod + Send + Sync> Batches<(), (T,)> for OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Output::collect(&self.batch, collector);
     }
 }
 
 impl<T: Pod> Deref for OutputBatch<T> {
-    type Target = Batch<T>;
+    type Target = [T];
 
-    fn deref(&self) -> &Batch<T> {
+    fn deref(&self) -> &[T] {
         &self.batch
     }
 }
 
 impl<T: Pod> DerefMut for OutputBatch<T> {
-    fn deref_mut(&mut self) -> &mut Batch<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.batch
     }
 }

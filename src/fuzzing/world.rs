@@ -27,6 +27,7 @@ use crate::layout::words::{
     DescriptorWord, FLAG_DETACHED, FLAG_OUTCOME, FLAG_PORT, FLAG_WAITER, FLAG_WAKER, RangeWord, State,
 };
 use crate::lockfree::job;
+use crate::os::claim::{Claim, Use};
 use crate::os::map::Mapping;
 use crate::sync::Ordering;
 use crate::sync::watched;
@@ -199,8 +200,9 @@ impl World {
             prefault: false,
         };
         let arena = Arena::create(&config).expect("an arena can be made");
+        let claim = Claim::to(file(), Use::Frozen).expect("nobody writes it");
         let mapped = Mapping::file_read_only(file(), "a nameless file".as_ref()).expect("a file can be mapped");
-        let file = FileSegment::new(&arena, mapped).expect("a segment is free");
+        let file = FileSegment::new(&arena, mapped, claim).expect("a segment is free");
         let core = Core::new(CONFIG, Arc::clone(&arena)).expect("an engine can be made");
         core.set_bell(Box::new(|_| ()));
         let geometry =

@@ -11,6 +11,7 @@ use rustix::fs::{FileType, SealFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
+use crate::os::claim::{Claim, Use};
 use crate::os::host;
 use crate::os::map::{Access, Kind, Mapping, nonzero_pages, whole_pages};
 use crate::os::region::Region;
@@ -131,15 +132,18 @@ fn require_size(fd: &OwnedFd, what: &str, len: usize) -> Result<u64> {
 
 /// Maps `mapped_len` bytes, `len` rounded up to whole pages, of a checked descriptor.
 fn map_received(fd: OwnedFd, len: usize, mapped_len: usize, writable: bool, kind: Kind) -> Result<Mapping> {
+    let failed = |error| Error::io(format!("map {len} bytes of a received descriptor"), error);
+    // A file is claimed by whoever says whether it is read or written.
+    let claim = match kind {
+        Kind::SharedMemory => Some(Claim::to(&fd, Use::Written).map_err(failed)?),
+        Kind::Anonymous | Kind::File => None,
+    };
     let region = match mapped_len {
         0 => None,
-        _ => Some(
-            Region::of_file(&fd, mapped_len, writable)
-                .map_err(|error| Error::io(format!("map {len} bytes of a received descriptor"), error))?,
-        ),
+        _ => Some(Region::of_file(&fd, mapped_len, writable).map_err(failed)?),
     };
     let (access, kept) = if writable { (Access::ReadWrite, Some(fd)) } else { (Access::ReadOnly, None) };
-    Ok(Mapping::of_parts(region, len, kind, access, kept))
+    Ok(Mapping::of_parts(region, len, kind, access, kept).with_claim(claim))
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+#[cfg(target_os = "linux")]
+use crate::os::claim::{Claim, Use};
 use crate::os::host;
 use crate::os::region::{self, Region};
 
@@ -58,6 +60,9 @@ pub(crate) struct Mapping {
     /// The memfd or file behind the bytes: always there for shared memory that may be written.
     #[cfg(target_os = "linux")]
     descriptor: Option<OwnedFd>,
+    /// That to shared memory, whose descriptor has a path as files have. Dropped after the region.
+    #[cfg(target_os = "linux")]
+    _claim: Option<Claim>,
 }
 
 impl Mapping {
@@ -89,8 +94,10 @@ impl Mapping {
         #[cfg(target_os = "linux")]
         {
             let memory_file = region::sealed_memory_file(name, len).map_err(failed)?;
+            let claim = Claim::to(&memory_file, Use::Written).map_err(failed)?;
             let region = Region::of_file(&memory_file, mapped_len, true).map_err(failed)?;
-            Ok(Self::of_parts(Some(region), len, Kind::SharedMemory, Access::ReadWrite, Some(memory_file)))
+            let mapping = Self::of_parts(Some(region), len, Kind::SharedMemory, Access::ReadWrite, Some(memory_file));
+            Ok(mapping.with_claim(Some(claim)))
         }
         #[cfg(not(target_os = "linux"))]
         {
@@ -119,6 +126,8 @@ impl Mapping {
             access: Access::ReadWrite,
             #[cfg(target_os = "linux")]
             descriptor: None,
+            #[cfg(target_os = "linux")]
+            _claim: None,
         })
     }
 
@@ -148,6 +157,8 @@ impl Mapping {
             access: Access::ReadOnly,
             #[cfg(target_os = "linux")]
             descriptor: Some(file.as_fd().try_clone_to_owned().map_err(failed)?),
+            #[cfg(target_os = "linux")]
+            _claim: None,
         })
     }
 
@@ -194,6 +205,8 @@ impl Mapping {
             access: Access::ReadWrite,
             #[cfg(target_os = "linux")]
             descriptor: Some(file.as_fd().try_clone_to_owned().map_err(failed)?),
+            #[cfg(target_os = "linux")]
+            _claim: None,
         })
     }
 
@@ -264,7 +277,13 @@ impl Mapping {
         access: Access,
         descriptor: Option<OwnedFd>,
     ) -> Self {
-        Self { region, len, kind, access, descriptor }
+        Self { region, len, kind, access, descriptor, _claim: None }
+    }
+
+    /// The mapping, which keeps a claim to what is mapped.
+    #[cfg(target_os = "linux")]
+    pub(super) fn with_claim(self, claim: Option<Claim>) -> Self {
+        Self { _claim: claim, ..self }
     }
 
     /// Asks for large pages behind the whole mapping (`MADV_HUGEPAGE`) and says whether the system may use them.

@@ -10,6 +10,7 @@
 //! | --- | --- | --- |
 //! | [`map`], over `region` (unsafe) | a [`Mapping`](map::Mapping) owns its address range until it is dropped; new memory reads as zero; sealed shared memory never changes length; what was received is checked before it is mapped (`attach`) | never hands out a reference to mapped bytes; no protection against other writers of the same memory; no protection against a file that is cut while it is mapped |
 //! | [`file`] | a regular file is opened, and anything else refused, without waiting for its other end; a file without a name gets one at once or not at all; a file that replaces another is not more open | on systems other than Linux: not if what is opened is replaced at that moment; no files without a name |
+//! | [`claim`] | this process maps no file for reading that it writes, whatever name it is opened by | nothing about other processes, or about writes by other means than mappings |
 //! | [`futex`] | a wait returns when the word is woken, no longer holds the expected value, or the deadline passed | no memory ordering; no one-to-one match of wakes and returns: every wait may return spuriously |
 //! | [`futex_queue`] | a wait says exactly why it ended, a wake counts whom it woke; first come, first woken | not the place in the queue of a thread that a signal interrupted |
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
@@ -31,6 +32,7 @@
 pub(crate) mod attach;
 #[cfg(target_os = "linux")]
 pub(crate) mod channel;
+pub(crate) mod claim;
 #[cfg(target_os = "linux")]
 pub(crate) mod credentials;
 #[cfg(target_os = "linux")]

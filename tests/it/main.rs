@@ -12,6 +12,7 @@ mod cli_system;
 mod confined;
 mod crew;
 mod errors;
+mod files;
 mod jobs;
 mod kernels;
 mod large_outputs;

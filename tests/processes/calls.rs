@@ -249,7 +249,7 @@ fn mapped_files_reach_the_workers() {
         assert!(y.iter().zip(&values).all(|(y, x)| *y == x + 1.0), "turn {turn}");
         let out = folder.path().join("out.bin");
         let mut output = engine.create_file::<f64>(&out, x.len()).unwrap();
-        engine.map(affine, &x, &mut *output, &[2.0, 0.0]).unwrap();
+        engine.map(affine, &x, &mut output, &[2.0, 0.0]).unwrap();
         output.commit().unwrap();
         let written = std::fs::read(&out).unwrap();
         let written: &[f64] = bytemuck::cast_slice(&written);

@@ -275,7 +275,7 @@ fn a_worker_without_descriptors_fails_jobs_over_files() {
     let worker = pids(&engine);
     // The worker keeps the descriptor of a file that it may write.
     let mut kept = engine.create_file::<u64>("kept", 1000).unwrap();
-    engine.map(increment, (), &mut *kept, &()).unwrap();
+    engine.map(increment, (), &mut kept, &()).unwrap();
     fs::write("numbers", [0_u8; 8000]).unwrap();
     let x = engine.map_file::<f64>("numbers").unwrap();
     for _ in 0..3 {
