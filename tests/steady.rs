@@ -321,7 +321,8 @@ fn nobody_is_woken_while_workers_are_awake() {
     });
 }
 
-/// What the scheduler knows of an engine's workers: switches they asked for, switches forced on them, and their time.
+/// What the scheduler knows of an engine's workers: switches they asked for, switches forced on them, their time, and
+/// whether they sleep.
 fn activity() -> Vec<(String, Vec<u64>)> {
     let mut workers = Vec::new();
     for task in fs::read_dir("/proc/self/task").expect("Linux has /proc") {
@@ -340,6 +341,8 @@ fn activity() -> Vec<(String, Vec<u64>)> {
         let (_, rest) = stat.rsplit_once(") ").expect("a name in brackets");
         // utime and stime, fields 14 and 15.
         numbers.extend(rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")));
+        // Whether it sleeps: one that others keep from running has the same numbers for a while as well.
+        numbers.push(u64::from(rest.starts_with('S')));
         workers.push((path.display().to_string(), numbers));
     }
     workers.sort();
@@ -348,13 +351,14 @@ fn activity() -> Vec<(String, Vec<u64>)> {
 
 /// Waits until the workers have come to rest.
 fn settle(engine: &Engine) {
-    let mut last = activity();
+    let (mut last, mut same) = (activity(), 0);
     eventually("the workers come to rest", || {
         thread::sleep(Duration::from_millis(5));
         let now = activity();
-        let rest = now == last && now.len() >= engine.threads();
+        let sleep = now.iter().all(|(_, numbers)| numbers.last() == Some(&1));
+        same = if now == last && sleep && now.len() >= engine.threads() { same + 1 } else { 0 };
         last = now;
-        rest
+        same == 4
     });
 }
 

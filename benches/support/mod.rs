@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use workring::{Engine, Job, Payload};
 
 /// How long the workers of an engine, or a bare thread, may take to come or go before a benchmark gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A full run for figures, or a quick one that only checks that everything works.
 #[derive(Clone, Debug)]

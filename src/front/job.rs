@@ -439,7 +439,7 @@ mod tests {
 
     fn gone(core: &Weak<Core>) -> bool {
         // Workers let go of the engine a moment after they ended, which is no event that could be waited for.
-        let patience = Deadline::after(Duration::from_secs(60));
+        let patience = Deadline::after(Duration::from_secs(3600));
         while core.strong_count() > 0 && !patience.is_past() {
             thread::yield_now();
         }

@@ -342,7 +342,7 @@ mod tests {
     use super::*;
 
     /// How long one target may take for everything: so long only where something hangs.
-    const PATIENCE: Duration = Duration::from_secs(300);
+    const PATIENCE: Duration = Duration::from_secs(3600);
 
     /// Bytes of a patch, most of them small changes.
     pub(super) fn patch(when: impl Strategy<Value = u8>) -> impl Strategy<Value = Vec<u8>> {

@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn patient() -> Deadline {
-        Deadline::after(Duration::from_secs(60))
+        Deadline::after(Duration::from_secs(3600))
     }
 
     /// The descriptors of the message that must be there.

@@ -37,11 +37,18 @@ impl Claim {
     ///
     /// # Errors
     /// [`io::ErrorKind::ResourceBusy`] when this process has claimed it for the other use; those of fstat(2).
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     pub(crate) fn to(descriptor: impl std::os::fd::AsFd, wanted: Use) -> io::Result<Self> {
+        let status = rustix::fs::fstat(descriptor)?;
+        Self::to_file((status.st_dev, status.st_ino), wanted)
+    }
+
+    /// As above.
+    #[cfg(all(unix, not(target_os = "linux")))]
+    pub(crate) fn to(file: &std::fs::File, wanted: Use) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
 
-        let metadata = std::fs::File::from(descriptor.as_fd().try_clone_to_owned()?).metadata()?;
+        let metadata = file.metadata()?;
         Self::to_file((metadata.dev(), metadata.ino()), wanted)
     }
 

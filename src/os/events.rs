@@ -164,7 +164,7 @@ mod tests {
 
     /// A deadline that only a hang reaches.
     fn patient() -> Option<Deadline> {
-        Some(Deadline::after(Duration::from_secs(60)))
+        Some(Deadline::after(Duration::from_secs(3600)))
     }
 
     /// A deadline in the past.

@@ -163,7 +163,7 @@ mod tests {
     use crate::os::host::Deadline;
 
     fn patient() -> Deadline {
-        Deadline::after(Duration::from_secs(60))
+        Deadline::after(Duration::from_secs(3600))
     }
 
     #[test]

@@ -419,7 +419,7 @@ mod tests {
         // aligned, and accessed only atomically.
         let (here, there): (&AtomicU32, &AtomicU32) =
             unsafe { (here.base().cast().as_ref(), there.base().cast().as_ref()) };
-        let patient = Deadline::after(Duration::from_secs(60));
+        let patient = Deadline::after(Duration::from_secs(3600));
         assert_eq!(sleep_and_wake(here, there, Scope::Shared, patient), Waited::Woken);
         assert_eq!(sleep_and_wake(here, here, Scope::Private, patient), Waited::Woken);
         let soon = Deadline::after(Duration::from_millis(200));

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::cli::{ARRIVALS, DISTANCES, json, path, succeed, text, workring};
 use crate::cli_system::with_default_signals;
-use crate::support::{eventually, watched};
+use crate::support::{STEP, eventually, watched};
 
 /// How often a test begins anew when the command was over before the test had done what it wanted to its workers.
 const ATTEMPTS: usize = 30;
@@ -18,8 +18,11 @@ const ATTEMPTS: usize = 30;
 const LEN: &str = if cfg!(debug_assertions) { "1e6" } else { "1e7" };
 /// Half of [`LEN`].
 const LEN_HALF: &str = if cfg!(debug_assertions) { "5e5" } else { "5e6" };
-/// How long a test waits for a worker to get hold of a job before it begins anew.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an attempt waits for a worker to get hold of a job before the next one: longer each time, as a busy machine takes longer.
+fn patience(attempt: usize) -> Duration {
+    Duration::from_secs(1 << attempt.min(6))
+}
+
 /// Deaths of its worker that a share of a call survives.
 const DEATHS_SURVIVED: usize = 3;
 
@@ -73,10 +76,10 @@ impl Running {
 
     /// Stops a worker, other than those of `known`, as soon as it has mapped a file below `folder`: it has a job then. `None`
     /// if the command ends before, or none comes because the others hold all that is left to do.
-    fn stop_a_worker(&mut self, folder: &Path, known: &[u32]) -> Option<u32> {
+    fn stop_a_worker(&mut self, folder: &Path, known: &[u32], patience: Duration) -> Option<u32> {
         let folder = folder.to_str().expect("test paths are UTF-8");
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE && !self.is_over() {
+        while begun.elapsed() < patience && !self.is_over() {
             let found = children_of(self.pid()).into_iter().find(|&pid| {
                 let maps = || fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
                 !known.contains(&pid) && is_worker(pid) && maps().contains(folder)
@@ -110,20 +113,26 @@ impl Drop for Running {
 }
 
 /// Runs a command on `processes` workers, stops each of them in the middle of its job and kills so many, one after the other and
-/// each as soon as it has got hold of a job, before it lets the others go on. `None` if the command was faster.
-fn run_with_deaths(arguments: &[&str], folder: &Path, processes: usize, deaths: usize) -> Option<Output> {
+/// each as soon as it has got hold of a job, before it lets the others go on. `None` if the command was faster, or if none got hold of a
+/// job within the patience.
+fn run_with_deaths(
+    arguments: &[&str],
+    folder: &Path,
+    (processes, deaths): (usize, usize),
+    patience: Duration,
+) -> Option<Output> {
     let count = processes.to_string();
     let mut command = Running::start(&[arguments, &["--processes", &count]].concat());
     // In the order they were stopped; the first `killed` of them are dead or dying.
     let mut stopped = Vec::new();
     for _ in 0..processes {
-        stopped.push(command.stop_a_worker(folder, &stopped)?);
+        stopped.push(command.stop_a_worker(folder, &stopped, patience)?);
     }
     for killed in 0..deaths {
         signal(stopped[killed], Signal::KILL);
         // After the last death nobody need come: the command may be over with an error.
         if killed + 1 < deaths {
-            stopped.push(command.stop_a_worker(folder, &stopped)?);
+            stopped.push(command.stop_a_worker(folder, &stopped, patience)?);
         }
     }
     for &pid in &stopped[deaths..] {
@@ -135,7 +144,8 @@ fn run_with_deaths(arguments: &[&str], folder: &Path, processes: usize, deaths: 
 /// As [`run_with_deaths`], until the command was slow enough once.
 #[track_caller]
 fn survive(arguments: &[&str], folder: &Path, processes: usize, deaths: usize) -> Output {
-    let outcome = (0..ATTEMPTS).find_map(|_| run_with_deaths(arguments, folder, processes, deaths));
+    let outcome =
+        (0..ATTEMPTS).find_map(|turn| run_with_deaths(arguments, folder, (processes, deaths), patience(turn)));
     outcome.expect("the command was over too soon each time")
 }
 
@@ -290,8 +300,8 @@ fn too_many_deaths_are_an_error_and_no_file() {
         let file = path(folder.path(), "x.npy");
         let generate = ["gen", "normal", "-n", LEN, "--dtype", "int8", "--quiet", "-o", &file];
         // All of them work on the one share, unless the last one is found when the share is done.
-        let die = || run_with_deaths(&generate, folder.path(), 1, DEATHS_SURVIVED + 1);
-        let output = (0..ATTEMPTS).find_map(|_| die().filter(|output| !output.status.success()));
+        let die = |turn| run_with_deaths(&generate, folder.path(), (1, DEATHS_SURVIVED + 1), patience(turn));
+        let output = (0..ATTEMPTS).find_map(|turn| die(turn).filter(|output| !output.status.success()));
         let output = output.expect("the command survives every death");
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
         let reason = text(&output.stderr);
@@ -306,11 +316,11 @@ fn a_file_that_is_cut_short_ends_workers_only() {
     watched(|| {
         let folder = tempfile::tempdir().expect("a folder");
         let file = path(folder.path(), "x.npy");
-        let output = (0..ATTEMPTS).find_map(|_| {
+        let output = (0..ATTEMPTS).find_map(|turn| {
             succeed(&["gen", "uniform", "-n", LEN_HALF, "-o", &file, "--quiet"]);
             let stats: Vec<&str> = ["stats", "--processes", "1"].into_iter().chain([&*file; 40]).collect();
             let mut command = Running::start(&stats);
-            let worker = command.stop_a_worker(folder.path(), &[])?;
+            let worker = command.stop_a_worker(folder.path(), &[], patience(turn))?;
             fs::OpenOptions::new().write(true).open(&file).and_then(|file| file.set_len(4096)).expect("cut short");
             signal(worker, Signal::CONT);
             let output = command.output();
@@ -335,8 +345,8 @@ fn an_interrupt_leaves_neither_file_nor_worker() {
             // Takes seconds, so that the signal comes in the middle of it.
             with_default_signals();
             let mut command = Running::start(&["gen", "normal", "-n", "2e8", "-o", &file, "--processes", "2"]);
-            let first = command.stop_a_worker(folder.path(), &[]).expect("it takes longer");
-            let workers = [first, command.stop_a_worker(folder.path(), &[first]).expect("it takes longer")];
+            let first = command.stop_a_worker(folder.path(), &[], STEP).expect("it takes longer");
+            let workers = [first, command.stop_a_worker(folder.path(), &[first], STEP).expect("it takes longer")];
             let group = i32::try_from(command.pid()).ok().and_then(Pid::from_raw).expect("a process id");
             for worker in workers {
                 let worker = i32::try_from(worker).ok().and_then(Pid::from_raw);
@@ -360,8 +370,8 @@ fn workers_do_not_outlive_a_command_that_is_killed() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = path(folder.path(), "large.npy");
         let mut command = Running::start(&["gen", "normal", "-n", "2e8", "-o", &file, "--processes", "2"]);
-        let running = command.stop_a_worker(folder.path(), &[]).expect("it takes longer");
-        let stopped = command.stop_a_worker(folder.path(), &[running]).expect("it takes longer");
+        let running = command.stop_a_worker(folder.path(), &[], STEP).expect("it takes longer");
+        let stopped = command.stop_a_worker(folder.path(), &[running], STEP).expect("it takes longer");
         signal(running, Signal::CONT);
         signal(command.pid(), Signal::KILL);
         // Their output ends, too: nobody holds the pipe.

@@ -587,14 +587,22 @@ fn panics_in_drops_of_results_that_came_too_late_keep_no_place() {
         let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(workring::Help::Never));
         let dropped = Arc::new(AtomicUsize::new(0));
         let gate = Gate::default();
-        for round in 1..=70 {
+        let mut limit = Duration::from_millis(1);
+        // More than there are places, and until one has begun in time: a busy machine may begin none so soon.
+        for round in 1.. {
+            if round > 70 && dropped.load(Ordering::Relaxed) > 0 {
+                break;
+            }
+            if round % 70 == 0 {
+                limit *= 2;
+            }
             let (carried, inside) = (Arc::clone(&dropped), gate.clone());
             let late = move || {
                 inside.pass();
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(2 * limit);
                 bomb(&carried)
             };
-            let call = engine.job().deadline(Duration::from_millis(1)).on_full(OnFull::Reject);
+            let call = engine.job().deadline(limit).on_full(OnFull::Reject);
             let job = call.run(late).expect("the places of the jobs before are free");
             gate.open();
             // One that never started comes back, and so does the result of one that did; the engine drops what nobody waits for.
@@ -609,7 +617,6 @@ fn panics_in_drops_of_results_that_came_too_late_keep_no_place() {
                 assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(late))).is_err(), "it is ours");
             }
         }
-        assert!(dropped.load(Ordering::Relaxed) > 0, "some started in time to be late");
         goes_on(&engine);
     });
 }

@@ -74,7 +74,7 @@ macro_rules! check_all {
 #[test]
 fn large_outputs_of_f64_have_the_bits_of_the_serial_loop() {
     watched(|| {
-        for threads in 1..=3 {
+        for threads in [1, 3] {
             let engine = Checked::threads(threads);
             check_all!(engine f64);
         }
@@ -84,7 +84,7 @@ fn large_outputs_of_f64_have_the_bits_of_the_serial_loop() {
 #[test]
 fn large_outputs_of_f32_have_the_bits_of_the_serial_loop() {
     watched(|| {
-        for threads in 1..=3 {
+        for threads in [1, 3] {
             let engine = Checked::threads(threads);
             check_all!(engine f32);
         }

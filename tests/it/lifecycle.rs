@@ -318,7 +318,7 @@ fn waiting_asynchronously_inside_a_job_ends() {
         let engine = Arc::new(Checked::threads(1));
         let inside = Arc::clone(&engine);
         let job = engine.run(move || pollster::block_on(inside.run(|| 5).unwrap()).unwrap()).unwrap();
-        let result = job.wait_timeout(Duration::from_secs(5)).expect("no deadlock");
+        let result = job.wait_timeout(STEP).expect("no deadlock");
         assert_eq!(result.unwrap(), 5);
         eventually("the closure has let go of the engine", || Arc::strong_count(&engine) == 1);
     });

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use workring::{Batch, Engine, Error, ExitStatus, Message, MessagePort, Worker, WorkerScope};
 
 /// Only a broken test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = crate::support::STEP;
 
 fn engine() -> Engine {
     Engine::builder().threads(1).build().unwrap()

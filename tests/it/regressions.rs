@@ -2,21 +2,16 @@
 
 use std::sync::mpsc;
 use std::time::Duration;
+
 use workring::{Cancelled, Chunking, Context, Engine, Error, Help, Idle, kernel};
 
-fn within<R: Send + 'static>(limit: Duration, body: impl FnOnce() -> R + Send + 'static) -> R {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = sender.send(body());
-    });
-    receiver.recv_timeout(limit).expect("the body hangs")
-}
+use crate::support::{Blocker, STEP, watched};
 
 /// A submit that began to wait while a job was still running slept for ever when that job's result, the last one missing,
 /// was left unread as well: only the return of a descriptor wakes it, and it had looked for unread results once.
 #[test]
 fn a_submit_that_waits_while_jobs_become_unread_ends() {
-    let error = within(Duration::from_secs(10), || {
+    let error = watched(|| {
         let engine = Engine::builder().threads(1).queue_capacity(64).build().unwrap();
         let jobs: Vec<_> =
             (0..64).map(|_| engine.run(|| std::thread::sleep(Duration::from_millis(5))).unwrap()).collect();
@@ -47,9 +42,9 @@ fn jobs_that_are_gone_fill_no_queue() {
     assert!(!first.is_finished());
     release.send(()).unwrap();
     // By the worker, which finds it wherever its entry went.
-    assert_eq!(first.wait_timeout(Duration::from_secs(20)).unwrap().unwrap(), 1);
+    assert_eq!(first.wait_timeout(STEP).unwrap().unwrap(), 1);
     assert!(blocking.wait().unwrap());
-    engine.close(Duration::from_secs(20)).unwrap();
+    engine.close(STEP).unwrap();
 }
 
 #[kernel]
@@ -106,7 +101,7 @@ fn every_close_ends_the_workers() {
         for _ in 0..(round * 7) % 3000 {
             std::hint::spin_loop();
         }
-        engine.close(Duration::from_secs(3)).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        engine.close(STEP).unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
 }
 
@@ -139,10 +134,7 @@ fn a_caller_that_is_done_first_does_not_cancel_the_others() {
 #[test]
 fn a_call_whose_shares_were_all_taken_back_is_cancelled() {
     let engine = Engine::builder().threads(1).help(Help::Never).build().unwrap();
-    let busy = engine.run(|| std::thread::sleep(Duration::from_millis(200))).unwrap();
-    while engine.statistics().queued > 0 {
-        std::thread::yield_now();
-    }
+    let blocker = Blocker::all(&engine);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| {
             let mut y = engine.batch::<u64>(100_000).unwrap();
@@ -152,9 +144,10 @@ fn a_call_whose_shares_were_all_taken_back_is_cancelled() {
         while engine.statistics().queued == 0 {
             std::thread::yield_now();
         }
-        let _ = engine.close_now(Duration::from_secs(5));
+        // The only worker is held, so that it can take no share before they are all taken back.
+        assert!(matches!(engine.close_now(Duration::ZERO), Err(Error::TimedOut { .. })));
+        blocker.release();
         let (result, complete) = call.join().unwrap();
         assert!(matches!(result, Err(Error::Cancelled)), "{result:?}, complete: {complete}");
     });
-    busy.wait().unwrap();
 }

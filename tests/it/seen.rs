@@ -263,14 +263,18 @@ fn the_list_of_jobs_says_what_each_is_and_how_far() {
 fn a_time_limit_does_not_count_the_time_in_the_queue() {
     watched(|| {
         let engine = Checked::unhelped(1);
-        let limit = Duration::from_millis(200);
-        let blocker = Blocker::all(&engine);
-        let job = engine.job().time_limit(limit).run_with(|job| job.is_cancelled()).unwrap();
-        let late = engine.job().deadline(limit).run_with(|job| job.is_cancelled()).unwrap();
-        thread::sleep(limit + Duration::from_millis(20));
-        blocker.release();
-        assert!(!job.wait().unwrap());
-        assert!(matches!(late.wait().unwrap_err().error, Error::DeadlineExceeded));
+        // A worker that others keep from running may take longer over nothing: then there is more time for it.
+        let in_time = |limit: Duration| {
+            let blocker = Blocker::all(&engine);
+            let job = engine.job().time_limit(limit).run_with(|job| job.is_cancelled()).unwrap();
+            let late = engine.job().deadline(limit).run_with(|job| job.is_cancelled()).unwrap();
+            thread::sleep(limit + Duration::from_millis(20));
+            blocker.release();
+            let result = job.wait();
+            assert!(matches!(late.wait().unwrap_err().error, Error::DeadlineExceeded));
+            matches!(result, Ok(false))
+        };
+        assert!((0..8).any(|turn| in_time(Duration::from_millis(50 << turn))));
         // And what runs for too long ends with it.
         let job = engine.job().time_limit(Duration::from_millis(5)).submit(until_told, (), ()).unwrap();
         assert!(matches!(job.wait().unwrap_err().error, Error::DeadlineExceeded));

@@ -12,7 +12,7 @@ use workring::{
     Context, Error, SharedArray, SharedElement, SharedHandle, SharedInteger, SharedWaitable, WaitOutcome, kernel,
 };
 
-use super::support::{Checked, cases, watched};
+use super::support::{Checked, STEP, cases, watched};
 
 /// Operations of one element, as a test program has them. The last number of each is any bits.
 #[derive(Clone, Copy, Debug)]
@@ -497,7 +497,7 @@ fn no_turn_is_lost_that_changes_only_the_high_half() {
                             if now == (2 * round + side) << 32 | 5 || (now == 0 && mine == 5) {
                                 break;
                             }
-                            assert_ne!(turn.wait(now, Some(Duration::from_secs(20))).unwrap(), WaitOutcome::TimedOut);
+                            assert_ne!(turn.wait(now, Some(STEP)).unwrap(), WaitOutcome::TimedOut);
                         }
                         turn.store(mine + (1 << 32));
                         turn.notify(u32::MAX).unwrap();
@@ -545,7 +545,7 @@ mod queued {
             let thread = thread::spawn(move || {
                 sender.send(own_id()).unwrap();
                 drop(sender);
-                array.wait(index, expected, Some(Duration::from_secs(50))).unwrap()
+                array.wait(index, expected, Some(STEP)).unwrap()
             });
             let id = receiver.recv().unwrap();
             // The channel is gone: what it sleeps in is the wait.

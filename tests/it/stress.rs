@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use workring::{Chunking, Context, Engine, Error, Help, Idle, OnFull, Priority, kernel, reducer};
 
-use crate::support::{Checked, STEP, watched};
+use crate::support::{Checked, STEP, eventually, watched};
 
 #[kernel]
 fn bump(y: &mut [u32]) {
@@ -205,7 +205,8 @@ fn act(engine: &Engine, random: &mut Random, counts: &Arc<Counts>) -> Result<(),
 fn storm(engine: &Engine, submitters: u64, rounds: u32, close: Option<fn(&Engine) -> workring::Result<()>>) {
     let counts = Arc::new(Counts::default());
     let all = Barrier::new(submitters as usize + 1);
-    let (all, counts_of_threads) = (&all, &counts);
+    let rounds_done = AtomicU64::new(0);
+    let (all, counts_of_threads, rounds_done) = (&all, &counts, &rounds_done);
     let done = thread::scope(|scope| {
         let threads: Vec<_> = (0..submitters)
             .map(|number| {
@@ -214,7 +215,7 @@ fn storm(engine: &Engine, submitters: u64, rounds: u32, close: Option<fn(&Engine
                     all.wait();
                     for round in 0..rounds {
                         match act(engine, &mut random, counts_of_threads) {
-                            Ok(()) => {}
+                            Ok(()) => drop(rounds_done.fetch_add(1, Ordering::Relaxed)),
                             Err(Error::Closed | Error::Cancelled) if close.is_some() => return round,
                             Err(error) => panic!("round {round} of submitter {number}: {error:?}"),
                         }
@@ -225,6 +226,7 @@ fn storm(engine: &Engine, submitters: u64, rounds: u32, close: Option<fn(&Engine
             .collect();
         all.wait();
         if let Some(close) = close {
+            eventually("they get on", || rounds_done.load(Ordering::Relaxed) > 0);
             thread::sleep(Duration::from_millis(30));
             close(engine).expect("jobs are short");
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use workring::{Batch, Call, Cancelled, Chunking, Engine, Error, Help, ManyJob, OnFull, Priority, Retry};
 
 use crate::kernels::{affine, below, fail, increment, odd_fails, patient, process_id, slow_process_id, sum};
-use crate::support::{Checked, Tests, eventually};
+use crate::support::{Checked, STEP, Tests, eventually};
 
 pub(crate) fn tests() -> Tests {
     vec![
@@ -226,7 +226,7 @@ fn a_task_is_woken_while_its_engine_closes() {
     let mut context = std::task::Context::from_waker(&waker);
     assert!(job.as_mut().poll(&mut context).is_pending());
     std::thread::scope(|scope| {
-        let closer = scope.spawn(|| engine.close(Duration::from_secs(20)));
+        let closer = scope.spawn(|| engine.close(STEP));
         eventually("the last worker process is gone", || engine.pids().is_empty());
         drop(release);
         eventually("the task is woken", || woken.0.load(Ordering::Acquire));
@@ -301,7 +301,7 @@ fn dropped_jobs_run_and_leave_nothing() {
 }
 
 fn a_cancelled_kernel_that_listens_keeps_its_process() {
-    let engine = Checked::with(1, |builder| builder.kill_after(Duration::from_secs(20)));
+    let engine = Checked::with(1, |builder| builder.kill_after(STEP));
     let pids = engine.pids();
     let job = engine.submit(patient, engine.batch::<u64>(1).unwrap(), ()).unwrap();
     eventually("the job runs", || engine.statistics().queued == 0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use workring::{Context, Error, KernelInfo, Retry, kernel, kernels};
 
 use crate::kernels::{patient, process_id, slow_process_id};
-use crate::support::{Checked, Tests, eventually, kill};
+use crate::support::{Checked, STEP, Tests, eventually, kill};
 
 /// Writes a file when it is dropped.
 struct Note(std::path::PathBuf);
@@ -139,12 +139,12 @@ fn what_a_process_keeps_is_dropped_at_its_end() {
     eventually("it was replaced", || engine.pids().first().is_some_and(|&new| new != pid));
     let pid = engine.pids()[0];
     engine.submit(leave_note, engine.batch::<u64>(1).unwrap(), ()).unwrap().wait().unwrap();
-    engine.close(Duration::from_secs(20)).unwrap();
+    engine.close(STEP).unwrap();
     assert_eq!(noted(), Some(pid), "closing waits for it");
 }
 
 fn a_death_is_replaced_when_needed() {
-    let engine = Checked::with(2, |builder| builder.min_processes(1).idle_timeout(Duration::from_secs(60)));
+    let engine = Checked::with(2, |builder| builder.min_processes(1).idle_timeout(STEP));
     kill(engine.pids()[0]);
     let job = engine.job().retry(Retry::up_to(1)).submit(process_id, engine.batch::<u32>(1).unwrap(), ()).unwrap();
     assert!(job.wait().unwrap()[0] > 0);

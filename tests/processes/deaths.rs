@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use workring::{Chunking, Engine, Error, Retry, WorkerExit};
 
 use crate::kernels::{affine, die, hang, increment, process_id, slow_affine, sum, write_input};
-use crate::support::{Checked, Tests, eventually, go_on, is_alive, kill, start_role, stop};
+use crate::support::{Checked, STEP, Tests, eventually, go_on, is_alive, kill, start_role, stop};
 
 pub(crate) fn tests() -> Tests {
     vec![
@@ -159,18 +159,16 @@ fn in_place_kernels_are_not_done_twice() {
 fn a_hanging_kernel_is_ended_at_its_deadline() {
     let engine = Checked::new(1);
     let pid = engine.pids();
-    let job =
-        engine.job().deadline(Duration::from_millis(100)).submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap();
-    let failed = job.wait().unwrap_err();
-    assert!(matches!(failed.error, Error::DeadlineExceeded), "{}", failed.error);
+    let error = crate::support::hang(&engine);
+    assert!(matches!(error, Error::DeadlineExceeded), "{error}");
     // The next job runs on a new worker.
     let ids = engine.submit(process_id, engine.batch::<u32>(1).unwrap(), ()).unwrap().wait().unwrap();
     assert_ne!(vec![ids[0]], pid);
     // A task hears of it too.
-    let job =
-        engine.job().deadline(Duration::from_millis(50)).submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap();
-    let failed = pollster::block_on(job).unwrap_err();
-    assert!(matches!(failed.error, Error::DeadlineExceeded), "{}", failed.error);
+    let error = crate::support::hang_until_killed(&engine, |call, batch| {
+        pollster::block_on(call.submit(hang, batch, ()).unwrap()).unwrap_err()
+    });
+    assert!(matches!(error, Error::DeadlineExceeded), "{error}");
 }
 
 fn a_hanging_kernel_is_ended_by_a_cancel() {
@@ -245,7 +243,7 @@ fn workers_die_with_their_engine() {
 fn an_engine_closes_while_a_worker_hangs() {
     let engine = Checked::new(2);
     let jobs: Vec<_> = (0..4).map(|_| engine.submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap()).collect();
-    engine.close_now(Duration::from_secs(20)).unwrap();
+    engine.close_now(STEP).unwrap();
     for job in jobs {
         let failed = job.wait().unwrap_err();
         assert!(matches!(failed.error, Error::Cancelled), "{}", failed.error);

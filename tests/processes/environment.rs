@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Resource;
 use workring::{Engine, Error, OnFull, Retry, WorkerExit};
 
-use crate::kernels::{affine, allocate, hang, increment};
+use crate::kernels::{affine, allocate, increment};
 use crate::parts::*;
 use crate::support::{eventually, is_alive, kill};
 
@@ -90,8 +90,7 @@ fn a_worker_is_replaced_when_descriptors_are_free_again() {
 
 /// One worker hangs, is killed and cannot be replaced; the other does the work. When the limit is gone, there are two again.
 fn work_without_a_worker(engine: &Engine, limited: Limited) {
-    let job = engine.job().deadline(Duration::from_millis(20)).submit(hang, engine.batch::<u32>(1).unwrap(), ());
-    let error = job.unwrap().wait().unwrap_err().error;
+    let error = crate::support::hang(engine);
     assert!(matches!(error, Error::DeadlineExceeded), "{error}");
     eventually("the death is noticed", || pids(engine).len() == 1);
     for _ in 0..100 {
@@ -260,8 +259,7 @@ fn a_death_is_noticed_where_no_descriptor_may_be_opened() {
     kill(pids(&engine)[0]);
     eventually("the death is noticed", || pids(&engine).len() == 1);
     run(&engine).unwrap();
-    let job = engine.job().deadline(Duration::from_millis(20)).submit(hang, engine.batch::<u32>(1).unwrap(), ());
-    let error = job.unwrap().wait().unwrap_err().error;
+    let error = crate::support::hang(&engine);
     assert!(matches!(error, Error::DeadlineExceeded), "{error}");
     drop(limited);
     close(engine, before);

@@ -14,7 +14,7 @@ use workring::{Cancelled, Engine, Error, WorkerExit, WorkerProgram};
 
 use crate::kernels::{die, hang, increment, patient};
 use crate::parts::*;
-use crate::support::{eventually, is_alive};
+use crate::support::{STEP, eventually, is_alive};
 
 /// Says, when it is set, that the clock of the machine may be set.
 const CLOCK: &str = "WORKRING_TEST_CLOCK";
@@ -54,7 +54,7 @@ fn engines_are_the_first_process_of_a_namespace() {
     let error = engine.submit(die, engine.batch::<u32>(1).unwrap(), 1).unwrap().wait().unwrap_err().error;
     assert!(matches!(error, Error::WorkerDied { exit: WorkerExit::Signal(6), .. }), "{error}");
     eventually("both workers are there", || pids(&engine).len() == 2);
-    engine.close(Duration::from_secs(20)).unwrap();
+    engine.close(STEP).unwrap();
     drop(engine);
     // Two for each of the six workers: they ended with these, are the host's to wait for, and no worker is among them.
     let orphans = children();

@@ -1,12 +1,11 @@
 //! What an engine of processes refuses, and what workers may take of the machine.
 
 use std::io::{BufRead, BufReader, Read};
-use std::time::Duration;
 
 use workring::{Engine, Error, OnFull, WorkerProgram, kernels};
 
 use crate::kernels::{affine, allocate, increment, look_around, talk};
-use crate::support::{Checked, Tests, eventually, kill, start_role};
+use crate::support::{Checked, STEP, Tests, eventually, kill, start_role};
 
 pub(crate) fn tests() -> Tests {
     vec![
@@ -133,7 +132,7 @@ pub(crate) fn let_workers_talk() {
     for turn in 0..10 {
         engine.submit(talk, engine.batch::<u64>(1).unwrap(), turn).unwrap().wait().unwrap();
     }
-    engine.close(Duration::from_secs(10)).unwrap();
+    engine.close(STEP).unwrap();
     // The threads that pass lines on end after the workers: the test kills this process when it has seen every line.
     loop {
         std::thread::park();

@@ -1,11 +1,9 @@
 //! Workers that scribble over the shared bookkeeping: whatever they write, nobody hangs or panics, and everything comes back.
 
-use std::time::Duration;
-
 use workring::{Chunking, Engine, Error, Retry};
 
 use crate::kernels::{affine, forking, increment, scribble, slow_affine};
-use crate::support::{Checked, Tests, eventually};
+use crate::support::{Checked, STEP, Tests, eventually};
 
 pub(crate) fn tests() -> Tests {
     vec![
@@ -38,7 +36,7 @@ fn survive(seed: u64, part: u64, bytes: u64) -> bool {
     let broken = engine.submit(increment, engine.batch::<u64>(1).unwrap(), ());
     let is_broken = matches!(&broken, Err(failed) if matches!(failed.error, Error::Corrupt { .. }));
     drop(broken);
-    let _ = engine.close_now(Duration::from_secs(10));
+    let _ = engine.close_now(STEP);
     is_broken
 }
 

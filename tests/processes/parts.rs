@@ -10,11 +10,11 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit};
 use workring::{Engine, Error, WorkerProgram};
 
-use crate::kernels::{die, hang, increment};
+use crate::kernels::{die, increment};
 use crate::support::{eventually, in_role, kill};
 
 /// How long a part may take before it counts as hanging.
-const PART_LIMIT: Duration = Duration::from_secs(40);
+const PART_LIMIT: Duration = crate::support::STEP;
 
 /// Lists tests that are parts, each with the programs it is played below. The first line names the file.
 macro_rules! parts {
@@ -148,7 +148,7 @@ pub(crate) fn children() -> BTreeSet<u32> {
 /// Closes an engine; nothing is left of it in this process.
 #[track_caller]
 pub(crate) fn close(engine: Engine, descriptors: usize) {
-    engine.close(Duration::from_secs(20)).unwrap();
+    engine.close(crate::support::STEP).unwrap();
     assert_eq!(engine.statistics().arena.in_use, 0);
     drop(engine);
     nothing_is_left(descriptors);
@@ -187,8 +187,7 @@ pub(crate) fn lose_some_and_close(engine: Engine, descriptors: usize) {
     lose(&engine);
     let error = engine.submit(die, engine.batch::<u32>(1).unwrap(), 1).unwrap().wait().unwrap_err().error;
     assert!(matches!(error, Error::WorkerDied { .. }), "{error}");
-    let job = engine.job().deadline(Duration::from_millis(20)).submit(hang, engine.batch::<u32>(1).unwrap(), ());
-    let error = job.unwrap().wait().unwrap_err().error;
+    let error = crate::support::hang(&engine);
     assert!(matches!(error, Error::DeadlineExceeded), "{error}");
     eventually("both workers are there", || pids(&engine).len() == 2);
     run(&engine).unwrap();

@@ -9,7 +9,7 @@ use crate::kernels::{die, hang, increment, slow_affine};
 use crate::support::{Checked, Tests, eventually, kill};
 
 /// How long a wait may take that hears of its end.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = crate::support::STEP;
 
 /// Takes `p` microseconds; the first time it ends its process then. Counts its starts.
 #[kernel]
@@ -143,22 +143,27 @@ fn times_and_jobs_are_seen() {
     let worker = engine.workers()[0];
     assert!(worker.alive_for - worker.idle_for >= Duration::from_millis(20), "{worker:?}");
     assert!(worker.utilization() > 0.0);
-    let job = engine.job().tag(5).submit(slow_steps, engine.batch::<u64>(1000).unwrap(), 1000).unwrap();
+    let job = engine.job().tag(5).submit(slow_steps, engine.batch::<u64>(1_000_000).unwrap(), 1000).unwrap();
     eventually("it says how far it is", || job.progress().is_some());
     let seen = engine.jobs()[0];
     assert_eq!((seen.kernel, seen.tag, seen.state, seen.worker), ("slow_steps", 5, JobState::Running, 1));
     drop(job);
-    engine.close_now(Duration::from_secs(20)).unwrap();
+    engine.close_now(LIMIT).unwrap();
 }
 
 fn a_time_limit_is_hard_and_begins_with_the_job() {
     let engine = Checked::new(1);
+    // The second waits for the first, longer than its own limit. A worker that others keep from running may take longer over nothing:
+    // then there is more time for it.
+    let in_time = |micros: u64| {
+        let first = engine.submit(slow_steps, engine.batch::<u64>(1).unwrap(), 2 * micros).unwrap();
+        let call = engine.job().time_limit(Duration::from_micros(micros));
+        let second = call.submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap();
+        first.wait().unwrap();
+        second.wait().is_ok_and(|numbers| *numbers == [1])
+    };
+    assert!((0..8).any(|turn| in_time(100_000 << turn)));
     let limit = Duration::from_millis(150);
-    // The second waits for the first, longer than its own limit.
-    let first = engine.submit(slow_steps, engine.batch::<u64>(1).unwrap(), 300_000).unwrap();
-    let second = engine.job().time_limit(limit).submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap();
-    first.wait().unwrap();
-    assert_eq!(*second.wait().unwrap(), [1]);
     // A kernel that never looks is ended with its process.
     let pid = engine.pids()[0];
     let begun = Instant::now();
@@ -173,13 +178,15 @@ fn a_time_limit_is_hard_and_begins_with_the_job() {
 
 fn a_job_that_is_started_again_has_its_time_again() {
     let engine = Checked::new(1);
-    // Both starts together take longer than the limit, each alone does not.
-    let (each, limit) = (400_000, Duration::from_millis(700));
-    let begun = Instant::now();
-    let job = engine.job().time_limit(limit).retry(Retry::up_to(1));
-    let job = job.submit(die_once, engine.batch::<u64>(1).unwrap(), each).unwrap();
-    assert_eq!(*job.wait().unwrap(), [2]);
-    assert!(begun.elapsed() > limit);
+    // Both starts together take longer than the limit, each alone does not, unless the machine is busy: then there is more time for it.
+    let has_time = |each: u64| {
+        let (limit, begun) = (Duration::from_micros(each / 4 * 7), Instant::now());
+        let job = engine.job().time_limit(limit).retry(Retry::up_to(1));
+        let result = job.submit(die_once, engine.batch::<u64>(1).unwrap(), each).unwrap().wait();
+        assert!(begun.elapsed() > limit);
+        result.is_ok_and(|numbers| *numbers == [2])
+    };
+    assert!((0..6).any(|turn| has_time(200_000 << turn)));
 }
 
 fn the_last_job_of_a_process_is_heard_of() {

@@ -34,7 +34,7 @@ unsafe impl<T: 'static> Zeroable for Param<T> {}
 unsafe impl<T: Copy + 'static> Pod for Param<T> {}
 
 /// So long nothing here takes; a wait that was lost is found then.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(50));
+const PATIENCE: Option<Duration> = Some(crate::support::STEP);
 
 const TURN: usize = 0;
 const PLACE: usize = 1;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use workring::{Batch, Chunking, Context, Engine, Error, Held, Job, JobState, KernelInfo, Retry, kernel, kernels};
 
-use crate::kernels::{affine, die, hang, patient, process_id, slow_process_id, sum};
+use crate::kernels::{affine, die, patient, process_id, slow_process_id, sum};
 use crate::outside::Outsider;
-use crate::support::{Checked, Tests, eventually, kill};
+use crate::support::{Checked, STEP, Tests, eventually, kill};
 
 /// Jobs that have come to `meet` in this process.
 static ARRIVED: AtomicU32 = AtomicU32::new(0);
@@ -22,7 +22,7 @@ static SHARED: LazyLock<u64> = LazyLock::new(|| MADE.fetch_add(1, Ordering::Rela
 fn meet(y: &mut [u32], jobs: &u32) {
     ARRIVED.fetch_add(1, Ordering::Relaxed);
     let start = Instant::now();
-    while ARRIVED.load(Ordering::Relaxed) < *jobs && start.elapsed() < Duration::from_secs(20) {
+    while ARRIVED.load(Ordering::Relaxed) < *jobs && start.elapsed() < STEP {
         std::thread::yield_now();
     }
     y[0] = if ARRIVED.load(Ordering::Relaxed) < *jobs { 0 } else { std::process::id() };
@@ -140,9 +140,8 @@ fn a_kernel_that_hangs_ends_its_neighbours() {
         let call = engine.job().retry(Retry::up_to(retries));
         let neighbour = call.submit(patient, engine.batch::<u64>(1).unwrap(), ()).unwrap();
         eventually("it runs", || engine.jobs().iter().any(|job| job.worker > 0));
-        let hanging = engine.job().deadline(Duration::from_millis(50)).submit(hang, word(&engine), ()).unwrap();
-        let failed = hanging.wait().unwrap_err();
-        assert!(matches!(failed.error, Error::DeadlineExceeded), "{}", failed.error);
+        let error = crate::support::hang(&engine);
+        assert!(matches!(error, Error::DeadlineExceeded), "{error}");
         if retries > 0 {
             eventually("it runs again", || engine.jobs().iter().any(|job| job.retried == 1 && job.worker > 0));
             neighbour.cancel();

@@ -49,7 +49,7 @@ pub(crate) fn tests() -> Tests {
 }
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = crate::support::STEP;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]

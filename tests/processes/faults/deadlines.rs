@@ -302,10 +302,10 @@ pub(crate) fn be_an_engine_at_a_moment(argument: &str) {
         builder.kill_after(GRACE).worker_program(program).capacity(1 << 24)
     });
     fault::arm(&format!("{}:1:stop", fault::name(moment.point())), mark.into());
-    let late = engine.job().deadline(Duration::from_millis(100));
+    let late = engine.job().deadline(Duration::from_millis(500));
     let cancels = moment == Moment::DiesCancelled;
     // Longer than the engine's process needs to stand still, which it does while this job runs.
-    let overdue = stubborn_job(&engine, &if cancels { engine.job() } else { late }, 400_000);
+    let overdue = stubborn_job(&engine, &if cancels { engine.job() } else { late }, 3_000_000);
     let next = engine.submit(held, engine.batch::<u64>(2).unwrap(), ()).unwrap();
     if cancels {
         eventually("it runs", || engine.statistics().queued == 1);

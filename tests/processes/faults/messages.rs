@@ -18,7 +18,7 @@ use crate::support::{eventually, is_alive};
 /// Messages of a round.
 const ROUND: u64 = 60;
 /// So long nothing here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = crate::support::STEP;
 
 /// Answers every message. Batches of numbers divisible by three it drops, those of the next ones it sends back, others it keeps until
 /// it is told that a round is over by a message without one.

@@ -178,7 +178,7 @@ fn fall_at_the_end(point: Point, what: &str) {
     let closure = |runs: Arc<AtomicU32>| move || runs.fetch_add(1, Ordering::Relaxed);
     let waiting: Vec<_> = (0..CLOSURES).map(|_| engine.run(closure(Arc::clone(&runs))).unwrap()).collect();
     thread::scope(|scope| {
-        let closer = scope.spawn(|| engine.close(Duration::from_secs(20)));
+        let closer = scope.spawn(|| engine.close(crate::support::STEP));
         eventually("the point is reached", || mark.fallen().is_some());
         drop(release);
         assert!(blocker.wait().unwrap());
