@@ -385,3 +385,50 @@ pub(crate) fn notify_waiter(wait_on: &AtomicU32, scope: Scope) {
         futex::wake_all(wait_on, scope);
     }
 }
+
+#[cfg(all(test, not(workring_loom)))]
+mod tests {
+    use super::*;
+    use crate::layout::words::FLAG_DETACHED;
+
+    /// Steps that were taken for granted in other states ended jobs twice, or jobs that nobody ran: a mutation of `finish` that asked
+    /// for no state survived.
+    #[test]
+    fn no_step_is_made_from_a_state_that_is_not_its_own() {
+        let (owner, other) = (ParticipantSlot::new(3), ParticipantSlot::new(4));
+        let states = [State::Free, State::Reserved, State::Queued, State::Running, State::Done];
+        let words = states.map(|state| DescriptorWord::from_bits(0).next_reservation(owner, 7).with_state(state));
+        let unknown = DescriptorWord::from_bits(words[0].bits() | 7);
+        for before in words.into_iter().chain([unknown]) {
+            let generation = before.generation();
+            // Each step on a word of its own: whether it was made, and what it left.
+            let made = |step: &dyn Fn(&AtomicU64) -> bool| {
+                let word = AtomicU64::new(before.bits());
+                let is_made = step(&word);
+                assert_eq!(is_made, word.into_inner() != before.bits(), "{before:?}: what is refused changes nothing");
+                is_made
+            };
+            let is = |state| before.is(state);
+            assert_eq!(made(&|word| reserve(word, other, 1).is_ok()), is(State::Free));
+            assert_eq!(made(&|word| matches!(claim(word, other, 1), Claim::Claimed(_))), is(State::Queued));
+            let claimed =
+                |generation| made(&|word| matches!(claim_generation(word, generation, other, 1), Claim::Claimed(_)));
+            assert_eq!((claimed(generation), claimed(generation + 1)), (is(State::Queued), false));
+            assert_eq!(made(&|word| finish(word, true).is_ok()), is(State::Running));
+            let by_origin = made(&|word| finish_generation(word, generation, true).is_some());
+            assert!(!by_origin, "it is run by somebody else");
+            let requeued = |owner, incarnation| made(&|word| requeue(word, owner, incarnation).is_some());
+            assert_eq!(requeued(owner, 7), is(State::Running));
+            assert!(!requeued(other, 7) && !requeued(owner, 8), "these did not run it");
+            assert_eq!(made(&|word| finish_for_dead(word, owner, 7).is_some()), is(State::Running));
+            assert!(!made(&|word| finish_for_dead(word, other, 7).is_some()));
+            let taken_back = |generation| made(&|word| take_back(word, generation).is_some());
+            assert_eq!((taken_back(generation), taken_back(generation + 1)), (is(State::Queued), false));
+            let cancelled = |generation| made(&|word| request_cancel(word, generation) != Cancel::TooLate);
+            let is_open = is(State::Queued) || is(State::Running);
+            assert_eq!((cancelled(generation), cancelled(generation + 1)), (is_open, false));
+            let flagged = |generation| made(&|word| set_flag_of(word, generation, FLAG_DETACHED) == FlagSet::Set);
+            assert_eq!((flagged(generation), flagged(generation + 1)), (is_open, false));
+        }
+    }
+}

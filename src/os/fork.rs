@@ -47,7 +47,8 @@ impl ForkGuard {
     /// # Errors
     /// [`Error::Io`](crate::error::Error::Io) if the system has no memory for the page.
     pub(crate) fn new() -> Result<Self> {
-        #[cfg(target_os = "linux")]
+        // Miri knows no advice about pages.
+        #[cfg(all(target_os = "linux", not(miri)))]
         if let Some(page) = marked_page()? {
             return Ok(Self { witness: Witness::Page(page) });
         }

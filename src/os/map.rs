@@ -91,13 +91,18 @@ impl Mapping {
         #[cfg(target_os = "linux")]
         let what = what + " (memfd_create(2))";
         let failed = |error| Error::io(what.clone(), error);
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         {
             let memory_file = region::sealed_memory_file(name, len).map_err(failed)?;
             let claim = Claim::to(&memory_file, Use::Written).map_err(failed)?;
             let region = Region::of_file(&memory_file, mapped_len, true).map_err(failed)?;
             let mapping = Self::of_parts(Some(region), len, Kind::SharedMemory, Access::ReadWrite, Some(memory_file));
             Ok(mapping.with_claim(Some(claim)))
+        }
+        #[cfg(all(target_os = "linux", miri))]
+        {
+            let region = Region::anonymous(mapped_len).map_err(failed)?;
+            Ok(Self::of_parts(Some(region), len, Kind::SharedMemory, Access::ReadWrite, None))
         }
         #[cfg(not(target_os = "linux"))]
         {

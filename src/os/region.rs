@@ -14,12 +14,14 @@
 
 #![allow(unsafe_code)]
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 pub(crate) use linux::*;
-#[cfg(not(target_os = "linux"))]
+#[cfg(miri)]
+pub(crate) use miri::*;
+#[cfg(all(not(target_os = "linux"), not(miri)))]
 pub(crate) use portable::*;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 mod linux {
     use core::ffi::c_void;
     use core::ops::Range;
@@ -254,7 +256,111 @@ mod linux {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Memory of the allocator in the place of mappings, for Miri, which knows the former only: all that is private to one process works.
+#[cfg(miri)]
+mod miri {
+    use core::ops::Range;
+    use core::ptr::NonNull;
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use crate::os::host;
+
+    /// Whole pages of the allocator's, owned (law 1).
+    #[derive(Debug)]
+    pub(crate) struct Region {
+        base: NonNull<u8>,
+        layout: Layout,
+    }
+
+    fn unsupported() -> io::Error {
+        io::Error::new(io::ErrorKind::Unsupported, "Miri maps no files")
+    }
+
+    impl Region {
+        /// `len` bytes of zeros at a page's alignment.
+        pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
+            let layout = Layout::from_size_align(len, host::page_size()).map_err(io::Error::other)?;
+            // SAFETY: the length is not 0: callers round it up to whole pages.
+            let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(io::ErrorKind::OutOfMemory)?;
+            Ok(Self { base, layout })
+        }
+
+        /// No file is mapped here.
+        pub(crate) fn of_file(_file: impl AsFd, _len: usize, _writable: bool) -> io::Result<Self> {
+            Err(unsupported())
+        }
+
+        /// The address of the first byte, page-aligned.
+        pub(crate) fn base(&self) -> NonNull<u8> {
+            self.base
+        }
+
+        /// There are no pages, and so none that are large.
+        pub(crate) fn advise_large_pages(&self) -> io::Result<bool> {
+            Ok(false)
+        }
+
+        /// A hint that goes nowhere here.
+        pub(crate) fn advise_sequential(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// All of it is there.
+        pub(crate) fn populate_write(&self, _range: Range<usize>) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// All of it is there.
+        pub(crate) fn populate_read(&self, _range: Range<usize>) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// Writes zeros, as dropped pages read (law 2).
+        pub(crate) fn discard(&self, range: Range<usize>) -> io::Result<()> {
+            assert!(range.start <= range.end && range.end <= self.layout.size());
+            // SAFETY: the range lies in the region (just checked); who uses it is the callers' matter (law 2).
+            unsafe { self.base.add(range.start).as_ptr().write_bytes(0, range.len()) };
+            Ok(())
+        }
+    }
+
+    // SAFETY: law 1: the range belongs to the value and not to a thread.
+    unsafe impl Send for Region {}
+    // SAFETY: law 2: `&Region` gives no access to the bytes.
+    unsafe impl Sync for Region {}
+
+    impl Drop for Region {
+        fn drop(&mut self) {
+            // SAFETY: allocated with this layout (law 1), and whoever made references into it has let go of them (law 2).
+            unsafe { dealloc(self.base.as_ptr(), self.layout) };
+        }
+    }
+
+    /// There is no shared memory here.
+    pub(crate) fn sealed_memory_file(_name: &str, _len: usize) -> io::Result<OwnedFd> {
+        Err(unsupported())
+    }
+
+    /// As above.
+    pub(crate) fn punch_hole(_memory_file: &OwnedFd, _pages: &Range<usize>) -> io::Result<()> {
+        Err(unsupported())
+    }
+
+    /// Blocks cannot be reserved here.
+    pub(crate) fn reserve_blocks(_file: &File, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// No call of this module answers with a bad address.
+    pub(crate) fn is_bad_address(_error: &io::Error) -> bool {
+        false
+    }
+}
+
+#[cfg(all(not(target_os = "linux"), not(miri)))]
 mod portable {
     use core::ops::Range;
     use core::ptr::NonNull;
@@ -318,7 +424,7 @@ mod portable {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
     use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use core::time::Duration;

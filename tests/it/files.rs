@@ -9,24 +9,22 @@ use workring::{Backing, Batch, Context, Element, Engine, Error, OutputBatch, Sha
 
 use crate::support::{Checked, watched};
 
-kernel! {
-    pub fn twice(x: &[u64], y: &mut [u64]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = 2 * x;
-        }
+#[kernel]
+pub fn twice(x: &[u64], y: &mut [u64]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = 2 * x;
     }
 }
 
-kernel! {
-    /// Keeps what is even.
-    pub fn even(x: &[u64], y: &mut [u64], ctx: &mut Context) {
-        let mut len = 0;
-        for x in x.iter().filter(|x| x.is_multiple_of(2)) {
-            y[len] = *x;
-            len += 1;
-        }
-        ctx.set_output_len(0, len);
+/// Keeps what is even.
+#[kernel]
+pub fn even(x: &[u64], y: &mut [u64], ctx: &mut Context) {
+    let mut len = 0;
+    for x in x.iter().filter(|x| x.is_multiple_of(2)) {
+        y[len] = *x;
+        len += 1;
     }
+    ctx.set_output_len(0, len);
 }
 
 fn refusal<T: Element>(engine: &Engine, path: &Path) -> Option<ErrorKind> {

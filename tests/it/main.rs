@@ -18,6 +18,7 @@ mod kernels;
 mod large_outputs;
 mod lifecycle;
 mod load;
+mod memory;
 mod messages;
 mod meter;
 mod options;
