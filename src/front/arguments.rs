@@ -70,6 +70,11 @@ impl<'a> Collector<'a> {
         }
     }
 
+    /// Adds an output with a fixed number of elements for each chunk.
+    pub(super) fn add_per_chunk<T: Pod>(&mut self, batch: &Batch<T>) {
+        self.add(Side::PerChunk, batch.arena(), batch.reference(), batch.len());
+    }
+
     /// Adds a batch whose type is known at run time.
     pub(super) fn add_any(&mut self, side: Side, batch: &AnyBatch) {
         let (arena, reference, len) = batch.place();
@@ -209,7 +214,7 @@ impl<T: Pod> ChunkOutput<T> for &mut Batch<T> {
 
 impl<T: Pod> ChunkOutput<T> for PerChunk<&mut Batch<T>> {
     fn collect(&self, collector: &mut Collector<'_>) {
-        collector.add(Side::PerChunk, self.0.arena(), self.0.reference(), self.0.len());
+        collector.add_per_chunk(self.0);
     }
 }
 

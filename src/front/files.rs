@@ -8,7 +8,10 @@ use std::path::Path;
 
 use bytemuck::Pod;
 
-use super::arguments::{Batches, Collector, HeldBatches, Input, Inputs, Output, Outputs, sealed as arguments};
+use super::arguments::{
+    Batches, ChunkOutput, ChunkOutputs, Collector, HeldBatches, Input, Inputs, Output, Outputs, PerChunk,
+    sealed as arguments,
+};
 use super::engine::Engine;
 use crate::arena::FileSegment;
 use crate::arena::batch::{Batch, SharedBatch};
@@ -410,6 +413,30 @@ impl<T: Pod> Output<T> for OutputBatch<T> {
 impl<T: Pod> Output<T> for &mut OutputBatch<T> {
     fn collect(&self, collector: &mut Collector<'_>) {
         Output::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod> ChunkOutput<T> for &mut OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        Output::collect(&self.batch, collector);
+    }
+}
+
+impl<T: Pod> ChunkOutput<T> for PerChunk<&mut OutputBatch<T>> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        collector.add_per_chunk(&self.0.batch);
+    }
+}
+
+impl<T: Pod> ChunkOutputs<(T,)> for &mut OutputBatch<T> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        ChunkOutput::collect(self, collector);
+    }
+}
+
+impl<T: Pod> ChunkOutputs<(T,)> for PerChunk<&mut OutputBatch<T>> {
+    fn collect(&self, collector: &mut Collector<'_>) {
+        ChunkOutput::collect(self, collector);
     }
 }
 

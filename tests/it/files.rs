@@ -10,7 +10,7 @@ use workring::{Backing, Batch, Context, Element, Engine, Error, OutputBatch, Sha
 use crate::support::{Checked, watched};
 
 #[kernel]
-pub fn twice(x: &[u64], y: &mut [u64]) {
+fn twice(x: &[u64], y: &mut [u64]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = 2 * x;
     }
@@ -18,7 +18,7 @@ pub fn twice(x: &[u64], y: &mut [u64]) {
 
 /// Keeps what is even.
 #[kernel]
-pub fn even(x: &[u64], y: &mut [u64], ctx: &mut Context) {
+fn even(x: &[u64], y: &mut [u64], ctx: &mut Context) {
     let mut len = 0;
     for x in x.iter().filter(|x| x.is_multiple_of(2)) {
         y[len] = *x;

@@ -11,14 +11,14 @@ use workring::{
 use crate::support::{Checked, watched};
 
 #[kernel]
-pub fn line(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
+fn line(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = p[0] * x + p[1];
     }
 }
 
 #[kernel]
-pub fn two_out(x: &[u32], odd: &mut [u8], next: &mut [u64]) {
+fn two_out(x: &[u32], odd: &mut [u8], next: &mut [u64]) {
     for ((x, odd), next) in x.iter().zip(odd).zip(next) {
         (*odd, *next) = ((x % 2) as u8, u64::from(*x) + 1);
     }
@@ -26,7 +26,7 @@ pub fn two_out(x: &[u32], odd: &mut [u8], next: &mut [u64]) {
 
 /// Sums of neighbours, by way of scratch memory and of what the worker keeps.
 #[kernel]
-pub fn neighbours(x: &[i64], y: &mut [i64], ctx: &mut Context) {
+fn neighbours(x: &[i64], y: &mut [i64], ctx: &mut Context) {
     *ctx.state(|| 0_u64) += 1;
     let before = ctx.halo_before();
     let scratch = ctx.scratch::<i64>(x.len());
@@ -38,7 +38,7 @@ pub fn neighbours(x: &[i64], y: &mut [i64], ctx: &mut Context) {
 }
 
 #[kernel]
-pub fn fails(y: &mut [u32], how: &u32) -> Result<(), String> {
+fn fails(y: &mut [u32], how: &u32) -> Result<(), String> {
     y[0] = 1;
     match how {
         0 => Err("on purpose".to_owned()),
@@ -47,13 +47,13 @@ pub fn fails(y: &mut [u32], how: &u32) -> Result<(), String> {
 }
 
 #[kernel]
-pub fn count(y: &mut [i64], counter: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
+fn count(y: &mut [i64], counter: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
     y[0] = ctx.shared(counter)?.add(0, 1)?;
     Ok(())
 }
 
 #[reducer(combine = |left, right| left + right)]
-pub fn total(x: &[u64]) -> u64 {
+fn total(x: &[u64]) -> u64 {
     x.iter().sum()
 }
 
