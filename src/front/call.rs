@@ -424,7 +424,9 @@ impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K,
         let call = this.call;
         let waits = call.options.on_full.is_none_or(|on_full| on_full == OnFull::Wait);
         let reserved = loop {
-            match call.check(Terminal::SubmitAsync).and_then(|()| call.core.check_open()) {
+            let policy = call.options.on_full.unwrap_or(OnFull::Wait);
+            let checked = call.check(Terminal::SubmitAsync).and_then(|()| call.core.check_open());
+            match checked.and_then(|()| call.core.check_shortage(policy)) {
                 Ok(()) => {}
                 Err(error) => break Err(error),
             }

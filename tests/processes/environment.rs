@@ -123,6 +123,9 @@ fn a_shortage_passes_and_says_why_until_then() {
     let failed = call.submit(increment, engine.batch::<u64>(100).unwrap(), ()).unwrap_err();
     is_told(&failed.error);
     assert_eq!(failed.into_parts().1.len(), 100);
+    let failed = pollster::block_on(call.submit_async(increment, engine.batch::<u64>(100).unwrap(), ())).unwrap_err();
+    is_told(&failed.error);
+    drop(failed);
     is_told(&call.map(increment, (), &mut mapped, &()).unwrap_err());
     assert!(mapped.iter().all(|&value| value == 0));
     // Who waits for a while is told then.
