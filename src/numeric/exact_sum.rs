@@ -377,11 +377,14 @@ mod tests {
         if let Some(wide) = Wide::detect() {
             assert_eq!(sum_by::<WIDE_LANES>(wide, Elements(values)), expected);
         }
-        let singles: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-        let expected = one_by_one(singles.iter().map(|&value| f64::from(value)));
-        assert_eq!(sum(&singles), expected);
-        assert_eq!(sum_singles_by::<{ 2 * NARROW_LANES }, NARROW_LANES>(Narrow, &singles), expected);
-        assert_eq!(sum_by::<NARROW_LANES>(Narrow, Elements(&singles)), expected);
+        check_singles(&values.iter().map(|&value| value as f32).collect::<Vec<_>>());
+    }
+
+    fn check_singles(values: &[f32]) {
+        let expected = one_by_one(values.iter().map(|&value| f64::from(value)));
+        assert_eq!(sum(values), expected);
+        assert_eq!(sum_singles_by::<{ 2 * NARROW_LANES }, NARROW_LANES>(Narrow, values), expected);
+        assert_eq!(sum_by::<NARROW_LANES>(Narrow, Elements(values)), expected);
     }
 
     /// Lengths around rows and blocks, and several blocks.
@@ -464,9 +467,10 @@ mod tests {
     /// The edges of windows: the largest and the smallest number that a block of lanes takes, times as many as it has rows.
     #[test]
     fn full_lanes_at_the_edges_of_windows_lose_nothing() {
-        for exponent in
-            [-1074, -1073, -1023, -1022, -1000, -986, -985, -984, -900, -1, 0, 1, 900, 1010, 1014, 1015, 1022, 1023]
-        {
+        for exponent in [
+            -1074, -1073, -1023, -1022, -1000, -986, -985, -984, -900, -1, 0, 1, 2, 3, 4, 900, 1010, 1014, 1015, 1022,
+            1023,
+        ] {
             for distance in [0, 1, 34, 35, 36, 37, 38, 39, 124, 125, 126, 127, 128, 129, 400] {
                 let large = scaled(1.0, exponent);
                 let large = if large.is_normal() { large * (2.0 - f64::EPSILON) } else { large };
@@ -476,6 +480,24 @@ mod tests {
                 {
                     let values: Vec<f64> = (0..2048).map(|at| if at / 8 % 2 == 0 { first } else { second }).collect();
                     check(&values);
+                }
+            }
+        }
+    }
+
+    /// The same for `f32`, with all 24 bits in use.
+    #[test]
+    fn full_lanes_of_singles_lose_nothing() {
+        for exponent in [-149, -148, -127, -126, -125, -105, -104, -103, -1, 0, 1, 2, 3, 4, 100, 126, 127] {
+            for distance in [0, 1, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 100] {
+                let scaled = |mantissa: f64, exponent: i32| (mantissa * 2_f64.powi(exponent.max(-149))) as f32;
+                let large = scaled(2.0 - f64::from(f32::EPSILON), exponent).min(f32::MAX);
+                let small = scaled(1.0 + f64::from(f32::EPSILON), exponent - distance);
+                for (first, second) in
+                    [(large, small), (large, -small), (-large, small), (large, large), (small, small)]
+                {
+                    let values: Vec<f32> = (0..4096).map(|at| if at / 16 % 2 == 0 { first } else { second }).collect();
+                    check_singles(&values);
                 }
             }
         }
