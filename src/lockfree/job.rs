@@ -405,7 +405,11 @@ mod tests {
             let made = |step: &dyn Fn(&AtomicU64) -> bool| {
                 let word = AtomicU64::new(before.bits());
                 let is_made = step(&word);
-                assert_eq!(is_made, word.into_inner() != before.bits(), "{before:?}: what is refused changes nothing");
+                assert_eq!(
+                    is_made,
+                    word.load(Ordering::Relaxed) != before.bits(),
+                    "{before:?}: what is refused changes nothing"
+                );
                 is_made
             };
             let is = |state| before.is(state);

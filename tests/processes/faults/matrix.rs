@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use workring::__private::fault::{self, POINTS, Point};
-use workring::{Engine, Error, Idle, WorkerProgram};
+use workring::{Engine, Idle, WorkerProgram};
 
 use super::load::{Kind, Load};
 use super::{Mark, Place, ROUNDS_MAX, Reviver, deaths, place, state_of};
