@@ -143,11 +143,15 @@ fn taken_from_left(left: &[f64], right: &[f64], count: usize) -> usize {
 
 /// The sum of the square roots.
 #[reducer(combine = |left, right| left + right)]
-pub fn roots_kernel(x: &[f64]) -> f64 { roots(x) }
+pub fn roots_kernel(x: &[f64]) -> f64 {
+    roots(x)
+}
 
 /// The histogram.
 #[reducer(combine = |left, right| add_bins(&left, &right))]
-pub fn histogram_kernel(x: &[f64]) -> Bins { histogram(x) }
+pub fn histogram_kernel(x: &[f64]) -> Bins {
+    histogram(x)
+}
 
 /// Some rows of the stencil, with a halo of a row.
 #[kernel]
@@ -164,11 +168,15 @@ pub fn transpose_kernel(x: &[f64], y: &mut [f64], width: &u64, ctx: &mut Context
 
 /// Sorts a run.
 #[kernel]
-pub fn sort_run_kernel(y: &mut [f64]) { sort_run(y); }
+pub fn sort_run_kernel(y: &mut [f64]) {
+    sort_run(y);
+}
 
 /// A part of the merged runs; the halo is everything.
 #[kernel]
-pub fn merge_kernel(x: &[f64], y: &mut [f64], ctx: &mut Context) { merge(x, ctx.range().start, y); }
+pub fn merge_kernel(x: &[f64], y: &mut [f64], ctx: &mut Context) {
+    merge(x, ctx.range().start, y);
+}
 
 /// What worker processes know of this file, and of workring's own kernels.
 pub fn known() -> Vec<&'static KernelInfo> {

@@ -8,11 +8,15 @@ use crate::place::Pair;
 
 /// One addition.
 #[kernel]
-pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
+pub fn tiny(y: &mut [u64], p: &u64) {
+    y[0] = p + 1;
+}
 
 /// Nothing.
 #[kernel]
-pub fn untouched(y: &mut [u64]) { let _ = y; }
+pub fn untouched(y: &mut [u64]) {
+    let _ = y;
+}
 
 /// About so many tenths of a millisecond of computing, one at least.
 #[kernel]
@@ -22,7 +26,9 @@ pub fn computing(y: &mut [u64], p: &u64) {
 
 /// y[i] = 2 y[i] + 1, in place
 #[kernel]
-pub fn double(y: &mut [f64]) { crate::work::double(y); }
+pub fn double(y: &mut [f64]) {
+    crate::work::double(y);
+}
 
 /// What every worker process of this program knows.
 pub fn known() -> Vec<&'static KernelInfo> {

@@ -14,7 +14,9 @@ const JOBS: usize = 100;
 
 /// One addition.
 #[kernel]
-pub fn tiny(y: &mut [u64], p: &u64) { y[0] = p + 1; }
+pub fn tiny(y: &mut [u64], p: &u64) {
+    y[0] = p + 1;
+}
 
 /// An engine whose worker waits in a closure until the sender is dropped.
 struct Busy {

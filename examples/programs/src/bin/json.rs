@@ -34,12 +34,18 @@ fn code(symbol: &str) -> u64 {
 /// Columns of the lines of a text; blank lines are skipped. A line that is not as it should be fails the part, and is named.
 #[kernel]
 fn parse(
-    text: &[u8], time: &mut [u64], symbol: &mut [u64], price: &mut [f64], size: &mut [u32], ctx: &mut Context
+    text: &[u8],
+    time: &mut [u64],
+    symbol: &mut [u64],
+    price: &mut [f64],
+    size: &mut [u32],
+    ctx: &mut Context,
 ) -> Result<(), String> {
     let mut rows = 0;
     for (number, line) in text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
         let trade: Trade<'_> = serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", number + 1))?;
-        (time[rows], symbol[rows], price[rows], size[rows]) = (trade.time, code(&trade.symbol), trade.price, trade.size);
+        (time[rows], symbol[rows], price[rows], size[rows]) =
+            (trade.time, code(&trade.symbol), trade.price, trade.size);
         rows += 1;
     }
     (0..4).for_each(|output| ctx.set_output_len(output, rows));

@@ -21,7 +21,13 @@ const USUAL: [u32; 3] = [19 * 1024, 2, 1];
 
 /// The hash of a password as text, with its salt and its cost. The password is wiped, which is why it is an output.
 #[kernel]
-fn hash_password(salt: &[u8], password: &mut [u8], text: &mut [u8], cost: &[u32; 3], ctx: &mut Context) -> Result<(), String> {
+fn hash_password(
+    salt: &[u8],
+    password: &mut [u8],
+    text: &mut [u8],
+    cost: &[u32; 3],
+    ctx: &mut Context,
+) -> Result<(), String> {
     let params = Params::new(cost[0], cost[1], cost[2], None).map_err(|error| error.to_string())?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let hashed: Result<PasswordHash, _> = argon2.hash_password_with_salt(password, salt);
