@@ -22,7 +22,7 @@ impl Builder {
     /// A crash, a leak or a kernel that never ends then takes down one worker and not the program: see
     /// [the chapter on worker processes](crate#worker-processes). The workers are copies of the running program, whose `main`
     /// must begin with [`worker_entry`](crate::worker_entry); every kernel that is used must be listed there and in
-    /// [`Builder::kernels`]. Linux only: elsewhere `build` fails with [`Error::Unsupported`](crate::Error::Unsupported).
+    /// [`Builder::kernels`]. Linux only: elsewhere `build` fails with [`Error::Unsupported`].
     pub fn processes(mut self, processes: usize) -> Self {
         self.processes = processes;
         self
@@ -34,7 +34,7 @@ impl Builder {
     /// each process and not once for each job; and jobs that mostly wait, for a disk or for another service, need no process each. They
     /// share the end as well. A crash takes all jobs of the process with it, and so does a kernel that is killed because it would not
     /// stop: each of them is started again if its [retries](crate::Call::retry) allow it, and otherwise fails with
-    /// [`Error::WorkerDied`](crate::Error::WorkerDied). The limits of a [`WorkerProgram`] and of [recycling](Builder::recycle_after) are those of
+    /// [`Error::WorkerDied`]. The limits of a [`WorkerProgram`] and of [recycling](Builder::recycle_after) are those of
     /// the process. [`Context::state`](crate::Context::state) stays each thread's own.
     ///
     /// Each counts as a worker, here and in [`Engine::workers`](crate::Engine::workers). For workers that are threads ask for more [threads](Builder::threads);
@@ -71,7 +71,7 @@ impl Builder {
     ///
     /// They come and go as they like: by [`Builder::listen`] or [`Engine::invite`](crate::Engine::invite). What they run must be listed in
     /// [`Builder::kernels`]. An engine that has no other workers keeps its jobs until one attaches. Linux only: elsewhere `build`
-    /// fails with [`Error::Unsupported`](crate::Error::Unsupported).
+    /// fails with [`Error::Unsupported`].
     pub fn outside_workers(mut self, seats: usize) -> Self {
         self.outside = seats;
         self

@@ -9,7 +9,7 @@
 //! | module | promises | does not promise |
 //! | --- | --- | --- |
 //! | [`map`], over `region` (unsafe) | a [`Mapping`](map::Mapping) owns its address range until it is dropped; new memory reads as zero; sealed shared memory never changes length; what was received is checked before it is mapped (`attach`) | never hands out a reference to mapped bytes; no protection against other writers of the same memory; no protection against a file that is cut while it is mapped |
-//! | [`file`] | a regular file is opened, and anything else refused, without waiting for its other end; a file without a name gets one at once or not at all; a file that replaces another is not more open | on systems other than Linux: not if what is opened is replaced at that moment; no files without a name |
+//! | [`mod@file`] | a regular file is opened, and anything else refused, without waiting for its other end; a file without a name gets one at once or not at all; a file that replaces another is not more open | on systems other than Linux: not if what is opened is replaced at that moment; no files without a name |
 //! | [`claim`] | this process maps no file for reading that it writes, whatever name it is opened by | nothing about other processes, or about writes by other means than mappings |
 //! | [`futex`] | a wait returns when the word is woken, no longer holds the expected value, or the deadline passed | no memory ordering; no one-to-one match of wakes and returns: every wait may return spuriously |
 //! | [`futex_queue`] | a wait says exactly why it ended, a wake counts whom it woke; first come, first woken | not the place in the queue of a thread that a signal interrupted |
