@@ -83,7 +83,7 @@ pub(crate) fn be_an_outsider(how_and_where: &str) {
     println!("{:?}", worker.serve().unwrap());
     // No byte of the engine's memory is mapped any more.
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    assert!(!maps.contains("workring"), "{maps}");
+    assert!(!maps.contains("memfd:workring"), "{maps}");
 }
 
 /// A process in the role of an outside worker, whose lines are read one by one.
