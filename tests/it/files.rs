@@ -107,7 +107,7 @@ fn memory_that_engines_share_is_no_file() {
         let engine = Checked::new(|builder| builder.threads(1).capacity(1 << 20).backing(Backing::SharedMemory));
         let mut batch = engine.batch::<u64>(1000).unwrap();
         let array = SharedArray::<u64>::new(1000).unwrap();
-        let ways = descriptors_of("workring");
+        let ways = descriptors_of("memfd:workring");
         assert!(ways.len() >= 2, "{ways:?}");
         for way in &ways {
             let answer = refusal::<u8>(&engine, way);
