@@ -49,8 +49,10 @@ pub(crate) fn kill_below(root: Pid) {
     let mut killed = BTreeSet::new();
     // Once everybody known has ended, all their orphans are children of the root; nobody is on the way from one list to another.
     while !until.is_past() {
-        let fresh: Vec<(Pid, Pid)> =
+        let mut fresh: Vec<(Pid, Pid)> =
             descendants(root).into_iter().filter(|(process, _)| !killed.contains(&process.as_raw_nonzero())).collect();
+        // Children before their parents: they are known by these, and have others once they are orphans.
+        fresh.reverse();
         if fresh.is_empty() {
             return;
         }
@@ -121,7 +123,7 @@ mod tests {
     /// A shell that runs a script and then sleeps; the script's first line of output has come.
     fn shell(script: &str) -> (Child, String) {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{script}\nwait; sleep 1000")]).stdout(Stdio::piped());
+        command.args(["-c", &format!("{script}\nwait; exec sleep 1000")]).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut shell = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
