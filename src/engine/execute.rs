@@ -133,15 +133,18 @@ fn run(
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
 ) -> Result<Ran, Trouble> {
-    let fields = Fields::read(core, index, descriptor).map_err(unresolved)?;
-    match fields.kind {
-        kind::CLOSURE => match core.local.slot(index).and_then(|slot| Some((slot, slot.run()?))) {
+    if call::kind_of(descriptor) == kind::CLOSURE {
+        // A closure has no fields but its kind.
+        return match core.local.slot(index).and_then(|slot| Some((slot, slot.run()?))) {
             // As of a kernel, its result is that of a job that was stopped.
             Some((slot, Ok(()))) if slot.saw_stop() => Err(Trouble::Cancelled),
             Some((_, result)) => result.map(|()| Ran::Plain).map_err(Trouble::Panicked),
             // Nobody left a closure: the kind was scribbled on, and success would say that a kernel was run.
             None => Err(Trouble::Corrupt),
-        },
+        };
+    }
+    let fields = Fields::read(core, index, descriptor).map_err(unresolved)?;
+    match fields.kind {
         kind::WHOLE => {
             let call = fields.resolve(core).map_err(unresolved)?;
             let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
