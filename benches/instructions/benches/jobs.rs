@@ -70,7 +70,7 @@ fn submit_and_wait((busy, batches): (Busy, Vec<Batch<u64>>)) -> (Busy, Vec<Batch
     (busy, batches)
 }
 
-#[library_benchmark(setup = busy, config = limit(172_000))]
+#[library_benchmark(setup = busy, config = limit(153_000))]
 fn run_and_wait(busy: Busy) -> (Busy, u64) {
     let sum = closures(&busy.engine);
     (busy, sum)
