@@ -70,7 +70,11 @@ mod plain {
     #[kernel]
     #[cfg(not(any()))]
     #[inline(always)]
-    #[allow(clippy::needless_pass_by_ref_mut, non_snake_case)]
+    #[allow(
+        clippy::needless_pass_by_ref_mut,
+        non_snake_case,
+        reason = "that attributes reach the function is what is tested"
+    )]
     pub(super) fn Attributes(x: &[u8], y: &mut [u8], _context: &mut Context) {
         y.copy_from_slice(x);
     }

@@ -101,7 +101,7 @@ impl Function {
             #visibility struct #ident;
 
             #(#conditions)*
-            #[allow(deprecated)]
+            #[allow(deprecated, reason = "a kernel that is deprecated is still declared")]
             impl #ident {
                 #[doc = #doc]
                 #[allow(dead_code, clippy::too_many_arguments, clippy::allow_attributes, reason = "made for every kernel")]
@@ -110,7 +110,7 @@ impl Function {
             }
 
             #(#conditions)*
-            #[allow(deprecated)]
+            #[allow(deprecated, reason = "a kernel that is deprecated is still declared")]
             impl ::core::ops::Deref for #ident {
                 type Target = fn(#(#types),*) #output;
 
@@ -188,7 +188,7 @@ impl Described<'_> {
         let param_layout = layout(&param);
         quote! {
             #(#conditions)*
-            #[allow(deprecated)]
+            #[allow(deprecated, reason = "a kernel that is deprecated is still declared")]
             // SAFETY: the types, and the batches that `run` takes from its frame, are read off one list of arguments, and the description
             // is a static.
             unsafe impl #root::Kernel for #name {
@@ -307,7 +307,7 @@ pub(crate) fn reducer(options: TokenStream, function: TokenStream) -> Result<Tok
         #value
         #implementation
         #(#conditions)*
-        #[allow(deprecated)]
+        #[allow(deprecated, reason = "a kernel that is deprecated is still declared")]
         impl #root::Reducer for #name {
             type Accumulator = #accumulator;
 
@@ -343,7 +343,7 @@ pub(crate) fn worker_main(options: TokenStream, function: TokenStream) -> Result
         #value
         #implementation
         #(#conditions)*
-        #[allow(deprecated)]
+        #[allow(deprecated, reason = "a kernel that is deprecated is still declared")]
         impl #root::WorkerMain for #name {
             type Receives = #receives;
             type Posts = #posts;
