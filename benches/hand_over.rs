@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use support::{Mode, Placement, Table, Target, close, cores, nanoseconds_each, poll_until_finished};
-use workring::{Batch, Engine, Help, Idle, kernel};
+use workring::{Batch, Engine, IdleStrategy, WaitPolicy, kernel};
 
 /// When the benchmark began; kernels count nanoseconds from here.
 static ORIGIN: OnceLock<Instant> = OnceLock::new();
@@ -129,8 +129,13 @@ fn main() {
     mode.announce("hand_over");
     let sizes: [usize; 4] = mode.pick([64 << 10, 1 << 20, 64 << 20, 1 << 30], [64 << 10, 128 << 10, 1 << 20, 2 << 20]);
     let everywhere = cores::allowed();
-    let idle = Idle::Spin(Duration::from_secs(60));
-    let engine = Engine::builder().threads(1).idle(idle).help(Help::Never).build().expect("an engine of threads");
+    let idle = IdleStrategy::Spin(Duration::from_secs(60));
+    let engine = Engine::builder()
+        .threads(1)
+        .idle_strategy(idle)
+        .wait_policy(WaitPolicy::Never)
+        .build()
+        .expect("an engine of threads");
     if let Some(split) = Placement::split() {
         cores::pin_workers(&engine, &[split.worker]);
         cores::pin(&[split.caller]);

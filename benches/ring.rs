@@ -8,7 +8,7 @@ mod support;
 use std::thread;
 
 use support::{BareQueue, Mode, Table, close, counted, millions_per_second};
-use workring::{Engine, Help, kernel};
+use workring::{Engine, WaitPolicy, kernel};
 
 /// Jobs a submitter queues before it waits for them.
 const WINDOW: usize = 1024;
@@ -33,8 +33,8 @@ fn submit_windows(engine: &Engine, jobs: usize) {
     }
 }
 
-fn through_the_engine(workers: usize, submitters: usize, jobs: usize, help: Help) -> f64 {
-    let engine = Engine::builder().threads(workers).help(help).build().expect("an engine of threads");
+fn through_the_engine(workers: usize, submitters: usize, jobs: usize, help: WaitPolicy) -> f64 {
+    let engine = Engine::builder().threads(workers).wait_policy(help).build().expect("an engine of threads");
     submit_windows(&engine, WINDOW);
     let before = engine.statistics().finished;
     let each = jobs / submitters;
@@ -48,7 +48,7 @@ fn through_the_engine(workers: usize, submitters: usize, jobs: usize, help: Help
     });
     let statistics = engine.statistics();
     assert_eq!(statistics.queued, 0, "entries are left in the queue");
-    if help == Help::Never {
+    if help == WaitPolicy::Never {
         assert_eq!(statistics.finished - before, (each * submitters) as u64, "workers finished every job once");
     }
     close(&engine);
@@ -81,10 +81,12 @@ fn main() {
         table.case(bare.clone(), move || through_the_bare_queue(workers, jobs));
         for submitters in [1, 2] {
             let name = format!("submit and wait, {with}, {}", counted(submitters, "submitter"));
-            table.case(name, move || through_the_engine(workers, submitters, jobs, Help::Never)).against(bare.clone());
+            table
+                .case(name, move || through_the_engine(workers, submitters, jobs, WaitPolicy::Never))
+                .against(bare.clone());
         }
         let name = format!("submit and wait, {with}, 1 submitter that helps");
-        table.case(name, move || through_the_engine(workers, 1, jobs, Help::AnyJob)).against(bare);
+        table.case(name, move || through_the_engine(workers, 1, jobs, WaitPolicy::AnyJob)).against(bare);
     }
     table.run(&mode);
 }

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use support::{Mode, Placement, Table, Target, close, cores, nanoseconds_each};
-use workring::{Builder, Engine, Help, Idle, kernel};
+use workring::{Builder, Engine, IdleStrategy, WaitPolicy, kernel};
 
 /// One addition.
 #[kernel]
@@ -125,7 +125,10 @@ fn main() {
         table.case(bare, move || bare_round_trip(split, everywhere, trips, spin, nobody));
         table
             .case("awake worker, caller spins, two cores", move || {
-                let builder = Engine::builder().threads(1).idle(Idle::Spin(Duration::from_secs(1))).help(Help::Never);
+                let builder = Engine::builder()
+                    .threads(1)
+                    .idle_strategy(IdleStrategy::Spin(Duration::from_secs(1)))
+                    .wait_policy(WaitPolicy::Never);
                 engine_round_trip(builder, Some(split), everywhere, trips)
             })
             .against(bare)
@@ -148,7 +151,8 @@ fn main() {
         });
         table
             .case(format!("parked worker, {}", placement.name), move || {
-                let builder = Engine::builder().threads(1).idle(Idle::Park).help(Help::Never);
+                let builder =
+                    Engine::builder().threads(1).idle_strategy(IdleStrategy::Park).wait_policy(WaitPolicy::Never);
                 engine_round_trip(builder, Some(placement), everywhere, trips)
             })
             .against(bare)

@@ -8,7 +8,11 @@
 mod support;
 
 use support::{BareQueue, Mode, Table, Target, close, counted, millions_per_second};
-use workring::{Batch, Engine, Held, Help, Job, Returns, kernel};
+use workring::{
+    Batch, Engine, Job, WaitPolicy,
+    job::{Held, Returns},
+    kernel,
+};
 
 /// Unread jobs at a time.
 const WINDOWS: [usize; 2] = [256, 1024];
@@ -142,8 +146,8 @@ enum Waits {
 }
 
 /// Millions of steps a second: jobs of so many steps each, the first one so many times as long, all handed over at once and waited for.
-fn waited_for(help: Help, workers: usize, waits: Waits, [steps, first]: [u32; 2], jobs: usize) -> f64 {
-    let engine = Engine::builder().threads(workers).help(help).build().expect("an engine of threads");
+fn waited_for(help: WaitPolicy, workers: usize, waits: Waits, [steps, first]: [u32; 2], jobs: usize) -> f64 {
+    let engine = Engine::builder().threads(workers).wait_policy(help).build().expect("an engine of threads");
     let length = |number: usize| if number == 0 { steps * first } else { steps };
     let all: usize = (0..jobs).map(|number| length(number) as usize).sum();
     let mut results = 0;
@@ -179,10 +183,10 @@ fn helping(mode: &Mode) {
             let mut table = Table::new(title, "M steps/s", mode.pick(21, 1));
             for (how, waits) in [("waited for in order", Waits::InOrder), ("waited for as they end", Waits::AsTheyEnd)]
             {
-                let any = format!("{how}, Help::AnyJob");
-                table.case(any.clone(), move || waited_for(Help::AnyJob, workers, waits, lengths, jobs));
-                for help in [Help::OwnJob, Help::Never] {
-                    let name = format!("{how}, Help::{help:?}");
+                let any = format!("{how}, WaitPolicy::AnyJob");
+                table.case(any.clone(), move || waited_for(WaitPolicy::AnyJob, workers, waits, lengths, jobs));
+                for help in [WaitPolicy::OwnJob, WaitPolicy::Never] {
+                    let name = format!("{how}, WaitPolicy::{help:?}");
                     table.case(name, move || waited_for(help, workers, waits, lengths, jobs)).against(any.clone());
                 }
             }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use support::{Mode, Table, close, seconds};
-use workring::{Batch, Engine, Help, kernel, kernels, numeric};
+use workring::{Batch, Engine, WaitPolicy, kernel, kernels, numeric};
 
 const THREADS: usize = 2;
 
@@ -124,7 +124,8 @@ fn main() {
     let mode = Mode::from_arguments();
     mode.announce("streaming");
     // Two threads for two cores: the caller is not one more.
-    let engine = Engine::builder().threads(THREADS).help(Help::Never).capacity(3 << 30).build().expect("an engine");
+    let engine =
+        Engine::builder().threads(THREADS).wait_policy(WaitPolicy::Never).capacity(3 << 30).build().expect("an engine");
     let len = mode.pick(100_000_000, 100_000);
     f64::compare(&mode, &engine, len);
     f32::compare(&mode, &engine, len);

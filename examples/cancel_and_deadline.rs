@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use workring::{Cancelled, Context, Engine, Error, kernel};
+use workring::{Context, Engine, Error, job::CancelOutcome, kernel};
 
 /// Works until it is told to stop, and looks at that often enough.
 #[kernel]
@@ -25,13 +25,13 @@ fn main() -> workring::Result<()> {
     let queued = engine.submit(patient, engine.batch_from_slice(&[7_u64])?, ())?;
 
     // A job that has not started ends at once, without waiting for the worker.
-    assert_eq!(queued.cancel(), Cancelled::BeforeStart);
+    assert_eq!(queued.cancel(), CancelOutcome::BeforeStart);
     let failed = queued.wait().unwrap_err();
     assert!(matches!(failed.error, Error::Cancelled));
     assert_eq!(*failed.returned, [7]);
 
     // A running job is told, and ends when its kernel looks.
-    assert_eq!(running.cancel(), Cancelled::WhileRunning);
+    assert_eq!(running.cancel(), CancelOutcome::WhileRunning);
     let failed = running.wait().unwrap_err();
     assert!(matches!(failed.error, Error::Cancelled));
 

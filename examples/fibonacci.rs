@@ -14,12 +14,12 @@ fn main() -> workring::Result<()> {
     // One worker of our own. It takes numbers and gives results, in order.
     let worker = Worker::<u32, u64>::spawn(|scope| {
         while let Ok(message) = scope.recv() {
-            scope.post(fibonacci(message.value))?;
+            scope.send(fibonacci(message.value))?;
         }
         Ok::<(), workring::Error>(())
     })?;
     for n in [30, 32, 34] {
-        worker.post(n)?;
+        worker.send(n)?;
     }
     // Meanwhile this thread does what it has to do every millisecond.
     let (start, mut ticks, mut results) = (Instant::now(), 0, Vec::new());

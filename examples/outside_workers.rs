@@ -1,6 +1,6 @@
 //! Two programs and one engine: the one that has the data listens, the other attaches and works.
 //!
-//! Run with `cargo run --release --example outside_workers`. It starts itself a second time in the other part; in life the two
+//! Run with `cargo run --release --example external_workers`. It starts itself a second time in the other part; in life the two
 //! would be started by a shell, a service manager or a container's init.
 
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// The program that works.
 fn work(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     // SAFETY: the engine at this path is the other half of this very program.
-    let worker = unsafe { workring::attach(path, kernels![root, whoami]) }?;
+    let worker = unsafe { workring::process::attach(path, kernels![root, whoami]) }?;
     println!("worker {}: attached", std::process::id());
     // Until the engine closes, or its process ends in any other way.
     let end = worker.serve()?;
@@ -44,7 +44,7 @@ fn work(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
 fn own() -> Result<(), Box<dyn std::error::Error>> {
     let path: PathBuf = std::env::temp_dir().join(format!("workring-example-{}.sock", std::process::id()));
     let engine =
-        Engine::builder().threads(0).outside_workers(4).listen(&path).kernels(kernels![root, whoami]).build()?;
+        Engine::builder().threads(0).external_workers(4).listen(&path).kernels(kernels![root, whoami]).build()?;
     let mut workers = (0..2)
         .map(|_| Command::new(std::env::current_exe()?).arg(&path).spawn())
         .collect::<Result<Vec<_>, std::io::Error>>()?;
@@ -54,7 +54,7 @@ fn own() -> Result<(), Box<dyn std::error::Error>> {
     assert!(workers.iter().any(|worker| worker.id() == pid));
 
     // This program ends when it has its roots: the second worker shall not come too late.
-    while engine.outside_workers() < 2 {
+    while engine.external_workers() < 2 {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 
@@ -63,7 +63,7 @@ fn own() -> Result<(), Box<dyn std::error::Error>> {
     let mut y = engine.batch::<f64>(x.len())?;
     engine.map(root, &x, &mut y, &())?;
     assert!(y.iter().enumerate().all(|(i, &y)| y == i as f64));
-    println!("{} roots from {} workers", y.len(), engine.outside_workers());
+    println!("{} roots from {} workers", y.len(), engine.external_workers());
 
     engine.close(std::time::Duration::from_secs(10))?;
     for worker in &mut workers {

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use workring::{ExitStatus, Worker};
+use workring::{Worker, message::ExitStatus};
 
 const ROUNDS: u64 = 20_000;
 
@@ -14,7 +14,7 @@ fn main() -> workring::Result<()> {
     let worker = Worker::<u64, u64>::spawn(move |scope| {
         // Ends when it is told to, or when nobody holds the other end any more.
         while let Ok(message) = scope.recv() {
-            scope.post(message.value + increment)?;
+            scope.send(message.value + increment)?;
         }
         Ok::<(), workring::Error>(())
     })?;
@@ -24,7 +24,7 @@ fn main() -> workring::Result<()> {
     let mut number = 0;
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        worker.post(number)?;
+        worker.send(number)?;
         number = worker.recv()?.value;
         times.push(start.elapsed());
     }

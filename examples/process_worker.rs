@@ -3,7 +3,13 @@
 //! `cargo run --release --example process_worker`
 
 #[cfg(target_os = "linux")]
-use workring::{AnyBatch, Backing, Engine, Error, ExitStatus, Worker, WorkerScope, kernels, worker_main};
+use workring::{
+    Engine, Error, Worker,
+    batch::{AnyBatch, Backing},
+    kernels,
+    message::{ExitStatus, WorkerScope},
+    worker_main,
+};
 
 #[cfg(target_os = "linux")]
 /// Scales batches in place and sends them back with their sums. A message without a batch is more than it can bear.
@@ -13,7 +19,7 @@ fn scaler(scope: &WorkerScope<u32, f64, f64>) -> Result<(), Error> {
         let Some(batch) = message.batches.into_iter().next() else { std::process::abort() };
         let mut batch = batch.into_batch::<f64>().map_err(|_| Error::ForeignBatch)?;
         batch.iter_mut().for_each(|value| *value *= scope.data());
-        scope.post_with(batch.iter().sum(), vec![batch.into()])?;
+        scope.send_with(batch.iter().sum(), vec![batch.into()])?;
     }
     Ok(())
 }
@@ -27,15 +33,15 @@ fn main() -> workring::Result<()> {
 
     let batch = engine.batch_from_fn(1_000_000, |index| index as f64)?;
     let address = batch.as_ptr();
-    worker.post_with(1, vec![batch.into()])?;
+    worker.send_with(1, vec![batch.into()])?;
     let answer = worker.recv()?;
     let batch = answer.batches.into_iter().next().and_then(|batch: AnyBatch| batch.into_batch::<f64>().ok());
     let batch = batch.expect("the batch that was sent");
     assert_eq!((answer.value, batch.as_ptr()), (499_999_500_000.0 / 2.0, address));
     println!("a million numbers were scaled where they lie");
 
-    worker.post(2)?; // the worker aborts
-    worker.post_with(3, vec![batch.into()]).or_else(|failed| match failed.error {
+    worker.send(2)?; // the worker aborts
+    worker.send_with(3, vec![batch.into()]).or_else(|failed| match failed.error {
         Error::Disconnected => Ok(()), // it was quicker
         error => Err(error),
     })?;

@@ -7,7 +7,10 @@
 use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
-use workring::{Context, Engine, Error, SharedArray, SharedHandle, WaitOutcome, kernel, kernels};
+use workring::{
+    Context, Engine, Error, SharedArray, kernel, kernels,
+    shared::{SharedHandle, WaitOutcome},
+};
 
 // What the elements are for.
 const COUNTER: usize = 0; // how often anybody added
@@ -36,19 +39,19 @@ pub struct Task {
 pub fn work(taken: &mut [u64], task: &Task, ctx: &mut Context) -> Result<(), Error> {
     let array = ctx.shared(&task.array)?;
     for _ in 0..task.rounds {
-        array.add(COUNTER, 1)?;
+        array.fetch_add(COUNTER, 1)?;
     }
     loop {
         // Whoever takes the state from full to taken has the number.
         match array.compare_exchange(STATE, FULL, TAKEN)? {
-            FULL => {
-                array.add(SUM, array.load(PLACE)?)?;
+            Ok(_) => {
+                array.fetch_add(SUM, array.load(PLACE)?)?;
                 taken[0] += 1;
                 array.store(STATE, EMPTY)?;
                 array.notify(STATE, u32::MAX)?;
             }
-            OVER => return Ok(()),
-            other => await_change(&array, other)?,
+            Err(OVER) => return Ok(()),
+            Err(other) => await_change(&array, other)?,
         }
     }
 }
@@ -66,8 +69,8 @@ fn await_change(array: &SharedArray<i64>, seen: i64) -> Result<(), Error> {
 fn say(array: &SharedArray<i64>, state: i64) -> Result<(), Error> {
     loop {
         match array.compare_exchange(STATE, EMPTY, state)? {
-            EMPTY => break,
-            other => await_change(array, other)?,
+            Ok(_) => break,
+            Err(other) => await_change(array, other)?,
         }
     }
     array.notify(STATE, u32::MAX)?;
@@ -83,7 +86,7 @@ fn main() -> workring::Result<()> {
     let task = Task { array: engine.share(&array)?, rounds: ROUNDS };
     let jobs = [engine.submit(work, engine.batch(1)?, task)?, engine.submit(work, engine.batch(1)?, task)?];
     for _ in 0..ROUNDS {
-        array.add(COUNTER, 1)?;
+        array.fetch_add(COUNTER, 1)?;
     }
     for number in 1..=NUMBERS {
         // Nobody reads the place while it is empty.

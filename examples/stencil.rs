@@ -2,7 +2,7 @@
 //!
 //! Run with `cargo run --release --example stencil`.
 
-use workring::{Chunking, Context, Engine, PerChunk, kernel};
+use workring::{Chunking, Context, Engine, batch::PerChunk, kernel};
 
 /// Elements the moving average reaches to each side.
 const REACH: usize = 3;

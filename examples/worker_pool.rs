@@ -6,7 +6,11 @@
 use std::collections::VecDeque;
 
 use workring::bytemuck::{Pod, Zeroable};
-use workring::{AnyBatch, Batch, Engine, ExitStatus, Message, MessagePort, Worker, WorkerScope};
+use workring::{
+    Batch, Engine, MessagePort, Worker,
+    batch::AnyBatch,
+    message::{ExitStatus, Message, WorkerScope},
+};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -34,7 +38,7 @@ fn work(worker: u64, scope: &WorkerScope<Task, ()>, reports: &MessagePort<Report
         assert!(task.exponent.is_finite(), "task {} makes no sense", task.number);
         batch.iter_mut().for_each(|x| *x = x.powf(task.exponent));
         let report = Report { worker, number: task.number, sum: batch.iter().sum(), has_ended: 0 };
-        reports.post_with(report, vec![batch.into()]).map_err(|failed| failed.error.to_string())?;
+        reports.send_with(report, vec![batch.into()]).map_err(|failed| failed.error.to_string())?;
     }
     Ok(())
 }
@@ -65,7 +69,7 @@ impl Pool {
         worker.on_exit(move |status| {
             println!("worker {number} has {status}");
             // Whoever does not listen any more does not need to know.
-            let _ = own.post(Report { worker: number, number: 0, sum: 0.0, has_ended: 1 });
+            let _ = own.send(Report { worker: number, number: 0, sum: 0.0, has_ended: 1 });
         });
         Ok(worker)
     }
@@ -77,7 +81,7 @@ impl Pool {
             for worker in &self.workers {
                 while let Some((task, batches)) = self.queue.pop_front() {
                     // A full worker, or a dead one, hands everything back.
-                    if let Err(failed) = worker.port().try_post(task, batches) {
+                    if let Err(failed) = worker.port().try_send(task, batches) {
                         self.queue.push_front((failed.returned.value, failed.returned.batches));
                         break;
                     }

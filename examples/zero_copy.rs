@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Two halves of one batch move into two jobs and come back by value. Whatever their size, a job carries only handles.
     let half = delays.len() / 2;
-    let (left, right) = engine.batch::<f64>(delays.len())?.divide_at(half);
+    let (left, right) = engine.batch::<f64>(delays.len())?.into_split_at(half);
     let address = left.as_ptr();
     let first = engine.submit(to_hours, (delays.slice(..half), left), ())?;
     let second = engine.submit(to_hours, (delays.slice(half..), right), ())?;

@@ -128,7 +128,7 @@ pub enum Error {
         attempt: u32,
     },
     /// No worker process runs and none can be started at the moment. The engine tries again for as long as it lives: jobs wait for that,
-    /// unless they have a deadline or were given with [`OnFull::Reject`](crate::OnFull::Reject).
+    /// unless they have a deadline or were given with [`Backpressure::Reject`](crate::Backpressure::Reject).
     NoWorkers {
         /// Why the last one could not be started.
         reason: String,
@@ -138,7 +138,7 @@ pub enum Error {
         /// What went wrong, and what to do about it.
         reason: String,
     },
-    /// This process could not become a worker of the engine it wanted to [`attach`](crate::attach) to.
+    /// This process could not become a worker of the engine it wanted to [`attach`](crate::process::attach) to.
     Attach {
         /// What does not fit, and what to do about it.
         reason: String,

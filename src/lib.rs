@@ -73,8 +73,8 @@
 //! - A finished job keeps its place in the queue until it is read or dropped: results cannot get lost, but who hoards handles
 //!   fills the queue.
 //! - An awake worker takes a job in well under a microsecond, a sleeping one in some sixty. By default one worker stays awake
-//!   for a moment after the last job; [`Idle`] says otherwise.
-//! - A waiting thread runs what it waits for if nobody has started that, and nothing else unless it is asked to ([`Help`]).
+//!   for a moment after the last job; [`IdleStrategy`] says otherwise.
+//! - A waiting thread runs what it waits for if nobody has started that, and nothing else unless it is asked to ([`WaitPolicy`]).
 //!
 //! # Worker processes
 //!
@@ -88,10 +88,10 @@
 //!   ([`Builder::kill_after`]).
 //! - Inputs are mapped read-only in workers.
 //! - When the program ends, in whatever way, its workers end too, and no shared memory is left. What a kernel has started ends with its
-//!   worker: see [`WorkerProgram`].
+//!   worker: see [`WorkerProgram`](process::WorkerProgram).
 //! - While no worker can be started, because memory, descriptors or processes lack or the program is gone, jobs wait and the engine tries again for as
-//!   long as it lives; who does not wait ([`OnFull::Reject`], a deadline) gets [`Error::NoWorkers`], which says why.
-//! - Processes that something else started may join: [`attach`], [`Builder::outside_workers`].
+//!   long as it lives; who does not wait ([`Backpressure::Reject`], a deadline) gets [`Error::NoWorkers`], which says why.
+//! - Processes that something else started may join: [`attach`](process::attach), [`Builder::external_workers`].
 //! - Closures cannot go to another process: [`Engine::run`], [`Engine::map_with`] and their like need threads in the same engine.
 //! - It protects against accidents, not against attackers: a worker that scribbles over the shared bookkeeping can make jobs
 //!   fail, and one that runs under the same user could do worse without workring. Damage is noticed where somebody waits for what
@@ -139,55 +139,110 @@ mod os;
 
 #[cfg(not(workring_loom))]
 pub use crate::{
-    arena::any_batch::AnyBatch,
     arena::batch::{Batch, SharedBatch},
-    arena::shared::SharedHandle,
     arena::shared::array::SharedArray,
-    arena::shared::element::{SharedCell, SharedElement, SharedInteger, SharedWaitable},
-    arena::shared::wait::WaitOutcome,
-    arena::shared::wait_async::WaitAsync,
-    arena::uninit::UninitBatch,
-    arena::{ALIGNMENT, ArenaStatistics, Backing},
     engine::context::Context,
-    engine::kernel::{ElementLayout, Kernel, KernelError, KernelInfo, Reducer, kernel, reducer},
-    engine::options::{Help, Idle, OnFull, Priority, Retry, Timing},
-    formats::ElementType,
-    front::arguments::{Batches, ChunkOutput, ChunkOutputs, HeldBatches, Input, Inputs, Output, Outputs, PerChunk},
+    engine::kernel::{Kernel, Reducer, kernel, reducer},
+    engine::options::{Backpressure, IdleStrategy, Priority, Retry, WaitPolicy},
     front::blocking::Chunking,
     front::builder::{Builder, MAX_THREADS},
-    front::call::{Call, SubmitAsync},
+    front::call::JobBuilder,
     front::cancel_token::CancelToken,
-    front::closure::{Returns, Unfinished, Unstarted},
     front::engine::Engine,
-    front::exit_status::ExitStatus,
-    front::files::{Element, NpyInfo, OutputBatch, inspect_npy},
-    front::host::HostInfo,
-    front::job::{CancelHandle, Cancelled, Held, Job, Payload},
-    front::job_context::JobContext,
-    front::job_set::{Finish, JobSet},
+    front::job::Job,
+    front::job_set::JobSet,
     front::kernels,
-    front::load::{Close, Drained, Room},
-    front::message_port::{Message, MessagePort},
-    front::port_futures::{Messages, Post, Receive},
-    front::progress::{Progress, ProgressChanges, ProgressHandle, ProgressMeter},
-    front::raw_worker::{Worker, WorkerBuilder, WorkerScope},
-    front::rows::{Many, ManyJob, RowFailure, RowParams, Rows},
-    front::statistics::{EngineStatistics, JobState, JobStatus, WorkerStatus},
-    front::timings::{Histogram, Timings},
-    front::worker_main::{WorkerMain, WorkerOf, worker_main},
+    front::message_port::MessagePort,
+    front::raw_worker::Worker,
+    front::worker_main::worker_main,
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;
-pub use error::{Error, Failed, Result, WorkerExit};
+pub use error::{Error, Failed, Result};
 #[cfg(all(target_os = "linux", not(workring_loom)))]
-pub use front::outside::{EngineSocket, OutsideWorker, ServeEnd, Stopper, attach};
-#[cfg(all(target_os = "linux", not(workring_loom)))]
-pub use front::processes::{WorkerProgram, worker_entry};
+pub use front::processes::worker_entry;
 
 /// Turns this process into a worker if an engine started it as one. On this system engines start no processes, so it does
 /// nothing.
 #[cfg(all(not(target_os = "linux"), not(workring_loom)))]
-pub fn worker_entry(_kernels: &[&'static KernelInfo]) {}
+pub fn worker_entry(_kernels: &[&'static kernels::KernelInfo]) {}
+
+/// Jobs that were submitted: what they give back, how far they are, how they are cancelled and waited for.
+#[cfg(not(workring_loom))]
+pub mod job {
+    pub use crate::front::{
+        call::SubmitAsync,
+        closure::{ClosureJob, Returns, Unfinished, Unstarted},
+        job::{BatchJob, CancelHandle, CancelOutcome, Held, Payload},
+        job_context::JobContext,
+        job_set::Completed,
+        load::{Close, WaitCapacity, WaitIdle},
+        progress::{Progress, ProgressChanges, ProgressHandle, ProgressMeter},
+        rows::{RowFailure, RowParams, RowResults, Rows, RowsJob},
+    };
+}
+
+/// Memory of batches, and what stands for batches in calls.
+#[cfg(not(workring_loom))]
+pub mod batch {
+    pub use crate::arena::{ALIGNMENT, Backing, any_batch::AnyBatch, uninit::UninitBatch};
+    pub use crate::front::arguments::{
+        Batches, ChunkOutput, ChunkOutputs, HeldBatches, Input, Inputs, Output, Outputs, PerChunk,
+    };
+}
+
+/// Messages between threads and processes, and workers with a function of their own at the other end.
+#[cfg(not(workring_loom))]
+pub mod message {
+    pub use crate::front::{
+        exit_status::ExitStatus,
+        message_port::Message,
+        port_futures::{Messages, RecvAsync, SendAsync},
+        raw_worker::{WorkerBuilder, WorkerScope},
+        worker_main::{WorkerMain, WorkerOf},
+    };
+}
+
+/// Cells of [`SharedArray`]s, the types that may lie in them, and waiting for their values.
+#[cfg(not(workring_loom))]
+pub mod shared {
+    pub use crate::arena::shared::{
+        SharedHandle,
+        element::{SharedCell, SharedElement, SharedInteger, SharedWaitable},
+        wait::WaitOutcome,
+        wait_async::WaitAsync,
+    };
+}
+
+/// Looks at what an engine does and has done.
+#[cfg(not(workring_loom))]
+pub mod stats {
+    pub use crate::arena::ArenaStatistics;
+    pub use crate::engine::options::Timing;
+    pub use crate::front::{
+        host::HostInfo,
+        statistics::{EngineStatistics, JobState, JobStatus, WorkerStatus},
+        timings::{Histogram, Timings},
+    };
+}
+
+/// Worker processes: programs they run, how they end, and workers that something else has started (Linux).
+#[cfg(not(workring_loom))]
+pub mod process {
+    pub use crate::error::WorkerExit;
+    #[cfg(target_os = "linux")]
+    pub use crate::front::{
+        outside::{EngineAddr, ExternalWorker, ServeEnd, StopHandle, attach},
+        processes::WorkerProgram,
+    };
+}
+
+/// Files of numbers as batches: without a header, and NumPy's.
+#[cfg(not(workring_loom))]
+pub mod files {
+    pub use crate::formats::ElementType;
+    pub use crate::front::files::{NpyElement, NpyInfo, OutputBatch, inspect_npy};
+}
 
 /// What the attributes expand to; not for use by hand.
 #[cfg(not(workring_loom))]

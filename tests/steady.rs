@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use workring::{Chunking, Engine, Help, Idle, Job, Payload, kernel, reducer};
+use workring::{Chunking, Engine, IdleStrategy, Job, WaitPolicy, job::Payload, kernel, reducer};
 
 use support::{Blocker, Checked, LIMIT, alone, eventually};
 
@@ -134,7 +134,7 @@ fn costs_nothing(what: &str, rounds: u32, mut round: impl FnMut()) {
 
 /// Engines whose jobs are run by the waiting thread and by workers, and by workers alone.
 fn engines() -> [Checked; 2] {
-    [Checked::threads(2), Checked::new(|builder| builder.threads(2).help(Help::Never))]
+    [Checked::threads(2), Checked::new(|builder| builder.threads(2).wait_policy(WaitPolicy::Never))]
 }
 
 #[test]
@@ -296,7 +296,9 @@ fn memory_that_is_used_again_is_warm() {
 fn nobody_is_woken_while_workers_are_awake() {
     alone("nobody_is_woken_while_workers_are_awake", || {
         for threads in [1, 2] {
-            let engine = Checked::new(|builder| builder.threads(threads).idle(Idle::Spin(LIMIT)).help(Help::Never));
+            let engine = Checked::new(|builder| {
+                builder.threads(threads).idle_strategy(IdleStrategy::Spin(LIMIT)).wait_policy(WaitPolicy::Never)
+            });
             // All workers have run something, so none of them sleeps any more.
             Blocker::all(&engine).release();
             let before = engine.statistics().wake_calls;
@@ -310,7 +312,8 @@ fn nobody_is_woken_while_workers_are_awake() {
             assert_eq!(engine.statistics().wake_calls, before, "{threads} workers that are awake were woken");
         }
         // The count does count: a worker that sleeps must be woken.
-        let engine = Checked::new(|builder| builder.threads(1).idle(Idle::Park).help(Help::Never));
+        let engine =
+            Checked::new(|builder| builder.threads(1).idle_strategy(IdleStrategy::Park).wait_policy(WaitPolicy::Never));
         let before = engine.statistics().wake_calls;
         for _ in 0..20 {
             engine.run(|| ()).unwrap().wait().unwrap();
@@ -365,10 +368,10 @@ fn settle(engine: &Engine) {
 #[test]
 fn an_engine_without_work_costs_nothing() {
     alone("an_engine_without_work_costs_nothing", || {
-        let spin = Idle::Spin(Duration::from_millis(2));
-        for idle in [Idle::Adaptive, Idle::Park, spin] {
+        let spin = IdleStrategy::Spin(Duration::from_millis(2));
+        for idle in [IdleStrategy::Adaptive, IdleStrategy::Park, spin] {
             for threads in [1, 2, 8] {
-                let engine = Checked::new(|builder| builder.threads(threads).idle(idle));
+                let engine = Checked::new(|builder| builder.threads(threads).idle_strategy(idle));
                 let mut y = engine.batch::<u64>(100_000).unwrap();
                 (0..20).for_each(|_| engine.map(bump, (), &mut y, &()).unwrap());
                 (0..200).for_each(|_| engine.run(|| ()).unwrap().wait().unwrap());

@@ -12,8 +12,8 @@ use memmap2::MmapRaw;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use rustix::thread::{CpuSet, futex, sched_setaffinity};
 use workring::{
-    Batch, Builder, Engine, Help, Idle, Retry, Worker, WorkerProgram, WorkerScope, kernel, kernels, reducer,
-    worker_main,
+    Batch, Builder, Engine, IdleStrategy, Retry, WaitPolicy, Worker, kernel, kernels, message::WorkerScope,
+    process::WorkerProgram, reducer, worker_main,
 };
 
 /// One addition.
@@ -75,12 +75,12 @@ fn sum(x: &[f64]) -> f64 {
 #[worker_main]
 fn incrementer(scope: &WorkerScope<u64, u64>) -> Result<(), workring::Error> {
     while let Ok(message) = scope.recv() {
-        scope.post(message.value + 1)?;
+        scope.send(message.value + 1)?;
     }
     Ok(())
 }
 
-fn known() -> &'static [&'static workring::KernelInfo] {
+fn known() -> &'static [&'static workring::kernels::KernelInfo] {
     kernels![tiny, untouched, affine, long, die_once, sum, incrementer].to_vec().leak()
 }
 
@@ -120,7 +120,7 @@ fn message_round_trip(awake: bool, placement: Placement, everywhere: &[usize], t
     let talk = |worker: &Worker<u64, u64>| {
         let mut number = 0;
         let mut turn = || {
-            worker.post(number).expect("it lives");
+            worker.send(number).expect("it lives");
             let back = worker.recv().expect("it lives").value;
             number += 1;
             assert_eq!(back, number, "the answer to this very message");
@@ -132,7 +132,7 @@ fn message_round_trip(awake: bool, placement: Placement, everywhere: &[usize], t
         return placement.with_caller(everywhere, || talk(&spawn(WorkerProgram::this().cores([placement.worker]))));
     }
     let worker = spawn(WorkerProgram::this());
-    worker.post(0).expect("it lives");
+    worker.send(0).expect("it lives");
     worker.recv().expect("it lives");
     let id = worker.process_id().and_then(|id| Pid::from_raw(id as i32));
     let mut core = CpuSet::new();
@@ -220,7 +220,12 @@ fn round_trips(mode: &Mode, everywhere: &[usize]) {
         let trips = mode.pick(100_000, 50);
         table
             .case("awake process, caller spins, two cores", move || {
-                round_trip(processes(1).idle(Idle::Spin(Duration::from_secs(1))), split, everywhere, trips)
+                round_trip(
+                    processes(1).idle_strategy(IdleStrategy::Spin(Duration::from_secs(1))),
+                    split,
+                    everywhere,
+                    trips,
+                )
             })
             .target(Target::AtMost(1500.0));
         table
@@ -238,7 +243,12 @@ fn round_trips(mode: &Mode, everywhere: &[usize]) {
         table.case(bare.clone(), move || bare_round_trip(placement, everywhere, trips));
         table
             .case(format!("parked process, {}", placement.name), move || {
-                round_trip(processes(1).idle(Idle::Park).help(Help::Never), placement, everywhere, trips)
+                round_trip(
+                    processes(1).idle_strategy(IdleStrategy::Park).wait_policy(WaitPolicy::Never),
+                    placement,
+                    everywhere,
+                    trips,
+                )
             })
             .against(bare.clone())
             .target(Target::RatioAtMost(1.3));
@@ -254,7 +264,7 @@ fn round_trips(mode: &Mode, everywhere: &[usize]) {
 
 fn bandwidth(mode: &Mode) {
     let len = mode.pick(100_000_000, 100_000);
-    let threads = Engine::builder().threads(2).help(Help::Never).build().expect("an engine of threads");
+    let threads = Engine::builder().threads(2).wait_policy(WaitPolicy::Never).build().expect("an engine of threads");
     let workers = processes(2).build().expect("an engine of processes");
     let together = processes(1).jobs_per_process(2).build().expect("an engine of one process");
     let data = |engine: &Engine| {
@@ -308,8 +318,8 @@ fn bandwidth(mode: &Mode) {
 }
 
 fn hand_over(mode: &Mode) {
-    let idle = Idle::Spin(Duration::from_secs(60));
-    let engine = &processes(1).idle(idle).build().expect("an engine of processes");
+    let idle = IdleStrategy::Spin(Duration::from_secs(60));
+    let engine = &processes(1).idle_strategy(idle).build().expect("an engine of processes");
     let sizes: [usize; 4] = mode.pick([64 << 10, 1 << 20, 64 << 20, 1 << 30], [64 << 10, 128 << 10, 1 << 20, 2 << 20]);
     let name =
         |bytes: usize| if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) };
@@ -382,7 +392,7 @@ fn rows(mode: &Mode) {
         });
         took * 1e3
     };
-    let threads = Engine::builder().threads(2).help(Help::Never).build().expect("an engine of threads");
+    let threads = Engine::builder().threads(2).wait_policy(WaitPolicy::Never).build().expect("an engine of threads");
     let workers = processes(2).build().expect("an engine of processes");
     let together = processes(1).jobs_per_process(2).build().expect("an engine of one process");
     let mut table = Table::new(format!("submit_many, {many} tiny rows, two workers"), "M jobs/s", mode.pick(21, 1));

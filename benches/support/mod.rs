@@ -13,7 +13,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use workring::{Engine, Job, Payload};
+use workring::{Engine, Job, job::Payload};
 
 /// How long the workers of an engine, or a bare thread, may take to come or go before a benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(3600);

@@ -46,11 +46,11 @@ fn tag_of<T>() -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// A [`Batch`] or [`SharedBatch`] of some element type, on its way in a [`Message`](crate::Message). Nothing is copied.
+/// A [`Batch`] or [`SharedBatch`] of some element type, on its way in a [`Message`](crate::message::Message). Nothing is copied.
 ///
 /// # Examples
 /// ```
-/// use workring::{AnyBatch, Engine};
+/// use workring::{Engine, batch::AnyBatch};
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder().threads(1).build()?;

@@ -116,7 +116,7 @@ fn bytes_of<T>(len: usize) -> Result<u64> {
 
 /// Elements in the arena that belong to one owner: `&mut [T]` that can be handed to a job without copying.
 ///
-/// It derefs to `[T]`. Its elements start at a multiple of 64 bytes unless it is a part made by [`Batch::divide_at`]. Dropping
+/// It derefs to `[T]`. Its elements start at a multiple of 64 bytes unless it is a part made by [`Batch::into_split_at`]. Dropping
 /// it gives the memory back to the arena; it may outlive its engine. It is `Send` and `Sync`.
 ///
 /// # Examples
@@ -128,7 +128,7 @@ fn bytes_of<T>(len: usize) -> Result<u64> {
 /// let mut batch = engine.batch::<u32>(4)?;
 /// batch[2] = 7;
 /// assert_eq!(*batch, [0, 0, 7, 0]);
-/// let (left, right) = batch.divide_at(3);
+/// let (left, right) = batch.into_split_at(3);
 /// assert_eq!((left.len(), right.len()), (3, 1));
 /// # Ok(())
 /// # }
@@ -178,7 +178,7 @@ impl<T: Pod> Batch<T> {
     ///
     /// # Panics
     /// When `mid` is beyond the end.
-    pub fn divide_at(self, mid: usize) -> (Self, Self) {
+    pub fn into_split_at(self, mid: usize) -> (Self, Self) {
         assert!(mid <= self.len, "cannot split a batch of {} elements at {mid}", self.len);
         let Self { start, len, region, .. } = self;
         let whole = region.into_shared();
@@ -192,12 +192,12 @@ impl<T: Pod> Batch<T> {
     ///
     /// # Panics
     /// When `part_len` is zero.
-    pub fn divide_every(self, part_len: usize) -> Vec<Self> {
+    pub fn into_chunks(self, part_len: usize) -> Vec<Self> {
         assert!(part_len > 0, "the parts of a batch must not be empty");
         let mut parts = Vec::with_capacity(self.len.div_ceil(part_len));
         let mut rest = self;
         while rest.len > part_len {
-            let (part, tail) = rest.divide_at(part_len);
+            let (part, tail) = rest.into_split_at(part_len);
             parts.push(part);
             rest = tail;
         }

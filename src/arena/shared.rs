@@ -296,7 +296,7 @@ impl Arena {
 ///
 /// # Examples
 /// ```
-/// use workring::{SharedHandle, bytemuck};
+/// use workring::{bytemuck, shared::SharedHandle};
 ///
 /// #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 /// #[repr(C)]

@@ -277,7 +277,7 @@ pub(crate) struct GeneratedFile {
     /// Seed of the random numbers; regular sequences do not need one
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Element type: float32, float64, int8 to int64 or uint8 to uint64
+    /// NpyElement type: float32, float64, int8 to int64 or uint8 to uint64
     #[arg(long, value_name = "DTYPE", value_enum, default_value_t = ElementName::Float64, hide_possible_values = true)]
     pub(crate) dtype: ElementName,
 }
@@ -393,7 +393,7 @@ impl Generator {
     }
 }
 
-/// Element types by their numpy names; the short names of Rust are understood too.
+/// NpyElement types by their numpy names; the short names of Rust are understood too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ElementName {
     Int8,

@@ -5,7 +5,11 @@ use std::path::Path;
 
 use workring::formats::npy;
 use workring::numeric::{self, Float};
-use workring::{Batch, Call, ChunkOutputs, Element, Engine, Error, Outputs, SharedBatch};
+use workring::{
+    Batch, Engine, Error, JobBuilder, SharedBatch,
+    batch::{ChunkOutputs, Outputs},
+    files::NpyElement,
+};
 
 use super::args::{Function, GlobalOptions};
 use super::commands::{Failure, Outcome, RETRY, give_up_if_interrupted};
@@ -27,14 +31,14 @@ pub(crate) fn is_stdout(output: &Path) -> bool {
 }
 
 /// What makes the elements of an array, wherever they go.
-pub(crate) trait Maker<T: Element> {
+pub(crate) trait Maker<T: NpyElement> {
     /// Makes the elements from `first` on, on worker threads.
     fn on_threads(&self, engine: &Engine, progress: &Progress, first: usize, y: &mut [T]) -> workring::Result<()>;
 
     /// Makes those of `range`, on worker processes.
     fn on_processes(
         &self,
-        call: Call<'_>,
+        call: JobBuilder<'_>,
         range: Range<usize>,
         y: impl Outputs<(T,)> + ChunkOutputs<(T,)>,
     ) -> workring::Result<()>;
@@ -58,7 +62,7 @@ impl Parameter for f64 {
 }
 
 /// The elements of an array, each passed through a function.
-pub(crate) struct Mapped<'a, T: Element> {
+pub(crate) struct Mapped<'a, T: NpyElement> {
     pub(crate) function: &'a Function,
     pub(crate) x: SharedBatch<T>,
 }
@@ -95,7 +99,7 @@ impl<T: FloatKernels + Parameter> Maker<T> for Mapped<'_, T> {
 
     fn on_processes(
         &self,
-        call: Call<'_>,
+        call: JobBuilder<'_>,
         range: Range<usize>,
         y: impl Outputs<(T,)> + ChunkOutputs<(T,)>,
     ) -> workring::Result<()> {
@@ -119,7 +123,7 @@ impl<T: Kernels> Maker<T> for Drawn {
 
     fn on_processes(
         &self,
-        call: Call<'_>,
+        call: JobBuilder<'_>,
         range: Range<usize>,
         y: impl Outputs<(T,)> + ChunkOutputs<(T,)>,
     ) -> workring::Result<()> {
@@ -129,7 +133,7 @@ impl<T: Kernels> Maker<T> for Drawn {
 }
 
 /// Memory for the parts of an array of `len` elements, and how many it takes: fewer where there is less memory.
-fn part<T: Element>(engine: &Engine, len: usize) -> Outcome<(Batch<T>, usize)> {
+fn part<T: NpyElement>(engine: &Engine, len: usize) -> Outcome<(Batch<T>, usize)> {
     let mut part_len = PART_LEN;
     loop {
         match engine.batch::<T>(len.min(part_len)) {
@@ -141,7 +145,7 @@ fn part<T: Element>(engine: &Engine, len: usize) -> Outcome<(Batch<T>, usize)> {
 
 /// Makes an array of `shape` and writes it, with progress and interruption, to a file that appears whole or not at all, or to
 /// standard output.
-pub(crate) fn write<T: Element>(
+pub(crate) fn write<T: NpyElement>(
     engine: &Engine,
     global: &GlobalOptions,
     label: &str,

@@ -7,7 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use workring::numeric::{self, Accumulator, IntegerSum};
-use workring::{Call, Element, ElementType, Engine, Error, HostInfo, Retry, SharedBatch, inspect_npy};
+use workring::{
+    Engine, Error, JobBuilder, Retry, SharedBatch,
+    files::{ElementType, NpyElement, inspect_npy},
+    stats::HostInfo,
+};
 
 use super::args::{Arguments, Command, ElementName, Function, Generator, GlobalOptions, Reduction};
 use super::arrays::{Drawn, Mapped, Parameter, is_stdout, write};
@@ -172,12 +176,12 @@ macro_rules! for_element {
 }
 
 /// Folds a whole array, chunk by chunk, with progress and interruption: by `kernel` on processes, by the others on threads.
-fn fold<T: Element, A: Send + Sync>(
+fn fold<T: NpyElement, A: Send + Sync>(
     engine: &Engine,
     global: &GlobalOptions,
     label: &str,
     elements: &SharedBatch<T>,
-    kernel: impl FnOnce(Call<'_>, &SharedBatch<T>) -> workring::Result<A>,
+    kernel: impl FnOnce(JobBuilder<'_>, &SharedBatch<T>) -> workring::Result<A>,
     fold: impl Fn(&[T]) -> A + Sync,
     combine: impl Fn(A, A) -> A,
 ) -> Outcome<A> {
@@ -325,7 +329,7 @@ where
         let at = if chunk.is_empty() { 0 } else { (chunk.as_ptr() as usize - begin) / size_of::<T>() };
         numeric::dot(chunk, &y[at..at + chunk.len()]).unwrap_or_else(|_| Accumulator::identity())
     };
-    let kernel = |call: Call<'_>, x: &SharedBatch<T>| T::dot(call, x, &y);
+    let kernel = |call: JobBuilder<'_>, x: &SharedBatch<T>| T::dot(call, x, &y);
     let dot: T::Sum = fold(engine, global, &label("dot", left), &x, kernel, chunk_dot, Accumulator::combine)?;
     Ok((x.len() as u64, dot.into()))
 }

@@ -2,7 +2,12 @@
 
 use workring::bytemuck::{Pod, Zeroable};
 use workring::numeric::{self, Float};
-use workring::{Call, ChunkOutputs, Chunking, Element, KernelInfo, Outputs, Result, SharedBatch};
+use workring::{
+    Chunking, JobBuilder, Result, SharedBatch,
+    batch::{ChunkOutputs, Outputs},
+    files::NpyElement,
+    kernels::KernelInfo,
+};
 
 use super::args::Function;
 use super::distributions::{BLOCK_LEN, Generated, Recipe};
@@ -16,18 +21,18 @@ pub(crate) fn known() -> Vec<&'static KernelInfo> {
 
 /// The folds and generators of an element type. Each blocks until the call is done and gives the same bits as the closures of
 /// worker threads.
-pub(crate) trait Kernels: Element + numeric::Element + Generated {
-    fn stats(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Stats>;
-    fn sum(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Sum>;
-    fn min(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self>;
-    fn max(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self>;
-    fn dot(call: Call<'_>, x: &SharedBatch<Self>, y: &SharedBatch<Self>) -> Result<Self::Sum>;
-    fn generate(call: Call<'_>, y: impl ChunkOutputs<(Self,)>, from: &Placed) -> Result<()>;
+pub(crate) trait Kernels: NpyElement + numeric::Element + Generated {
+    fn stats(call: JobBuilder<'_>, x: &SharedBatch<Self>) -> Result<Self::Stats>;
+    fn sum(call: JobBuilder<'_>, x: &SharedBatch<Self>) -> Result<Self::Sum>;
+    fn min(call: JobBuilder<'_>, x: &SharedBatch<Self>) -> Result<Self>;
+    fn max(call: JobBuilder<'_>, x: &SharedBatch<Self>) -> Result<Self>;
+    fn dot(call: JobBuilder<'_>, x: &SharedBatch<Self>, y: &SharedBatch<Self>) -> Result<Self::Sum>;
+    fn generate(call: JobBuilder<'_>, y: impl ChunkOutputs<(Self,)>, from: &Placed) -> Result<()>;
 }
 
 /// The element-wise functions of a floating point type.
 pub(crate) trait FloatKernels: Kernels + Float {
-    fn map(call: Call<'_>, function: &Function, x: &SharedBatch<Self>, y: impl Outputs<(Self,)>) -> Result<()>;
+    fn map(call: JobBuilder<'_>, function: &Function, x: &SharedBatch<Self>, y: impl Outputs<(Self,)>) -> Result<()>;
 }
 
 /// How generated arrays are cut: into whole blocks of the generator, so that none is begun twice.
@@ -71,27 +76,27 @@ macro_rules! kernels {
 
         $(
             impl Kernels for $ty {
-                fn stats(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Stats> {
+                fn stats(call: JobBuilder<'_>, x: &SharedBatch<Self>) -> Result<Self::Stats> {
                     call.reduce(workring::kernels::$ty::stats, x, &())
                 }
 
-                fn sum(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self::Sum> {
+                fn sum(call: JobBuilder<'_>, x: &SharedBatch<Self>) -> Result<Self::Sum> {
                     call.reduce(workring::kernels::$ty::sum, x, &())
                 }
 
-                fn min(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self> {
+                fn min(call: JobBuilder<'_>, x: &SharedBatch<Self>) -> Result<Self> {
                     call.reduce(workring::kernels::$ty::min, x, &())
                 }
 
-                fn max(call: Call<'_>, x: &SharedBatch<Self>) -> Result<Self> {
+                fn max(call: JobBuilder<'_>, x: &SharedBatch<Self>) -> Result<Self> {
                     call.reduce(workring::kernels::$ty::max, x, &())
                 }
 
-                fn dot(call: Call<'_>, x: &SharedBatch<Self>, y: &SharedBatch<Self>) -> Result<Self::Sum> {
+                fn dot(call: JobBuilder<'_>, x: &SharedBatch<Self>, y: &SharedBatch<Self>) -> Result<Self::Sum> {
                     call.reduce(workring::kernels::$ty::dot, (x, y), &())
                 }
 
-                fn generate(call: Call<'_>, y: impl ChunkOutputs<(Self,)>, from: &Placed) -> Result<()> {
+                fn generate(call: JobBuilder<'_>, y: impl ChunkOutputs<(Self,)>, from: &Placed) -> Result<()> {
                     call.map_chunks(generator::$ty::generate, (), y, from, GENERATED)
                 }
             }
@@ -106,7 +111,7 @@ macro_rules! float_kernels {
         $(
             impl FloatKernels for $ty {
                 fn map(
-                    call: Call<'_>,
+                    call: JobBuilder<'_>,
                     function: &Function,
                     x: &SharedBatch<Self>,
                     y: impl Outputs<(Self,)>,

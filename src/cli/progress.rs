@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::signals::is_interrupted;
 use super::units::{format_duration, format_rate, format_volume};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use workring::ProgressMeter;
+use workring::job::ProgressMeter;
 
 /// Work shorter than this shows no bar.
 const SILENT: Duration = Duration::from_millis(500);

@@ -150,7 +150,7 @@ impl Param {
 }
 
 /// A call whose batches were found in memory.
-pub(crate) struct Call {
+pub(crate) struct KernelCall {
     pub(crate) info: &'static KernelInfo,
     slices: [RawSlice; MAX_BATCHES],
     count: usize,
@@ -182,7 +182,7 @@ fn overlap((first, first_len): (u64, u64), (second, second_len): (u64, u64)) -> 
     first_len > 0 && second_len > 0 && first < second + second_len && second < first + first_len
 }
 
-impl Call {
+impl KernelCall {
     /// A call whose batches are yet to be found.
     #[inline]
     pub(crate) fn unresolved(info: &'static KernelInfo, param: Param) -> Self {
@@ -515,9 +515,9 @@ impl Fields {
     /// # Errors
     /// [`Error::Corrupt`] for a kernel that no submitter names and for whatever does not fit it.
     #[inline]
-    pub(crate) fn resolve(&self, core: &Core) -> Result<Call> {
+    pub(crate) fn resolve(&self, core: &Core) -> Result<KernelCall> {
         let info = core.kernel(self.kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(self.kernel)))?;
-        let mut call = Call::unresolved(info, self.param);
+        let mut call = KernelCall::unresolved(info, self.param);
         call.resolve_batches(&core.arena, self.references.sides(), |at| self.references.entries[at])?;
         Ok(call)
     }
@@ -602,7 +602,7 @@ mod tests {
         let resolve = |x, y, z, param| {
             let param = Param::Block { handle: param, len: 64 };
             let references = References::of(&[(x, 64)], &[(y, 64), (z, 64)]);
-            let call = Call::resolve(&arena, copy.info(), &references, param);
+            let call = KernelCall::resolve(&arena, copy.info(), &references, param);
             call.map(|_| ()).map_err(|error| matches!(error, Error::Corrupt { .. }))
         };
         assert_eq!(resolve(0, 64, 128, 192), Ok(()));
@@ -628,7 +628,7 @@ mod tests {
         let param = Param::Block { handle: 192, len: 64 };
         for inputs in 0..=3 {
             let references = References::of(&batches[..inputs], &batches[inputs..]);
-            let call = Call::resolve(&arena, copy.info(), &references, param);
+            let call = KernelCall::resolve(&arena, copy.info(), &references, param);
             assert_eq!(call.is_ok(), inputs == 1, "{inputs} inputs");
             assert_eq!(references.check(copy.info()).is_ok(), inputs == 1, "{inputs} inputs");
         }
@@ -642,13 +642,15 @@ mod tests {
         let references = References::of(&[(0, 64)], &[(64, 64), (128, 64)]);
         for len in 0..=128 {
             let param = Param::Block { handle: 192, len };
-            let found = Call::resolve(&arena, copy.info(), &references, param).map(|call| call.param().len_bytes());
+            let found =
+                KernelCall::resolve(&arena, copy.info(), &references, param).map(|call| call.param().len_bytes());
             assert_eq!(found.ok(), (len == 64).then_some(64), "{len} bytes in a block");
         }
         let references = References::of(&[], &[(64, 64)]);
         for len in 0..=INLINE_PARAM_LEN as u32 {
             let param = Param::Inline(ParamBytes::zeroed(), len);
-            let found = Call::resolve(&arena, fill.info(), &references, param).map(|call| call.param().len_bytes());
+            let found =
+                KernelCall::resolve(&arena, fill.info(), &references, param).map(|call| call.param().len_bytes());
             assert_eq!(found.ok(), (len == 8).then_some(8), "{len} bytes inside the descriptor");
         }
     }

@@ -101,14 +101,14 @@ impl LaneMemory {
 
     /// Posts a message if there is room, leaving `batches` empty, and calls a receiver. `false` when there is none.
     #[inline]
-    pub(crate) fn try_post(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> bool {
+    pub(crate) fn try_send(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> bool {
         let mark = if batches.is_empty() { 0 } else { WITH_BATCHES };
         let put = |at: usize| {
             if mark == WITH_BATCHES {
                 *lock(&self.batches[at]) = core::mem::take(batches);
             }
         };
-        let is_posted = self.lane().try_post(&value[..self.message_words], mark, put).is_ok();
+        let is_posted = self.lane().try_send(&value[..self.message_words], mark, put).is_ok();
         if is_posted {
             self.call(For::Message);
         }
@@ -248,15 +248,15 @@ impl Direction<'_> {
     /// # Errors
     /// [`Error::Corrupt`] where another process wrote what it must not.
     #[inline]
-    pub(crate) fn try_post(self, value: &Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
-        each!(self, lane => Ok(lane.try_post(value, batches)), process, _ => process.try_post(value, batches))
+    pub(crate) fn try_send(self, value: &Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
+        each!(self, lane => Ok(lane.try_send(value, batches)), process, _ => process.try_send(value, batches))
     }
 
     /// Takes the oldest message, and calls a sender that waits for room. `false` when there is none. Messages that go away from this end
     /// are taken when nobody is at the other one.
     ///
     /// # Errors
-    /// As [`Direction::try_post`]; those of mapping a file that was handed over.
+    /// As [`Direction::try_send`]; those of mapping a file that was handed over.
     #[inline]
     pub(crate) fn try_take(self, value: &mut Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
         each!(self, lane => Ok(lane.try_take(value, batches)), process, outgoing => match outgoing {

@@ -173,7 +173,7 @@ impl<'a> Context<'a> {
     /// the job, as a number, a stream or a call.
     ///
     /// A few stores to memory while nobody waits for it: cheap enough for every thousandth element. A listener of
-    /// [`ProgressHandle::on_change`](crate::ProgressHandle::on_change) is called by it, on this thread, unless that is a worker process's. Only in a job of its own
+    /// [`ProgressHandle::on_change`](crate::job::ProgressHandle::on_change) is called by it, on this thread, unless that is a worker process's. Only in a job of its own
     /// ([`Engine::submit`](crate::Engine::submit)); without effect in the chunks and rows of other calls.
     ///
     /// # Examples
@@ -207,7 +207,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// What the submitter calls the job ([`Call::tag`](crate::Call::tag)); 0 unless it said, and in chunks and rows of other calls.
+    /// What the submitter calls the job ([`JobBuilder::tag`](crate::JobBuilder::tag)); 0 unless it said, and in chunks and rows of other calls.
     pub fn tag(&self) -> u64 {
         self.job.map_or(0, |(core, index)| core.tag_of(index))
     }
@@ -231,12 +231,12 @@ impl<'a> Context<'a> {
     ///
     /// # Examples
     /// ```
-    /// use workring::{Context, Engine, Error, SharedArray, SharedHandle, kernel};
+    /// use workring::{Context, Engine, Error, SharedArray, kernel, shared::SharedHandle};
     ///
     /// /// Counts its calls.
     /// #[kernel]
     /// pub fn count(counter: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
-    ///     ctx.shared(counter)?.add(0, 1)?;
+    ///     ctx.shared(counter)?.fetch_add(0, 1)?;
     ///     Ok(())
     /// }
     ///
@@ -305,12 +305,12 @@ impl<'a> Context<'a> {
     /// One value for each thread and each type; a type of one's own keeps kernels apart. A kernel that panics loses all that its worker
     /// keeps, as it may be half changed. Recycling ([`Builder::recycle_after`](crate::Builder::recycle_after)) and the end of a worker
     /// process by its engine's [`close`](crate::Engine::close) drop it; a worker process that is killed drops nothing. A thread that
-    /// helps while it waits keeps values of its own until it ends, unless [`Help::Never`](crate::Help::Never) keeps kernels off it. A
+    /// helps while it waits keeps values of its own until it ends, unless [`WaitPolicy::Never`](crate::WaitPolicy::Never) keeps kernels off it. A
     /// kernel that runs while another one waits on the same thread has values of its own that do not stay if the other one has some.
     ///
     /// # Examples
     /// ```
-    /// use workring::{Context, Engine, Help, kernel};
+    /// use workring::{Context, Engine, WaitPolicy, kernel};
     ///
     /// struct Model(Vec<f64>);
     ///
@@ -323,7 +323,7 @@ impl<'a> Context<'a> {
     /// }
     ///
     /// # fn main() -> workring::Result<()> {
-    /// let engine = Engine::builder().threads(2).help(Help::Never).build()?;
+    /// let engine = Engine::builder().threads(2).wait_policy(WaitPolicy::Never).build()?;
     /// let job = engine.submit(predict, (engine.batch_from_slice(&[1.0])?, engine.batch(1)?), ())?;
     /// assert_eq!(*job.wait()?.1, [5.0]);
     /// # Ok(())

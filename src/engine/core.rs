@@ -18,7 +18,7 @@ use super::drain::Drains;
 use super::kernel::{KernelInfo, registered};
 use super::ledger::Watchers;
 use super::local::{LocalSlot, LocalTable};
-use super::options::{EngineConfig, Idle};
+use super::options::{EngineConfig, IdleStrategy};
 use super::panics;
 use super::role::WorkerRole;
 use super::running::Running;
@@ -463,9 +463,9 @@ impl Core {
     /// How long a worker without work stays awake at most; `None` for not at all.
     pub(crate) fn may_spin(&self) -> bool {
         match self.config.idle {
-            Idle::Park => false,
-            Idle::Spin(_) => true,
-            Idle::Adaptive => self.config.workers() <= self.config.cores,
+            IdleStrategy::Park => false,
+            IdleStrategy::Spin(_) => true,
+            IdleStrategy::Adaptive => self.config.workers() <= self.config.cores,
         }
     }
 }
@@ -474,7 +474,7 @@ impl Core {
 impl Core {
     /// An engine without workers, of one page, for tests that play their parts.
     pub(crate) fn without_workers(threads: usize, processes: usize) -> Self {
-        use super::options::{Help, OnFull};
+        use super::options::{Backpressure, WaitPolicy};
         use crate::arena::{ArenaConfig, Backing};
 
         let backing = if processes > 0 { Backing::SharedMemory } else { Backing::Anonymous };
@@ -485,9 +485,9 @@ impl Core {
             jobs_per_process: 1,
             outside: 0,
             queue_capacity: 64,
-            on_full: OnFull::Reject,
-            idle: Idle::Park,
-            help: Help::Never,
+            backpressure: Backpressure::Reject,
+            idle: IdleStrategy::Park,
+            help: WaitPolicy::Never,
             timing: super::options::Timing::Sampled,
             ageing: 0,
             cores: 1,

@@ -27,7 +27,7 @@ impl Core {
     /// Whether no job is queued and none runs. A hint while jobs are handed over.
     ///
     /// The words say so, not the rings: those keep entries of jobs that are gone until a worker passes them.
-    pub(crate) fn is_drained(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let is_over = |word: DescriptorWord| !word.is(State::Queued) && !word.is(State::Running);
         // Of an engine that broke nothing runs any more, whatever the words say.
         self.is_quiet() || self.control.descriptors().iter().all(|descriptor| is_over(job::snapshot(&descriptor.word)))
@@ -45,7 +45,7 @@ impl Core {
         // SeqCst: orders the announcement before the look at the jobs; pairs with the fence in `job_is_over`. If that does not see the
         // announcement, this look sees the job's end.
         fence(Ordering::SeqCst);
-        !self.is_drained()
+        !self.is_idle()
     }
 
     /// Forgets a task that waits no more. With the last one nobody looks at the end of a job any more.
@@ -67,7 +67,7 @@ impl Core {
     /// Wakes the tasks that wait until nothing is left to do, if that is so.
     #[cold]
     pub(super) fn tell_if_drained(&self) {
-        if !self.is_drained() {
+        if !self.is_idle() {
             return;
         }
         if !self.is_origin() {

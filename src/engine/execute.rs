@@ -1,6 +1,6 @@
 //! What a claimed job turns into: a kernel call, a share of a fan-out, a fan-out of rows, or a closure.
 
-use super::call::{self, Call, Fields};
+use super::call::{self, Fields, KernelCall};
 use super::context::StopSignals;
 use super::core::{Core, JobReference};
 use super::failure;
@@ -175,7 +175,7 @@ fn unresolved(error: Error) -> Trouble {
 /// What one share of a fan-out runs: chunks of a kernel, or rows of it.
 pub(crate) struct ShareCall<'a> {
     pub(crate) core: &'a Core,
-    pub(crate) call: &'a Call,
+    pub(crate) call: &'a KernelCall,
     pub(crate) plan: Plan,
     pub(crate) worker: u32,
     pub(crate) signals: StopSignals<'a>,
@@ -300,7 +300,7 @@ pub(crate) fn row_block_len(rows: usize) -> Option<usize> {
 }
 
 impl RowBlock {
-    fn of(core: &Core, call: &Call, header: &FanOutHeader, plan: &Plan) -> Result<Self> {
+    fn of(core: &Core, call: &KernelCall, header: &FanOutHeader, plan: &Plan) -> Result<Self> {
         let rows = plan.total_len as u64;
         let params_len = rows.saturating_mul(call.info.param().size_bytes() as u64);
         let params = match header.param_rows.load(Ordering::Relaxed) {
@@ -404,7 +404,7 @@ fn rows_job(
         caller: who,
         closures: false,
         retries: 0,
-        on_full: core.config.on_full,
+        backpressure: core.config.backpressure,
         rows: Some(rows_at),
         meter,
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::core::{Core, Draft, JobReference};
 use super::meter::{Meter, RangesAt};
-use super::options::{Help, OnFull, Priority};
+use super::options::{Backpressure, Priority, WaitPolicy};
 use super::plan::Plan;
 use super::{inside, panics, wait};
 use crate::arena::alloc::Block;
@@ -187,7 +187,7 @@ pub(crate) struct Spread<'a> {
     /// How often a share may be started again after the death of its worker.
     pub(crate) retries: u32,
     /// What to do where not a single share finds room and the caller must not run it.
-    pub(crate) on_full: OnFull,
+    pub(crate) backpressure: Backpressure,
     /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
     pub(crate) rows: Option<RowHandles>,
     /// Who wants to know how far it is.
@@ -206,7 +206,7 @@ impl Spread<'_> {
     fn shares(&self) -> (u32, bool) {
         let config = &self.core.config;
         let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::ORIGIN;
-        let caller_runs = in_kernel || config.help != Help::Never;
+        let caller_runs = in_kernel || config.help != WaitPolicy::Never;
         // The caller takes a worker's place when the cores are all spoken for, so that no share waits for a core.
         let threads = if self.closures { config.threads } else { self.core.workers_now() } as u32;
         let all = if caller_runs { (threads + 1).min((config.cores as u32).max(threads)) } else { threads };
@@ -288,7 +288,7 @@ impl Spread<'_> {
             let draft = match self.core.try_reserve() {
                 Some(draft) => draft,
                 // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
-                None if share == 0 && self.core.config.is_shared() => self.core.reserve(self.on_full)?,
+                None if share == 0 && self.core.config.is_shared() => self.core.reserve(self.backpressure)?,
                 None => break,
             };
             if !children.start(draft, block, share, self, |draft| child(draft, share)) {
@@ -462,7 +462,7 @@ mod tests {
             caller,
             closures: true,
             retries: 0,
-            on_full: OnFull::Reject,
+            backpressure: Backpressure::Reject,
             rows: None,
             meter: None,
         };

@@ -20,7 +20,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::crew::Wear;
-use super::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
+use super::options::{Backpressure, EngineConfig, IdleStrategy, ThreadOptions, Timing, WaitPolicy};
 use crate::error::{Error, Result};
 use crate::ids::{ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
@@ -159,9 +159,9 @@ impl Hello {
     /// The bytes of the message.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let (idle, idle_ns) = match self.config.idle {
-            Idle::Adaptive => (idle::ADAPTIVE, 0),
-            Idle::Spin(limit) => (idle::SPIN, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)),
-            Idle::Park => (idle::PARK, 0),
+            IdleStrategy::Adaptive => (idle::ADAPTIVE, 0),
+            IdleStrategy::Spin(limit) => (idle::SPIN, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)),
+            IdleStrategy::Park => (idle::PARK, 0),
         };
         let cores = self.limits.cores.as_deref().unwrap_or_default();
         let cores = &cores[..cores.len().min(CORES_MAX)];
@@ -220,9 +220,9 @@ impl Hello {
             return Err(refuse("the engine's first message contradicts itself"));
         };
         let idle = match head.idle {
-            idle::SPIN => Idle::Spin(Duration::from_nanos(head.idle_ns)),
-            idle::PARK => Idle::Park,
-            _ => Idle::Adaptive,
+            idle::SPIN => IdleStrategy::Spin(Duration::from_nanos(head.idle_ns)),
+            idle::PARK => IdleStrategy::Park,
+            _ => IdleStrategy::Adaptive,
         };
         Ok(Self {
             slots,
@@ -233,9 +233,9 @@ impl Hello {
                 jobs_per_process: head.jobs_per_process as usize,
                 outside: head.outside as usize,
                 queue_capacity: head.queue_capacity,
-                on_full: OnFull::Reject,
+                backpressure: Backpressure::Reject,
                 idle,
-                help: Help::Never,
+                help: WaitPolicy::Never,
                 timing: Timing::Off,
                 ageing: head.ageing,
                 cores: head.allowed_cores as usize,
@@ -428,9 +428,9 @@ mod tests {
                 jobs_per_process: 2,
                 outside: 2,
                 queue_capacity: 64,
-                on_full: OnFull::Reject,
-                idle: Idle::Spin(Duration::from_nanos(1234)),
-                help: Help::Never,
+                backpressure: Backpressure::Reject,
+                idle: IdleStrategy::Spin(Duration::from_nanos(1234)),
+                help: WaitPolicy::Never,
                 timing: Timing::Off,
                 ageing: 17,
                 cores: 2,

@@ -362,7 +362,7 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 ///
 /// A kernel is known by its path, its version and its arguments. The path begins with the name of the crate that declares it, so that two
 /// kernels of one name in different modules are two kernels, and copies of one program agree. *Two* programs
-/// ([`WorkerProgram::at`](crate::WorkerProgram::at), [`attach`](crate::attach)) agree on the kernels of a library that both use; kernels that
+/// ([`WorkerProgram::at`](crate::process::WorkerProgram::at), [`attach`](crate::process::attach)) agree on the kernels of a library that both use; kernels that
 /// each of them has in its own `main.rs`, or includes from a common file, need a `path` that does not name the program. Two kernels of one
 /// identity in one list are refused when an engine is built, and by the worker.
 ///
@@ -422,8 +422,8 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 /// }
 ///
 /// #[workring::worker_main]
-/// fn echo(scope: &workring::WorkerScope<u64, u64>) -> Result<(), workring::Error> {
-///     scope.post(scope.recv()?.value).map_err(|failed| failed.error)
+/// fn echo(scope: &workring::message::WorkerScope<u64, u64>) -> Result<(), workring::Error> {
+///     scope.send(scope.recv()?.value).map_err(|failed| failed.error)
 /// }
 ///
 /// let engine = workring::Engine::builder().threads(1).build().unwrap();
@@ -435,7 +435,7 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 ///
 /// A kernel by hand is a promise that safe code cannot make:
 /// ```compile_fail,E0200
-/// use workring::{Kernel, KernelInfo, kernel};
+/// use workring::{Kernel, kernel, kernel::KernelInfo};
 ///
 /// #[kernel]
 /// fn writer(y: &mut [u64]) {

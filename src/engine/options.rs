@@ -46,7 +46,7 @@ impl Priority {
 /// While no worker process runs and none can be started, because memory, descriptors or processes lack or their program is gone, jobs wait
 /// in the queue as ever, and so do calls that block; the engine tries again for as long as it lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum OnFull {
+pub enum Backpressure {
     /// Waits for room. Instead of waiting for ever it is an error: at once inside a kernel, which keeps a worker from making
     /// room; after a second in which nothing but unread results filled the queue and nobody read any.
     #[default]
@@ -63,7 +63,7 @@ pub enum OnFull {
 /// Waking a sleeping thread costs its waker 10 to 20 microseconds and the job several times that; a worker that is still
 /// awake takes a job in well under a microsecond.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Idle {
+pub enum IdleStrategy {
     /// One worker at a time stays awake for a while after the last job: some ten microseconds, longer when jobs have been
     /// coming in quick succession. None does when there are more workers than cores. Then it sleeps.
     #[default]
@@ -84,7 +84,7 @@ pub enum Idle {
 /// A worker inside a kernel or closure that waits for a job runs that job, if nobody has started it, whatever is said here: it may be the
 /// only worker. It never runs others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Help {
+pub enum WaitPolicy {
     /// What it waits for, if no worker has started it, then whatever else is queued, kernels and closures of other threads among it. A job
     /// that it runs delays its return. For threads that hold no locks when they wait, and whose stack is as large as a worker's: 2 MiB
     /// unless said otherwise.
@@ -155,7 +155,7 @@ impl Timing {
 pub(crate) struct JobOptions {
     pub(crate) priority: Priority,
     pub(crate) deadline: Option<Duration>,
-    pub(crate) on_full: Option<OnFull>,
+    pub(crate) backpressure: Option<Backpressure>,
     pub(crate) chunk_len: Option<usize>,
     pub(crate) retry: Option<Retry>,
     pub(crate) time_limit: Option<Duration>,
@@ -172,9 +172,9 @@ pub(crate) struct EngineConfig {
     /// Processes started by others that may take part at a time.
     pub(crate) outside: usize,
     pub(crate) queue_capacity: u32,
-    pub(crate) on_full: OnFull,
-    pub(crate) idle: Idle,
-    pub(crate) help: Help,
+    pub(crate) backpressure: Backpressure,
+    pub(crate) idle: IdleStrategy,
+    pub(crate) help: WaitPolicy,
     pub(crate) timing: Timing,
     /// Jobs of higher priority that may be started before one that waits; 0 for any number.
     pub(crate) ageing: u32,

@@ -263,12 +263,12 @@ impl ProcessChannel {
     /// # Errors
     /// [`Error::Corrupt`]; the message is the caller's then.
     #[inline]
-    pub(crate) fn try_post(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
+    pub(crate) fn try_send(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
         self.check_sound()?;
         self.notice_drops();
         let mut outgoing = lock(&self.outgoing);
         let (cells, tail) = (self.cells(self.end), outgoing.tail);
-        if !cells.has_room(tail).map_err(|garbled| self.garbled(self.end, garbled))? {
+        if !cells.has_capacity(tail).map_err(|garbled| self.garbled(self.end, garbled))? {
             return Ok(false);
         }
         let value_words = self.plan.message_words(self.end) - BATCHES_WORDS;
@@ -307,7 +307,7 @@ impl ProcessChannel {
         self.check_batches(batches)?;
         lock(&self.outgoing).begins_with_batches = true;
         // There is room for one message and so many batches, or the channel would be none.
-        self.try_post(&[0; VALUE_WORDS_MAX], batches).map(drop)
+        self.try_send(&[0; VALUE_WORDS_MAX], batches).map(drop)
     }
 
     /// Takes the oldest message, and calls the other end if it waits for room. `false` when there is none.
@@ -530,7 +530,7 @@ mod tests {
 
     fn post(end: &ProcessChannel, number: u64, mut batches: Vec<AnyBatch>) -> bool {
         end.check_batches(&batches).unwrap();
-        end.try_post(&[number; VALUE_WORDS_MAX], &mut batches).unwrap()
+        end.try_send(&[number; VALUE_WORDS_MAX], &mut batches).unwrap()
     }
 
     fn take(end: &Arc<ProcessChannel>) -> Result<Option<(u64, Vec<AnyBatch>)>> {
@@ -613,7 +613,7 @@ mod tests {
                         let (batches, lent): (Vec<_>, Vec<u64>) = held.drain(..count.min(held.len())).unzip();
                         let mut batches: Vec<AnyBatch> = batches.into_iter().map(AnyBatch::from).collect();
                         both.worker.check_batches(&batches).unwrap();
-                        let posted = both.worker.try_post(&[next; VALUE_WORDS_MAX], &mut batches).unwrap();
+                        let posted = both.worker.try_send(&[next; VALUE_WORDS_MAX], &mut batches).unwrap();
                         prop_assert_eq!(posted, here.len() < cells);
                         if posted {
                             here.push_back((next, lent));
@@ -692,7 +692,7 @@ mod tests {
                     once(batches)?;
                 }
                 let mut batches = vec![both.batch(100)];
-                if !matches!(both.engine.try_post(&[1; VALUE_WORDS_MAX], &mut batches), Ok(true)) {
+                if !matches!(both.engine.try_send(&[1; VALUE_WORDS_MAX], &mut batches), Ok(true)) {
                     prop_assert_eq!(batches.len(), 1, "the message is the caller's");
                 }
                 // What the worker is told by such words it may believe or not; it looks at no memory that is not the arena's.
@@ -758,7 +758,7 @@ mod tests {
                     other => panic!("{what}: {other:?}"),
                 }
             }
-            assert!(matches!(both.engine.try_post(&[0; VALUE_WORDS_MAX], &mut Vec::new()), Err(Error::Corrupt { .. })));
+            assert!(matches!(both.engine.try_send(&[0; VALUE_WORDS_MAX], &mut Vec::new()), Err(Error::Corrupt { .. })));
             assert_eq!(ended.load(Ordering::Relaxed), 1, "{what}");
             assert!(both.engine.damage().is_some());
             both.engine.set_process_gone();
@@ -830,7 +830,7 @@ mod tests {
             // In the other direction.
             |both| {
                 both.engine.word(both.engine.plan.lanes[0].start).store(77, Ordering::Relaxed);
-                let posted = both.engine.try_post(&[0; VALUE_WORDS_MAX], &mut Vec::new());
+                let posted = both.engine.try_send(&[0; VALUE_WORDS_MAX], &mut Vec::new());
                 assert!(matches!(posted, Err(Error::Corrupt { .. })));
             },
             // In the message before, which nobody has looked at.

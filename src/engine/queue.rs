@@ -11,7 +11,7 @@ use super::core::{Core, Draft, JobReference};
 use super::execute::deadline_of;
 use super::ledger::{self, SEQUENCE_MASK};
 use super::local::{self, LocalSlot};
-use super::options::{OnFull, Priority};
+use super::options::{Backpressure, Priority};
 use super::panics;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
@@ -52,27 +52,27 @@ impl Core {
         None
     }
 
-    /// Takes a free descriptor, waiting for one as `on_full` says.
+    /// Takes a free descriptor, waiting for one as `backpressure` says.
     #[inline]
-    pub(crate) fn reserve(&self, on_full: OnFull) -> Result<Draft<'_>> {
+    pub(crate) fn reserve(&self, backpressure: Backpressure) -> Result<Draft<'_>> {
         self.check_open()?;
-        self.check_shortage(on_full)?;
+        self.check_shortage(backpressure)?;
         match self.try_reserve() {
             Some(draft) => Ok(draft),
-            None => self.wait_for_room(on_full),
+            None => self.wait_for_room(backpressure),
         }
     }
 
     #[cold]
-    fn wait_for_room(&self, on_full: OnFull) -> Result<Draft<'_>> {
+    fn wait_for_room(&self, backpressure: Backpressure) -> Result<Draft<'_>> {
         self.check_open()?;
         let full = || self.queue_full();
-        let deadline = match on_full {
-            OnFull::Reject => return Err(full()),
+        let deadline = match backpressure {
+            Backpressure::Reject => return Err(full()),
             // A kernel that waits for room keeps a worker from making room.
             _ if self.may_need_this_thread() => return Err(full()),
-            OnFull::Wait => None,
-            OnFull::WaitFor(limit) => Some(Deadline::after(limit)),
+            Backpressure::Wait => None,
+            Backpressure::WaitFor(limit) => Some(Deadline::after(limit)),
         };
         loop {
             // Acquire: pairs with the release in `wake_space`.
@@ -106,7 +106,7 @@ impl Core {
     }
 
     /// Whether a descriptor is free.
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_capacity(&self) -> bool {
         self.free.has_free()
     }
 

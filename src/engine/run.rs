@@ -15,14 +15,14 @@ use core::ops::Range;
 
 use std::sync::{Mutex, PoisonError};
 
-use super::call::Call;
+use super::call::KernelCall;
 use super::context::{Context, StopSignals};
 use super::core::Core;
 use super::fan_out::{ChunkEnd, FanOutEnd, Spread, run_share, stop};
 use super::frame::{Frame, RawSlice};
 use super::kernel::KernelError;
 use super::meter::Meter;
-use super::options::{OnFull, Priority};
+use super::options::{Backpressure, Priority};
 use super::panics::{Panicked, catch};
 use super::plan::Plan;
 use crate::arena::{Access, Arena};
@@ -71,7 +71,7 @@ fn forget_after_panic(result: &Result<(), Trouble>, context: &mut Context<'_>) {
 pub(crate) fn whole(
     core: &Core,
     index: DescriptorIndex,
-    call: &Call,
+    call: &KernelCall,
     who: ParticipantSlot,
     signals: StopSignals<'_>,
 ) -> Result<[usize; MAX_OUTPUTS], Trouble> {
@@ -93,7 +93,7 @@ pub(crate) fn whole(
 
 /// Runs a kernel over the chunks of a plan.
 pub(crate) struct ChunkRunner<'a> {
-    call: &'a Call,
+    call: &'a KernelCall,
     plan: Plan,
     /// The parts of the batches that belong to the chunk at hand.
     parts: [RawSlice; MAX_BATCHES],
@@ -106,7 +106,7 @@ impl<'a> ChunkRunner<'a> {
     /// # Errors
     /// [`Error::Corrupt`] when the lengths of the batches do not fit the plan; [`check_lengths`] refuses such calls before.
     pub(crate) fn new(
-        call: &'a Call,
+        call: &'a KernelCall,
         plan: Plan,
         worker: u32,
         signals: StopSignals<'a>,
@@ -157,7 +157,7 @@ impl<'a> ChunkRunner<'a> {
 
 /// Checks that every input has the plan's length, and every output that length or, where the plan says so, a fixed number of elements per
 /// chunk.
-pub(crate) fn check_lengths(call: &Call, plan: &Plan) -> Result<()> {
+pub(crate) fn check_lengths(call: &KernelCall, plan: &Plan) -> Result<()> {
     let inputs = call.info.inputs().len();
     for (at, slice) in call.slices().iter().enumerate() {
         let len = slice.len_bytes() / call.element_size(at);
@@ -172,7 +172,7 @@ pub(crate) fn check_lengths(call: &Call, plan: &Plan) -> Result<()> {
 
 /// Runs a kernel once for each row: row `i` of every batch, and parameter `i`.
 pub(crate) struct RowRunner<'a> {
-    call: &'a Call,
+    call: &'a KernelCall,
     rows: usize,
     params: RawSlice,
     strides: [usize; MAX_BATCHES],
@@ -186,7 +186,7 @@ impl<'a> RowRunner<'a> {
     /// # Errors
     /// [`Error::Corrupt`] when a batch, or the parameters, cannot be cut into `rows` equal parts.
     pub(crate) fn new(
-        call: &'a Call,
+        call: &'a KernelCall,
         rows: usize,
         params: RawSlice,
         worker: u32,
@@ -280,7 +280,7 @@ pub(crate) fn closure_over_chunks(
     core: &Core,
     plan: Plan,
     priority: Priority,
-    on_full: OnFull,
+    backpressure: Backpressure,
     deadline: Option<Deadline>,
     meter: Option<&Meter>,
     body: &(dyn Fn(u32) + Sync),
@@ -305,7 +305,7 @@ pub(crate) fn closure_over_chunks(
     };
     let shared: &ShareRunner<'_> = &share;
     let caller = ParticipantSlot::ORIGIN;
-    let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, on_full, rows: None, meter };
+    let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, backpressure, rows: None, meter };
     let end = spread.run(
         |draft, number, header, ranges| {
             draft.set_closure();

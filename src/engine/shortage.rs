@@ -2,12 +2,12 @@
 //! of the workers is gone.
 //!
 //! A shortage passes or it does not, and nobody can tell. So the supervisor tries again for as long as the engine lives, in ever
-//! longer pauses up to a limit. Jobs wait meanwhile; whoever does not want to wait says so (`OnFull::Reject`, a deadline) and is told why.
+//! longer pauses up to a limit. Jobs wait meanwhile; whoever does not want to wait says so (`Backpressure::Reject`, a deadline) and is told why.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::core::Core;
-use super::options::OnFull;
+use super::options::Backpressure;
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU32, Ordering};
 
@@ -48,10 +48,10 @@ impl Core {
     /// Refuses a call that does not wait while nobody could run it.
     ///
     /// # Errors
-    /// [`Error::NoWorkers`] for [`OnFull::Reject`] during a shortage.
+    /// [`Error::NoWorkers`] for [`Backpressure::Reject`] during a shortage.
     #[inline]
-    pub(crate) fn check_shortage(&self, on_full: OnFull) -> Result<()> {
-        if on_full == OnFull::Reject { self.shortage().map_or(Ok(()), Err) } else { Ok(()) }
+    pub(crate) fn check_shortage(&self, backpressure: Backpressure) -> Result<()> {
+        if backpressure == Backpressure::Reject { self.shortage().map_or(Ok(()), Err) } else { Ok(()) }
     }
 
     /// Says that a shortage began, goes on for another reason, or is over.

@@ -306,7 +306,7 @@ impl Supervisor {
         }
         let Some(seat) = self.seats.iter_mut().find(|seat| seat.outside && !seat.ended && seat.worker.is_none()) else {
             return refuse(format!(
-                "all {} seats for outside workers are taken; see Builder::outside_workers",
+                "all {} seats for outside workers are taken; see Builder::external_workers",
                 self.core.config.outside
             ));
         };

@@ -3,7 +3,7 @@
 use super::belt::BELT;
 use super::core::{Core, JobReference};
 use super::execute::{deadline_of, execute};
-use super::options::{Help, Idle};
+use super::options::{IdleStrategy, WaitPolicy};
 use super::{gather, inside, panics};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Descriptor;
@@ -20,7 +20,7 @@ const LOOKS_PER_CLOCK: u32 = 32;
 
 /// Waits until a job is done; `false` when the deadline came first. Only the holder of the job may call it.
 ///
-/// Without a deadline the thread helps as the engine's `Help` allows. With one it does not, as a kernel that it runs could hold it
+/// Without a deadline the thread helps as the engine's `WaitPolicy` allows. With one it does not, as a kernel that it runs could hold it
 /// beyond the deadline, but where it may be the only one that could run the job: inside a kernel of this engine.
 ///
 /// # Panics
@@ -33,7 +33,7 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
     let in_kernel = panics::depth() > 0;
     // Inside a kernel this is not a favour but a must: this thread may be the only one that could run the job.
     let runs_own = match deadline {
-        None => in_kernel || core.config.help != Help::Never,
+        None => in_kernel || core.config.help != WaitPolicy::Never,
         Some(_) => in_kernel && core.may_need_this_thread(),
     };
     if runs_own && run_own(core, reference) == Ran::Whole {
@@ -46,7 +46,7 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
     if spin(core, reference, descriptor, deadline) {
         return true;
     }
-    if deadline.is_none() && !in_kernel && core.config.help == Help::AnyJob {
+    if deadline.is_none() && !in_kernel && core.config.help == WaitPolicy::AnyJob {
         // Only at the bottom of the stack: a foreign job run on top of a kernel could wait for that very kernel.
         while let Some(index) = core.take(ParticipantSlot::ORIGIN) {
             execute(core, ParticipantSlot::ORIGIN, index);
@@ -113,7 +113,7 @@ pub(crate) fn wait_for_share(core: &Core, reference: JobReference) {
 }
 
 fn spin(core: &Core, reference: JobReference, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
-    if core.config.idle == Idle::Park || core.config.cores < 2 {
+    if core.config.idle == IdleStrategy::Park || core.config.cores < 2 {
         return core.is_readable(reference);
     }
     let until = Deadline::after(SPIN);

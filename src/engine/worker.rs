@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::crew::Shift;
 use super::execute::execute;
-use super::options::Idle;
+use super::options::IdleStrategy;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -30,7 +30,7 @@ const DOZE: Duration = Duration::from_micros(100);
 /// The bounds come from measurements of a futex sleep and wake across cores, some 60 microseconds: staying awake for less
 /// than a few microseconds saves nothing, for more than a few wake-ups costs more than it saves.
 struct SpinBudget {
-    idle: Idle,
+    idle: IdleStrategy,
     allowed: bool,
     /// Moving average of the time without work, in nanoseconds.
     gap_ns: u64,
@@ -85,11 +85,11 @@ impl SpinBudget {
     /// How long to stay awake now; `searchers` others are awake already.
     fn limit(&self, searchers: u32) -> Option<Duration> {
         match self.idle {
-            Idle::Park => None,
-            Idle::Spin(limit) => Some(limit),
-            Idle::Adaptive if !self.allowed || searchers > 0 => None,
-            Idle::Adaptive if self.gap_ns > Self::HOPELESS => Some(Duration::from_nanos(Self::SHORT)),
-            Idle::Adaptive => Some(Duration::from_nanos((self.gap_ns * 2).clamp(Self::SHORT, Self::LONG))),
+            IdleStrategy::Park => None,
+            IdleStrategy::Spin(limit) => Some(limit),
+            IdleStrategy::Adaptive if !self.allowed || searchers > 0 => None,
+            IdleStrategy::Adaptive if self.gap_ns > Self::HOPELESS => Some(Duration::from_nanos(Self::SHORT)),
+            IdleStrategy::Adaptive => Some(Duration::from_nanos((self.gap_ns * 2).clamp(Self::SHORT, Self::LONG))),
         }
     }
 

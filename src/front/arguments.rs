@@ -176,7 +176,7 @@ impl<T: Pod> Output<T> for &mut Batch<T> {
 ///
 /// # Examples
 /// ```
-/// use workring::{Chunking, Engine, PerChunk, kernel};
+/// use workring::{Chunking, Engine, kernel, batch::PerChunk};
 ///
 /// /// The smallest and the largest of a chunk.
 /// #[kernel]
@@ -454,7 +454,7 @@ with_outputs!(A T, B U, C V, D W, E X, F Y, G Z, H Q);
 /// Which batches fit which kernel is said here alone. The rules for foreign traits allow an implementation for a batch with element types of
 /// somebody else; that one cannot write `collect`, whose argument has no name outside:
 /// ```compile_fail,E0603
-/// use workring::{Batch, Inputs};
+/// use workring::{Batch, batch::Inputs};
 ///
 /// struct Mine;
 ///
@@ -470,7 +470,7 @@ with_outputs!(A T, B U, C V, D W, E X, F Y, G Z, H Q);
 /// ```
 /// And what is for `map_chunks` is not taken by `map`, which makes the chunks itself:
 /// ```compile_fail,E0277
-/// use workring::{Engine, PerChunk, kernels};
+/// use workring::{Engine, kernels, batch::PerChunk};
 ///
 /// let engine = Engine::new().unwrap();
 /// let (x, mut y) = (engine.batch::<f64>(1).unwrap(), engine.batch::<f64>(1).unwrap());

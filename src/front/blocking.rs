@@ -5,17 +5,17 @@ use std::sync::OnceLock;
 use bytemuck::Pod;
 
 use super::arguments::{ChunkOutputs, Collector, Inputs, Outputs, Side};
-use super::call::{Call, collect};
+use super::call::{JobBuilder, collect};
 use super::progress::ProgressMeter;
 use super::terminal::Terminal;
 use crate::arena::batch::Batch;
-use crate::engine::call::{self, Call as KernelCall, References};
+use crate::engine::call::{self, KernelCall, References};
 use crate::engine::context::StopSignals;
 use crate::engine::execute::{RowWatch, ShareCall, error_of};
 use crate::engine::fan_out::{FanOutEnd, Spread};
 use crate::engine::kernel::{Kernel, KernelInfo, Reducer};
 use crate::engine::meter::Metered;
-use crate::engine::options::{Help, Retry};
+use crate::engine::options::{Retry, WaitPolicy};
 use crate::engine::plan::Plan;
 use crate::engine::run::{ChunkRunner, DisjointParts, check_lengths, closure_over_chunks};
 use crate::engine::{inside, panics};
@@ -48,7 +48,7 @@ impl Chunking {
 /// How often a share of a call is started again after the death of its worker.
 const USUAL_RETRIES: u8 = 3;
 
-impl Call<'_> {
+impl JobBuilder<'_> {
     /// See [`Engine::map`](crate::Engine::map).
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Call<'_> {
             return Ok(());
         }
         let deadline = self.deadline_now();
-        if plan.chunks == 1 && (self.core.config.help != Help::Never || panics::depth() > 0) {
+        if plan.chunks == 1 && (self.core.config.help != WaitPolicy::Never || panics::depth() > 0) {
             return self.run_here(&kernel, plan, deadline);
         }
         self.spread_shares(&kernel, references, &packed.param, plan, deadline)
@@ -164,8 +164,8 @@ impl Call<'_> {
         // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
         let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
         let retries = self.options.retry.unwrap_or(usual).limit();
-        let on_full = self.on_full_or_default();
-        let spread = Spread { core, plan, priority, caller, closures: false, retries, on_full, rows: None, meter };
+        let backpressure = self.on_full_or_default();
+        let spread = Spread { core, plan, priority, caller, closures: false, retries, backpressure, rows: None, meter };
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {

@@ -9,7 +9,7 @@ use crate::arena::{Arena, ArenaConfig, Backing};
 use crate::engine::core::Core;
 use crate::engine::crew::{self, Hooks, Wear};
 use crate::engine::kernel::{KernelInfo, check_identities};
-use crate::engine::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
+use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, ThreadOptions, Timing, WaitPolicy};
 #[cfg(target_os = "linux")]
 use crate::engine::supervisor;
 use crate::error::{Error, Result};
@@ -32,15 +32,15 @@ const DEFAULT_RETAIN: u64 = 256 << 20;
 ///
 /// # Examples
 /// ```
-/// use workring::{Engine, Help, Idle};
+/// use workring::{Engine, WaitPolicy, IdleStrategy};
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder()
 ///     .threads(2)
 ///     .capacity(1 << 30)
 ///     .queue_capacity(1024)
-///     .idle(Idle::Park)
-///     .help(Help::OwnJob)
+///     .idle_strategy(IdleStrategy::Park)
+///     .wait_policy(WaitPolicy::OwnJob)
 ///     .build()?;
 /// assert_eq!(engine.threads(), 2);
 /// # Ok(())
@@ -57,9 +57,9 @@ pub struct Builder {
     pub(super) workers: WorkerOptions,
     pub(super) capacity: Option<u64>,
     pub(super) queue_capacity: u32,
-    pub(super) on_full: OnFull,
-    pub(super) idle: Idle,
-    pub(super) help: Option<Help>,
+    pub(super) backpressure: Backpressure,
+    pub(super) idle: IdleStrategy,
+    pub(super) help: Option<WaitPolicy>,
     pub(super) timing: Timing,
     pub(super) ageing: u32,
     pub(super) backing: Backing,
@@ -85,8 +85,8 @@ impl Builder {
             workers: WorkerOptions::default(),
             capacity: None,
             queue_capacity: DEFAULT_QUEUE,
-            on_full: OnFull::default(),
-            idle: Idle::default(),
+            backpressure: Backpressure::default(),
+            idle: IdleStrategy::default(),
             help: None,
             timing: Timing::default(),
             ageing: DEFAULT_AGEING,
@@ -129,20 +129,20 @@ impl Builder {
 
     /// What a submit does when the queue is full, unless the job says otherwise. [`Engine::submit_async`], whose purpose is to wait, does so
     /// unless its own call says otherwise.
-    pub fn on_full(mut self, on_full: OnFull) -> Self {
-        self.on_full = on_full;
+    pub fn backpressure(mut self, backpressure: Backpressure) -> Self {
+        self.backpressure = backpressure;
         self
     }
 
     /// How workers without work wait.
-    pub fn idle(mut self, idle: Idle) -> Self {
+    pub fn idle_strategy(mut self, idle: IdleStrategy) -> Self {
         self.idle = idle;
         self
     }
 
-    /// Which jobs a waiting thread runs itself. Unless said: [`Help::OwnJob`], or with worker processes or without worker threads
-    /// [`Help::Never`], because who asks for that wants kernels kept out of this process.
-    pub fn help(mut self, help: Help) -> Self {
+    /// Which jobs a waiting thread runs itself. Unless said: [`WaitPolicy::OwnJob`], or with worker processes or without worker threads
+    /// [`WaitPolicy::Never`], because who asks for that wants kernels kept out of this process.
+    pub fn wait_policy(mut self, help: WaitPolicy) -> Self {
         self.help = Some(help);
         self
     }
@@ -204,7 +204,7 @@ impl Builder {
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let Self { processes, jobs_per_process, outside, on_full, idle, timing, ageing, wear, .. } = self;
+        let Self { processes, jobs_per_process, outside, backpressure, idle, timing, ageing, wear, .. } = self;
         let idle_timeout = self.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT);
         let own = ThreadOptions { idle_timeout, ..self.own };
         let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
@@ -236,14 +236,14 @@ impl Builder {
         let arena = self.arena()?;
         // Whoever asks for processes, or for no threads, wants kernels kept out of this one.
         let keeps_out = processes > 0 || threads == 0;
-        let help = self.help.unwrap_or(if keeps_out { Help::Never } else { Help::default() });
+        let help = self.help.unwrap_or(if keeps_out { WaitPolicy::Never } else { WaitPolicy::default() });
         let config = EngineConfig {
             threads,
             processes,
             jobs_per_process,
             outside,
             queue_capacity,
-            on_full,
+            backpressure,
             idle,
             help,
             timing,

@@ -13,16 +13,16 @@ use super::arguments::{Batches, Collector};
 use super::closure::{Returns, Unstarted};
 use super::job::{Held, Job, Payload};
 use super::progress::ProgressMeter;
-use super::rows::{ManyJob, RowParams, Rows};
+use super::rows::{RowParams, Rows, RowsJob};
 use super::terminal::Terminal;
 use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
-use crate::engine::call::{self, Call as KernelCall, Param};
+use crate::engine::call::{self, KernelCall, Param};
 use crate::engine::core::{Core, Draft, JobReference};
 use crate::engine::execute::row_block_len;
 use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
-use crate::engine::options::{JobOptions, OnFull, Priority, Retry};
+use crate::engine::options::{Backpressure, JobOptions, Priority, Retry};
 use crate::engine::wakers::{Awaited, Watch};
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;
@@ -35,7 +35,7 @@ use crate::sync::Ordering;
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use workring::{Engine, OnFull, Priority};
+/// use workring::{Engine, Backpressure, Priority};
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder().threads(1).build()?;
@@ -43,7 +43,7 @@ use crate::sync::Ordering;
 ///     .job()
 ///     .priority(Priority::High)
 ///     .deadline(Duration::from_secs(5))
-///     .on_full(OnFull::Reject)
+///     .backpressure(Backpressure::Reject)
 ///     .run(|| 6 * 7)?;
 /// assert_eq!(job.wait()?, 42);
 /// # Ok(())
@@ -53,7 +53,7 @@ use crate::sync::Ordering;
 /// Each option says for which calls it is. A call refuses one that means nothing to it with [`Error::InvalidArgument`], which names both.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "nothing happens until one of its calls is made"]
-pub struct Call<'e> {
+pub struct JobBuilder<'e> {
     pub(crate) core: &'e Arc<Core>,
     pub(crate) options: JobOptions,
     pub(crate) meter: Option<&'e ProgressMeter>,
@@ -68,7 +68,7 @@ pub(crate) struct Packed {
     pub(crate) block: Option<Batch<u8>>,
 }
 
-impl<'e> Call<'e> {
+impl<'e> JobBuilder<'e> {
     pub(crate) fn new(core: &'e Arc<Core>) -> Self {
         Self { core, options: JobOptions::default(), meter: None }
     }
@@ -93,7 +93,7 @@ impl<'e> Call<'e> {
 
     /// Ends the job with [`Error::DeadlineExceeded`] when it has run for so long; the time it waited in the queue does not count.
     ///
-    /// For the rest as [`Call::deadline`], beside which it may stand: the earlier end counts. A job that is started again after the
+    /// For the rest as [`JobBuilder::deadline`], beside which it may stand: the earlier end counts. A job that is started again after the
     /// death of its worker has its time again. For calls of which many workers run parts (`submit_many`, `map`, `map_chunks`, `reduce`,
     /// `map_with`, `for_each_chunk`, `reduce_with`) it is the same as a deadline: it counts from the call.
     pub fn time_limit(mut self, limit: Duration) -> Self {
@@ -110,12 +110,12 @@ impl<'e> Call<'e> {
     }
 
     /// What to do when the queue is full; as the engine was built unless said. For every call that gives a job, but that `submit_async`
-    /// waits unless it is said here, and refuses [`OnFull::WaitFor`] with [`Error::InvalidArgument`]: runtimes have timeouts for futures.
+    /// waits unless it is said here, and refuses [`Backpressure::WaitFor`] with [`Error::InvalidArgument`]: runtimes have timeouts for futures.
     ///
     /// Calls that block need no room: with a full queue less of them runs at a time. Only where the calling thread may not take part
-    /// ([`Help::Never`](crate::Help::Never) on an engine with worker processes) they wait for one place, as said here.
-    pub fn on_full(mut self, on_full: OnFull) -> Self {
-        self.options.on_full = Some(on_full);
+    /// ([`WaitPolicy::Never`](crate::WaitPolicy::Never) on an engine with worker processes) they wait for one place, as said here.
+    pub fn backpressure(mut self, backpressure: Backpressure) -> Self {
+        self.options.backpressure = Some(backpressure);
         self
     }
 
@@ -164,8 +164,8 @@ impl<'e> Call<'e> {
     }
 
     /// What to do when the queue is full.
-    pub(super) fn on_full_or_default(&self) -> OnFull {
-        self.options.on_full.unwrap_or(self.core.config.on_full)
+    pub(super) fn on_full_or_default(&self) -> Backpressure {
+        self.options.backpressure.unwrap_or(self.core.config.backpressure)
     }
 
     /// Takes a place in the queue for a call that blocks until there is one.
@@ -175,7 +175,7 @@ impl<'e> Call<'e> {
         self.core.reserve(self.on_full_or_default())
     }
 
-    /// As [`Call::pack`], for a parameter that comes as bytes.
+    /// As [`JobBuilder::pack`], for a parameter that comes as bytes.
     pub(super) fn pack_bytes(&self, bytes: &[u8]) -> Result<Packed> {
         if let Some(param) = Param::inline_bytes(bytes) {
             return Ok(Packed { param, block: None });
@@ -315,7 +315,7 @@ impl<'e> Call<'e> {
     ///
     /// # Errors
     /// As there.
-    pub fn submit_many<K, B, Q>(self, kernel: K, batches: B, params: Q) -> Result<ManyJob<B, Q>, Failed<(B, Q)>>
+    pub fn submit_many<K, B, Q>(self, kernel: K, batches: B, params: Q) -> Result<RowsJob<B, Q>, Failed<(B, Q)>>
     where
         K: Kernel,
         B: Batches<K::Inputs, K::Outputs>,
@@ -401,7 +401,7 @@ fn check_rows(call: &KernelCall, rows: usize) -> Result<()> {
 /// Dropping it before it is ready drops what was handed over.
 #[must_use = "futures do nothing unless awaited"]
 pub struct SubmitAsync<'e, K: Kernel, B> {
-    call: Call<'e>,
+    call: JobBuilder<'e>,
     kernel: K,
     handed: Option<(B, K::Param)>,
     watch: Watch<'e>,
@@ -422,9 +422,9 @@ impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K,
     fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let call = this.call;
-        let waits = call.options.on_full.is_none_or(|on_full| on_full == OnFull::Wait);
+        let waits = call.options.backpressure.is_none_or(|backpressure| backpressure == Backpressure::Wait);
         let reserved = loop {
-            let policy = call.options.on_full.unwrap_or(OnFull::Wait);
+            let policy = call.options.backpressure.unwrap_or(Backpressure::Wait);
             let checked = call.check(Terminal::SubmitAsync).and_then(|()| call.core.check_open());
             match checked.and_then(|()| call.core.check_shortage(policy)) {
                 Ok(()) => {}

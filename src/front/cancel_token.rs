@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::job::{CancelHandle, Cancelled, Job, Payload};
+use super::job::{CancelHandle, CancelOutcome, Job, Payload};
 use crate::engine::core::{Core, JobReference};
 
 /// Cancels many jobs at once, of one engine or of several: what an `AbortSignal` given to many calls is elsewhere.
@@ -88,7 +88,7 @@ impl CancelToken {
         drop(jobs);
         let handles =
             listed.iter().filter_map(|(core, reference, sequence)| CancelHandle::revived(core, *reference, *sequence));
-        handles.filter(|handle| handle.cancel() != Cancelled::TooLate).count()
+        handles.filter(|handle| handle.cancel() != CancelOutcome::TooLate).count()
     }
 
     /// Whether it was cancelled. Does not block.

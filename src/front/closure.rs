@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::job::{Finished, Payload};
+use super::job::{Finished, Job, Payload};
 use crate::engine::local::Ticket;
 use crate::error::{Failed, Result};
 
@@ -18,6 +18,9 @@ pub enum Unfinished<R> {
     /// Nothing: the closure panicked.
     Panicked,
 }
+
+/// A job that is a closure: from [`Engine::run`](crate::Engine::run).
+pub type ClosureJob<R> = Job<Returns<R>>;
 
 impl<R> Unfinished<R> {
     /// The closure, if it never ran.

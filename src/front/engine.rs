@@ -9,12 +9,12 @@ use bytemuck::Pod;
 use super::arguments::{Batches, ChunkOutputs, Inputs, Outputs};
 use super::blocking::Chunking;
 use super::builder::{Builder, NO_LIMIT};
-use super::call::{Call, SubmitAsync};
+use super::call::{JobBuilder, SubmitAsync};
 use super::closure::{Returns, Unstarted};
 use super::job::{Held, Job};
 use super::job_set::JobSet;
 use super::load::waits_for_its_engine;
-use super::rows::{ManyJob, RowParams};
+use super::rows::{RowParams, RowsJob};
 use crate::arena::batch::Batch;
 use crate::arena::uninit::UninitBatch;
 use crate::engine::core::Core;
@@ -135,8 +135,8 @@ impl Engine {
     }
 
     /// Says something about a job before handing it over: priority, deadline, chunk length, what to do when the queue is full.
-    pub fn job(&self) -> Call<'_> {
-        Call::new(&self.core)
+    pub fn job(&self) -> JobBuilder<'_> {
+        JobBuilder::new(&self.core)
     }
 
     /// A set that gives the results of its jobs in the order they finish.
@@ -150,7 +150,7 @@ impl Engine {
     /// Runs an element-wise kernel over equally long batches, on all workers, and returns when it is done.
     ///
     /// The kernel is called with chunks: parts of the inputs and outputs that belong together. Blocks; the calling thread
-    /// takes part unless the engine was built with [`Help::Never`](crate::Help::Never). May be called inside kernels.
+    /// takes part unless the engine was built with [`WaitPolicy::Never`](crate::WaitPolicy::Never). May be called inside kernels.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`] before anything runs; [`Error::ForeignBatch`]; [`Error::KernelFailed`] or
@@ -170,7 +170,7 @@ impl Engine {
 
     /// As [`Engine::map`], but the caller says how long chunks are, whether kernels see a halo around them, and which outputs
     /// have, instead of an element for each element, a fixed number for each chunk: one result per chunk, a histogram per chunk. Those are given
-    /// as [`PerChunk`](crate::PerChunk)`(&mut batch)`; the lengths decide nothing.
+    /// as [`PerChunk`](crate::batch::PerChunk)`(&mut batch)`; the lengths decide nothing.
     ///
     /// # Errors
     /// As [`Engine::map`]; [`Error::LengthMismatch`] also for an output per chunk that cannot be cut into as many equal parts as there are
@@ -296,7 +296,7 @@ impl Engine {
     /// depend on their size.
     ///
     /// # Errors
-    /// Every error hands the batches back. [`Error::QueueFull`] as [`OnFull`](crate::OnFull) says, [`Error::Closed`],
+    /// Every error hands the batches back. [`Error::QueueFull`] as [`Backpressure`](crate::Backpressure) says, [`Error::Closed`],
     /// [`Error::ForeignBatch`], [`Error::OutOfMemory`] for a parameter of more than 32 bytes.
     pub fn submit<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
         &self,
@@ -308,7 +308,7 @@ impl Engine {
     }
 
     /// As [`Engine::submit`], but when the queue is full the returned future waits for room without blocking a thread, unless the call says
-    /// [`OnFull::Reject`](crate::OnFull::Reject). Dropping it before it is ready drops what was handed over, and leaves nothing.
+    /// [`Backpressure::Reject`](crate::Backpressure::Reject). Dropping it before it is ready drops what was handed over, and leaves nothing.
     ///
     /// # Errors
     /// Of the future: as [`Engine::submit`]. Inside a kernel or closure of this engine, which keeps a worker from making room,
@@ -325,7 +325,7 @@ impl Engine {
     /// Hands many small jobs over at once: job `i` gets row `i` of every batch, that is its `len / jobs` elements, and
     /// parameter `i`. One place in the queue, at most one wake-up, no allocation per job; workers share the rows.
     ///
-    /// A job that fails or panics fails alone: the others run, and [`Many::failures`](crate::Many::failures) names it.
+    /// A job that fails or panics fails alone: the others run, and [`RowResults::failures`](crate::job::RowResults::failures) names it.
     /// `params` is a batch with one parameter for each job, or the number of jobs for kernels without a parameter.
     ///
     /// # Errors
@@ -349,7 +349,7 @@ impl Engine {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn submit_many<K, B, Q>(&self, kernel: K, batches: B, params: Q) -> Result<ManyJob<B, Q>, Failed<(B, Q)>>
+    pub fn submit_many<K, B, Q>(&self, kernel: K, batches: B, params: Q) -> Result<RowsJob<B, Q>, Failed<(B, Q)>>
     where
         K: Kernel,
         B: Batches<K::Inputs, K::Outputs>,
@@ -362,7 +362,7 @@ impl Engine {
     /// when the closure and its result have at most 48 bytes. The closure may use this engine: submit, wait, map.
     ///
     /// # Errors
-    /// Every error hands the closure back: [`Error::QueueFull`] as [`OnFull`](crate::OnFull) says, [`Error::Closed`],
+    /// Every error hands the closure back: [`Error::QueueFull`] as [`Backpressure`](crate::Backpressure) says, [`Error::Closed`],
     /// [`Error::Unsupported`] when all workers are processes, as for every call with closures.
     pub fn run<F, R>(&self, closure: F) -> Result<Job<Returns<R>>, Failed<Unstarted<R>>>
     where

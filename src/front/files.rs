@@ -28,7 +28,7 @@ mod sealed {
 }
 
 /// A number type that files can hold: signed and unsigned integers of 8 to 64 bits, `f32` and `f64`.
-pub trait Element: Pod + Send + Sync + sealed::Sealed {
+pub trait NpyElement: Pod + Send + Sync + sealed::Sealed {
     /// Which one it is.
     const TYPE: ElementType;
 }
@@ -37,7 +37,7 @@ macro_rules! elements {
     ($($ty:ty => $variant:ident),* $(,)?) => {
         $(
             impl sealed::Sealed for $ty {}
-            impl Element for $ty {
+            impl NpyElement for $ty {
                 const TYPE: ElementType = ElementType::$variant;
             }
         )*
@@ -157,7 +157,7 @@ impl Engine {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn map_file<T: Element>(&self, path: impl AsRef<Path>) -> Result<SharedBatch<T>> {
+    pub fn map_file<T: NpyElement>(&self, path: impl AsRef<Path>) -> Result<SharedBatch<T>> {
         let path = path.as_ref();
         Ok(self.map_opened(path, open(path)?, is_named_npy(path))?.0)
     }
@@ -181,7 +181,7 @@ impl Engine {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn map_npy<T: Element>(&self, path: impl AsRef<Path>) -> Result<(SharedBatch<T>, NpyInfo)> {
+    pub fn map_npy<T: NpyElement>(&self, path: impl AsRef<Path>) -> Result<(SharedBatch<T>, NpyInfo)> {
         let path = path.as_ref();
         match self.map_opened(path, open(path)?, true)? {
             (batch, Some(info)) => Ok((batch, info)),
@@ -190,7 +190,7 @@ impl Engine {
     }
 
     /// Maps a file that [`open`] opened, and gives what its header says if it has one, which `named` says it should.
-    fn map_opened<T: Element>(
+    fn map_opened<T: NpyElement>(
         &self,
         path: &Path,
         (file, file_len): (File, u64),
@@ -249,7 +249,7 @@ impl Engine {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn create_file<T: Element>(&self, path: impl AsRef<Path>, len: usize) -> Result<OutputBatch<T>> {
+    pub fn create_file<T: NpyElement>(&self, path: impl AsRef<Path>, len: usize) -> Result<OutputBatch<T>> {
         let path = path.as_ref();
         let header = if is_named_npy(path) {
             npy::header(T::TYPE, &[len as u64]).map_err(|error| format_error(path, error))?
@@ -264,7 +264,7 @@ impl Engine {
     ///
     /// # Errors
     /// As there, and [`Error::Format`] when the shape takes more bytes than can be counted or a longer header than can be read.
-    pub fn create_npy<T: Element>(&self, path: impl AsRef<Path>, shape: &[u64]) -> Result<OutputBatch<T>> {
+    pub fn create_npy<T: NpyElement>(&self, path: impl AsRef<Path>, shape: &[u64]) -> Result<OutputBatch<T>> {
         let path = path.as_ref();
         let header = npy::header(T::TYPE, shape).map_err(|error| format_error(path, error))?;
         // The header's own check: the product does not overflow, unless an axis of length 0 makes the array empty.
@@ -275,7 +275,7 @@ impl Engine {
     }
 
     /// A result file of `header` and `len` elements.
-    fn create_output<T: Element>(&self, path: &Path, header: &[u8], len: usize) -> Result<OutputBatch<T>> {
+    fn create_output<T: NpyElement>(&self, path: &Path, header: &[u8], len: usize) -> Result<OutputBatch<T>> {
         let total = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(header.len()));
         let total = total.ok_or_else(|| Error::invalid(format!("{len} elements exceed the address space")))?;
         let file = OutputFile::create(path, total as u64)?;
@@ -336,7 +336,7 @@ pub struct OutputBatch<T: Pod> {
     header_len: usize,
 }
 
-impl<T: Element> OutputBatch<T> {
+impl<T: NpyElement> OutputBatch<T> {
     /// Gives the file its name, replacing what was there, all at once. The system writes the data to the disk in its own time.
     ///
     /// # Errors

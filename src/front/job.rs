@@ -106,6 +106,9 @@ pub struct Job<P: Payload> {
     open: Option<Open<P>>,
 }
 
+/// A job over whole batches: from [`Engine::submit`](crate::Engine::submit), with the batches as a tuple or a single one.
+pub type BatchJob<B> = Job<Held<B>>;
+
 /// What a job has until its result is read.
 struct Open<P> {
     /// See [`lease`](crate::engine::local::lease).
@@ -123,7 +126,7 @@ pub struct CancelHandle {
 
 /// What a cancel came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Cancelled {
+pub enum CancelOutcome {
     /// The job had not started: it never will, and waiting for it gives everything back at once.
     BeforeStart,
     /// The job runs; its kernel is told through [`Context::is_cancelled`](crate::Context::is_cancelled).
@@ -132,7 +135,7 @@ pub enum Cancelled {
     TooLate,
 }
 
-impl From<Cancel> for Cancelled {
+impl From<Cancel> for CancelOutcome {
     fn from(cancel: Cancel) -> Self {
         match cancel {
             Cancel::Ended(_) => Self::BeforeStart,
@@ -215,7 +218,7 @@ impl<P: Payload> Job<P> {
     }
 
     /// Waits until the job is done and gives its result. Blocks. If nobody has started the job, this thread runs it, unless the
-    /// engine's [`Help`](crate::Help) says otherwise; it runs nothing else unless that is [`Help::AnyJob`](crate::Help::AnyJob).
+    /// engine's [`WaitPolicy`](crate::WaitPolicy) says otherwise; it runs nothing else unless that is [`WaitPolicy::AnyJob`](crate::WaitPolicy::AnyJob).
     ///
     /// # Errors
     /// Whatever the job ended with, together with everything that was handed over: [`Error::KernelFailed`],
@@ -268,8 +271,8 @@ impl<P: Payload> Job<P> {
 
     /// Asks the job to stop. A queued job ends at once, and waiting for it gives everything back with [`Error::Cancelled`];
     /// a running one is told. Does not block.
-    pub fn cancel(&self) -> Cancelled {
-        self.core().map_or(Cancelled::TooLate, |core| core.cancel(self.reference).into())
+    pub fn cancel(&self) -> CancelOutcome {
+        self.core().map_or(CancelOutcome::TooLate, |core| core.cancel(self.reference).into())
     }
 
     /// A handle that can cancel the job from elsewhere.
@@ -328,13 +331,13 @@ impl CancelHandle {
     }
 
     /// As [`Job::cancel`]. Does not block.
-    pub fn cancel(&self) -> Cancelled {
+    pub fn cancel(&self) -> CancelOutcome {
         match &self.open {
             // The generation alone repeats after 2^24 jobs; together with the job's sequence number it does not.
             Some((core, sequence)) if core.sequence_of(self.reference.index) == *sequence => {
                 core.cancel(self.reference).into()
             }
-            _ => Cancelled::TooLate,
+            _ => CancelOutcome::TooLate,
         }
     }
 }

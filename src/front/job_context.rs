@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use super::call::Call;
+use super::call::JobBuilder;
 use super::closure::{Returns, Unstarted};
 use super::engine::Engine;
 use super::job::Job;
@@ -44,7 +44,7 @@ impl JobContext {
     ///
     /// A job whose closure was told so ends with [`Error::Cancelled`](crate::Error::Cancelled), or
     /// [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded) when it is late, as one of a kernel does; what the closure returned
-    /// comes back with the error ([`Unfinished::Late`](crate::Unfinished::Late)). One that does not ask, or asked before, ends as if nobody
+    /// comes back with the error ([`Unfinished::Late`](crate::job::Unfinished::Late)). One that does not ask, or asked before, ends as if nobody
     /// had cancelled it.
     pub fn is_cancelled(&self) -> bool {
         let Some((core, descriptor, index)) = self.running() else { return false };
@@ -63,7 +63,7 @@ impl JobContext {
         }
     }
 
-    /// What the submitter calls the job ([`Call::tag`]); 0 unless it said.
+    /// What the submitter calls the job ([`JobBuilder::tag`]); 0 unless it said.
     pub fn tag(&self) -> u64 {
         self.running().map_or(0, |(core, _, index)| core.tag_of(index))
     }
@@ -75,7 +75,7 @@ impl fmt::Debug for JobContext {
     }
 }
 
-impl Call<'_> {
+impl JobBuilder<'_> {
     /// See [`Engine::run_with`].
     ///
     /// # Errors

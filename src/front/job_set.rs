@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use super::job::{Job, Payload};
 use crate::engine::core::{Core, JobReference};
 use crate::engine::execute::execute;
-use crate::engine::options::Help;
+use crate::engine::options::WaitPolicy;
 use crate::engine::wait::{self, Ran};
 use crate::engine::{inside, panics};
 use crate::error::{Error, Failed, Result};
@@ -56,7 +56,7 @@ pub struct JobSet<P: Payload, K = u64> {
 const UNSTARTED_SLACK: usize = 64;
 
 /// The key of a job and what it ended with.
-pub type Finish<K, P> = (K, Result<<P as Payload>::Output, Failed<<P as Payload>::Returned>>);
+pub type Completed<K, P> = (K, Result<<P as Payload>::Output, Failed<<P as Payload>::Returned>>);
 
 impl<P: Payload, K> JobSet<P, K> {
     pub(crate) fn new(core: &Arc<Core>) -> Result<Self> {
@@ -110,7 +110,7 @@ impl<P: Payload, K> JobSet<P, K> {
     }
 
     /// The next result if a job is finished. Does not block.
-    pub fn try_next(&mut self) -> Option<Finish<K, P>> {
+    pub fn try_next(&mut self) -> Option<Completed<K, P>> {
         if self.core.check_process().is_err() {
             // In a forked child no job ends any more, and the bits are the parent's: every job says so itself.
             let index = *self.jobs.keys().next()?;
@@ -139,12 +139,12 @@ impl<P: Payload, K> JobSet<P, K> {
         }
     }
 
-    /// Waits for the next result; `None` when the set is empty. Blocks; unless the engine's [`Help`] is [`Help::Never`], and always inside a
-    /// kernel, the thread runs jobs of the set that nobody has started meanwhile. It runs others with [`Help::AnyJob`] alone.
+    /// Waits for the next result; `None` when the set is empty. Blocks; unless the engine's [`WaitPolicy`] is [`WaitPolicy::Never`], and always inside a
+    /// kernel, the thread runs jobs of the set that nobody has started meanwhile. It runs others with [`WaitPolicy::AnyJob`] alone.
     ///
     /// # Panics
     /// Inside a job of the set, when it has no other.
-    pub fn wait_next(&mut self) -> Option<Finish<K, P>> {
+    pub fn wait_next(&mut self) -> Option<Completed<K, P>> {
         loop {
             if let Some(next) = self.try_next() {
                 return Some(next);
@@ -189,7 +189,7 @@ impl<P: Payload, K> JobSet<P, K> {
     /// Runs one job: one of the set's own that nobody has started, or, where that is allowed, the first in the queue.
     fn help(&mut self) -> bool {
         let in_kernel = panics::depth() > 0;
-        if !in_kernel && self.core.config.help == Help::Never {
+        if !in_kernel && self.core.config.help == WaitPolicy::Never {
             return false;
         }
         while let Some(own) = self.unstarted.pop_front() {
@@ -198,7 +198,7 @@ impl<P: Payload, K> JobSet<P, K> {
             }
         }
         if !in_kernel
-            && self.core.config.help == Help::AnyJob
+            && self.core.config.help == WaitPolicy::AnyJob
             && let Some(index) = self.core.take(ParticipantSlot::ORIGIN)
         {
             execute(&self.core, ParticipantSlot::ORIGIN, index);
@@ -209,9 +209,9 @@ impl<P: Payload, K> JobSet<P, K> {
 }
 
 impl<P: Payload, K> Iterator for JobSet<P, K> {
-    type Item = Finish<K, P>;
+    type Item = Completed<K, P>;
 
-    fn next(&mut self) -> Option<Finish<K, P>> {
+    fn next(&mut self) -> Option<Completed<K, P>> {
         self.wait_next()
     }
 }

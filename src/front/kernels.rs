@@ -26,9 +26,11 @@
 
 use std::sync::OnceLock;
 
-use crate::engine::kernel::KernelInfo;
 use crate::numeric::Stores;
 use crate::os::host;
+
+/// Kernels as they are registered: their names, the types of their batches, and what their functions may return.
+pub use crate::engine::kernel::{ElementLayout, KernelError, KernelInfo};
 
 /// The shortest part of an output, in bytes, that is streamed: at its end the loop waits until memory has it all. Measured over
 /// lengths of parts, half as much gained nothing and a quarter was slower.

@@ -18,8 +18,8 @@ use crate::os::host::Deadline;
 impl Engine {
     /// Whether a job could be handed over without waiting: what others call "needs drain" when it is not so. Does not block; another
     /// thread may take the place first.
-    pub fn has_room(&self) -> bool {
-        self.core.has_room()
+    pub fn has_capacity(&self) -> bool {
+        self.core.has_capacity()
     }
 
     /// Waits, without blocking a thread, until a job can be handed over. Another task may take the place first:
@@ -29,13 +29,13 @@ impl Engine {
     /// When the engine takes no jobs any more: [`Error::Closed`], [`Error::Forked`]; [`Error::NoWorkers`] and [`Error::Corrupt`] of one
     /// that broke. [`Error::QueueFull`] when there is no room and it is polled inside a kernel or closure of this engine, which keeps a
     /// worker from making room.
-    pub fn room(&self) -> Room<'_> {
-        Room { engine: self, watch: Watch::new(&self.core, Awaited::Room) }
+    pub fn wait_capacity(&self) -> WaitCapacity<'_> {
+        WaitCapacity { engine: self, watch: Watch::new(&self.core, Awaited::Room) }
     }
 
     /// Whether nothing is queued and nothing runs; results may wait to be read. Does not block; looks at every place of the queue.
-    pub fn is_drained(&self) -> bool {
-        self.core.is_drained()
+    pub fn is_idle(&self) -> bool {
+        self.core.is_idle()
     }
 
     /// Waits, without blocking a thread, until nothing is queued and nothing runs. The engine goes on taking jobs: where they keep
@@ -52,21 +52,21 @@ impl Engine {
     /// for number in 0..100 {
     ///     drop(engine.run(move || number)?); // detached: it runs, and nobody reads its result
     /// }
-    /// futures_executor::block_on(engine.drained())?;
-    /// assert!(engine.is_drained());
+    /// futures_executor::block_on(engine.wait_idle())?;
+    /// assert!(engine.is_idle());
     /// # Ok(())
     /// # }
     /// ```
-    pub fn drained(&self) -> Drained<'_> {
-        Drained { engine: self, is_begun_inside: self.core.is_around(), watch: Watch::new(&self.core, Awaited::Drain) }
+    pub fn wait_idle(&self) -> WaitIdle<'_> {
+        WaitIdle { engine: self, is_begun_inside: self.core.is_around(), watch: Watch::new(&self.core, Awaited::Drain) }
     }
 
-    /// As [`Engine::drained`], blocking, at most for `limit`. The thread helps with nothing.
+    /// As [`Engine::wait_idle`], blocking, at most for `limit`. The thread helps with nothing.
     ///
     /// # Errors
     /// [`Error::TimedOut`] when there are jobs still; [`Error::InvalidArgument`] inside a kernel or closure of this engine, whose own end it
     /// would wait for, and in callbacks (wakers, listeners, hooks), which may run on a thread that the jobs need; [`Error::Forked`].
-    pub fn wait_until_drained(&self, limit: Duration) -> Result<()> {
+    pub fn wait_idle_timeout(&self, limit: Duration) -> Result<()> {
         self.core.check_process()?;
         if self.core.may_need_this_thread() {
             return Err(waits_for_its_engine());
@@ -158,21 +158,21 @@ impl Wake for Unpark {
     }
 }
 
-/// See [`Engine::room`].
+/// See [`Engine::wait_capacity`].
 #[must_use = "futures do nothing unless awaited"]
-pub struct Room<'e> {
+pub struct WaitCapacity<'e> {
     engine: &'e Engine,
     watch: Watch<'e>,
 }
 
-impl Future for Room<'_> {
+impl Future for WaitCapacity<'_> {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Result<()>> {
         let Self { engine, watch } = &mut *self;
         let core = &engine.core;
         let ready = match core.check_open() {
-            Ok(()) if core.has_room() => Ok(()),
+            Ok(()) if core.has_capacity() => Ok(()),
             Ok(()) if core.is_around() => Err(core.queue_full()),
             Ok(()) if watch.must_wait(context.waker()) => return Poll::Pending,
             checked => checked,
@@ -182,22 +182,22 @@ impl Future for Room<'_> {
     }
 }
 
-impl fmt::Debug for Room<'_> {
+impl fmt::Debug for WaitCapacity<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Room")
+        f.write_str("WaitCapacity")
     }
 }
 
-/// See [`Engine::drained`].
+/// See [`Engine::wait_idle`].
 #[must_use = "futures do nothing unless awaited"]
-pub struct Drained<'e> {
+pub struct WaitIdle<'e> {
     engine: &'e Engine,
     /// Whether the call was made by a job of the engine, which waits for it somehow.
     is_begun_inside: bool,
     watch: Watch<'e>,
 }
 
-impl Future for Drained<'_> {
+impl Future for WaitIdle<'_> {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Result<()>> {
@@ -211,8 +211,8 @@ impl Future for Drained<'_> {
     }
 }
 
-impl fmt::Debug for Drained<'_> {
+impl fmt::Debug for WaitIdle<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Drained")
+        f.write_str("WaitIdle")
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 
-use super::port_futures::{Messages, Post, Receive};
+use super::port_futures::{Messages, RecvAsync, SendAsync};
 use crate::arena::any_batch::AnyBatch;
 use crate::engine::channel::{Channel, Direction, For, VALUE_LEN_MAX, Words};
 use crate::error::{Error, Failed, Result};
@@ -46,7 +46,7 @@ impl<T> Message<T> {
 /// Blocking calls look for some 20 us before they sleep; calls with `async` in their name are futures for any runtime. Nothing is
 /// allocated for a message without batches. In a forked child every call is [`Error::Forked`].
 ///
-/// The port of a [worker that is a process](crate::WorkerBuilder::spawn_process) is the same, with another process at the other end. Damage
+/// The port of a [worker that is a process](crate::message::WorkerBuilder::spawn_process) is the same, with another process at the other end. Damage
 /// that this does to the memory they share is [`Error::Corrupt`], with which the worker is ended.
 ///
 /// Not promised: the order among messages of different threads; fairness among threads that receive from one end.
@@ -62,11 +62,11 @@ impl<T> Message<T> {
 ///     let message = there.recv()?;
 ///     let [batch] = <[_; 1]>::try_from(message.batches).expect("one batch");
 ///     let batch = batch.into_batch::<f64>().expect("of f64");
-///     there.post(batch.iter().sum::<f64>() * f64::from(message.value))?;
+///     there.send(batch.iter().sum::<f64>() * f64::from(message.value))?;
 ///     Ok(())
 /// });
 /// let batch = engine.batch_from_slice(&[1.0, 2.0, 3.0])?;
-/// here.post_with(10, vec![batch.into()])?;
+/// here.send_with(10, vec![batch.into()])?;
 /// assert_eq!(here.recv()?.value, 60.0);
 /// worker.join().expect("it does not panic")?;
 /// assert!(here.recv().is_err(), "the other end is gone");
@@ -138,7 +138,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         if self.outgoing().is_gone(side::RECEIVER) {
             return Some(Err(Error::Disconnected));
         }
-        match self.outgoing().try_post(value, batches) {
+        match self.outgoing().try_send(value, batches) {
             Ok(is_posted) => is_posted.then_some(Ok(())),
             Err(error) => Some(Err(error)),
         }
@@ -176,7 +176,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         posted.map_err(|error| Failed::new(error, Message { value, batches }))
     }
 
-    /// As [`MessagePort::post_with`], until `is_over`, as above.
+    /// As [`MessagePort::send_with`], until `is_over`, as above.
     pub(crate) fn post_unless(
         &self,
         value: S,
@@ -205,23 +205,23 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     ///
     /// # Errors
     /// [`Error::Disconnected`] when the other end is gone, with the message.
-    pub fn post(&self, value: S) -> Result<(), Failed<Message<S>>> {
-        self.post_with(value, Vec::new())
+    pub fn send(&self, value: S) -> Result<(), Failed<Message<S>>> {
+        self.send_with(value, Vec::new())
     }
 
     /// Posts a value and hands batches over with it. Blocks while the channel is full.
     ///
     /// # Errors
-    /// As [`MessagePort::post`].
-    pub fn post_with(&self, value: S, batches: Vec<AnyBatch>) -> Result<(), Failed<Message<S>>> {
+    /// As [`MessagePort::send`].
+    pub fn send_with(&self, value: S, batches: Vec<AnyBatch>) -> Result<(), Failed<Message<S>>> {
         self.post_until(value, batches, None, || false)
     }
 
-    /// As [`MessagePort::post_with`], for at most `limit`.
+    /// As [`MessagePort::send_with`], for at most `limit`.
     ///
     /// # Errors
-    /// As [`MessagePort::try_post`].
-    pub fn post_timeout(&self, value: S, batches: Vec<AnyBatch>, limit: Duration) -> Result<(), Failed<Message<S>>> {
+    /// As [`MessagePort::try_send`].
+    pub fn send_timeout(&self, value: S, batches: Vec<AnyBatch>, limit: Duration) -> Result<(), Failed<Message<S>>> {
         self.post_until(value, batches, Some(Deadline::after(limit)), || false)
     }
 
@@ -229,7 +229,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     ///
     /// # Errors
     /// With the message: [`Error::ChannelFull`], or [`Error::Disconnected`] when the other end is gone.
-    pub fn try_post(&self, value: S, mut batches: Vec<AnyBatch>) -> Result<(), Failed<Message<S>>> {
+    pub fn try_send(&self, value: S, mut batches: Vec<AnyBatch>) -> Result<(), Failed<Message<S>>> {
         let words = words_of(&value);
         let posted = self
             .channel
@@ -241,8 +241,8 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
 
     /// Posts a message when there is room. Keeps no thread waiting; dropped before it is ready, it posts nothing and drops the
     /// message.
-    pub fn post_async(&self, value: S, batches: Vec<AnyBatch>) -> Post<'_, S, R> {
-        Post::new(self, value, batches)
+    pub fn send_async(&self, value: S, batches: Vec<AnyBatch>) -> SendAsync<'_, S, R> {
+        SendAsync::new(self, value, batches)
     }
 
     /// One attempt to receive: `Some` once it is decided.
@@ -290,8 +290,8 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     }
 
     /// Receives the next message. Keeps no thread waiting; dropped before it is ready, it has received nothing.
-    pub fn recv_async(&self) -> Receive<'_, S, R> {
-        Receive::new(self)
+    pub fn recv_async(&self) -> RecvAsync<'_, S, R> {
+        RecvAsync::new(self)
     }
 
     /// The messages until the other end is gone, each as soon as it comes. Blocks in between.

@@ -1,7 +1,7 @@
 //! Kernels by name, with batches whose types are known at run time: for programs that are told what to run.
 
 use super::arguments::{Collector, HeldBatches, Side, sealed};
-use super::call::Call;
+use super::call::JobBuilder;
 use super::engine::Engine;
 use super::job::{Held, Job};
 use super::terminal::Terminal;
@@ -182,7 +182,7 @@ impl Engine {
     }
 }
 
-impl Call<'_> {
+impl JobBuilder<'_> {
     /// See [`Engine::submit_named`].
     ///
     /// # Errors

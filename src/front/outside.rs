@@ -19,7 +19,7 @@ use crate::sync::Ordering;
 
 /// Where an engine is reached by a process that wants to [`attach`]: a path, or one end of a socket.
 #[derive(Debug)]
-pub struct EngineSocket(Place);
+pub struct EngineAddr(Place);
 
 #[derive(Debug)]
 enum Place {
@@ -27,39 +27,39 @@ enum Place {
     Invitation(OwnedFd),
 }
 
-impl From<PathBuf> for EngineSocket {
+impl From<PathBuf> for EngineAddr {
     /// The path that was given to [`Builder::listen`](crate::Builder::listen).
     fn from(path: PathBuf) -> Self {
         Self(Place::Path(path))
     }
 }
 
-impl From<&Path> for EngineSocket {
+impl From<&Path> for EngineAddr {
     /// The path that was given to [`Builder::listen`](crate::Builder::listen).
     fn from(path: &Path) -> Self {
         Self(Place::Path(path.to_owned()))
     }
 }
 
-impl From<&str> for EngineSocket {
+impl From<&str> for EngineAddr {
     /// The path that was given to [`Builder::listen`](crate::Builder::listen).
     fn from(path: &str) -> Self {
         Self(Place::Path(path.into()))
     }
 }
 
-impl From<OwnedFd> for EngineSocket {
+impl From<OwnedFd> for EngineAddr {
     /// The descriptor that [`Engine::invite`] made, however it came to this process.
     fn from(invitation: OwnedFd) -> Self {
         Self(Place::Invitation(invitation))
     }
 }
 
-/// Joins an engine of another process as a worker; [`OutsideWorker::serve`] then runs jobs. Linux only.
+/// Joins an engine of another process as a worker; [`ExternalWorker::serve`] then runs jobs. Linux only.
 ///
 /// `kernels` are those that this program can run, listed by [`kernels!`](macro@crate::kernels); they must contain all that the
 /// engine names. One attachment is one worker, in one thread; a process may attach as often as the engine has
-/// [seats](crate::Builder::outside_workers). Blocks until the engine answers, thirty seconds at most. Memory is mapped, not
+/// [seats](crate::Builder::external_workers). Blocks until the engine answers, thirty seconds at most. Memory is mapped, not
 /// copied: address space of the size of the engine's arena must be free.
 ///
 /// # Errors
@@ -85,42 +85,42 @@ impl From<OwnedFd> for EngineSocket {
 ///
 /// # fn main() -> workring::Result<()> {
 /// // SAFETY: the engine at this path is our own service's, built with the same workring.
-/// let worker = unsafe { workring::attach("/run/prices/engine.sock", kernels![double]) }?;
+/// let worker = unsafe { workring::process::attach("/run/prices/engine.sock", kernels![double]) }?;
 /// println!("{:?}", worker.serve()?);
 /// # Ok(())
 /// # }
 /// ```
-pub unsafe fn attach(engine: impl Into<EngineSocket>, kernels: &[&'static KernelInfo]) -> Result<OutsideWorker> {
+pub unsafe fn attach(engine: impl Into<EngineAddr>, kernels: &[&'static KernelInfo]) -> Result<ExternalWorker> {
     let worker = match engine.into().0 {
         Place::Path(path) => Outsider::join(Door::At(&path), kernels),
         Place::Invitation(fd) => Outsider::join(Door::Invitation(fd), kernels),
     }?;
-    Ok(OutsideWorker { worker, killable: false })
+    Ok(ExternalWorker { worker, killable: false })
 }
 
 /// A worker of an engine in another process, made by [`attach`]. It has a seat there and runs no jobs yet; dropping it gives the
 /// seat back.
 #[derive(Debug)]
 #[must_use = "it runs no jobs until `serve` is called"]
-pub struct OutsideWorker {
+pub struct ExternalWorker {
     worker: Outsider,
     killable: bool,
 }
 
-/// How [`OutsideWorker::serve`] ended.
+/// How [`ExternalWorker::serve`] ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ServeEnd {
     /// The engine closed; nothing was left to do.
     Closed,
-    /// A [`Stopper`] was used.
+    /// A [`StopHandle`] was used.
     Stopped,
     /// The engine's process ended without closing, or the engine asked this worker to leave because it broke. A job that was being
     /// run has been finished for nobody.
     EngineGone,
 }
 
-impl OutsideWorker {
+impl ExternalWorker {
     /// Lets the engine end this *process*, by SIGKILL, when a kernel goes on after its deadline or after it was cancelled.
     ///
     /// Without it deadlines and cancels are what they are on threads: the kernel is told
@@ -131,12 +131,12 @@ impl OutsideWorker {
         self
     }
 
-    /// A handle by which another thread ends [`OutsideWorker::serve`], whether that has begun or not. Does not block.
-    pub fn stopper(&self) -> Stopper {
-        Stopper { leave: self.worker.leave_event() }
+    /// A handle by which another thread ends [`ExternalWorker::serve`], whether that has begun or not. Does not block.
+    pub fn stopper(&self) -> StopHandle {
+        StopHandle { leave: self.worker.leave_event() }
     }
 
-    /// Runs jobs on the calling thread until the engine closes, its process ends or a [`Stopper`] is used. Blocks.
+    /// Runs jobs on the calling thread until the engine closes, its process ends or a [`StopHandle`] is used. Blocks.
     ///
     /// A job that is being run is always finished first. Afterwards the seat is free and none of the engine's memory is mapped here
     /// any more. If this process is killed meanwhile the engine does its job again, or fails it, as
@@ -154,13 +154,13 @@ impl OutsideWorker {
     }
 }
 
-/// Ends [`OutsideWorker::serve`] from another thread.
+/// Ends [`ExternalWorker::serve`] from another thread.
 #[derive(Clone)]
-pub struct Stopper {
+pub struct StopHandle {
     leave: Arc<EventFd>,
 }
 
-impl Stopper {
+impl StopHandle {
     /// Has `serve` return after the job it runs, or at once when it waits for one; later calls do nothing. Does not block.
     pub fn stop(&self) {
         // No state of the event is a reason for a refusal.
@@ -168,9 +168,9 @@ impl Stopper {
     }
 }
 
-impl fmt::Debug for Stopper {
+impl fmt::Debug for StopHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stopper").finish_non_exhaustive()
+        f.debug_struct("StopHandle").finish_non_exhaustive()
     }
 }
 
@@ -180,7 +180,7 @@ impl Engine {
     /// It is closed on exec here. Dropping it unused takes the invitation back. Does not block.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when the engine has no [seats](crate::Builder::outside_workers) for outside workers or 256
+    /// [`Error::InvalidArgument`] when the engine has no [seats](crate::Builder::external_workers) for outside workers or 256
     /// invitations are open; [`Error::Closed`]; [`Error::Io`] when the process has no descriptors left.
     pub fn invite(&self) -> Result<OwnedFd> {
         match self.core.door.get() {
@@ -188,12 +188,12 @@ impl Engine {
                 self.core.check_open()?;
                 door.invite()
             }
-            _ => Err(Error::invalid("the engine has no seats for outside workers: see Builder::outside_workers")),
+            _ => Err(Error::invalid("the engine has no seats for outside workers: see Builder::external_workers")),
         }
     }
 
     /// How many outside workers take jobs at the moment. Does not block; the number may be old when it is used.
-    pub fn outside_workers(&self) -> usize {
+    pub fn external_workers(&self) -> usize {
         self.core.attached.load(Ordering::Relaxed) as usize
     }
 }

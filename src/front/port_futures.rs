@@ -71,17 +71,17 @@ impl<S, R> Drop for Waiting<'_, S, R> {
 
 /// A message to come. Made by [`MessagePort::recv_async`].
 #[must_use = "futures do nothing unless awaited"]
-pub struct Receive<'p, S, R> {
+pub struct RecvAsync<'p, S, R> {
     waiting: Waiting<'p, S, R>,
 }
 
-impl<'p, S, R> Receive<'p, S, R> {
+impl<'p, S, R> RecvAsync<'p, S, R> {
     pub(super) fn new(port: &'p MessagePort<S, R>) -> Self {
         Self { waiting: Waiting::new(port, For::Message) }
     }
 }
 
-impl<S: Pod, R: Pod> Future for Receive<'_, S, R> {
+impl<S: Pod, R: Pod> Future for RecvAsync<'_, S, R> {
     type Output = Result<Message<R>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -117,23 +117,23 @@ impl<S: Pod, R: Pod> Stream for Messages<'_, S, R> {
     }
 }
 
-/// A message that is posted when there is room. Made by [`MessagePort::post_async`].
+/// A message that is posted when there is room. Made by [`MessagePort::send_async`].
 #[must_use = "futures do nothing unless awaited"]
-pub struct Post<'p, S, R> {
+pub struct SendAsync<'p, S, R> {
     waiting: Waiting<'p, S, R>,
     message: Option<(S, Vec<AnyBatch>)>,
 }
 
-impl<'p, S, R> Post<'p, S, R> {
+impl<'p, S, R> SendAsync<'p, S, R> {
     pub(super) fn new(port: &'p MessagePort<S, R>, value: S, batches: Vec<AnyBatch>) -> Self {
         Self { waiting: Waiting::new(port, For::Room), message: Some((value, batches)) }
     }
 }
 
 // Nothing in it is pinned: values are plain data, batches handles.
-impl<S, R> Unpin for Post<'_, S, R> {}
+impl<S, R> Unpin for SendAsync<'_, S, R> {}
 
-impl<S: Pod, R: Pod> Future for Post<'_, S, R> {
+impl<S: Pod, R: Pod> Future for SendAsync<'_, S, R> {
     type Output = Result<(), Failed<Message<S>>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -161,4 +161,4 @@ macro_rules! debug_of_waiting {
         })+
     };
 }
-debug_of_waiting!(Receive, Messages, Post);
+debug_of_waiting!(RecvAsync, Messages, SendAsync);

@@ -22,7 +22,7 @@ use crate::engine::core::Core;
 use crate::engine::crew::Wear;
 use crate::engine::frame::Frame;
 use crate::engine::kernel::{KernelError, KernelOutcome};
-use crate::engine::options::{EngineConfig, Help, Idle, OnFull, ThreadOptions, Timing};
+use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, ThreadOptions, Timing, WaitPolicy};
 use crate::engine::process_group::FirstDeath;
 use crate::engine::supervisor;
 use crate::error::{Error, Failed, Result};
@@ -199,9 +199,9 @@ impl WorkerBuilder {
             jobs_per_process: 1,
             outside: 0,
             queue_capacity: crate::layout::geometry::MIN_DESCRIPTORS,
-            on_full: OnFull::Reject,
-            idle: Idle::Park,
-            help: Help::Never,
+            backpressure: Backpressure::Reject,
+            idle: IdleStrategy::Park,
+            help: WaitPolicy::Never,
             timing: Timing::Off,
             ageing: 0,
             cores: host::available_cores(),

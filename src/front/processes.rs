@@ -16,7 +16,7 @@ const KILL_AFTER: Duration = Duration::from_millis(20);
 
 /// Turns this process into a worker if an engine started it as one, and does nothing otherwise.
 ///
-/// Call it first in `main`, before threads are started, arguments are read or anything is printed. In a worker it never returns:
+/// JobBuilder it first in `main`, before threads are started, arguments are read or anything is printed. In a worker it never returns:
 /// the worker runs jobs until the engine closes, and then the process ends. `kernels` are those that this program can run, listed
 /// by [`kernels!`](macro@crate::kernels); they must contain all that are given to [`Builder::kernels`](crate::Builder::kernels), and no two of
 /// one [identity](macro@crate::kernel#which-kernel): a worker whose list has them refuses to start and says which.
@@ -154,7 +154,7 @@ impl WorkerOptions {
     ) -> Result<Option<ProcessGroup>> {
         if self.listen_at.is_some() && outside == 0 {
             return Err(Error::invalid(
-                "an engine that listens needs seats: say how many with Builder::outside_workers",
+                "an engine that listens needs seats: say how many with Builder::external_workers",
             ));
         }
         if processes + outside == 0 {
@@ -172,7 +172,7 @@ impl WorkerOptions {
         }
         if self.listen_at.is_some() && outside == 0 {
             return Err(Error::invalid(
-                "an engine that listens needs seats: say how many with Builder::outside_workers",
+                "an engine that listens needs seats: say how many with Builder::external_workers",
             ));
         }
         let WorkerProgram { program, arguments, environment, directory, prefix_output, limits } =

@@ -18,7 +18,7 @@ use crate::lockfree::progress::Reported;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What is done: in the kernel's unit, in rows of a job of rows, or in elements of calls that are [metered](crate::Call::meter).
+    /// What is done: in the kernel's unit, in rows of a job of rows, or in elements of calls that are [metered](crate::JobBuilder::meter).
     pub done: u64,
     /// Of how much; 0 if the kernel does not know.
     pub total: u64,
@@ -37,7 +37,7 @@ impl From<Reported> for Progress {
     }
 }
 
-/// How far calls are that block their thread, for other threads to read: from [`Call::meter`](crate::Call::meter). Clones share what they
+/// How far calls are that block their thread, for other threads to read: from [`JobBuilder::meter`](crate::JobBuilder::meter). Clones share what they
 /// count.
 ///
 /// Counts the elements of finished chunks. One meter may be used for several calls, one after the other or at the same time, and sums them
@@ -46,7 +46,7 @@ impl From<Reported> for Progress {
 ///
 /// # Examples
 /// ```
-/// use workring::{Engine, ProgressMeter, kernels};
+/// use workring::{Engine, kernels, job::ProgressMeter};
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder().threads(2).build()?;

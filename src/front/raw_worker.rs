@@ -51,7 +51,7 @@ impl WorkerBuilder {
 
     /// The engine whose batches can be posted to a worker that is a process, and back; none unless said. Its arena must be memory that
     /// other processes can map: that of an engine with worker processes is, and that of any engine built with
-    /// [`Backing::SharedMemory`](crate::Backing::SharedMemory). Threads see every engine's batches without it.
+    /// [`Backing::SharedMemory`](crate::batch::Backing::SharedMemory). Threads see every engine's batches without it.
     ///
     /// The worker is none of the engine's workers: it has a process of its own, runs none of the engine's jobs, and does not end with it.
     pub fn memory(mut self, engine: &Engine) -> Self {
@@ -153,17 +153,17 @@ impl WorkerBuilder {
 ///
 /// # Examples
 /// ```
-/// use workring::{ExitStatus, Worker};
+/// use workring::{Worker, message::ExitStatus};
 ///
 /// # fn main() -> workring::Result<()> {
 /// let offset = 100; // What it starts with is moved into the closure.
 /// let worker = Worker::<u32, u32>::spawn(move |scope| {
 ///     while let Ok(message) = scope.recv() {
-///         scope.post(message.value + offset)?;
+///         scope.send(message.value + offset)?;
 ///     }
 ///     Ok::<(), workring::Error>(())
 /// })?;
-/// worker.post(1)?;
+/// worker.send(1)?;
 /// assert_eq!(worker.recv()?.value, 101);
 /// worker.terminate();
 /// assert_eq!(worker.join(), ExitStatus::Terminated);
@@ -219,20 +219,20 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
         &self.port
     }
 
-    /// As [`MessagePort::post`]: posts a value to the worker. Blocks while the channel is full.
+    /// As [`MessagePort::send`]: posts a value to the worker. Blocks while the channel is full.
     ///
     /// # Errors
     /// [`Error::Disconnected`] when the worker has ended, with the message.
-    pub fn post(&self, value: S) -> Result<(), Failed<Message<S>>> {
-        self.port.post(value)
+    pub fn send(&self, value: S) -> Result<(), Failed<Message<S>>> {
+        self.port.send(value)
     }
 
-    /// As [`MessagePort::post_with`].
+    /// As [`MessagePort::send_with`].
     ///
     /// # Errors
-    /// As [`Worker::post`].
-    pub fn post_with(&self, value: S, batches: Vec<AnyBatch>) -> Result<(), Failed<Message<S>>> {
-        self.port.post_with(value, batches)
+    /// As [`Worker::send`].
+    pub fn send_with(&self, value: S, batches: Vec<AnyBatch>) -> Result<(), Failed<Message<S>>> {
+        self.port.send_with(value, batches)
     }
 
     /// As [`MessagePort::recv`]: receives the worker's next message. Blocks until there is one.
@@ -251,7 +251,7 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
         S: 'w,
         R: 'w,
     {
-        let posted = workers.into_iter().map(|worker| worker.post(value)).enumerate();
+        let posted = workers.into_iter().map(|worker| worker.send(value)).enumerate();
         posted.filter_map(|(at, posted)| posted.err().map(|failed| (at, failed))).collect()
     }
 
@@ -394,15 +394,15 @@ impl<S: Pod + Send, R: Pod + Send, D> WorkerScope<S, R, D> {
     ///
     /// # Errors
     /// With the message: [`Error::Terminated`], [`Error::Disconnected`].
-    pub fn post(&self, value: R) -> Result<(), Failed<Message<R>>> {
-        self.post_with(value, Vec::new())
+    pub fn send(&self, value: R) -> Result<(), Failed<Message<R>>> {
+        self.send_with(value, Vec::new())
     }
 
-    /// As [`WorkerScope::post`], with batches.
+    /// As [`WorkerScope::send`], with batches.
     ///
     /// # Errors
     /// As there.
-    pub fn post_with(&self, value: R, batches: Vec<AnyBatch>) -> Result<(), Failed<Message<R>>> {
+    pub fn send_with(&self, value: R, batches: Vec<AnyBatch>) -> Result<(), Failed<Message<R>>> {
         self.port.post_unless(value, batches, || self.is_terminated())
     }
 }

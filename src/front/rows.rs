@@ -55,7 +55,7 @@ impl RowParams<()> for usize {
 }
 
 /// What a job of [`Engine::submit_many`](crate::Engine::submit_many) holds; [`Job::wait`](crate::Job::wait) turns it into
-/// [`Many`].
+/// [`RowResults`].
 #[derive(Debug)]
 pub struct Rows<B, Q> {
     pub(crate) batches: B,
@@ -66,12 +66,12 @@ pub struct Rows<B, Q> {
 }
 
 /// A job of many rows.
-pub type ManyJob<B, Q> = Job<Rows<B, Q>>;
+pub type RowsJob<B, Q> = Job<Rows<B, Q>>;
 
 /// The end of many jobs: what was handed over, and which of them failed.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Many<B, Q> {
+pub struct RowResults<B, Q> {
     /// The batches, with every successful job's outputs in its row.
     pub batches: B,
     /// The parameters as they were handed over.
@@ -92,15 +92,15 @@ pub struct RowFailure {
 }
 
 impl<B: HeldBatches, Q: Send + 'static> Payload for Rows<B, Q> {
-    type Output = Many<B, Q>;
+    type Output = RowResults<B, Q>;
     type Returned = (B, Q);
 
-    fn finish(self, finished: Finished<'_>) -> Result<Many<B, Q>, Failed<(B, Q)>> {
+    fn finish(self, finished: Finished<'_>) -> Result<RowResults<B, Q>, Failed<(B, Q)>> {
         match finished.error {
             Some(error) => Err(Failed::new(error, (self.batches, self.params))),
             None => {
                 let failures = self.failures(&finished.core.arena);
-                Ok(Many { batches: self.batches, params: self.params, failures })
+                Ok(RowResults { batches: self.batches, params: self.params, failures })
             }
         }
     }

@@ -46,7 +46,7 @@ pub struct WorkerStatus {
     /// Whether it is a process of its own, or one of the workers of such a process that runs
     /// [several jobs at a time](crate::Builder::jobs_per_process) and dies as a whole.
     pub is_process: bool,
-    /// Whether it is for a process that others start; see [`attach`](crate::attach).
+    /// Whether it is for a process that others start; see [`attach`](crate::process::attach).
     pub is_outside: bool,
     /// Whether it takes jobs: not where fewer workers are enough ([`Builder::min_threads`](crate::Builder::min_threads)), nor a process
     /// that is starting, has died or left and was not replaced yet.
@@ -89,7 +89,7 @@ pub struct JobStatus {
     pub state: JobState,
     /// The kernel's name; `closure` for a closure.
     pub kernel: &'static str,
-    /// What its submitter calls it ([`Call::tag`](crate::Call::tag)); 0 unless that was said.
+    /// What its submitter calls it ([`JobBuilder::tag`](crate::JobBuilder::tag)); 0 unless that was said.
     pub tag: u64,
     /// The worker that runs it, or ran it: 0 for a thread that helps while it waits, and before it was started.
     pub worker: u32,

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::call::Call;
-use crate::engine::options::OnFull;
+use super::call::JobBuilder;
+use crate::engine::options::Backpressure;
 use crate::error::{Error, Result};
 
 /// A call that ends the description of a job.
@@ -83,7 +83,7 @@ impl Terminal {
     }
 }
 
-impl Call<'_> {
+impl JobBuilder<'_> {
     /// Whether everything that was said means something to this call.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Call<'_> {
         let is_usual = said.tag == 0
             && said.retry.is_none()
             && said.chunk_len.is_none()
-            && said.on_full.is_none()
+            && said.backpressure.is_none()
             && self.meter.is_none();
         if is_usual { Ok(()) } else { self.check_said(call) }
     }
@@ -102,13 +102,13 @@ impl Call<'_> {
     #[cold]
     fn check_said(&self, call: Terminal) -> Result<()> {
         let said = &self.options;
-        let limits_wait = matches!(said.on_full, Some(OnFull::WaitFor(_)));
+        let limits_wait = matches!(said.backpressure, Some(Backpressure::WaitFor(_)));
         let refused = [
             ("tag", said.tag != 0, call.without_tag()),
             ("retry", said.retry.is_some(), call.without_retry()),
             ("chunk_len", said.chunk_len.is_some(), call.without_chunk_len()),
             ("meter", self.meter.is_some(), call.without_meter()),
-            ("on_full(WaitFor)", limits_wait, call.without_limited_wait()),
+            ("backpressure(WaitFor)", limits_wait, call.without_limited_wait()),
         ];
         let first =
             refused.into_iter().find_map(|(option, is_said, why)| why.filter(|_| is_said).map(|why| (option, why)));

@@ -100,7 +100,7 @@ impl fmt::Debug for Histogram {
 ///
 /// # Examples
 /// ```
-/// use workring::{Engine, Timing};
+/// use workring::{Engine, stats::Timing};
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder().threads(1).timing(Timing::All).build()?;

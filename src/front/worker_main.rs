@@ -36,12 +36,12 @@ pub type WorkerOf<M> = Worker<<M as WorkerMain>::Receives, <M as WorkerMain>::Po
 /// those it posts and, if it is started with one, the type of its data; all are
 /// [`Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html). It returns nothing, or `Result<(), E>` where `E: Display`.
 ///
-/// It becomes a unit struct of its name: the value for [`WorkerBuilder::spawn_process`](crate::WorkerBuilder::spawn_process), and for the
+/// It becomes a unit struct of its name: the value for [`WorkerBuilder::spawn_process`](crate::message::WorkerBuilder::spawn_process), and for the
 /// list of [`worker_entry`](crate::worker_entry). It is found as a kernel is, and takes the same [options](macro@crate::kernel).
 ///
 /// # Examples
 /// ```no_run
-/// use workring::{Engine, ExitStatus, Worker, WorkerScope, kernels, worker_main};
+/// use workring::{Engine, Worker, kernels, worker_main, message::{ExitStatus, WorkerScope}};
 ///
 /// /// Scales batches in place and sends them back with their sums.
 /// #[worker_main]
@@ -55,7 +55,7 @@ pub type WorkerOf<M> = Worker<<M as WorkerMain>::Receives, <M as WorkerMain>::Po
 ///             batch.into()
 ///         });
 ///         let scaled = scaled.collect();
-///         scope.post_with(sum, scaled)?;
+///         scope.send_with(sum, scaled)?;
 ///     }
 ///     Ok(())
 /// }
@@ -64,7 +64,7 @@ pub type WorkerOf<M> = Worker<<M as WorkerMain>::Receives, <M as WorkerMain>::Po
 ///     workring::worker_entry(kernels![scaler]); // turns a copy of this program into a worker; first in `main`
 ///     let engine = Engine::builder().processes(1).kernels(kernels![workring::kernels::f64::sum]).build()?;
 ///     let worker = Worker::builder().memory(&engine).spawn_process(scaler, 10.0)?;
-///     worker.post_with(1, vec![engine.batch_from_slice(&[1.0, 2.0])?.into()])?;
+///     worker.send_with(1, vec![engine.batch_from_slice(&[1.0, 2.0])?.into()])?;
 ///     let answer = worker.recv()?; // the same batch: nothing was copied
 ///     assert_eq!((answer.value, answer.batches.len()), (30.0, 1));
 ///     worker.terminate(); // told to end; killed if it does not
@@ -100,7 +100,7 @@ impl WorkerBuilder {
     ///
     /// The process is a copy of this program, or [another one](WorkerBuilder::program), whose `main` function begins with
     /// [`worker_entry`](crate::worker_entry) and lists `main` there. Blocks until it is ready, some milliseconds as a rule. A crash, an exit
-    /// or a leak is the worker's alone: its handle says how it [ended](crate::ExitStatus::Died), what it had not received comes back
+    /// or a leak is the worker's alone: its handle says how it [ended](crate::message::ExitStatus::Died), what it had not received comes back
     /// by [`MessagePort::undelivered`](crate::MessagePort::undelivered), and batches that it held by [`Worker::reclaimed`]. It ends with
     /// this program, however that ends.
     ///
@@ -138,24 +138,24 @@ impl WorkerBuilder {
     ///
     /// # Examples
     /// ```no_run
-    /// use workring::{Engine, Worker, WorkerScope, kernels, worker_main};
+    /// use workring::{Engine, Worker, kernels, worker_main, message::WorkerScope};
     ///
     /// /// Looks numbers up in a table that it is started with.
     /// #[worker_main]
     /// pub fn look_up(scope: &WorkerScope<u64, f64>) -> Result<(), workring::Error> {
     ///     let table = scope.take_batches().remove(0).into_batch::<f64>().expect("a table of f64");
     ///     while let Ok(message) = scope.recv() {
-    ///         scope.post(table[message.value as usize])?;
+    ///         scope.send(table[message.value as usize])?;
     ///     }
     ///     Ok(())
     /// }
     ///
     /// fn main() -> workring::Result<()> {
     ///     workring::worker_entry(kernels![look_up]); // first in `main`
-    ///     let engine = Engine::builder().threads(1).backing(workring::Backing::SharedMemory).build()?;
+    ///     let engine = Engine::builder().threads(1).backing(workring::batch::Backing::SharedMemory).build()?;
     ///     let table = engine.batch_from_fn(1_000_000, |at| (at as f64).sqrt())?;
     ///     let worker = Worker::builder().memory(&engine).spawn_process_with(look_up, (), vec![table.into()])?;
-    ///     worker.post(144)?;
+    ///     worker.send(144)?;
     ///     assert_eq!(worker.recv()?.value, 12.0);
     ///     Ok(())
     /// }

@@ -33,7 +33,7 @@ impl Builder {
     /// Its threads share what a program has once: a model that a `static` [`LazyLock`](std::sync::LazyLock) loads takes memory once for
     /// each process and not once for each job; and jobs that mostly wait, for a disk or for another service, need no process each. They
     /// share the end as well. A crash takes all jobs of the process with it, and so does a kernel that is killed because it would not
-    /// stop: each of them is started again if its [retries](crate::Call::retry) allow it, and otherwise fails with
+    /// stop: each of them is started again if its [retries](crate::JobBuilder::retry) allow it, and otherwise fails with
     /// [`Error::WorkerDied`]. The limits of a [`WorkerProgram`] and of [recycling](Builder::recycle_after) are those of
     /// the process. [`Context::state`](crate::Context::state) stays each thread's own.
     ///
@@ -66,13 +66,13 @@ impl Builder {
         self
     }
 
-    /// Seats for workers in processes that others start and that [`attach`](crate::attach) themselves, one worker each; none unless
+    /// Seats for workers in processes that others start and that [`attach`](crate::process::attach) themselves, one worker each; none unless
     /// stated.
     ///
     /// They come and go as they like: by [`Builder::listen`] or [`Engine::invite`](crate::Engine::invite). What they run must be listed in
     /// [`Builder::kernels`]. An engine that has no other workers keeps its jobs until one attaches. Linux only: elsewhere `build`
     /// fails with [`Error::Unsupported`].
-    pub fn outside_workers(mut self, seats: usize) -> Self {
+    pub fn external_workers(mut self, seats: usize) -> Self {
         self.outside = seats;
         self
     }
@@ -142,7 +142,7 @@ impl Builder {
         self
     }
 
-    /// A path at which [outside workers](Builder::outside_workers) attach: a Unix socket that only this user and root can connect
+    /// A path at which [outside workers](Builder::external_workers) attach: a Unix socket that only this user and root can connect
     /// to.
     ///
     /// There must be no file, or the socket of a process that is gone. It is removed when the engine has closed; a killed engine
@@ -166,7 +166,7 @@ impl Builder {
 
     /// How long a kernel in a worker process may go on after its deadline or after it was cancelled, before the process is
     /// killed and replaced; 20 ms unless stated. An error of `build` where there are neither [processes](Builder::processes) nor
-    /// [outside workers](Builder::outside_workers): threads cannot be killed.
+    /// [outside workers](Builder::external_workers): threads cannot be killed.
     #[cfg(target_os = "linux")]
     pub fn kill_after(mut self, grace: Duration) -> Self {
         self.workers.kill_after = Some(grace);
@@ -185,7 +185,7 @@ impl Builder {
     /// be. One that is started later for a nicer thread stays as nice as that where the system does not allow it to be less so.
     ///
     /// Threads that answer requests then get a core before the workers do: the system prefers them where both want one. A thread that
-    /// helps while it waits keeps its own value. Worker processes have [`WorkerProgram::nice`](crate::WorkerProgram::nice). Linux only;
+    /// helps while it waits keeps its own value. Worker processes have [`WorkerProgram::nice`](crate::process::WorkerProgram::nice). Linux only;
     /// without effect elsewhere. An error of `build` where there are no worker threads.
     pub fn thread_nice(mut self, nice: i32) -> Self {
         self.own.nice = Some(nice);

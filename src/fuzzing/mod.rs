@@ -29,7 +29,7 @@ use crate::engine::recovery::{self, Death};
 use crate::error::{Error, WorkerExit};
 use crate::formats::npy;
 use crate::front::engine::Engine;
-use crate::front::files::{Element, inspect_npy};
+use crate::front::files::{NpyElement, inspect_npy};
 use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
 use crate::layout::records::kind;
 use crate::layout::words::{DescriptorWord, FLAG_OUTCOME, State};
@@ -302,7 +302,7 @@ pub fn npy(data: &[u8]) {
 }
 
 /// A file's bytes as a batch, if they are one.
-fn map_as<T: Element>(path: &PathBuf, bytes: &[u8], header: Option<&npy::NpyHeader>) {
+fn map_as<T: NpyElement>(path: &PathBuf, bytes: &[u8], header: Option<&npy::NpyHeader>) {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| Engine::builder().threads(1).build().expect("an engine can be built"));
     let Ok(batch) = engine.map_file::<T>(path) else { return };

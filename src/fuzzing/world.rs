@@ -16,7 +16,7 @@ use crate::engine::crew::Wear;
 use crate::engine::execute::row_block_len;
 use crate::engine::kernel::{Kernel, KernelInfo};
 use crate::engine::local;
-use crate::engine::options::{EngineConfig, Help, Idle, OnFull, Priority, ThreadOptions, Timing};
+use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, Priority, ThreadOptions, Timing, WaitPolicy};
 use crate::engine::role::WorkerRole;
 use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
@@ -116,9 +116,9 @@ const CONFIG: EngineConfig = EngineConfig {
     jobs_per_process: 1,
     outside: 0,
     queue_capacity: 64,
-    on_full: OnFull::Reject,
-    idle: Idle::Park,
-    help: Help::AnyJob,
+    backpressure: Backpressure::Reject,
+    idle: IdleStrategy::Park,
+    help: WaitPolicy::AnyJob,
     timing: Timing::All,
     ageing: 3,
     cores: 2,

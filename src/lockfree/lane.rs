@@ -267,7 +267,7 @@ impl<'a> Lane<'a> {
     /// # Errors
     /// [`Full`]; `before` was not called then.
     #[inline]
-    pub(crate) fn try_post(&self, message: &[u64], mark: u8, before: impl FnOnce(usize)) -> Result<(), Full> {
+    pub(crate) fn try_send(&self, message: &[u64], mark: u8, before: impl FnOnce(usize)) -> Result<(), Full> {
         let tail = &*self.header.tail;
         let mut position = tail.load(Ordering::Relaxed);
         for _ in 0..self.patience() {
@@ -314,7 +314,7 @@ impl<'a> Lane<'a> {
             let found = stamp.load(Ordering::Acquire);
             let lead = ahead(found, next);
             if lead == 0 {
-                // Relaxed, both, as in `try_post`.
+                // Relaxed, both, as in `try_send`.
                 match head.compare_exchange_weak(position, next, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => {
                         for (word, value) in words.iter().zip(message) {
@@ -440,7 +440,7 @@ mod tests {
                     Some((value, mark)) => {
                         let message: Vec<u64> = (0..words as u64).map(|word| value ^ word).collect();
                         let mut cell = None;
-                        let posted = lane.try_post(&message, mark, |at| cell = Some(at));
+                        let posted = lane.try_send(&message, mark, |at| cell = Some(at));
                         prop_assert_eq!(posted.is_ok(), naive.len() < count);
                         prop_assert_eq!(cell.is_some(), posted.is_ok());
                         if let Some(cell) = cell {
@@ -469,7 +469,7 @@ mod tests {
                 cell.store(word, Ordering::Relaxed);
             }
             let lane = memory.lane();
-            let _ = lane.try_post(&[1, 2], 3, |_| {});
+            let _ = lane.try_send(&[1, 2], 3, |_| {});
             let _ = lane.try_take(&mut [0; 2], |_, _| {});
             prop_assert!(lane.len_hint() <= 4);
         }
@@ -488,7 +488,7 @@ mod tests {
                 scope.spawn(move || {
                     for number in 0..EACH {
                         let value = poster << 32 | number;
-                        let posted = || lane.try_post(&[value, !value], 0, |_| {}).ok();
+                        let posted = || lane.try_send(&[value, !value], 0, |_| {}).ok();
                         wait(lane.room(), posted).unwrap();
                         wake(lane.messages().call());
                     }

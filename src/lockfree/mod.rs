@@ -15,10 +15,10 @@
 //! | R6 return an index (`free_list::push`) | A6 take it (`free_list::pop`) | the link to the next free index |
 //! | R7 report to a port (`port::report`) | A7 collect (`port::collect`) | that the job is done |
 //! | R8 notify a waiter (`job::notify_waiter`) | A8 announce a sleep (`job::sleep_until_done`) | that the job is done |
-//! | R9 post a message (`lane::try_post`) | A9 take it (`lane::try_take`) | the message |
-//! | R10 take a message (`lane::try_take`) | A10 post into its cell (`lane::try_post`) | that the last message was read |
+//! | R9 post a message (`lane::try_send`) | A9 take it (`lane::try_take`) | the message |
+//! | R10 take a message (`lane::try_take`) | A10 post into its cell (`lane::try_send`) | that the last message was read |
 //! | R11 post a message to a process (`spsc::post`) | A11 read it (`spsc::read`) | the message |
-//! | R12 give its cell back (`spsc::free`) | A12 look for room (`spsc::has_room`) | that the message was read |
+//! | R12 give its cell back (`spsc::free`) | A12 look for room (`spsc::has_capacity`) | that the message was read |
 //! | R13 take an announcement back (`announcement::take_back`) | A13 find none (`announcement::is_at`) | all that the thread did at the job |
 //!
 //! Five handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker

@@ -84,7 +84,7 @@ impl<'a> Cells<'a> {
     /// # Errors
     /// [`Garbled`] when its stamp is none that the consumer leaves there.
     #[inline]
-    pub(crate) fn has_room(&self, tail: u64) -> Result<bool, Garbled> {
+    pub(crate) fn has_capacity(&self, tail: u64) -> Result<bool, Garbled> {
         let (at, stamp, _) = self.cell(tail);
         // Acquire (A12): pairs with R12; the last message of this cell was read before the next one is written.
         let found = stamp.load(Ordering::Acquire);
@@ -187,7 +187,7 @@ mod tests {
             for step in steps {
                 match step {
                     Some((value, mark)) => {
-                        prop_assert_eq!(cells.has_room(tail), Ok(naive.len() < count));
+                        prop_assert_eq!(cells.has_capacity(tail), Ok(naive.len() < count));
                         if naive.len() < count {
                             let message: Vec<u64> = (0..words as u64).map(|at| value.wrapping_mul(at + 1)).collect();
                             cells.post(tail, &message, mark);
@@ -227,7 +227,7 @@ mod tests {
             let at = (position % 4) as usize * 2;
             for found in [found, position.wrapping_add_signed(near), position.wrapping_add_signed(near) | 1 << 60] {
                 memory[at].store(found, Ordering::Relaxed);
-                match cells.has_room(position) {
+                match cells.has_capacity(position) {
                     Ok(true) => prop_assert_eq!(found, position),
                     Ok(false) => prop_assert_eq!(found & POSITION, position.wrapping_sub(3) & POSITION),
                     Err(garbled) => prop_assert_eq!((garbled.at, garbled.found), (at, found)),

@@ -7,7 +7,10 @@ use std::rc::Rc;
 
 use bytemuck::{AnyBitPattern, Pod, Zeroable};
 use proptest::prelude::*;
-use workring::{ALIGNMENT, Backing, Batch, Engine, Error, SharedBatch};
+use workring::{
+    Batch, Engine, Error, SharedBatch,
+    batch::{ALIGNMENT, Backing},
+};
 
 use crate::support::{Checked, cases, watched};
 
@@ -142,13 +145,13 @@ impl World {
             (Step::DivideAt(_, mid), Handle::Unique(batch)) => {
                 let mid = mid % (twin.len() + 1);
                 let tail = twin.split_off(mid);
-                let (left, right) = batch.divide_at(mid);
+                let (left, right) = batch.into_split_at(mid);
                 put(Handle::Unique(left), twin);
                 put(Handle::Unique(right), tail);
             }
             (Step::DivideEvery(_, parts), Handle::Unique(batch)) => {
                 let part_len = twin.len().div_ceil(parts).max(1);
-                let divided = batch.divide_every(part_len);
+                let divided = batch.into_chunks(part_len);
                 // A batch of no elements is one part, too.
                 prop_assert_eq!(divided.len(), twin.len().div_ceil(part_len).max(1));
                 let mut twins = twin.chunks(part_len);
@@ -314,7 +317,7 @@ fn round_trip<T: Pod + AnyBitPattern>(engine: &Engine, bytes: &[u8]) -> Result<(
     let (tail, head) = (shared.slice(len / 3..), shared.slice(..len / 2));
     prop_assert_eq!(bits(&tail), bits(&values[len / 3..]));
     prop_assert_eq!(bits(&head), bits(&values[..len / 2]));
-    let (left, right) = made.divide_at(len / 2);
+    let (left, right) = made.into_split_at(len / 2);
     prop_assert_eq!(bits(&left), bits(&values[..len / 2]));
     prop_assert_eq!(bits(&right), bits(&values[len / 2..]));
     Ok(())
@@ -366,8 +369,8 @@ fn message_of(body: impl FnOnce()) -> String {
 fn positions_beyond_the_end_panic_and_say_so() {
     let engine = Checked::threads(1);
     let make = || engine.batch::<u16>(4).unwrap();
-    assert!(message_of(|| drop(make().divide_at(5))).contains("a batch of 4 elements at 5"));
-    assert!(message_of(|| drop(make().divide_every(0))).contains("must not be empty"));
+    assert!(message_of(|| drop(make().into_split_at(5))).contains("a batch of 4 elements at 5"));
+    assert!(message_of(|| drop(make().into_chunks(0))).contains("must not be empty"));
     assert!(message_of(|| drop(make().freeze().slice(2..5))).contains("range 2..5 of a batch of 4"));
     assert!(message_of(|| drop(make().freeze().slice(..=usize::MAX))).contains("of a batch of 4"));
     let inverted = (std::ops::Bound::Included(3), std::ops::Bound::Excluded(2));
@@ -380,7 +383,7 @@ fn positions_beyond_the_end_panic_and_say_so() {
 fn the_block_goes_with_its_last_part_in_any_order() {
     let engine = Checked::threads(1);
     proptest!(cases(40), |(len in 1..5000usize, part_len in 1..1000usize, order in any::<u64>())| {
-        let parts = engine.batch_from_fn(len, |index| index as u32).unwrap().divide_every(part_len);
+        let parts = engine.batch_from_fn(len, |index| index as u32).unwrap().into_chunks(part_len);
         let mut parts: Vec<_> = parts.into_iter().enumerate().collect();
         let held = engine.statistics().arena;
         prop_assert_eq!(held.blocks, 1);
@@ -474,7 +477,7 @@ fn batches_outlive_their_engine() {
         drop(engine);
         batch.fill(7);
         assert!(batch.iter().all(|&value| value == 7));
-        let (left, right) = batch.divide_at(99_999);
+        let (left, right) = batch.into_split_at(99_999);
         drop(left);
         assert_eq!(*right, [7]);
         let moved = std::thread::spawn(move || shared.slice(1..).to_vec()).join().unwrap();

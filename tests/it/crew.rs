@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use workring::{Context, Engine, Error, Help, kernel};
+use workring::{Context, Engine, Error, WaitPolicy, kernel};
 
 use crate::support::{Blocker, Checked, Gate, STEP, eventually, watched};
 
@@ -153,7 +153,8 @@ fn a_thread_is_followed_by_another_after_so_many_jobs() {
     thread_local!(static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     watched(|| {
         for (threads, jobs) in [(1, 30), (2, 300)] {
-            let engine = Checked::new(|builder| builder.threads(threads).help(Help::Never).recycle_after(3));
+            let engine =
+                Checked::new(|builder| builder.threads(threads).wait_policy(WaitPolicy::Never).recycle_after(3));
             let leak = || {
                 BYTES.with_borrow_mut(|bytes| bytes.push(1));
                 (thread::current().id(), BYTES.with_borrow(Vec::len))
@@ -182,7 +183,7 @@ fn on_workers_that_come_later<R: Send + 'static>(
     change: impl FnOnce() + Send,
     look: fn() -> R,
 ) -> Vec<(usize, R)> {
-    let engine = Checked::new(|builder| say(builder.threads(4).min_threads(1).help(Help::Never)));
+    let engine = Checked::new(|builder| say(builder.threads(4).min_threads(1).wait_policy(WaitPolicy::Never)));
     let gate = Gate::default();
     let submit = || {
         let gate = gate.clone();
@@ -267,7 +268,7 @@ fn a_thread_begins_anew_after_so_many_jobs() {
         let log = Log::default();
         let (start, end) = (log.note('s'), log.note('e'));
         let engine = Checked::new(|builder| {
-            let builder = builder.threads(1).help(Help::Never).recycle_after(3);
+            let builder = builder.threads(1).wait_policy(WaitPolicy::Never).recycle_after(3);
             builder.on_worker_start(start).on_worker_end(end)
         });
         let numbers: Vec<u64> = (0..9)
@@ -290,7 +291,11 @@ fn threads_come_when_all_are_busy_and_go_when_they_are_idle() {
         let log = Log::default();
         let (start, end) = (log.note('s'), log.note('e'));
         let engine = Checked::new(|builder| {
-            let builder = builder.threads(4).min_threads(1).idle_timeout(Duration::from_millis(20)).help(Help::Never);
+            let builder = builder
+                .threads(4)
+                .min_threads(1)
+                .idle_timeout(Duration::from_millis(20))
+                .wait_policy(WaitPolicy::Never);
             builder.on_worker_start(start).on_worker_end(end)
         });
         assert_eq!(alive(&engine), 1);
@@ -322,7 +327,7 @@ fn threads_come_when_all_are_busy_and_go_when_they_are_idle() {
 fn no_job_is_left_lying_while_threads_come_and_go() {
     watched(|| {
         let engine = Checked::new(|builder| {
-            builder.threads(3).min_threads(1).idle_timeout(Duration::from_micros(50)).help(Help::Never)
+            builder.threads(3).min_threads(1).idle_timeout(Duration::from_micros(50)).wait_policy(WaitPolicy::Never)
         });
         let submitters: Vec<_> = (0..2_u64)
             .map(|seed| {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{self, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use workring::{Chunking, Context, Engine, Error, Failed, OnFull, PerChunk, kernel, reducer};
+use workring::{Backpressure, Chunking, Context, Engine, Error, Failed, batch::PerChunk, kernel, reducer};
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
 
@@ -224,23 +224,24 @@ fn a_full_queue_hands_everything_back() {
         let address = batch.as_ptr();
 
         let Failed { error, returned: batch } =
-            engine.job().on_full(OnFull::Reject).submit(bump, batch, ()).unwrap_err();
+            engine.job().backpressure(Backpressure::Reject).submit(bump, batch, ()).unwrap_err();
         is_full(&error);
         assert!(error.to_string().contains("64 jobs are unfinished"), "{error}");
         let limit = Duration::from_millis(30);
         let start = Instant::now();
         let Failed { error, returned: batch } =
-            engine.job().on_full(OnFull::WaitFor(limit)).submit(shift, batch, [5; 8]).unwrap_err();
+            engine.job().backpressure(Backpressure::WaitFor(limit)).submit(shift, batch, [5; 8]).unwrap_err();
         is_full(&error);
         assert!(start.elapsed() >= limit, "it waits first");
         let Failed { error, returned: (batch, rows) } =
-            engine.job().on_full(OnFull::Reject).submit_many(bump, batch, 2).unwrap_err();
+            engine.job().backpressure(Backpressure::Reject).submit_many(bump, batch, 2).unwrap_err();
         is_full(&error);
         assert_eq!((rows, &*batch, batch.as_ptr()), (2, &[1, 2][..], address), "the very same batch");
         let ran = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&ran);
         let closure = move || seen.store(true, Ordering::Relaxed);
-        let Failed { error, returned: closure } = engine.job().on_full(OnFull::Reject).run(closure).unwrap_err();
+        let Failed { error, returned: closure } =
+            engine.job().backpressure(Backpressure::Reject).run(closure).unwrap_err();
         is_full(&error);
         assert!(!ran.load(Ordering::Relaxed));
         closure();
@@ -265,8 +266,8 @@ fn a_submit_waits_for_room_as_long_as_somebody_makes_it() {
         let gate = fill_queue(&engine);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                let job = engine.job().on_full(OnFull::Wait).run(|| 3).unwrap();
-                let timed = engine.job().on_full(OnFull::WaitFor(STEP)).run(|| 4).unwrap();
+                let job = engine.job().backpressure(Backpressure::Wait).run(|| 3).unwrap();
+                let timed = engine.job().backpressure(Backpressure::WaitFor(STEP)).run(|| 4).unwrap();
                 job.wait().unwrap() + timed.wait().unwrap()
             });
             std::thread::sleep(Duration::from_millis(20));
@@ -542,7 +543,7 @@ fn panics_in_drops_of_closures_end_no_worker() {
             let boxed = (bomb(&dropped), [0_u64; 20]);
             let jobs = [engine.run(move || drop(carried)).unwrap(), engine.run(move || drop(boxed)).unwrap()];
             for job in jobs {
-                assert_eq!(job.cancel(), workring::Cancelled::BeforeStart);
+                assert_eq!(job.cancel(), workring::job::CancelOutcome::BeforeStart);
                 drop(job);
             }
             expected += 2;
@@ -584,7 +585,8 @@ fn panics_in_drops_of_results_end_no_worker() {
 #[test]
 fn panics_in_drops_of_results_that_came_too_late_keep_no_place() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(workring::Help::Never));
+        let engine =
+            Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(workring::WaitPolicy::Never));
         let dropped = Arc::new(AtomicUsize::new(0));
         let gate = Gate::default();
         let mut limit = Duration::from_millis(1);
@@ -602,13 +604,13 @@ fn panics_in_drops_of_results_that_came_too_late_keep_no_place() {
                 std::thread::sleep(2 * limit);
                 bomb(&carried)
             };
-            let call = engine.job().deadline(limit).on_full(OnFull::Reject);
+            let call = engine.job().deadline(limit).backpressure(Backpressure::Reject);
             let job = call.run(late).expect("the places of the jobs before are free");
             gate.open();
             // One that never started comes back, and so does the result of one that did; the engine drops what nobody waits for.
             if round % 2 == 0 {
                 drop(job);
-                engine.wait_until_drained(STEP).unwrap();
+                engine.wait_idle_timeout(STEP).unwrap();
                 continue;
             }
             let failed = job.wait().map(|_| ()).expect_err("it is late");
@@ -653,7 +655,8 @@ fn panics_of_wakers_end_no_worker() {
 #[test]
 fn panics_of_wakers_that_wait_for_room_end_no_worker() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(workring::Help::Never));
+        let engine =
+            Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(workring::WaitPolicy::Never));
         let gate = fill_queue(&engine);
         let alarm = Arc::new(Alarm(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::clone(&alarm));

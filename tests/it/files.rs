@@ -5,7 +5,12 @@ use std::io::ErrorKind;
 use std::ops::DerefMut;
 use std::path::{Path, PathBuf};
 
-use workring::{Backing, Batch, Context, Element, Engine, Error, OutputBatch, SharedArray, kernel};
+use workring::{
+    Batch, Context, Engine, Error, SharedArray,
+    batch::Backing,
+    files::{NpyElement, OutputBatch},
+    kernel,
+};
 
 use crate::support::{Checked, watched};
 
@@ -27,7 +32,7 @@ fn even(x: &[u64], y: &mut [u64], ctx: &mut Context) {
     ctx.set_output_len(0, len);
 }
 
-fn refusal<T: Element>(engine: &Engine, path: &Path) -> Option<ErrorKind> {
+fn refusal<T: NpyElement>(engine: &Engine, path: &Path) -> Option<ErrorKind> {
     match engine.map_file::<T>(path) {
         Ok(_) => None,
         Err(Error::Io { source, .. }) => Some(source.kind()),

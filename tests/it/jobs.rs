@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use workring::{
-    CancelToken, Cancelled, Chunking, Context, Engine, Error, Held, Help, Job, OnFull, Priority, Returns, kernel,
+    Backpressure, CancelToken, Chunking, Context, Engine, Error, Job, Priority, WaitPolicy,
+    job::{CancelOutcome, Held, Returns},
+    kernel,
 };
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, cases, eventually, watched, with_more_and_more_time};
@@ -60,7 +62,7 @@ fn jobs_can_go_to_other_threads() {
     is_send::<Job<Held<workring::Batch<u32>>>>();
     is_send::<Job<Returns<String>>>();
     is_send::<workring::JobSet<Returns<u8>, String>>();
-    is_send::<workring::CancelHandle>();
+    is_send::<workring::job::CancelHandle>();
     is_unpin::<Job<Held<(workring::Batch<u32>, workring::SharedBatch<f64>)>>>();
     let engine = Checked::threads(1);
     let job = engine.submit(bump, engine.batch(2).unwrap(), ()).unwrap();
@@ -105,8 +107,8 @@ fn waiting_with_a_limit_gives_the_job_back() {
 fn a_waiting_thread_runs_the_job_itself() {
     watched(|| {
         let here = || thread::current().id();
-        for help in [workring::Help::AnyJob, workring::Help::OwnJob] {
-            let engine = Checked::new(|builder| builder.threads(1).help(help));
+        for help in [workring::WaitPolicy::AnyJob, workring::WaitPolicy::OwnJob] {
+            let engine = Checked::new(|builder| builder.threads(1).wait_policy(help));
             let blocker = Blocker::all(&engine);
             let others = engine.run(here).unwrap();
             let own = engine.run(here).unwrap();
@@ -130,11 +132,11 @@ fn cancelling_a_queued_job_gives_everything_back_at_once() {
             let job = engine.submit(bump, batch, ()).unwrap();
             let many = engine.submit_many(bump, engine.batch::<u32>(10).unwrap(), 10).unwrap();
             let closure = engine.run(|| 9).unwrap();
-            assert_eq!(job.cancel(), Cancelled::BeforeStart);
-            assert_eq!(many.cancel_handle().cancel(), Cancelled::BeforeStart);
-            assert_eq!(closure.cancel(), Cancelled::BeforeStart);
+            assert_eq!(job.cancel(), CancelOutcome::BeforeStart);
+            assert_eq!(many.cancel_handle().cancel(), CancelOutcome::BeforeStart);
+            assert_eq!(closure.cancel(), CancelOutcome::BeforeStart);
             assert!(job.is_finished() && many.is_finished() && closure.is_finished());
-            assert_eq!(job.cancel(), Cancelled::TooLate);
+            assert_eq!(job.cancel(), CancelOutcome::TooLate);
             // The worker is still held: nobody else gave these back.
             let failed = job.wait().unwrap_err();
             assert!(matches!(failed.error, Error::Cancelled), "{:?}", failed.error);
@@ -157,15 +159,15 @@ fn cancelling_a_running_job_tells_its_kernel() {
         let engine = Checked::unhelped(1);
         let job = told(&engine);
         await_start(&engine);
-        assert_eq!(job.cancel(), Cancelled::WhileRunning);
-        assert_eq!(job.cancel(), Cancelled::WhileRunning, "asking twice is the same as asking once");
+        assert_eq!(job.cancel(), CancelOutcome::WhileRunning);
+        assert_eq!(job.cancel(), CancelOutcome::WhileRunning, "asking twice is the same as asking once");
         let failed = job.wait().unwrap_err();
         assert!(matches!(failed.error, Error::Cancelled), "{:?}", failed.error);
         assert_eq!(*failed.returned, [2], "what it had when it stopped");
         // A kernel that does not look finishes, and then its result counts.
         let job = engine.submit(deaf, engine.batch::<u32>(1).unwrap(), 30).unwrap();
         await_start(&engine);
-        assert_eq!(job.cancel(), Cancelled::WhileRunning);
+        assert_eq!(job.cancel(), CancelOutcome::WhileRunning);
         assert_eq!(*job.wait().unwrap(), [3]);
     });
 }
@@ -184,7 +186,7 @@ fn cancelling_a_running_job_of_rows_stops_the_rows() {
         let rows = 100_000;
         let job = engine.submit_many(slow_row, engine.batch::<u32>(rows).unwrap(), rows).unwrap();
         eventually("rows run", || STARTED.load(Ordering::Relaxed) > 10);
-        assert_eq!(job.cancel(), Cancelled::WhileRunning);
+        assert_eq!(job.cancel(), CancelOutcome::WhileRunning);
         let failed = job.wait().unwrap_err();
         assert!(matches!(failed.error, Error::Cancelled), "{:?}", failed.error);
         let done = failed.returned.0.iter().filter(|&&y| y == 1).count();
@@ -200,15 +202,15 @@ fn a_cancel_handle_outlives_its_job_and_touches_no_other() {
         let job = engine.run(|| 1).unwrap();
         let handle = job.cancel_handle();
         assert_eq!(job.wait().unwrap(), 1);
-        assert_eq!(handle.cancel(), Cancelled::TooLate);
+        assert_eq!(handle.cancel(), CancelOutcome::TooLate);
         // The next jobs use the same descriptor, which the old handle must not reach.
         let blocker = Blocker::all(&engine);
         let jobs: Vec<_> = (0..20).map(|number| engine.run(move || number).unwrap()).collect();
         let clones: Vec<_> = jobs.iter().map(|job| job.cancel_handle().clone()).collect();
-        assert_eq!(handle.cancel(), Cancelled::TooLate);
+        assert_eq!(handle.cancel(), CancelOutcome::TooLate);
         assert!(jobs.iter().all(|job| !job.is_finished()));
         let thread = thread::spawn(move || clones[7].cancel());
-        assert_eq!(thread.join().unwrap(), Cancelled::BeforeStart, "from another thread");
+        assert_eq!(thread.join().unwrap(), CancelOutcome::BeforeStart, "from another thread");
         blocker.release();
         for (number, job) in jobs.into_iter().enumerate() {
             match job.wait() {
@@ -217,7 +219,7 @@ fn a_cancel_handle_outlives_its_job_and_touches_no_other() {
             }
         }
         drop(engine);
-        assert_eq!(handle.cancel(), Cancelled::TooLate, "even of the engine");
+        assert_eq!(handle.cancel(), CancelOutcome::TooLate, "even of the engine");
     });
 }
 
@@ -243,7 +245,7 @@ fn jobs_that_nobody_holds_run_and_free_what_they_held() {
         await_start(&engine);
         drop(job);
         assert!(engine.statistics().arena.in_use > 0);
-        assert_eq!(stop.cancel(), Cancelled::WhileRunning, "a handle still reaches it");
+        assert_eq!(stop.cancel(), CancelOutcome::WhileRunning, "a handle still reaches it");
         empty("a running job that was let go of");
         // Finished.
         let job = engine.submit(bump, engine.batch::<u32>(10).unwrap(), ()).unwrap();
@@ -252,7 +254,8 @@ fn jobs_that_nobody_holds_run_and_free_what_they_held() {
         assert_eq!(engine.statistics().arena.in_use, 0, "at once");
         // Their places are free again.
         let capacity = engine.statistics().queue_capacity;
-        let jobs: Vec<_> = (0..capacity).map(|_| engine.job().on_full(OnFull::Reject).run(|| ()).unwrap()).collect();
+        let jobs: Vec<_> =
+            (0..capacity).map(|_| engine.job().backpressure(Backpressure::Reject).run(|| ()).unwrap()).collect();
         jobs.into_iter().for_each(|job| job.wait().unwrap());
     });
 }
@@ -374,7 +377,7 @@ fn workers_take_the_highest_priority_and_then_the_oldest() {
 
 /// The priorities in the order in which one worker starts jobs of these.
 fn started_in_order(ageing: u32, priorities: &[Priority]) -> Vec<Priority> {
-    let engine = Checked::new(|builder| builder.threads(1).help(Help::Never).ageing(ageing));
+    let engine = Checked::new(|builder| builder.threads(1).wait_policy(WaitPolicy::Never).ageing(ageing));
     let order = Arc::new(Mutex::new(Vec::new()));
     let blocker = Blocker::all(&engine);
     let submit = |&priority: &Priority| {
@@ -447,7 +450,9 @@ fn a_set_gives_results_in_the_order_jobs_finish() {
 #[test]
 fn a_set_gives_every_one_of_hundreds_of_jobs_once() {
     watched(|| {
-        for engine in [Checked::threads(2), Checked::unhelped(3), Checked::new(|b| b.help(workring::Help::OwnJob))] {
+        for engine in
+            [Checked::threads(2), Checked::unhelped(3), Checked::new(|b| b.wait_policy(workring::WaitPolicy::OwnJob))]
+        {
             let mut set = engine.job_set().unwrap();
             let mut seen = vec![0; 1500];
             for round in 0..3 {
@@ -492,7 +497,7 @@ fn a_set_takes_jobs_that_are_finished_or_cancelled_already() {
         let before = engine.run(|| 3).unwrap();
         before.cancel();
         set.insert("cancelled before", before);
-        assert_eq!(cancel.cancel(), Cancelled::BeforeStart);
+        assert_eq!(cancel.cancel(), CancelOutcome::BeforeStart);
         let mut keys: Vec<_> = set
             .by_ref()
             .map(|(key, result)| {
@@ -596,7 +601,7 @@ fn a_job_wakes_the_last_waker_once() {
         let blocker = Blocker::all(&engine);
         let mut job = engine.run(|| 4).unwrap();
         assert!(poll(&mut job, &first).is_pending());
-        assert_eq!(job.cancel(), Cancelled::BeforeStart);
+        assert_eq!(job.cancel(), CancelOutcome::BeforeStart);
         assert_eq!(first.0.load(Ordering::SeqCst), 1);
         assert!(matches!(poll(&mut job, &first), Poll::Ready(Err(_))));
         // Polled, then waited for.
@@ -725,14 +730,15 @@ fn fill_queue(engine: &Engine) -> Gate {
     let inside = gate.clone();
     drop(engine.run(move || inside.pass()).unwrap());
     gate.await_arrivals(1);
-    while engine.job().on_full(OnFull::Reject).run(|| ()).map(drop).is_ok() {}
+    while engine.job().backpressure(Backpressure::Reject).run(|| ()).map(drop).is_ok() {}
     gate
 }
 
 #[test]
 fn an_asynchronous_submit_waits_without_blocking_its_thread() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(workring::Help::Never));
+        let engine =
+            Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(workring::WaitPolicy::Never));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let gate = fill_queue(&engine);
@@ -770,7 +776,8 @@ fn an_asynchronous_submit_waits_without_blocking_its_thread() {
 #[test]
 fn an_asynchronous_submit_that_is_dropped_gives_its_place_to_others() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(workring::Help::Never));
+        let engine =
+            Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(workring::WaitPolicy::Never));
         let gate = fill_queue(&engine);
         let (gone, stays) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
         let mut dropped = Box::pin(engine.submit_async(bump, engine.batch::<u32>(9).unwrap(), ()));
@@ -788,7 +795,8 @@ fn an_asynchronous_submit_that_is_dropped_gives_its_place_to_others() {
 #[test]
 fn closing_ends_an_asynchronous_submit_that_waits() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(workring::Help::Never));
+        let engine =
+            Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(workring::WaitPolicy::Never));
         let gate = fill_queue(&engine);
         let bell = Arc::new(Bell::default());
         let mut submit = engine.submit_async(bump, engine.batch_from_slice(&[7_u32]).unwrap(), ());
@@ -804,7 +812,7 @@ fn closing_ends_an_asynchronous_submit_that_waits() {
 
 /// An engine whose worker is held, and what holds it.
 fn held_engine() -> (Engine, Blocker) {
-    let engine = Engine::builder().threads(1).queue_capacity(512).help(Help::Never).build().unwrap();
+    let engine = Engine::builder().threads(1).queue_capacity(512).wait_policy(WaitPolicy::Never).build().unwrap();
     let blocker = Blocker::all(&engine);
     (engine, blocker)
 }
@@ -852,7 +860,7 @@ fn a_token_forgets_jobs_that_are_over_and_engines_that_are_gone() {
     let job = engine.run(|| 1).unwrap();
     // The same descriptor as a job that was added and read: another job.
     token.add(&job);
-    assert!(matches!(job.cancel(), Cancelled::BeforeStart));
+    assert!(matches!(job.cancel(), CancelOutcome::BeforeStart));
     assert!(job.wait().is_err());
     let next = engine.run(|| 2).unwrap();
     assert_eq!(token.cancel(), 0);

@@ -2,7 +2,11 @@
 
 use proptest::prelude::*;
 use workring::{
-    AnyBatch, Chunking, Context, ElementLayout, Engine, Error, Kernel, KernelInfo, PerChunk, kernel, kernels, reducer,
+    Chunking, Context, Engine, Error, Kernel,
+    batch::{AnyBatch, PerChunk},
+    kernel, kernels,
+    kernels::{ElementLayout, KernelInfo},
+    reducer,
 };
 
 use crate::support::{Checked, cases};

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use workring::{Backing, Cancelled, Chunking, Context, Engine, Error, Help, Idle, OnFull, kernel, reducer};
+use workring::{
+    Backpressure, Chunking, Context, Engine, Error, IdleStrategy, WaitPolicy, batch::Backing, job::CancelOutcome,
+    kernel, reducer,
+};
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, alone, eventually, forked, various_engines, watched};
 
@@ -40,7 +43,11 @@ fn total(x: &[u32]) -> u64 {
 #[test]
 fn close_lets_every_job_finish() {
     watched(|| {
-        for engine in [Checked::threads(2), Checked::unhelped(1), Checked::new(|builder| builder.idle(Idle::Park))] {
+        for engine in [
+            Checked::threads(2),
+            Checked::unhelped(1),
+            Checked::new(|builder| builder.idle_strategy(IdleStrategy::Park)),
+        ] {
             let ran = Arc::new(AtomicUsize::new(0));
             let jobs: Vec<_> = (0..500)
                 .map(|_| {
@@ -148,7 +155,7 @@ fn a_kernel_cannot_close_its_engine() {
 fn engines_may_be_dropped_while_jobs_run() {
     watched(|| {
         for round in 0..30 {
-            let engine = Engine::builder().threads(2).capacity(1 << 26).help(Help::Never).build().unwrap();
+            let engine = Engine::builder().threads(2).capacity(1 << 26).wait_policy(WaitPolicy::Never).build().unwrap();
             let ran = Arc::new(AtomicUsize::new(0));
             let running: Vec<_> =
                 (0..2).map(|_| engine.submit(until_told, engine.batch(1).unwrap(), ()).unwrap()).collect();
@@ -179,8 +186,8 @@ fn engines_may_be_dropped_while_jobs_run() {
 #[test]
 fn close_now_ends_blocking_calls_without_lying() {
     watched(|| {
-        for help in [Help::AnyJob, Help::Never] {
-            let engine = Checked::new(|builder| builder.threads(1).help(help));
+        for help in [WaitPolicy::AnyJob, WaitPolicy::Never] {
+            let engine = Checked::new(|builder| builder.threads(1).wait_policy(help));
             let blocker = Blocker::all(&engine);
             // The shares of the call wait in the queue, where `close_now` takes them back.
             let mut y = vec![0_u32; 1000];
@@ -192,7 +199,7 @@ fn close_now_ends_blocking_calls_without_lying() {
                     scope.spawn(|| engine.map_chunks(bump, (), &mut kernel_y, &(), Chunking::of(10))),
                 ];
                 let folded = scope.spawn(|| engine.job().chunk_len(10).reduce_with(&x, |x| x.len(), |l, r| l + r));
-                if help == Help::Never {
+                if help == WaitPolicy::Never {
                     eventually("the shares are queued", || engine.statistics().queued == 3);
                 }
                 assert!(matches!(engine.close_now(SHORT), Err(Error::TimedOut { .. })));
@@ -247,9 +254,9 @@ fn nested(engine: &Arc<Engine>, depth: u32) -> u32 {
 #[test]
 fn jobs_may_use_their_engine_at_any_depth() {
     for threads in [1, 2, 5] {
-        for help in [Help::Never, Help::OwnJob, Help::AnyJob] {
+        for help in [WaitPolicy::Never, WaitPolicy::OwnJob, WaitPolicy::AnyJob] {
             watched(move || {
-                let engine = Engine::builder().threads(threads).capacity(1 << 28).help(help).build().unwrap();
+                let engine = Engine::builder().threads(threads).capacity(1 << 28).wait_policy(help).build().unwrap();
                 let engine = Arc::new(engine);
                 assert_eq!(nested(&engine, 3), 8, "{threads} threads, {help:?}");
                 eventually("closures let go of the engine", || Arc::strong_count(&engine) == 1);
@@ -289,14 +296,19 @@ fn kernels_of_maps_and_rows_may_use_their_engine() {
 #[test]
 fn a_full_queue_inside_a_kernel_is_an_error() {
     watched(|| {
-        for on_full in [OnFull::Wait, OnFull::WaitFor(LIMIT), OnFull::Reject] {
-            let engine = Engine::builder().threads(1).queue_capacity(64).capacity(1 << 26).help(Help::Never).build();
+        for backpressure in [Backpressure::Wait, Backpressure::WaitFor(LIMIT), Backpressure::Reject] {
+            let engine = Engine::builder()
+                .threads(1)
+                .queue_capacity(64)
+                .capacity(1 << 26)
+                .wait_policy(WaitPolicy::Never)
+                .build();
             let engine = Arc::new(engine.unwrap());
             let inside = Arc::clone(&engine);
             let job = engine.run(move || {
                 let mut jobs = Vec::new();
                 let error = loop {
-                    match inside.job().on_full(on_full).run(|| 1) {
+                    match inside.job().backpressure(backpressure).run(|| 1) {
                         Ok(job) => jobs.push(job),
                         Err(failed) => break failed.error,
                     }
@@ -327,8 +339,12 @@ fn waiting_asynchronously_inside_a_job_ends() {
 #[test]
 fn many_more_threads_than_cores_make_progress() {
     watched(|| {
-        for (help, idle) in [(Help::AnyJob, Idle::Adaptive), (Help::Never, Idle::Park), (Help::OwnJob, Idle::Park)] {
-            let engine = Checked::new(|builder| builder.threads(64).help(help).idle(idle));
+        for (help, idle) in [
+            (WaitPolicy::AnyJob, IdleStrategy::Adaptive),
+            (WaitPolicy::Never, IdleStrategy::Park),
+            (WaitPolicy::OwnJob, IdleStrategy::Park),
+        ] {
+            let engine = Checked::new(|builder| builder.threads(64).wait_policy(help).idle_strategy(idle));
             let mut y = engine.batch::<u32>(1_000_000).unwrap();
             for _ in 0..3 {
                 engine.map(bump, (), &mut y, &()).unwrap();
@@ -459,7 +475,7 @@ fn a_forked_child_is_told_and_can_drop_everything() {
                 Box::new(|| is_forked(engine.for_each_chunk(&mut z, Chunking::of(1), |_, _| ()))),
                 Box::new(|| is_forked(engine.reduce_with(&[1, 2], |x| x.len(), |left, _| left))),
                 Box::new(|| is_forked(engine.submit_many(nothing, (), 3).map_err(|failed| failed.error))),
-                Box::new(|| is_forked(engine.job_set::<workring::Returns<u8>, u8>())),
+                Box::new(|| is_forked(engine.job_set::<workring::job::Returns<u8>, u8>())),
                 Box::new(|| is_forked(engine.close(STEP)) && is_forked(engine.close_now(STEP))),
                 Box::new(|| is_forked(running.wait())),
                 Box::new(|| is_forked(done.wait())),
@@ -471,7 +487,7 @@ fn a_forked_child_is_told_and_can_drop_everything() {
         assert!(!running.is_finished());
         assert_eq!(done.wait().unwrap(), 3);
         assert_eq!(*batch, [1, 2, 3]);
-        assert_eq!(running.cancel(), Cancelled::WhileRunning);
+        assert_eq!(running.cancel(), CancelOutcome::WhileRunning);
         assert!(running.wait().is_err());
         let mut y = y;
         engine.map(bump, (), &mut y, &()).unwrap();
@@ -484,7 +500,8 @@ fn a_forked_child_is_told_and_can_drop_everything() {
 #[test]
 fn a_kernel_that_forks_is_one_worker() {
     alone("lifecycle::a_kernel_that_forks_is_one_worker", || {
-        let engine = Checked::new(|builder| builder.threads(1).help(Help::Never).backing(Backing::SharedMemory));
+        let engine =
+            Checked::new(|builder| builder.threads(1).wait_policy(WaitPolicy::Never).backing(Backing::SharedMemory));
         for turn in 0..20 {
             let job = engine.run(move || (forked::comes_back(), turn)).unwrap();
             let (killed, answer) = job.wait().unwrap();
@@ -536,7 +553,7 @@ fn a_forked_child_cannot_disturb_its_parent() {
     alone("lifecycle::a_forked_child_cannot_disturb_its_parent", || {
         // Memory that both processes map: what a child gives back would be gone in the parent.
         let shared = |builder: workring::Builder| builder.threads(1).backing(Backing::SharedMemory).retain(0);
-        let engine = Checked::new(|builder| shared(builder).help(Help::AnyJob));
+        let engine = Checked::new(|builder| shared(builder).wait_policy(WaitPolicy::AnyJob));
         let kept = std::cell::RefCell::new(Some(engine.batch_uninit::<u32>(4 << 20).unwrap().fill(7)));
         let blocker = Blocker::all(&engine);
         let mut set = engine.job_set().unwrap();
@@ -635,7 +652,7 @@ fn nice_value() -> i32 {
 fn worker_threads_are_as_nice_as_said_and_nobody_else_is() {
     let own = nice_value();
     let nicer = (own + 3).min(19);
-    let engine = Engine::builder().threads(2).thread_nice(nicer).help(Help::Never).build().unwrap();
+    let engine = Engine::builder().threads(2).thread_nice(nicer).wait_policy(WaitPolicy::Never).build().unwrap();
     for _ in 0..8 {
         assert_eq!(engine.run(nice_value).unwrap().wait().unwrap(), nicer);
     }

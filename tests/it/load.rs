@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_executor::block_on;
-use workring::{AnyBatch, Context, Error, Help, OnFull, kernel, kernels};
+use workring::{Backpressure, Context, Error, WaitPolicy, batch::AnyBatch, kernel, kernels};
 
 use crate::support::{Blocker, Checked, STEP, eventually, watched};
 
@@ -58,32 +58,33 @@ impl Woken {
 #[test]
 fn an_engine_says_when_it_is_full_and_when_it_has_room() {
     watched(|| {
-        let engine =
-            Checked::new(|builder| builder.threads(1).queue_capacity(64).on_full(OnFull::Reject).help(Help::Never));
-        assert!(engine.has_room());
-        block_on(engine.room()).unwrap();
+        let engine = Checked::new(|builder| {
+            builder.threads(1).queue_capacity(64).backpressure(Backpressure::Reject).wait_policy(WaitPolicy::Never)
+        });
+        assert!(engine.has_capacity());
+        block_on(engine.wait_capacity()).unwrap();
         let blocker = Blocker::all(&engine);
         let mut jobs: Vec<_> = (0..63).map(|_| engine.run(|| ()).unwrap()).collect();
-        assert!(!engine.has_room());
+        assert!(!engine.has_capacity());
         assert!(matches!(engine.run(|| ()).unwrap_err().error, Error::QueueFull { .. }));
         // A job that is cancelled and let go of makes room, and so does a result that is read.
         let task = Woken::new();
-        let mut room = pin!(engine.room());
+        let mut room = pin!(engine.wait_capacity());
         assert!(task.poll(&mut room).is_pending());
         let job = jobs.pop().unwrap();
         job.cancel();
         drop(job);
         assert!(task.was_woken() && matches!(task.poll(&mut room), Poll::Ready(Ok(()))));
-        assert!(engine.has_room());
+        assert!(engine.has_capacity());
         let last = engine.run(|| ()).unwrap();
-        let mut room = pin!(engine.room());
+        let mut room = pin!(engine.wait_capacity());
         assert!(task.poll(&mut room).is_pending() && !task.was_woken());
         blocker.release();
         jobs.into_iter().for_each(|job| job.wait().unwrap());
         last.wait().unwrap();
         assert!(task.was_woken() && matches!(task.poll(&mut room), Poll::Ready(Ok(()))));
         engine.close(STEP).unwrap();
-        assert!(matches!(block_on(engine.room()).unwrap_err(), Error::Closed));
+        assert!(matches!(block_on(engine.wait_capacity()).unwrap_err(), Error::Closed));
     });
 }
 
@@ -94,8 +95,8 @@ fn whoever_waits_until_nothing_is_left_hears_of_it() {
     watched(|| {
         let engine = Checked::threads(3);
         let done = AtomicUsize::new(0);
-        block_on(engine.drained()).unwrap();
-        engine.wait_until_drained(Duration::ZERO).unwrap();
+        block_on(engine.wait_idle()).unwrap();
+        engine.wait_idle_timeout(Duration::ZERO).unwrap();
         for turn in 0..300_usize {
             let submitted = turn % 13 + 1;
             thread::scope(|scope| {
@@ -121,16 +122,16 @@ fn whoever_waits_until_nothing_is_left_hears_of_it() {
                 if turn % 4 == 0 {
                     engine.map_with(&[0_u8; 1000], &mut y, |_, y| y.fill(1)).unwrap();
                 }
-                let waiting = scope.spawn(|| block_on(engine.drained()));
-                engine.wait_until_drained(STEP).unwrap();
+                let waiting = scope.spawn(|| block_on(engine.wait_idle()));
+                engine.wait_idle_timeout(STEP).unwrap();
                 waiting.join().unwrap().unwrap();
-                assert!(engine.is_drained());
+                assert!(engine.is_idle());
                 done.fetch_add(1, Ordering::Relaxed);
             });
         }
         assert_eq!(done.into_inner(), 300);
         let blocker = Blocker::all(&engine);
-        let error = engine.wait_until_drained(Duration::from_millis(5)).unwrap_err();
+        let error = engine.wait_idle_timeout(Duration::from_millis(5)).unwrap_err();
         assert!(matches!(error, Error::TimedOut { .. }));
         blocker.release();
     });
@@ -143,7 +144,7 @@ fn an_engine_that_closes_is_drained_in_the_end() {
         let blocker = Blocker::all(&engine);
         let queued = engine.run(|| ()).unwrap();
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| block_on(engine.drained()));
+            let waiting = scope.spawn(|| block_on(engine.wait_idle()));
             eventually("it closes", || engine.close_now(Duration::ZERO).is_err());
             blocker.release();
             waiting.join().unwrap().unwrap();
@@ -152,7 +153,7 @@ fn an_engine_that_closes_is_drained_in_the_end() {
         let inside = Checked::unhelped(1);
         let inner = std::sync::Arc::new(workring::Engine::builder().threads(1).build().unwrap());
         let engine = inner.clone();
-        let refused = inner.run(move || engine.wait_until_drained(STEP)).unwrap().wait().unwrap();
+        let refused = inner.run(move || engine.wait_idle_timeout(STEP)).unwrap().wait().unwrap();
         assert!(matches!(refused, Err(Error::InvalidArgument { .. })));
         drop(inside);
     });

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use workring::{
-    AnyBatch, Batch, Chunking, Context, Engine, Error, Help, Idle, MessagePort, SharedArray, SharedHandle, kernel,
-    reducer,
+    Batch, Chunking, Context, Engine, Error, IdleStrategy, MessagePort, SharedArray, WaitPolicy, batch::AnyBatch,
+    kernel, reducer, shared::SharedHandle,
 };
 
 use crate::support::{Checked, watched};
@@ -48,7 +48,7 @@ fn fails(y: &mut [u32], how: &u32) -> Result<(), String> {
 
 #[kernel]
 fn count(y: &mut [i64], counter: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
-    y[0] = ctx.shared(counter)?.add(0, 1)?;
+    y[0] = ctx.shared(counter)?.fetch_add(0, 1)?;
     Ok(())
 }
 
@@ -58,9 +58,13 @@ fn total(x: &[u64]) -> u64 {
 }
 
 fn engines() -> impl Iterator<Item = Checked> {
-    [(1, Help::AnyJob, Idle::Park), (2, Help::Never, Idle::Adaptive)].into_iter().map(|(threads, help, idle)| {
-        Checked::new(|builder| builder.threads(threads).capacity(1 << 18).queue_capacity(64).help(help).idle(idle))
-    })
+    [(1, WaitPolicy::AnyJob, IdleStrategy::Park), (2, WaitPolicy::Never, IdleStrategy::Adaptive)].into_iter().map(
+        |(threads, help, idle)| {
+            Checked::new(|builder| {
+                builder.threads(threads).capacity(1 << 18).queue_capacity(64).wait_policy(help).idle_strategy(idle)
+            })
+        },
+    )
 }
 
 #[test]
@@ -117,7 +121,7 @@ fn closures_reach_what_they_borrow() {
 fn jobs_and_rows_give_back_what_they_hold() {
     watched(|| {
         for engine in engines() {
-            let (left, right) = engine.batch_from_fn(33, |at| at as f64).unwrap().divide_at(17);
+            let (left, right) = engine.batch_from_fn(33, |at| at as f64).unwrap().into_split_at(17);
             let parts = [left, right].map(|x| {
                 let y = engine.batch::<f64>(x.len()).unwrap();
                 engine.submit(line, (x.freeze(), y), [1.0, 0.5]).unwrap()
@@ -154,13 +158,13 @@ fn batches_travel_in_messages() {
                 while let Ok(message) = there.recv() {
                     let numbers = message.batches.into_iter().map(|batch| batch.into_batch::<u64>().expect("of u64"));
                     there
-                        .post(numbers.map(|batch| batch.iter().sum::<u64>()).sum::<u64>() * u64::from(message.value))
+                        .send(numbers.map(|batch| batch.iter().sum::<u64>()).sum::<u64>() * u64::from(message.value))
                         .unwrap();
                 }
             });
             for value in 1..6 {
                 let batch = engine.batch_from_slice(&[1_u64, 2, 3]).unwrap();
-                here.post_with(value, vec![AnyBatch::from(batch)]).unwrap();
+                here.send_with(value, vec![AnyBatch::from(batch)]).unwrap();
                 assert_eq!(here.recv().unwrap().value, 6 * u64::from(value));
             }
             drop(here);
@@ -176,7 +180,7 @@ fn elements_of_shared_arrays_are_reached_by_all() {
             let handle = engine.share(&array).unwrap();
             let jobs: Vec<_> =
                 (0..5).map(|_| engine.submit(count, engine.batch::<i64>(1).unwrap(), handle).unwrap()).collect();
-            array.add(2, 1).unwrap();
+            array.fetch_add(2, 1).unwrap();
             let mut seen: Vec<i64> = jobs.into_iter().map(|job| job.wait().unwrap()[0]).collect();
             seen.sort_unstable();
             assert_eq!((seen, array.to_vec()), (vec![0, 1, 2, 3, 4], vec![5, 7, -2]));
@@ -193,7 +197,7 @@ fn blocks_are_used_again() {
             let len = (turn * 37 + seed * 11) % 90 + 1;
             let batch = engine.batch::<u32>(len).unwrap();
             assert!(batch.iter().all(|&element| element == 0));
-            let mut parts = batch.divide_every(len.div_ceil(3));
+            let mut parts = batch.into_chunks(len.div_ceil(3));
             parts.iter_mut().for_each(|part| part.fill(turn as u32));
             kept.extend(parts.pop());
             assert!(kept.iter().all(|part| part.iter().all(|element| *element == part[0])));

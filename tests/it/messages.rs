@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 use proptest::prelude::*;
-use workring::{Batch, Engine, Error, ExitStatus, Message, MessagePort, Worker, WorkerScope};
+use workring::{
+    Batch, Engine, Error, MessagePort, Worker,
+    message::{ExitStatus, Message, WorkerScope},
+};
 
 /// Only a broken test waits so long.
 const PATIENCE: Duration = crate::support::STEP;
@@ -29,8 +32,8 @@ fn values_of_every_size_arrive_whole() {
     fn check<T: Pod + PartialEq + std::fmt::Debug + Send>(make: impl Fn(u8) -> T) {
         let (here, there) = MessagePort::<T, ()>::pair(4).unwrap();
         for round in 0..20 {
-            here.post(make(round)).unwrap();
-            here.post(make(round ^ 0xFF)).unwrap();
+            here.send(make(round)).unwrap();
+            here.send(make(round ^ 0xFF)).unwrap();
             assert_eq!(there.recv().unwrap().value, make(round));
             assert_eq!(there.recv().unwrap().value, make(round ^ 0xFF));
         }
@@ -51,7 +54,7 @@ fn batches_change_hands_without_a_copy() {
     let batch = engine.batch_from_slice(&[1.5_f64, 2.5]).unwrap();
     let shared = engine.batch_from_slice(&[7_u32; 3]).unwrap().freeze();
     let (at, shared_at) = (batch.as_ptr(), shared.as_ptr());
-    here.post_with(1, vec![batch.into(), shared.clone().into()]).unwrap();
+    here.send_with(1, vec![batch.into(), shared.clone().into()]).unwrap();
     let Message { value: 1, mut batches } = there.recv().unwrap() else { panic!("another value") };
     let received = batches.remove(0);
     assert_eq!((received.len_bytes(), received.element_name()), (16, "f64"));
@@ -60,7 +63,7 @@ fn batches_change_hands_without_a_copy() {
     let mut received: Batch<f64> = received.into_batch().unwrap();
     assert_eq!(received.as_ptr(), at);
     received[0] = 9.0;
-    there.post_with(2, vec![received.into()]).unwrap();
+    there.send_with(2, vec![received.into()]).unwrap();
     let back: Batch<f64> = here.recv().unwrap().batches.remove(0).into_batch().unwrap();
     assert_eq!(*back, [9.0, 2.5]);
     let again = batches.remove(0).into_batch::<u32>().unwrap_err().into_shared::<u32>().unwrap();
@@ -74,17 +77,17 @@ fn a_full_channel_hands_the_message_back() {
     let engine = engine();
     let (here, there) = MessagePort::<u64, ()>::pair(3).unwrap();
     assert_eq!(here.capacity(), 4, "rounded up");
-    (0..4).for_each(|number| here.try_post(number, Vec::new()).unwrap());
+    (0..4).for_each(|number| here.try_send(number, Vec::new()).unwrap());
     let batch = engine.batch_from_slice(&[5_u8]).unwrap();
-    let failed = here.try_post(4, vec![batch.into()]).unwrap_err();
+    let failed = here.try_send(4, vec![batch.into()]).unwrap_err();
     assert!(matches!(failed.error, Error::ChannelFull { capacity: 4 }), "{}", failed.error);
     let Message { value, batches } = failed.returned;
-    let failed = here.post_timeout(value, batches, Duration::from_millis(1)).unwrap_err();
+    let failed = here.send_timeout(value, batches, Duration::from_millis(1)).unwrap_err();
     assert!(matches!(failed.error, Error::ChannelFull { capacity: 4 }));
     let Message { value, batches } = failed.returned;
     assert_eq!((here.unreceived(), there.waiting()), (4, 4));
     assert_eq!(there.recv().unwrap().value, 0);
-    here.try_post(value, batches).unwrap();
+    here.try_send(value, batches).unwrap();
     for number in 1..4 {
         assert_eq!(there.recv().unwrap().value, number);
     }
@@ -107,16 +110,16 @@ fn capacities_out_of_range_are_errors() {
 fn what_nobody_will_receive_comes_back() {
     let engine = engine();
     let (here, there) = MessagePort::<u32, u32>::pair(8).unwrap();
-    there.post(70).unwrap();
+    there.send(70).unwrap();
     for number in 0..3 {
         let batch = engine.batch_from_slice(&[number]).unwrap();
-        here.post_with(number, vec![batch.into()]).unwrap();
+        here.send_with(number, vec![batch.into()]).unwrap();
     }
     assert_eq!(there.recv().unwrap().value, 0);
     assert!(here.undelivered().is_empty(), "the other end is still there");
     drop(there);
     assert!(here.is_disconnected());
-    let failed = here.post_with(3, vec![engine.batch::<u8>(1).unwrap().into()]).unwrap_err();
+    let failed = here.send_with(3, vec![engine.batch::<u8>(1).unwrap().into()]).unwrap_err();
     assert!(matches!(failed.error, Error::Disconnected));
     assert_eq!((failed.returned.value, failed.returned.batches.len()), (3, 1));
     let back = here.undelivered();
@@ -136,7 +139,7 @@ fn batches_in_a_channel_that_is_dropped_are_given_back() {
     let engine = engine();
     let (here, there) = MessagePort::<u32, ()>::pair(8).unwrap();
     for number in 0..5 {
-        here.post_with(number, vec![engine.batch::<u64>(100).unwrap().into()]).unwrap();
+        here.send_with(number, vec![engine.batch::<u64>(100).unwrap().into()]).unwrap();
     }
     assert_eq!(blocks(&engine), 5);
     drop(here);
@@ -153,7 +156,7 @@ fn an_end_that_goes_wakes_everybody_who_waits_for_it() {
         thread::scope(|scope| {
             let waiting: Vec<_> = (0..2).map(|_| here.clone()).map(|port| scope.spawn(move || port.recv())).collect();
             let full = here.clone();
-            let posting = scope.spawn(move || (0..).map(|number| full.post(number)).find_map(Result::err).unwrap());
+            let posting = scope.spawn(move || (0..).map(|number| full.send(number)).find_map(Result::err).unwrap());
             while there.waiting() < 2 {
                 thread::yield_now();
             }
@@ -177,7 +180,7 @@ fn many_threads_at_both_ends_get_every_message_once() {
     let received: Vec<u64> = thread::scope(|scope| {
         for poster in 0..3 {
             let port = here.clone();
-            scope.spawn(move || (0..EACH).for_each(|number| port.post(poster << 32 | number).unwrap()));
+            scope.spawn(move || (0..EACH).for_each(|number| port.send(poster << 32 | number).unwrap()));
         }
         drop(here);
         let receivers: Vec<_> = (0..3)
@@ -207,7 +210,7 @@ proptest! {
             match post {
                 Some(value) => {
                     let batches = if with_batch { vec![engine.batch::<u8>(1).unwrap().into()] } else { Vec::new() };
-                    let posted = port.try_post(value, batches);
+                    let posted = port.try_send(value, batches);
                     prop_assert_eq!(posted.is_ok(), queue.len() < capacity);
                     match posted {
                         Ok(()) => queue.push_back((value, with_batch)),
@@ -262,13 +265,13 @@ fn tasks_wait_for_messages_and_for_room() {
     let mut receive = there.recv_async();
     assert!(receiving.poll(&mut receive).is_pending());
     assert!(receiving.poll(&mut receive).is_pending(), "polled twice");
-    here.post(1).unwrap();
+    here.send(1).unwrap();
     assert_eq!(receiving.get(), 1);
     let Poll::Ready(Ok(message)) = receiving.poll(&mut receive) else { panic!("it was woken for nothing") };
     assert_eq!(message.value, 1);
     drop(receive);
-    (2..4).for_each(|number| here.post(number).unwrap());
-    let mut post = here.post_async(4, Vec::new());
+    (2..4).for_each(|number| here.send(number).unwrap());
+    let mut post = here.send_async(4, Vec::new());
     assert!(posting.poll(&mut post).is_pending());
     assert_eq!(there.recv().unwrap().value, 2);
     assert_eq!(posting.get(), 1);
@@ -291,7 +294,7 @@ fn a_task_that_is_dropped_passes_its_call_on() {
     let [first, second] = [(); 2].map(|()| Arc::new(Counter::default()));
     let (mut one, mut two) = (there.recv_async(), there.recv_async());
     assert!(first.poll(&mut one).is_pending() && second.poll(&mut two).is_pending());
-    here.post(1).unwrap();
+    here.send(1).unwrap();
     assert_eq!((first.get(), second.get()), (1, 0));
     drop(one);
     assert_eq!(second.get(), 1);
@@ -300,7 +303,7 @@ fn a_task_that_is_dropped_passes_its_call_on() {
     let (mut one, mut two) = (there.recv_async(), there.recv_async());
     assert!(first.poll(&mut one).is_pending() && second.poll(&mut two).is_pending());
     drop(one);
-    here.post(2).unwrap();
+    here.send(2).unwrap();
     assert_eq!((first.get(), second.get()), (1, 2));
     assert!(second.poll(&mut two).is_ready());
 }
@@ -316,7 +319,7 @@ fn ports_are_streams_on_any_runtime() {
                 std::future::poll_fn(|context| futures_core::Stream::poll_next(stream.as_mut(), context)).await
             {
                 sum += u64::from(message.value);
-                there.post_async(sum, Vec::new()).await.unwrap();
+                there.send_async(sum, Vec::new()).await.unwrap();
             }
         });
     });
@@ -324,7 +327,7 @@ fn ports_are_streams_on_any_runtime() {
     runtime.block_on(async {
         let mut expected = 0;
         for number in 0..1000 {
-            here.post_async(number, Vec::new()).await.unwrap();
+            here.send_async(number, Vec::new()).await.unwrap();
             expected += u64::from(number);
             assert_eq!(here.recv_async().await.unwrap().value, expected);
         }
@@ -357,7 +360,7 @@ fn workers_end_as_their_functions_do() {
         }
     })
     .unwrap();
-    looping.post(5).unwrap();
+    looping.send(5).unwrap();
     drop(looping);
     assert_eq!(receiver.iter().collect::<Vec<_>>(), [5]);
 }
@@ -367,7 +370,7 @@ fn workers_end_as_their_functions_do() {
 fn a_post_to_a_dead_worker_hands_the_message_back() {
     let worker = Worker::<u32, ()>::spawn(|_| ()).unwrap();
     assert_eq!(worker.wait_timeout(PATIENCE), Some(ExitStatus::Finished));
-    let failed = worker.post(3).unwrap_err();
+    let failed = worker.send(3).unwrap_err();
     assert!(matches!(failed.error, Error::Disconnected));
     assert_eq!(failed.returned.value, 3);
     assert!(matches!(worker.recv(), Err(Error::Disconnected)));
@@ -377,7 +380,7 @@ fn a_post_to_a_dead_worker_hands_the_message_back() {
 fn a_worker_that_is_told_to_end_does_so_wherever_it_waits() {
     let receiving = Worker::<u32, ()>::spawn(|scope| scope.recv().map(drop)).unwrap();
     let posting = Worker::<(), u32>::spawn(|scope| {
-        (0..).try_for_each(|number| scope.post(number).map_err(|failed| failed.error))
+        (0..).try_for_each(|number| scope.send(number).map_err(|failed| failed.error))
     })
     .unwrap();
     let running = Worker::<(), ()>::spawn(|scope| {
@@ -410,7 +413,7 @@ fn messages_that_a_terminated_worker_did_not_receive_come_back() {
         scope.recv().map(drop)
     })
     .unwrap();
-    (0..3).for_each(|number| worker.post(number).unwrap());
+    (0..3).for_each(|number| worker.send(number).unwrap());
     worker.terminate();
     go.send(()).unwrap();
     assert_eq!(worker.wait_timeout(PATIENCE), Some(ExitStatus::Terminated));
@@ -451,7 +454,7 @@ fn listeners_hear_of_the_end_once() {
 fn a_broadcast_reaches_every_worker_that_lives() {
     let spawn = |stays: bool| {
         Worker::<u32, u32>::spawn(move |scope| match stays {
-            true => scope.recv().map(|message| scope.post(message.value * 2).unwrap()),
+            true => scope.recv().map(|message| scope.send(message.value * 2).unwrap()),
             false => Ok(()),
         })
         .unwrap()
@@ -480,13 +483,13 @@ fn workers_have_names_and_stacks_and_may_use_engines() {
                 let message = scope.recv()?;
                 let jobs: Vec<_> = (0..4).map(|number| engine.run(move || number + u64::from(message.value))).collect();
                 let sum = jobs.into_iter().map(|job| job.unwrap().wait().unwrap()).sum();
-                scope.post(sum)?;
+                scope.send(sum)?;
                 Ok(())
             }
         })
         .unwrap();
     assert_eq!((worker.name(), worker.port().capacity()), ("pricing", 8));
-    worker.post(10).unwrap();
+    worker.send(10).unwrap();
     assert_eq!(worker.recv().unwrap().value, 46);
     assert_eq!(worker.join(), ExitStatus::Finished);
     assert!(matches!(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use futures_executor::block_on_stream;
-use workring::{Call, Chunking, Error, ProgressMeter, kernel, reducer};
+use workring::{Chunking, Error, JobBuilder, job::ProgressMeter, kernel, reducer};
 
 use crate::support::{Blocker, Checked, eventually, watched};
 
@@ -76,7 +76,7 @@ fn numbers(meter: &ProgressMeter) -> (u64, u64) {
 }
 
 /// A call that blocks, of whatever kind.
-type BlockingCall<'a> = dyn Fn(Call<'_>) + Sync + 'a;
+type BlockingCall<'a> = dyn Fn(JobBuilder<'_>) + Sync + 'a;
 
 /// Ten chunks of a hundred elements.
 const LEN: usize = 1000;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_executor::block_on;
 use workring::{
-    Backing, Builder, Call, Chunking, Engine, Error, Help, Idle, OnFull, Priority, ProgressMeter, Retry, Timing,
-    Worker, WorkerScope, kernels,
+    Backpressure, Builder, Chunking, Engine, Error, IdleStrategy, JobBuilder, Priority, Retry, WaitPolicy, Worker,
+    batch::Backing, job::ProgressMeter, kernels, message::WorkerScope, stats::Timing,
 };
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-type Perform = fn(&Engine, Call<'_>) -> Result<(), Error>;
+type Perform = fn(&Engine, JobBuilder<'_>) -> Result<(), Error>;
 
 /// Every call, to its end.
 const CALLS: [(&str, Kind, Perform); 12] = [
@@ -104,7 +104,7 @@ const CALLS: [(&str, Kind, Perform); 12] = [
 ];
 
 /// An option: its name in errors, how it is said, and for which calls it is.
-type Said<'a> = (&'static str, Box<dyn Fn(Call<'a>) -> Call<'a> + 'a>, fn(&str, Kind) -> bool);
+type Said<'a> = (&'static str, Box<dyn Fn(JobBuilder<'a>) -> JobBuilder<'a> + 'a>, fn(&str, Kind) -> bool);
 
 fn options<'a>(meter: &'a ProgressMeter) -> Vec<Said<'a>> {
     let all = |_: &str, _: Kind| true;
@@ -112,9 +112,11 @@ fn options<'a>(meter: &'a ProgressMeter) -> Vec<Said<'a>> {
         ("priority", Box::new(|call| call.priority(Priority::High)), all),
         ("deadline", Box::new(|call| call.deadline(LIMIT)), all),
         ("time_limit", Box::new(|call| call.time_limit(LIMIT)), all),
-        ("on_full(Reject)", Box::new(|call| call.on_full(OnFull::Reject)), all),
-        ("on_full(Wait)", Box::new(|call| call.on_full(OnFull::Wait)), all),
-        ("on_full(WaitFor)", Box::new(|call| call.on_full(OnFull::WaitFor(LIMIT))), |name, _| name != "submit_async"),
+        ("backpressure(Reject)", Box::new(|call| call.backpressure(Backpressure::Reject)), all),
+        ("backpressure(Wait)", Box::new(|call| call.backpressure(Backpressure::Wait)), all),
+        ("backpressure(WaitFor)", Box::new(|call| call.backpressure(Backpressure::WaitFor(LIMIT))), |name, _| {
+            name != "submit_async"
+        }),
         ("tag", Box::new(|call| call.tag(7)), |_, kind| kind.gives_job()),
         ("retry", Box::new(|call| call.retry(Retry::up_to(2))), |_, kind| !kind.runs_closure()),
         ("chunk_len", Box::new(|call| call.chunk_len(2)), |_, kind| {
@@ -125,11 +127,11 @@ fn options<'a>(meter: &'a ProgressMeter) -> Vec<Said<'a>> {
 }
 
 fn engine() -> Checked {
-    Checked::new(|builder| builder.threads(1).queue_capacity(64).help(Help::Never).kernels(kernels![note]))
+    Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(WaitPolicy::Never).kernels(kernels![note]))
 }
 
 /// Makes a call on another thread while the worker is held, and `look`s when it waits.
-fn while_queued(engine: &Engine, name: &str, perform: Perform, call: Call<'_>, look: impl FnOnce()) {
+fn while_queued(engine: &Engine, name: &str, perform: Perform, call: JobBuilder<'_>, look: impl FnOnce()) {
     let blocker = Blocker::all(engine);
     let before = engine.run(|| mark("before")).unwrap();
     let queued = engine.statistics().queued;
@@ -208,15 +210,18 @@ fn effects(engine: &Engine, name: &str, kind: Kind, perform: Perform) {
     // With a queue that is full.
     let blocker = Blocker::all(engine);
     let rest: Vec<_> = (0..63).map(|_| engine.run(|| ()).unwrap()).collect();
-    let mut policies = vec![OnFull::Reject, OnFull::WaitFor(Duration::from_millis(1))];
+    let mut policies = vec![Backpressure::Reject, Backpressure::WaitFor(Duration::from_millis(1))];
     policies.truncate(if name == "submit_async" { 1 } else { 2 });
-    for on_full in policies {
-        let result = perform(engine, engine.job().on_full(on_full));
+    for backpressure in policies {
+        let result = perform(engine, engine.job().backpressure(backpressure));
         if kind.gives_job() {
-            assert!(matches!(result, Err(Error::QueueFull { capacity: 64 })), "{on_full:?} with {name}: {result:?}");
+            assert!(
+                matches!(result, Err(Error::QueueFull { capacity: 64 })),
+                "{backpressure:?} with {name}: {result:?}"
+            );
         } else {
             // It needs no place: the calling thread does all of it.
-            assert!(result.is_ok() && !marks().is_empty(), "{on_full:?} with {name}: {result:?}");
+            assert!(result.is_ok() && !marks().is_empty(), "{backpressure:?} with {name}: {result:?}");
         }
     }
     blocker.release();
@@ -235,14 +240,15 @@ fn what_is_handed_over_comes_back(engine: &Engine) {
     assert_eq!((engine.job().chunk_len(1).run(|| 5).unwrap_err().returned)(), 5);
     assert_eq!((engine.job().chunk_len(1).run_with(|_| 6).unwrap_err().returned)(), 6);
     // An engine that rejects says nothing about calls whose purpose is to wait; the call itself does.
-    let rejects =
-        Checked::new(|builder| builder.threads(1).queue_capacity(64).on_full(OnFull::Reject).help(Help::Never));
+    let rejects = Checked::new(|builder| {
+        builder.threads(1).queue_capacity(64).backpressure(Backpressure::Reject).wait_policy(WaitPolicy::Never)
+    });
     let blocker = Blocker::all(&rejects);
     let rest: Vec<_> = (0..63).map(|_| rejects.run(|| ()).unwrap()).collect();
     let mut waits = pin!(rejects.submit_async(note, rejects.batch::<u64>(1).unwrap(), ()));
     let mut context = TaskContext::from_waker(Waker::noop());
     assert!(waits.as_mut().poll(&mut context).is_pending());
-    let call = rejects.job().on_full(OnFull::Reject);
+    let call = rejects.job().backpressure(Backpressure::Reject);
     let failed = block_on(call.submit_async(note, rejects.batch_from_slice(&[3_u64]).unwrap(), ())).unwrap_err();
     assert!(matches!(failed.error, Error::QueueFull { .. }) && *failed.returned == [3]);
     blocker.release();
@@ -291,7 +297,7 @@ const KINDS: [(&str, Say); 4] = [
     ("threads", |builder| builder.threads(2)),
     ("processes", |builder| builder.processes(2)),
     ("both", |builder| builder.threads(2).processes(2)),
-    ("outside", |builder| builder.threads(0).outside_workers(2)),
+    ("outside", |builder| builder.threads(0).external_workers(2)),
 ];
 
 /// Each option of a builder, and for which kinds it is, in the order of [`KINDS`].
@@ -302,9 +308,9 @@ fn builder_options() -> Vec<(&'static str, Say, [bool; 4])> {
     let mut options: Vec<(&'static str, Say, [bool; 4])> = vec![
         ("capacity", |builder| builder.capacity(1 << 20), ALL),
         ("queue_capacity", |builder| builder.queue_capacity(64), ALL),
-        ("on_full", |builder| builder.on_full(OnFull::Reject), ALL),
-        ("idle", |builder| builder.idle(Idle::Park), ALL),
-        ("help", |builder| builder.help(Help::OwnJob), ALL),
+        ("backpressure", |builder| builder.backpressure(Backpressure::Reject), ALL),
+        ("idle", |builder| builder.idle_strategy(IdleStrategy::Park), ALL),
+        ("help", |builder| builder.wait_policy(WaitPolicy::OwnJob), ALL),
         ("timing", |builder| builder.timing(Timing::All), ALL),
         ("ageing", |builder| builder.ageing(3), ALL),
         ("large_pages", |builder| builder.large_pages(false), ALL),
@@ -328,7 +334,7 @@ fn builder_options() -> Vec<(&'static str, Say, [bool; 4])> {
     #[cfg(target_os = "linux")]
     options.extend([
         ("listens", (|builder| builder.listen("/nowhere/at/all")) as Say, [false, false, false, true]),
-        ("worker_program", |builder| builder.worker_program(workring::WorkerProgram::this()), PROCESSES),
+        ("worker_program", |builder| builder.worker_program(workring::process::WorkerProgram::this()), PROCESSES),
         ("kill_after", |builder| builder.kill_after(STEP), [false, true, true, true]),
     ]);
     options
@@ -371,7 +377,7 @@ fn every_option_of_a_builder_works_with_an_engine_or_is_refused_by_it() {
 fn options_of_a_worker_are_refused_by_the_kind_that_has_no_use_for_them() {
     let none = |_: &WorkerScope<u64, u64>| ();
     for (option, builder) in [
-        ("program", Worker::builder().program(workring::WorkerProgram::this())),
+        ("program", Worker::builder().program(workring::process::WorkerProgram::this())),
         ("kill_after", Worker::builder().kill_after(STEP)),
     ] {
         let error = builder.spawn(none).err().unwrap();

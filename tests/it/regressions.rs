@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use workring::{Cancelled, Chunking, Context, Engine, Error, Help, Idle, kernel};
+use workring::{Chunking, Context, Engine, Error, IdleStrategy, WaitPolicy, job::CancelOutcome, kernel};
 
 use crate::support::{Blocker, STEP, watched};
 
@@ -28,7 +28,7 @@ fn a_submit_that_waits_while_jobs_become_unread_ends() {
 fn jobs_that_are_gone_fill_no_queue() {
     let (release, released) = mpsc::channel::<()>();
     let (begun, began) = mpsc::channel();
-    let engine = Engine::builder().threads(1).queue_capacity(64).help(Help::OwnJob).build().unwrap();
+    let engine = Engine::builder().threads(1).queue_capacity(64).wait_policy(WaitPolicy::OwnJob).build().unwrap();
     let blocking = engine.run(move || {
         begun.send(()).unwrap();
         released.recv().is_ok()
@@ -86,7 +86,7 @@ fn rows_that_returned_early_for_a_cancel_are_not_success() {
         std::thread::yield_now();
     }
     std::thread::sleep(Duration::from_millis(20));
-    assert_eq!(job.cancel(), Cancelled::WhileRunning);
+    assert_eq!(job.cancel(), CancelOutcome::WhileRunning);
     let result = job.wait();
     assert!(matches!(result, Err(ref failed) if matches!(failed.error, Error::Cancelled)), "{result:?}");
 }
@@ -96,8 +96,13 @@ fn rows_that_returned_early_for_a_cancel_are_not_success() {
 #[test]
 fn every_close_ends_the_workers() {
     for round in 0..300_u32 {
-        let engine =
-            Engine::builder().threads(1).capacity(1 << 16).queue_capacity(64).idle(Idle::Park).build().unwrap();
+        let engine = Engine::builder()
+            .threads(1)
+            .capacity(1 << 16)
+            .queue_capacity(64)
+            .idle_strategy(IdleStrategy::Park)
+            .build()
+            .unwrap();
         for _ in 0..(round * 7) % 3000 {
             std::hint::spin_loop();
         }
@@ -133,7 +138,7 @@ fn a_caller_that_is_done_first_does_not_cancel_the_others() {
 /// was a success.
 #[test]
 fn a_call_whose_shares_were_all_taken_back_is_cancelled() {
-    let engine = Engine::builder().threads(1).help(Help::Never).build().unwrap();
+    let engine = Engine::builder().threads(1).wait_policy(WaitPolicy::Never).build().unwrap();
     let blocker = Blocker::all(&engine);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| {

@@ -6,7 +6,7 @@ use std::thread;
 
 use bytemuck::{Pod, Zeroable};
 use proptest::prelude::*;
-use workring::{Batch, Chunking, Context, Engine, PerChunk, Priority, kernel, reducer};
+use workring::{Batch, Chunking, Context, Engine, Priority, batch::PerChunk, kernel, reducer};
 
 use crate::support::{Checked, cases, various_engines, watched};
 
@@ -50,14 +50,14 @@ fn how() -> impl Strategy<Value = How> {
 }
 
 impl How {
-    fn call<'e>(&self, engines: &'e [Checked]) -> (&'e Engine, workring::Call<'e>) {
+    fn call<'e>(&self, engines: &'e [Checked]) -> (&'e Engine, workring::JobBuilder<'e>) {
         let engine = &engines[self.engine % engines.len()];
         let call = engine.job().priority(self.priority);
         (engine, self.chunk_len.map_or(call, |len| call.chunk_len(len)))
     }
 
     /// For calls that are not cut into chunks.
-    fn job<'e>(&self, engine: &'e Engine) -> workring::Call<'e> {
+    fn job<'e>(&self, engine: &'e Engine) -> workring::JobBuilder<'e> {
         engine.job().priority(self.priority)
     }
 }
@@ -91,7 +91,7 @@ macro_rules! shapes {
         )*
 
         /// Runs every shape by `map` and by `submit` and compares with serial loops.
-        fn check_shapes(engine: &Engine, [call, job]: [workring::Call<'_>; 2], len: usize, p: u32) -> Result<(), TestCaseError> {
+        fn check_shapes(engine: &Engine, [call, job]: [workring::JobBuilder<'_>; 2], len: usize, p: u32) -> Result<(), TestCaseError> {
             $({
                 $(let $x = noisy(engine, len, $seed);)*
                 $(let mut $y = engine.batch_uninit::<u32>(len).unwrap().fill(!0);)*
@@ -212,7 +212,7 @@ macro_rules! types {
             fn $sum(x: &[$ty]) -> $ty { x.iter().fold(<$ty>::zeroed(), |sum, x| xor(sum, *x)) }
         )*
 
-        fn check_types(engine: &Engine, [call, job]: [workring::Call<'_>; 2], len: usize, seed: u64) -> Result<(), TestCaseError> {
+        fn check_types(engine: &Engine, [call, job]: [workring::JobBuilder<'_>; 2], len: usize, seed: u64) -> Result<(), TestCaseError> {
             $({
                 let element = |index: usize| {
                     let mut value = <$ty>::zeroed();
@@ -325,7 +325,7 @@ macro_rules! params {
             fn $name(y: &mut [u64], p: &$ty) { y.fill(p.digest()); }
         )*
 
-        fn check_params(engine: &Engine, [call, job]: [workring::Call<'_>; 2], seed: u64) -> Result<(), TestCaseError> {
+        fn check_params(engine: &Engine, [call, job]: [workring::JobBuilder<'_>; 2], seed: u64) -> Result<(), TestCaseError> {
             $({
                 prop_assert_eq!(size_of::<$ty>(), $len);
                 let p = $ty::of(seed);
@@ -753,7 +753,7 @@ fn parts_of_batches_are_batches() {
     proptest!(cases(32), |(len in 2..30_000usize, cut in any::<usize>())| {
         let cut = cut % len;
         let x = engine.batch_from_fn(len, |index| index as f64).unwrap().freeze();
-        let (mut left, mut right) = engine.batch::<f64>(len).unwrap().divide_at(cut);
+        let (mut left, mut right) = engine.batch::<f64>(len).unwrap().into_split_at(cut);
         engine.map(affine, &x.slice(..cut), &mut left, &[1.0, 0.5]).unwrap();
         engine.map(affine, &x.slice(cut..), &mut right, &[2.0, 0.0]).unwrap();
         prop_assert!(left.iter().enumerate().all(|(index, &y)| y == index as f64 + 0.5));

@@ -6,7 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on_stream;
-use workring::{Context, Error, Help, JobState, Progress, Timing, WorkerStatus, kernel};
+use workring::{
+    Context, Error, WaitPolicy,
+    job::Progress,
+    kernel,
+    stats::{JobState, Timing, WorkerStatus},
+};
 
 use crate::support::{Blocker, Checked, Gate, STEP, eventually, watched};
 
@@ -88,7 +93,8 @@ fn a_stream_of_progress_rises_and_ends_with_the_last_word() {
 fn a_stream_of_progress_ends_however_the_job_does() {
     watched(|| {
         let engine = Checked::unhelped(1);
-        let collected = |changes| thread::spawn(move || block_on_stream::<workring::ProgressChanges>(changes).count());
+        let collected =
+            |changes| thread::spawn(move || block_on_stream::<workring::job::ProgressChanges>(changes).count());
         // Cancelled in the queue.
         let blocker = Blocker::all(&engine);
         let job = engine.submit(until_told, (), ()).unwrap();
@@ -150,7 +156,7 @@ fn a_listener_is_called_with_the_latest_and_may_panic() {
 fn times_are_counted_of_every_job_or_of_one_in_64_or_of_none() {
     watched(|| {
         for (timing, expected) in [(Timing::All, 640..=640), (Timing::Sampled, 10..=640), (Timing::Off, 0..=0)] {
-            let engine = Checked::new(|builder| builder.threads(1).timing(timing).help(Help::Never));
+            let engine = Checked::new(|builder| builder.threads(1).timing(timing).wait_policy(WaitPolicy::Never));
             assert_eq!(engine.timings().run.count(), 0);
             for _ in 0..640 {
                 engine.run(|| ()).unwrap().wait().unwrap();
@@ -173,7 +179,7 @@ fn times_are_counted_of_every_job_or_of_one_in_64_or_of_none() {
 #[test]
 fn waiting_and_running_are_told_apart() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).timing(Timing::All).help(Help::Never));
+        let engine = Checked::new(|builder| builder.threads(1).timing(Timing::All).wait_policy(WaitPolicy::Never));
         let begun = Instant::now();
         let gate = Gate::default();
         let pass = gate.clone();
@@ -291,7 +297,7 @@ fn a_closure_that_comes_back_is_no_job_any_more() {
     watched(|| {
         let engine = Checked::unhelped(1);
         let blocker = Blocker::all(&engine);
-        let ask = |job: &workring::JobContext| {
+        let ask = |job: &workring::job::JobContext| {
             job.progress(1, 1);
             (job.is_cancelled(), job.tag())
         };

@@ -9,7 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use workring::bytemuck::{self, Pod};
 use workring::{
-    Context, Error, SharedArray, SharedElement, SharedHandle, SharedInteger, SharedWaitable, WaitOutcome, kernel,
+    Context, Error, SharedArray, kernel,
+    shared::{SharedElement, SharedHandle, SharedInteger, SharedWaitable, WaitOutcome},
 };
 
 use super::support::{Checked, STEP, cases, watched};
@@ -67,14 +68,20 @@ fn run_common<T: SharedElement>(array: &SharedArray<T>, index: usize, op: Op, th
         Op::LoadRelaxed => array.load_relaxed(index),
         Op::Store(new) => array.store(index, of_bits(new)).map(|()| of_bits(0)),
         Op::StoreRelaxed(new) => array.store_relaxed(index, of_bits(new)).map(|()| of_bits(0)),
-        Op::Exchange(new) => array.exchange(index, of_bits(new)),
+        Op::Exchange(new) => array.swap(index, of_bits(new)),
         Op::CompareExchange(right, expected, new) => {
-            array.compare_exchange(index, if right { there } else { of_bits(expected) }, of_bits(new))
+            let expected = if right { there } else { of_bits(expected) };
+            // Compared by bits, as a NaN is the one that was expected.
+            array.compare_exchange(index, expected, of_bits(new)).map(|outcome| {
+                assert_eq!(outcome.is_ok(), bits(outcome.unwrap_or_else(|old| old)) == bits(expected));
+                outcome.unwrap_or_else(|old| old)
+            })
         }
         Op::ReplaceIf(right, expected, new) => match array.at(index) {
             None => Err(Error::OutOfRange { index, len: array.len() }),
             Some(cell) => {
-                let (Ok(old) | Err(old)) = cell.replace_if(if right { there } else { of_bits(expected) }, of_bits(new));
+                let (Ok(old) | Err(old)) =
+                    cell.compare_exchange(if right { there } else { of_bits(expected) }, of_bits(new));
                 Ok(old)
             }
         },
@@ -85,11 +92,11 @@ fn run_common<T: SharedElement>(array: &SharedArray<T>, index: usize, op: Op, th
 
 fn run_integer<T: SharedInteger>(array: &SharedArray<T>, index: usize, op: Op, there: T) -> Result<u64, Error> {
     let answer = match op {
-        Op::Add(value) => array.add(index, of_bits(value)),
-        Op::Sub(value) => array.sub(index, of_bits(value)),
-        Op::And(value) => array.and(index, of_bits(value)),
-        Op::Or(value) => array.or(index, of_bits(value)),
-        Op::Xor(value) => array.xor(index, of_bits(value)),
+        Op::Add(value) => array.fetch_add(index, of_bits(value)),
+        Op::Sub(value) => array.fetch_sub(index, of_bits(value)),
+        Op::And(value) => array.fetch_and(index, of_bits(value)),
+        Op::Or(value) => array.fetch_or(index, of_bits(value)),
+        Op::Xor(value) => array.fetch_xor(index, of_bits(value)),
         other => return run_common(array, index, other, there).expect("the others are common"),
     };
     answer.map(bits)
@@ -201,28 +208,28 @@ proptest! {
 #[test]
 fn arithmetic_wraps_and_gives_the_old_value() {
     let array = SharedArray::<i8>::new(1).unwrap();
-    assert_eq!(array.add(0, i8::MAX).unwrap(), 0);
-    assert_eq!(array.add(0, 1).unwrap(), i8::MAX);
-    assert_eq!(array.sub(0, 1).unwrap(), i8::MIN);
+    assert_eq!(array.fetch_add(0, i8::MAX).unwrap(), 0);
+    assert_eq!(array.fetch_add(0, 1).unwrap(), i8::MAX);
+    assert_eq!(array.fetch_sub(0, 1).unwrap(), i8::MIN);
     assert_eq!(array.load(0).unwrap(), i8::MAX);
     let array = SharedArray::<u64>::new(1).unwrap();
-    assert_eq!(array.sub(0, 1).unwrap(), 0);
-    assert_eq!(array.xor(0, 1).unwrap(), u64::MAX);
-    assert_eq!(array.and(0, 0xFF).unwrap(), u64::MAX - 1);
-    assert_eq!(array.or(0, 1 << 40).unwrap(), 0xFE);
+    assert_eq!(array.fetch_sub(0, 1).unwrap(), 0);
+    assert_eq!(array.fetch_xor(0, 1).unwrap(), u64::MAX);
+    assert_eq!(array.fetch_and(0, 0xFF).unwrap(), u64::MAX - 1);
+    assert_eq!(array.fetch_or(0, 1 << 40).unwrap(), 0xFE);
     assert_eq!(array.load(0).unwrap(), 1 << 40 | 0xFE);
-    assert_eq!(array.compare_exchange(0, 1, 2).unwrap(), 1 << 40 | 0xFE, "not stored");
-    assert_eq!(array.compare_exchange(0, 1 << 40 | 0xFE, 2).unwrap(), 1 << 40 | 0xFE);
-    assert_eq!(array.exchange(0, 3).unwrap(), 2);
+    assert_eq!(array.compare_exchange(0, 1, 2).unwrap(), Err(1 << 40 | 0xFE), "not stored");
+    assert_eq!(array.compare_exchange(0, 1 << 40 | 0xFE, 2).unwrap(), Ok(1 << 40 | 0xFE));
+    assert_eq!(array.swap(0, 3).unwrap(), 2);
 }
 
 #[test]
 fn floating_point_is_compared_by_bits() {
     let array = SharedArray::from_slice(&[f64::NAN, 0.0]).unwrap();
     let [nan, zero] = [0, 1].map(|index| array.at(index).unwrap());
-    assert!(nan.replace_if(f64::NAN, 1.0).is_ok());
+    assert!(nan.compare_exchange(f64::NAN, 1.0).is_ok());
     assert_eq!(nan.load(), 1.0);
-    assert_eq!(zero.replace_if(-0.0, 1.0), Err(0.0));
+    assert_eq!(zero.compare_exchange(-0.0, 1.0), Err(0.0));
 }
 
 #[test]
@@ -290,9 +297,9 @@ fn sums_of_many_threads_are_exact() {
                 threads.spawn(move || {
                     let (counter, byte) = (array.at(1).unwrap(), bytes.at(thread).unwrap());
                     for _ in 0..ROUNDS {
-                        counter.add(3);
+                        counter.fetch_add(3);
                         // Neighbours in one word of the machine.
-                        byte.add(1);
+                        byte.fetch_add(1);
                     }
                 });
             }
@@ -348,7 +355,7 @@ fn two_stores_are_not_both_missed() {
 fn bump(lens: &mut [u64], array: &SharedHandle<i64>, ctx: &mut Context) -> Result<(), Error> {
     let array = ctx.shared(array)?;
     for len in lens {
-        array.add(0, 1)?;
+        array.fetch_add(0, 1)?;
         *len = array.len() as u64;
     }
     Ok(())
@@ -419,7 +426,7 @@ fn an_array_outlives_its_engine() {
     let again = engine.shared(&handle).unwrap();
     drop(engine);
     drop(array);
-    assert_eq!(again.add(0, 1).unwrap(), 0);
+    assert_eq!(again.fetch_add(0, 1).unwrap(), 0);
     let next = Checked::threads(1);
     assert!(next.share(&again).is_ok() && next.shared(&handle).is_err());
 }
@@ -646,7 +653,7 @@ mod queued {
         pollster::block_on(wait).unwrap()
     }
 
-    fn is_pending(wait: &mut workring::WaitAsync) -> bool {
+    fn is_pending(wait: &mut workring::shared::WaitAsync) -> bool {
         matches!(pin!(wait).poll(&mut std::task::Context::from_waker(Waker::noop())), Poll::Pending)
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use workring::{Chunking, Context, Engine, Error, Help, Idle, OnFull, Priority, kernel, reducer};
+use workring::{Backpressure, Chunking, Context, Engine, Error, IdleStrategy, Priority, WaitPolicy, kernel, reducer};
 
 use crate::support::{Checked, STEP, eventually, watched};
 
@@ -244,12 +244,12 @@ fn storm(engine: &Engine, submitters: u64, rounds: u32, close: Option<fn(&Engine
 #[test]
 fn many_submitters_do_everything_at_once() {
     for (threads, help, idle) in [
-        (2, Help::AnyJob, Idle::Adaptive),
-        (1, Help::Never, Idle::Park),
-        (4, Help::OwnJob, Idle::Spin(Duration::from_micros(100))),
+        (2, WaitPolicy::AnyJob, IdleStrategy::Adaptive),
+        (1, WaitPolicy::Never, IdleStrategy::Park),
+        (4, WaitPolicy::OwnJob, IdleStrategy::Spin(Duration::from_micros(100))),
     ] {
         watched(move || {
-            let engine = Checked::new(|builder| builder.threads(threads).help(help).idle(idle));
+            let engine = Checked::new(|builder| builder.threads(threads).wait_policy(help).idle_strategy(idle));
             storm(&engine, 6, 250, None);
         });
     }
@@ -259,7 +259,8 @@ fn many_submitters_do_everything_at_once() {
 fn many_submitters_share_a_queue_that_is_always_full() {
     watched(|| {
         // Nobody holds all the room while it waits for more: a submitter has at most the ten jobs of a set unread.
-        let engine = Checked::new(|builder| builder.threads(2).queue_capacity(64).on_full(OnFull::WaitFor(STEP)));
+        let engine =
+            Checked::new(|builder| builder.threads(2).queue_capacity(64).backpressure(Backpressure::WaitFor(STEP)));
         storm(&engine, 5, 150, None);
     });
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::Config;
-use workring::{Builder, Engine, Help, HostInfo, Idle, Job, Returns};
+use workring::{Builder, Engine, IdleStrategy, Job, WaitPolicy, job::Returns, stats::HostInfo};
 
 /// How long anything in the suite may take before it counts as hanging: longer than the slowest machine needs while others keep it busy,
 /// so that a limit that is met says something about the engine and never about the machine.
@@ -77,7 +77,7 @@ impl Checked {
 
     /// An engine whose waiting threads only wait, so that only its workers run jobs.
     pub(crate) fn unhelped(threads: usize) -> Self {
-        Self::new(|builder| builder.threads(threads).help(Help::Never))
+        Self::new(|builder| builder.threads(threads).wait_policy(WaitPolicy::Never))
     }
 }
 
@@ -182,18 +182,18 @@ pub(crate) fn cases(count: u32) -> Config {
 
 /// The engines that results must not depend on: few and many workers, every way to idle, every way to help.
 pub(crate) fn various_engines() -> Vec<Checked> {
-    let spin = Idle::Spin(Duration::from_micros(50));
+    let spin = IdleStrategy::Spin(Duration::from_micros(50));
     [
-        (1, Idle::Adaptive, Help::AnyJob),
-        (1, Idle::Park, Help::Never),
-        (2, Idle::Adaptive, Help::AnyJob),
-        (2, spin, Help::OwnJob),
-        (3, Idle::Park, Help::AnyJob),
-        (4, Idle::Adaptive, Help::Never),
-        (7, Idle::Park, Help::OwnJob),
-        (16, Idle::Adaptive, Help::AnyJob),
+        (1, IdleStrategy::Adaptive, WaitPolicy::AnyJob),
+        (1, IdleStrategy::Park, WaitPolicy::Never),
+        (2, IdleStrategy::Adaptive, WaitPolicy::AnyJob),
+        (2, spin, WaitPolicy::OwnJob),
+        (3, IdleStrategy::Park, WaitPolicy::AnyJob),
+        (4, IdleStrategy::Adaptive, WaitPolicy::Never),
+        (7, IdleStrategy::Park, WaitPolicy::OwnJob),
+        (16, IdleStrategy::Adaptive, WaitPolicy::AnyJob),
     ]
-    .map(|(threads, idle, help)| Checked::new(|builder| builder.threads(threads).idle(idle).help(help)))
+    .map(|(threads, idle, help)| Checked::new(|builder| builder.threads(threads).idle_strategy(idle).wait_policy(help)))
     .into()
 }
 

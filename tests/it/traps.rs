@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_executor::block_on;
-use workring::{Cancelled, Chunking, Context, Engine, Error, Help, OnFull, kernel};
+use workring::{Backpressure, Chunking, Context, Engine, Error, WaitPolicy, job::CancelOutcome, kernel};
 
 use crate::support::{Blocker, Checked, Gate, STEP, eventually, watched};
 
@@ -30,7 +30,7 @@ fn until_told(y: &mut [u64], ctx: &mut Context) {
 #[test]
 fn a_call_that_is_refused_wedges_nothing() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(Help::Never));
+        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(WaitPolicy::Never));
         let other = Checked::threads(1);
         for _ in 0..200 {
             let foreign = (other.batch::<u64>(1).unwrap(), engine.batch::<u64>(1).unwrap());
@@ -91,8 +91,10 @@ fn a_cancel_that_comes_late_hits_no_other_job() {
             let cancel = canceller.join().unwrap();
             assert_eq!(second.wait().unwrap(), (round, false), "{cancel:?}");
             match was {
-                Ok(value) => assert!(value == round && cancel != Cancelled::BeforeStart),
-                Err(failed) => assert!(matches!(failed.error, Error::Cancelled) && cancel == Cancelled::BeforeStart),
+                Ok(value) => assert!(value == round && cancel != CancelOutcome::BeforeStart),
+                Err(failed) => {
+                    assert!(matches!(failed.error, Error::Cancelled) && cancel == CancelOutcome::BeforeStart)
+                }
             }
         }
     });
@@ -108,7 +110,7 @@ fn a_kernel_is_told_to_stop_and_its_worker_goes_on() {
         let job = engine.submit(until_told, engine.batch::<u64>(1).unwrap(), ()).unwrap();
         let handle = job.cancel_handle();
         eventually("it runs", || !handle.is_queued());
-        assert_eq!(job.cancel(), Cancelled::WhileRunning);
+        assert_eq!(job.cancel(), CancelOutcome::WhileRunning);
         let failed = job.wait().unwrap_err();
         assert!(matches!(failed.error, Error::Cancelled));
         assert_eq!(*failed.returned, [1], "what it wrote comes back as well");
@@ -137,7 +139,7 @@ fn nothing_works_after_the_end_and_nothing_hangs() {
             assert!(is_closed(&failed.error) && *failed.returned == [5]);
             assert!(is_closed(&engine.run(|| ()).unwrap_err().error));
             assert!(is_closed(&engine.run_with(|_| ()).unwrap_err().error));
-            assert!(is_closed(&engine.job().on_full(OnFull::WaitFor(STEP)).run(|| ()).unwrap_err().error));
+            assert!(is_closed(&engine.job().backpressure(Backpressure::WaitFor(STEP)).run(|| ()).unwrap_err().error));
             assert!(is_closed(&block_on(engine.submit_async(until_told, failed.returned, ())).unwrap_err().error));
             let mut y = engine.batch::<u64>(1).unwrap();
             assert!(is_closed(&engine.map(copy, &engine.batch::<u64>(1).unwrap(), &mut y, &()).unwrap_err()));
@@ -146,9 +148,9 @@ fn nothing_works_after_the_end_and_nothing_hangs() {
             ));
             assert!(is_closed(&engine.map_with(&[1], &mut [2], |_, _| ()).unwrap_err()));
             assert!(is_closed(&engine.submit_many(until_told, y, 1).unwrap_err().error));
-            assert!(is_closed(&block_on(engine.room()).unwrap_err()));
-            block_on(engine.drained()).unwrap();
-            engine.wait_until_drained(STEP).unwrap();
+            assert!(is_closed(&block_on(engine.wait_capacity()).unwrap_err()));
+            block_on(engine.wait_idle()).unwrap();
+            engine.wait_idle_timeout(STEP).unwrap();
             // Once more in every way, and what was over stays so.
             closed.iter().for_each(|close| close(&engine));
             assert_eq!(before.wait().unwrap(), 1);

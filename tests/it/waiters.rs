@@ -13,7 +13,8 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_executor::block_on;
 use workring::{
-    CancelToken, Cancelled, Engine, Error, Failed, Help, MessagePort, OnFull, Priority, SharedArray, Unfinished,
+    Backpressure, CancelToken, Engine, Error, Failed, MessagePort, Priority, SharedArray, WaitPolicy,
+    job::{CancelOutcome, Unfinished},
 };
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
@@ -80,30 +81,30 @@ impl<S: Stream + Unpin> Future for Next<S> {
 #[test]
 fn futures_that_are_dropped_leave_no_waker() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(Help::Never));
+        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(WaitPolicy::Never));
         let blocker = Blocker::all(&engine);
         let others: Vec<_> = (0..63).map(|number| engine.run(move || number).unwrap()).collect();
-        assert!(!engine.has_room());
+        assert!(!engine.has_capacity());
         // Those who stay are among those who leave, and hear of it in the end.
         let stayed: [Arc<Task>; 3] = Default::default();
         let (mut drained, mut room, mut submit) = (
-            pin!(engine.drained()),
-            pin!(engine.room()),
+            pin!(engine.wait_idle()),
+            pin!(engine.wait_capacity()),
             pin!(engine.submit_async(bump, engine.batch::<u64>(1).unwrap(), ())),
         );
         assert!(poll(&stayed[0], drained.as_mut()).is_pending());
         assert!(poll(&stayed[1], room.as_mut()).is_pending());
         assert!(poll(&stayed[2], submit.as_mut()).is_pending());
-        leave_nothing("drained", || engine.drained());
-        leave_nothing("room", || engine.room());
+        leave_nothing("drained", || engine.wait_idle());
+        leave_nothing("room", || engine.wait_capacity());
         leave_nothing("submit_async", || engine.submit_async(bump, engine.batch::<u64>(1).unwrap(), ()));
         let progress = others[0].progress_handle();
         leave_nothing("changes of progress", || Next(progress.changes()));
         let (here, there) = MessagePort::<u64, u64>::pair(2).unwrap();
         leave_nothing("recv_async", || here.recv_async());
         leave_nothing("a stream of messages", || Next(here.stream()));
-        while here.try_post(0, Vec::new()).is_ok() {}
-        leave_nothing("post_async", || here.post_async(1, Vec::new()));
+        while here.try_send(0, Vec::new()).is_ok() {}
+        leave_nothing("send_async", || here.send_async(1, Vec::new()));
         drop(there);
         assert!(stayed.iter().all(|task| !task.was_woken()));
         blocker.release();
@@ -121,7 +122,7 @@ fn futures_that_are_dropped_leave_no_waker() {
 #[test]
 fn futures_of_the_end_and_of_jobs_leave_no_waker() {
     watched(|| {
-        let engine = Engine::builder().threads(1).help(Help::Never).build().unwrap();
+        let engine = Engine::builder().threads(1).wait_policy(WaitPolicy::Never).build().unwrap();
         let blocker = Blocker::all(&engine);
         let queued = engine.run(|| ()).unwrap();
         // A job that is dropped while it is awaited runs, and has nobody to wake.
@@ -182,13 +183,13 @@ fn a_task_that_was_called_and_leaves_passes_the_call_on() {
         let mut one = Box::pin(here.recv_async());
         let mut other = pin!(here.recv_async());
         assert!(poll(&first, one.as_mut()).is_pending() && poll(&second, other.as_mut()).is_pending());
-        there.post(7).unwrap();
+        there.send(7).unwrap();
         assert!(first.was_woken() && !second.was_woken(), "one message is one task's");
         drop(one);
         assert!(second.was_woken(), "the call was passed on");
         assert!(matches!(poll(&second, other), Poll::Ready(Ok(message)) if message.value == 7));
         // Room in the queue is told to all who wait: one that was called and left holds up nobody.
-        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).help(Help::Never));
+        let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(WaitPolicy::Never));
         let blocker = Blocker::all(&engine);
         let mut jobs: Vec<_> = (0..63).map(|_| engine.run(|| ()).unwrap()).collect();
         let make = || Box::pin(engine.submit_async(bump, engine.batch::<u64>(1).unwrap(), ()));
@@ -215,8 +216,8 @@ fn is_refused<T>(result: Result<T, Error>) -> bool {
 fn refused_inside(engine: &Engine) -> Vec<(&'static str, bool)> {
     let now = Duration::ZERO;
     vec![
-        ("wait_until_drained", is_refused(engine.wait_until_drained(LIMIT))),
-        ("drained", is_refused(block_on(engine.drained()))),
+        ("wait_idle_timeout", is_refused(engine.wait_idle_timeout(LIMIT))),
+        ("drained", is_refused(block_on(engine.wait_idle()))),
         ("close_async", is_refused(block_on(engine.close_async()))),
         ("close", is_refused(engine.close(LIMIT))),
         ("close without time", is_refused(engine.close(now))),
@@ -224,7 +225,7 @@ fn refused_inside(engine: &Engine) -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// `drained().await` inside a closure never came back, where `wait_until_drained` was refused.
+/// `drained().await` inside a closure never came back, where `wait_idle_timeout` was refused.
 #[test]
 fn no_job_waits_for_the_end_of_all_jobs() {
     watched(|| {
@@ -248,8 +249,8 @@ fn no_job_waits_for_the_end_of_all_jobs() {
         let other = Engine::builder().threads(1).build().unwrap();
         let inside = Arc::clone(&engine);
         let allowed = other.run(move || {
-            let drained = (inside.wait_until_drained(LIMIT), block_on(inside.drained()));
-            (drained.0.is_ok(), drained.1.is_ok(), block_on(inside.room()).is_ok())
+            let drained = (inside.wait_idle_timeout(LIMIT), block_on(inside.wait_idle()));
+            (drained.0.is_ok(), drained.1.is_ok(), block_on(inside.wait_capacity()).is_ok())
         });
         assert_eq!(allowed.unwrap().wait().unwrap(), (true, true, true));
         // Nested: a job of the other engine, whose worker is busy, on the stack of one of this engine.
@@ -274,12 +275,12 @@ fn futures_are_refused_by_where_they_are_polled_too() {
     watched(|| {
         let engine: &'static Engine = Box::leak(Box::new(Engine::builder().threads(1).build().unwrap()));
         let (drained, close) =
-            (Smuggled(Mutex::new(Box::pin(engine.drained()))), Smuggled(Mutex::new(Box::pin(engine.close_async()))));
+            (Smuggled(Mutex::new(Box::pin(engine.wait_idle()))), Smuggled(Mutex::new(Box::pin(engine.close_async()))));
         let inside = engine.run(move || (drained.poll(), close.poll())).unwrap().wait().unwrap();
         assert!(matches!(inside, (Poll::Ready(Err(_)), Poll::Ready(Err(_)))), "{inside:?}");
-        let (drained, close) = engine.run(move || (engine.drained(), engine.close_async())).unwrap().wait().unwrap();
+        let (drained, close) = engine.run(move || (engine.wait_idle(), engine.close_async())).unwrap().wait().unwrap();
         assert!(is_refused(block_on(drained)) && is_refused(block_on(close)));
-        block_on(engine.drained()).unwrap();
+        block_on(engine.wait_idle()).unwrap();
         block_on(engine.close_async()).unwrap();
     });
 }
@@ -288,12 +289,13 @@ fn futures_are_refused_by_where_they_are_polled_too() {
 #[test]
 fn no_job_waits_for_room() {
     watched(|| {
-        let engine = Arc::new(Engine::builder().threads(1).queue_capacity(64).help(Help::Never).build().unwrap());
+        let engine =
+            Arc::new(Engine::builder().threads(1).queue_capacity(64).wait_policy(WaitPolicy::Never).build().unwrap());
         let inside = Arc::clone(&engine);
         let (begin, begun) = mpsc::channel::<()>();
         let job = engine.run(move || {
             begun.recv().unwrap();
-            let room = block_on(inside.room());
+            let room = block_on(inside.wait_capacity());
             let failed =
                 block_on(inside.submit_async(bump, inside.batch_from_slice(&[3_u64]).unwrap(), ())).unwrap_err();
             let blocking = inside.run(|| ()).unwrap_err().error;
@@ -332,7 +334,7 @@ fn no_job_waits_for_room() {
 /// A closure that was sent its own handle and waited for it blocked its worker for ever.
 #[test]
 fn no_job_waits_for_itself() {
-    type Own = workring::Job<workring::Returns<bool>>;
+    type Own = workring::Job<workring::job::Returns<bool>>;
     watched(|| {
         let engine = Arc::new(Engine::builder().threads(1).build().unwrap());
         let waits: [fn(&Engine, Own) -> bool; 5] = [
@@ -422,8 +424,9 @@ fn a_waiting_thread_runs_what_it_waits_for() {
     }
     watched(|| {
         let me = thread::current().id();
-        for help in [None, Some(Help::OwnJob), Some(Help::AnyJob), Some(Help::Never)] {
-            let engine = Checked::new(|builder| help.into_iter().fold(builder.threads(1), workring::Builder::help));
+        for help in [None, Some(WaitPolicy::OwnJob), Some(WaitPolicy::AnyJob), Some(WaitPolicy::Never)] {
+            let engine =
+                Checked::new(|builder| help.into_iter().fold(builder.threads(1), workring::Builder::wait_policy));
             let here = move || thread::current().id() == me;
             let blocker = Blocker::all(&engine);
             let foreign: Vec<_> = (0..8).map(|_| engine.run(here).unwrap()).collect();
@@ -431,7 +434,7 @@ fn a_waiting_thread_runs_what_it_waits_for() {
             let mut set = engine.job_set().unwrap();
             (0..20_u64).for_each(|number| set.insert(number, engine.run(here).unwrap()));
             let own = engine.run(here).unwrap();
-            if help == Some(Help::Never) {
+            if help == Some(WaitPolicy::Never) {
                 blocker.release();
                 assert!(!own.wait().unwrap());
                 assert!(set.by_ref().all(|(_, result)| !result.unwrap()));
@@ -450,7 +453,7 @@ fn a_waiting_thread_runs_what_it_waits_for() {
                 foreign.iter().all(|job| !job.is_finished()) && !kernel.is_finished(),
                 "{help:?} ran a stranger's job"
             );
-            if help == Some(Help::AnyJob) {
+            if help == Some(WaitPolicy::AnyJob) {
                 // On request it runs whatever is there, while what it waits for is run elsewhere.
                 let gate = Gate::default();
                 let (inside, open) = (gate.clone(), gate.clone());
@@ -474,8 +477,8 @@ fn a_waiting_thread_runs_what_it_waits_for() {
 #[test]
 fn waits_with_a_limit_inside_the_only_worker_come_to_an_end() {
     watched(|| {
-        for help in [Help::OwnJob, Help::Never] {
-            let engine = Arc::new(Engine::builder().threads(1).help(help).build().unwrap());
+        for help in [WaitPolicy::OwnJob, WaitPolicy::Never] {
+            let engine = Arc::new(Engine::builder().threads(1).wait_policy(help).build().unwrap());
             let inside = Arc::clone(&engine);
             let job = engine.run(move || {
                 for limit in [Duration::ZERO, Duration::from_millis(1), LIMIT] {
@@ -531,7 +534,7 @@ fn a_closure_that_was_told_to_stop_is_cancelled() {
         for (turn, asks) in [true, false, true].into_iter().enumerate() {
             let (job, gate) = patient(asks);
             begun.await_arrivals(2 * turn + 1);
-            assert_eq!(job.cancel(), Cancelled::WhileRunning);
+            assert_eq!(job.cancel(), CancelOutcome::WhileRunning);
             gate.open();
             let result = job.wait();
             if !asks {
@@ -552,7 +555,7 @@ fn a_closure_that_was_told_to_stop_is_cancelled() {
         }
         // By a token, by its deadline, and when the engine closes.
         let token = CancelToken::new();
-        let until_told = |job: &workring::JobContext| {
+        let until_told = |job: &workring::job::JobContext| {
             while !job.is_cancelled() {
                 thread::yield_now();
             }
@@ -570,7 +573,8 @@ fn a_closure_that_was_told_to_stop_is_cancelled() {
         let failed = job.wait().unwrap_err();
         assert!(matches!(failed.error, Error::DeadlineExceeded));
         assert_eq!(failed.returned.late().as_deref(), Some("told"));
-        let job = engine.job().priority(Priority::High).on_full(OnFull::Reject).run_with(until_told).unwrap();
+        let job =
+            engine.job().priority(Priority::High).backpressure(Backpressure::Reject).run_with(until_told).unwrap();
         eventually("it runs", || !job.cancel_handle().is_queued());
         engine.close_now(STEP).unwrap();
         let failed = job.wait().unwrap_err();

@@ -6,7 +6,10 @@ use std::sync::{Arc, mpsc};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use workring::{Batch, Call, Cancelled, Chunking, Engine, Error, Help, ManyJob, OnFull, Priority, Retry};
+use workring::{
+    Backpressure, Batch, Chunking, Engine, Error, JobBuilder, Priority, Retry, WaitPolicy,
+    job::{CancelOutcome, RowsJob},
+};
 
 use crate::kernels::{affine, below, fail, increment, odd_fails, patient, process_id, slow_process_id, sum};
 use crate::support::{Checked, STEP, Tests, eventually};
@@ -63,7 +66,7 @@ fn large_outputs_have_the_bits_of_the_serial_loop() {
     use workring::kernels::f32::abs;
     use workring::kernels::f64::{Affine, affine};
 
-    let last = workring::HostInfo::read().caches.get("level_3").copied().unwrap_or(0);
+    let last = workring::stats::HostInfo::read().caches.get("level_3").copied().unwrap_or(0);
     let bytes = usize::try_from(last).unwrap_or(usize::MAX).clamp(32 << 20, 96 << 20) + 1;
     for processes in 1..=3 {
         let engine = Checked::new(processes);
@@ -166,7 +169,7 @@ fn many_jobs_of_rows_end_in_any_way() {
     // A short queue: there is not always room for shares.
     let engine = Checked::with(2, |builder| builder.queue_capacity(64));
     let ones = engine.batch_from_fn(300, |i| (i % 3) as f64).unwrap().freeze();
-    let submit = |turn: usize, call: workring::Call<'_>| {
+    let submit = |turn: usize, call: workring::JobBuilder<'_>| {
         let params = engine.batch_from_fn(100, |row| [row as f64, turn as f64]).unwrap();
         call.submit_many(affine, (ones.clone(), engine.batch::<f64>(300).unwrap()), params).unwrap()
     };
@@ -307,7 +310,7 @@ fn a_cancelled_kernel_that_listens_keeps_its_process() {
     eventually("the job runs", || engine.statistics().queued == 0);
     let cancelled = job.cancel();
     let failed = job.wait().unwrap_err();
-    if cancelled == Cancelled::WhileRunning {
+    if cancelled == CancelOutcome::WhileRunning {
         assert!(matches!(failed.error, Error::Cancelled), "{}", failed.error);
     }
     assert_eq!(engine.pids(), pids);
@@ -343,8 +346,8 @@ fn threads_and_processes_share_the_work() {
 
 /// Closures lie in this process's memory: a worker process must never be woken for one in place of a thread.
 fn closures_run_on_the_threads_of_a_mixed_engine() {
-    for idle in [workring::Idle::Adaptive, workring::Idle::Park] {
-        let engine = Checked::with(2, |builder| builder.threads(1).idle(idle));
+    for idle in [workring::IdleStrategy::Adaptive, workring::IdleStrategy::Park] {
+        let engine = Checked::with(2, |builder| builder.threads(1).idle_strategy(idle));
         let me = std::process::id();
         for turn in 0..2000_u64 {
             let job = engine.run(move || (std::process::id(), turn)).unwrap();
@@ -366,7 +369,7 @@ fn closures_run_on_the_threads_of_a_mixed_engine() {
 }
 
 fn waiting_threads_help_if_asked_to() {
-    let engine = Checked::with(1, |builder| builder.help(Help::AnyJob));
+    let engine = Checked::with(1, |builder| builder.wait_policy(WaitPolicy::AnyJob));
     let mut pids = engine.batch::<u32>(64).unwrap();
     engine.map_chunks(process_id, (), &mut pids, &(), Chunking::of(1)).unwrap();
     let known = [engine.pids(), vec![std::process::id()]].concat();
@@ -374,21 +377,23 @@ fn waiting_threads_help_if_asked_to() {
 }
 
 /// A call that blocks, of whatever kind.
-type BlockingCall<'a> = dyn Fn(Call<'_>) -> Result<(), Error> + Sync + 'a;
+type BlockingCall<'a> = dyn Fn(JobBuilder<'_>) -> Result<(), Error> + Sync + 'a;
 /// A way to wait for a job of rows.
-type WaitForRows = fn(ManyJob<Batch<u64>, usize>) -> Vec<u64>;
+type WaitForRows = fn(RowsJob<Batch<u64>, usize>) -> Vec<u64>;
 
 /// Where its thread may not take part a `map` needs a place in the queue, and asked the engine what to do when there was none: what the
 /// call had said was not heard.
 fn a_blocking_call_waits_for_room_as_it_says() {
-    for (engine_says, call_says) in [(OnFull::Wait, OnFull::Reject), (OnFull::Reject, OnFull::Wait)] {
+    for (engine_says, call_says) in
+        [(Backpressure::Wait, Backpressure::Reject), (Backpressure::Reject, Backpressure::Wait)]
+    {
         let engine = Checked::with(1, |builder| {
             builder
                 .threads(1)
                 .queue_capacity(64)
-                .on_full(engine_says)
+                .backpressure(engine_says)
                 .kill_after(Duration::from_secs(20))
-                .help(Help::Never)
+                .wait_policy(WaitPolicy::Never)
         });
         let calls: [&BlockingCall<'_>; 3] = [
             &|call| call.map(increment, (), &mut engine.batch::<u64>(10)?, &()),
@@ -402,8 +407,8 @@ fn a_blocking_call_waits_for_room_as_it_says() {
                 held.iter().for_each(|job| _ = job.cancel());
                 held.into_iter().for_each(|job| drop(job.wait()));
             };
-            let metered = engine.job().on_full(call_says);
-            if call_says == OnFull::Reject {
+            let metered = engine.job().backpressure(call_says);
+            if call_says == Backpressure::Reject {
                 let result = call(metered);
                 assert!(matches!(result, Err(Error::QueueFull { capacity: 64 })), "{result:?}");
                 make_room();
@@ -429,7 +434,7 @@ fn a_job_runs_the_shares_that_it_waits_for() {
     ];
     for wait in waits {
         // Nobody comes from outside.
-        let engine = Checked::with(0, |builder| builder.threads(2).outside_workers(1).help(Help::Never));
+        let engine = Checked::with(0, |builder| builder.threads(2).external_workers(1).wait_policy(WaitPolicy::Never));
         let (open, opened) = mpsc::channel::<()>();
         let (give, given) = mpsc::channel();
         let (begin, begun) = mpsc::channel();

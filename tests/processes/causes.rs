@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use workring::{Engine, Error, WorkerProgram};
+use workring::{Engine, Error, process::WorkerProgram};
 
 use crate::parts::*;
 use crate::support::Tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nix::libc;
 use rustix::process::Resource;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use workring::{Backing, Engine, Error, SharedArray};
+use workring::{Engine, Error, SharedArray, batch::Backing};
 
 use crate::kernels::{affine, increment, sum};
 use crate::parts::*;
@@ -38,7 +38,7 @@ fn run_on_threads(cause: &str) {
     assert_eq!(engine.run(|| 6 * 7).unwrap().wait().unwrap(), 42);
     assert_eq!(*engine.submit(increment, engine.batch::<u64>(2).unwrap(), ()).unwrap().wait().unwrap(), [1, 1]);
     let array = SharedArray::<i32>::new(10).unwrap();
-    assert_eq!(array.add(3, 5).unwrap(), 0);
+    assert_eq!(array.fetch_add(3, 5).unwrap(), 0);
     assert_eq!(array.load(3).unwrap(), 5);
     // Threads know the array by its handle; no process could be given it.
     let handle = engine.share(&array).unwrap();

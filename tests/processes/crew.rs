@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use workring::{Context, Error, KernelInfo, Retry, kernel, kernels};
+use workring::{Context, Error, Retry, kernel, kernels, kernels::KernelInfo};
 
 use crate::kernels::{patient, process_id, slow_process_id};
 use crate::support::{Checked, STEP, Tests, eventually, kill};
@@ -128,7 +128,7 @@ fn a_process_that_leaks_is_replaced() {
 fn what_a_process_keeps_is_dropped_at_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("note");
-    let program = workring::WorkerProgram::this().environment("WORKRING_NOTE", &path);
+    let program = workring::process::WorkerProgram::this().environment("WORKRING_NOTE", &path);
     let engine = Checked::with(1, |builder| builder.worker_program(program).recycle_after(2));
     let pid = engine.pids()[0];
     for _ in 0..2 {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use workring::{Chunking, Engine, Error, Retry, WorkerExit};
+use workring::{Chunking, Engine, Error, Retry, process::WorkerExit};
 
 use crate::kernels::{affine, die, hang, increment, process_id, slow_affine, sum, write_input};
 use crate::support::{Checked, STEP, Tests, eventually, go_on, is_alive, kill, start_role, stop};

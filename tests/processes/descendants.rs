@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use workring::{Engine, Error, KernelInfo, WorkerProgram, kernel, kernels};
+use workring::{Engine, Error, kernel, kernels, kernels::KernelInfo, process::WorkerProgram};
 
 use crate::parts::*;
 use crate::support::{eventually, go_on, is_alive, kill, role_command, stop};

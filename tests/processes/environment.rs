@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Resource;
-use workring::{Engine, Error, OnFull, Retry, WorkerExit};
+use workring::{Backpressure, Engine, Error, Retry, process::WorkerExit};
 
 use crate::kernels::{affine, allocate, increment};
 use crate::parts::*;
@@ -119,7 +119,7 @@ fn a_shortage_passes_and_says_why_until_then() {
     is_told(&engine.worker_shortage().unwrap());
     let waiting: Vec<_> = batches.into_iter().map(|batch| engine.submit(increment, batch, ()).unwrap()).collect();
     // Who does not wait is told at once, and gets back what was handed over.
-    let call = engine.job().on_full(OnFull::Reject);
+    let call = engine.job().backpressure(Backpressure::Reject);
     let failed = call.submit(increment, engine.batch::<u64>(100).unwrap(), ()).unwrap_err();
     is_told(&failed.error);
     assert_eq!(failed.into_parts().1.len(), 100);

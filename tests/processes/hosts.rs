@@ -10,7 +10,11 @@ use std::time::Duration;
 
 use rustix::process::WaitOptions;
 use rustix::time::{ClockId, Timespec};
-use workring::{Cancelled, Engine, Error, WorkerExit, WorkerProgram};
+use workring::{
+    Engine, Error,
+    job::CancelOutcome,
+    process::{WorkerExit, WorkerProgram},
+};
 
 use crate::kernels::{die, hang, increment, patient};
 use crate::parts::*;
@@ -112,7 +116,7 @@ fn deadlines_hold_while_the_clock_is_set() {
         assert!(matches!(error, Error::DeadlineExceeded), "{error}");
         run(&engine).unwrap();
         assert!(!long.is_finished(), "its time is not over");
-        assert_eq!(long.cancel(), Cancelled::WhileRunning);
+        assert_eq!(long.cancel(), CancelOutcome::WhileRunning);
         let error = long.wait().unwrap_err().error;
         assert!(matches!(error, Error::Cancelled), "{error}");
         lose(&engine);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use workring::{Context, KernelInfo, kernel, kernels, reducer};
+use workring::{Context, kernel, kernels, kernels::KernelInfo, reducer};
 
 unsafe extern "C" {
     /// fork(2).

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use workring::{Engine, Error, OnFull, WorkerProgram, kernels};
+use workring::{Backpressure, Engine, Error, kernels, process::WorkerProgram};
 
 use crate::kernels::{affine, allocate, increment, look_around, talk};
 use crate::support::{Checked, STEP, Tests, eventually, kill, start_role};
@@ -93,7 +93,7 @@ mod unknown {
 }
 
 fn another_kernel_of_the_same_name_is_refused() {
-    let build = |kernels: &[&'static workring::KernelInfo]| {
+    let build = |kernels: &[&'static workring::kernels::KernelInfo]| {
         Engine::builder().processes(1).kernels(kernels).build().expect_err("the worker refuses").to_string()
     };
     let text = build(kernels![other::affine]);
@@ -112,7 +112,7 @@ fn another_kernel_of_the_same_name_is_refused() {
 fn no_kernels_and_private_memory_are_refused() {
     let error = Engine::builder().processes(1).build().err().unwrap();
     assert!(error.to_string().contains("Builder::kernels"), "{error}");
-    let builder = Engine::builder().processes(1).kernels(kernels![affine]).backing(workring::Backing::Anonymous);
+    let builder = Engine::builder().processes(1).kernels(kernels![affine]).backing(workring::batch::Backing::Anonymous);
     assert!(matches!(builder.build().err().unwrap(), Error::InvalidArgument { .. }));
     let error = Engine::builder().processes(300).kernels(kernels![affine]).build().err().unwrap();
     assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
@@ -190,7 +190,7 @@ fn jobs_that_do_not_wait_fail_when_no_worker_can_be_started() {
     std::fs::rename(&path, &away).unwrap();
     kill(engine.pids()[0]);
     eventually("there is a shortage", || engine.worker_shortage().is_some());
-    let call = engine.job().on_full(OnFull::Reject);
+    let call = engine.job().backpressure(Backpressure::Reject);
     let failed = call.submit(increment, engine.batch::<u64>(1).unwrap(), ()).unwrap_err();
     let text = failed.error.to_string();
     assert!(matches!(failed.error, Error::NoWorkers { .. }), "{text}");
@@ -215,7 +215,7 @@ pub(crate) fn build_and_drop() {
     let before = threads();
     let taken = tempfile::NamedTempFile::new().unwrap();
     for _ in 0..10 {
-        let builder = Engine::builder().threads(2).outside_workers(1).listen(taken.path());
+        let builder = Engine::builder().threads(2).external_workers(1).listen(taken.path());
         let built = builder.capacity(1 << 20).kernels(crate::kernels::ALL()).build();
         assert!(matches!(built, Err(Error::InvalidArgument { .. })));
     }

@@ -1,6 +1,13 @@
 //! Which kernel runs in a worker process: the one that was meant, whatever others are called.
 
-use workring::{AnyBatch, Chunking, Engine, Error, KernelInfo, PerChunk, WorkerProgram, kernel, kernels, reducer};
+use workring::{
+    Chunking, Engine, Error,
+    batch::{AnyBatch, PerChunk},
+    kernel, kernels,
+    kernels::KernelInfo,
+    process::WorkerProgram,
+    reducer,
+};
 
 use crate::support::Checked;
 

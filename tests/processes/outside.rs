@@ -13,7 +13,10 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags};
 use tempfile::TempDir;
-use workring::{Chunking, Engine, Error, Retry, ServeEnd, WorkerExit, attach, kernel, kernels};
+use workring::{
+    Chunking, Engine, Error, Retry, kernel, kernels,
+    process::{ServeEnd, WorkerExit, attach},
+};
 
 use crate::kernels::{affine, below, die, patient, process_id, slow_affine, sum};
 use crate::support::{Checked, STEP, Tests, eventually, go_on, is_alive, kill, role_command, start_role, stop};
@@ -107,10 +110,10 @@ impl Outsider {
     /// Starts one that comes in by an invitation, and is in.
     pub(crate) fn invited(how: &str, engine: &Engine) -> Self {
         let mut command = role_command(&format!("outsider {how} stdin"));
-        let before = engine.outside_workers();
+        let before = engine.external_workers();
         let mut outsider = Self::of(command.stdin(engine.invite().unwrap()).stderr(Stdio::inherit()).spawn().unwrap());
         assert_eq!(outsider.line(), "attached");
-        eventually("the invited worker serves", || engine.outside_workers() == before + 1);
+        eventually("the invited worker serves", || engine.external_workers() == before + 1);
         outsider
     }
 
@@ -159,7 +162,7 @@ fn folder() -> TempDir {
 
 /// An engine of outside workers alone, with this many of them at work.
 fn engine_with(outsiders: usize) -> (Checked, Vec<Outsider>) {
-    let engine = Checked::with(0, |builder| builder.threads(0).outside_workers(outsiders.max(1)));
+    let engine = Checked::with(0, |builder| builder.threads(0).external_workers(outsiders.max(1)));
     let outsiders = (0..outsiders).map(|_| Outsider::invited("plain", &engine)).collect();
     (engine, outsiders)
 }
@@ -174,9 +177,9 @@ fn all_end_as_closed(engine: Checked, outsiders: Vec<Outsider>) {
 fn all_calls_give_the_bits_of_threads() {
     let folder = folder();
     let path = folder.path().join("engine.sock");
-    let engine = Checked::with(0, |builder| builder.threads(0).outside_workers(2).listen(&path));
+    let engine = Checked::with(0, |builder| builder.threads(0).external_workers(2).listen(&path));
     let outsiders: Vec<Outsider> = (0..2).map(|_| Outsider::start("plain", &path)).collect();
-    eventually("both serve", || engine.outside_workers() == 2);
+    eventually("both serve", || engine.external_workers() == 2);
     let threads = Engine::builder().threads(2).capacity(1 << 30).build().unwrap();
     {
         let value = |i: usize| ((i * 7919) % 1_000_003) as f64 / 7.0;
@@ -215,7 +218,7 @@ fn an_invitation_is_for_one_process() {
     drop(engine.invite().unwrap());
     let mut late = Outsider::of(role_command("outsider plain stdin").stdin(engine.invite().unwrap()).spawn().unwrap());
     let line = late.line();
-    assert!(line.contains("all 2 seats") && line.contains("outside_workers"), "{line}");
+    assert!(line.contains("all 2 seats") && line.contains("external_workers"), "{line}");
     late.process.wait().unwrap();
     all_end_as_closed(engine, outsiders);
 }
@@ -235,7 +238,7 @@ fn jobs_wait_until_somebody_attaches() {
 fn workers_leave_and_others_take_their_seats() {
     let folder = folder();
     let path = folder.path().join("engine.sock");
-    let engine = Checked::with(0, |builder| builder.threads(0).outside_workers(1).listen(&path));
+    let engine = Checked::with(0, |builder| builder.threads(0).external_workers(1).listen(&path));
     for turn in 0..5 {
         let mut outsider = Outsider::start("stoppable", &path);
         assert_eq!(outsider.line(), "attached");
@@ -254,7 +257,7 @@ fn workers_leave_and_others_take_their_seats() {
         if let Some(job) = job {
             assert_eq!(*job.wait().unwrap().1, [41.0]);
         }
-        eventually("the seat is free", || engine.outside_workers() == 0);
+        eventually("the seat is free", || engine.external_workers() == 0);
     }
 }
 
@@ -267,7 +270,7 @@ fn a_death_is_noticed_and_repaired() {
     };
     let dead = outsiders.iter().position(|outsider| outsider.pid() == pid).expect("it was one of ours");
     outsiders.remove(dead).process.wait().unwrap();
-    eventually("one is left", || engine.outside_workers() == 1);
+    eventually("one is left", || engine.external_workers() == 1);
     // The other one does what may be done again.
     let job = engine.job().retry(Retry::up_to(1)).submit(process_id, engine.batch::<u32>(1).unwrap(), ()).unwrap();
     assert_eq!(job.wait().map(|pids| pids[0]).unwrap(), outsiders[0].pid());
@@ -277,7 +280,7 @@ fn a_death_is_noticed_and_repaired() {
 fn maps_survive_workers_that_come_and_die() {
     let folder = folder();
     let path = folder.path().join("engine.sock");
-    let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(3).listen(&path));
+    let engine = Checked::with(0, |builder| builder.threads(1).external_workers(3).listen(&path));
     let x = engine.batch_from_fn(200_000, |i| i as f64).unwrap();
     let mut outsiders: Vec<Outsider> = Vec::new();
     for turn in 0..40 {
@@ -301,7 +304,7 @@ fn maps_survive_workers_that_come_and_die() {
 }
 
 fn only_killable_workers_are_killed() {
-    let engine = Checked::with(0, |builder| builder.threads(0).outside_workers(1));
+    let engine = Checked::with(0, |builder| builder.threads(0).external_workers(1));
     let killable = Outsider::invited("killable", &engine);
     let late = engine.job().deadline(Duration::from_millis(20));
     assert!(matches!(crate::support::hang(&engine), Error::DeadlineExceeded));
@@ -324,7 +327,7 @@ fn only_killable_workers_are_killed() {
     let columns = (engine.batch_from_slice(&[1.0]).unwrap(), engine.batch(1).unwrap());
     let end = late.submit(slow_affine, columns, 200_000).unwrap().wait().map(|columns| columns.1[0]);
     assert!(matches!(end.map_err(Error::from), Ok(3.0) | Err(Error::DeadlineExceeded)));
-    assert_eq!(engine.outside_workers(), 1);
+    assert_eq!(engine.external_workers(), 1);
     all_end_as_closed(engine, vec![plain]);
 }
 
@@ -343,10 +346,10 @@ fn a_stopped_worker_keeps_its_job() {
 /// The role of an engine that waits for outside workers, at a path it says, until it is killed.
 pub(crate) fn be_a_listening_engine() {
     let path = std::env::var("WORKRING_TEST_PATH").unwrap();
-    let engine = Engine::builder().threads(0).outside_workers(2).listen(path).kernels(crate::kernels::ALL());
+    let engine = Engine::builder().threads(0).external_workers(2).listen(path).kernels(crate::kernels::ALL());
     let engine = engine.build().unwrap();
     println!("listening");
-    eventually("two serve", || engine.outside_workers() == 2);
+    eventually("two serve", || engine.external_workers() == 2);
     println!("two");
     loop {
         std::thread::park();
@@ -367,7 +370,7 @@ fn workers_outlive_a_killed_engine() {
         assert_eq!(outsider.end(), "EngineGone");
     }
     // The next engine takes the place over.
-    let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(1).listen(&path));
+    let engine = Checked::with(0, |builder| builder.threads(1).external_workers(1).listen(&path));
     let mut outsider = Outsider::start("plain", &path);
     assert_eq!(outsider.line(), "attached");
     all_end_as_closed(engine, vec![outsider]);
@@ -390,12 +393,12 @@ fn what_does_not_fit_is_refused() {
     let folder = folder();
     let path = folder.path().join("engine.sock");
     let engine =
-        Checked::with(0, |builder| builder.threads(1).outside_workers(1).listen(&path).kernels(kernels![unlisted]));
+        Checked::with(0, |builder| builder.threads(1).external_workers(1).listen(&path).kernels(kernels![unlisted]));
     for _ in 0..3 {
         let line = Outsider::start("plain", &path).end();
         assert!(line.starts_with("could not attach") && line.contains("unlisted"), "{line}");
     }
-    assert_eq!(engine.outside_workers(), 0);
+    assert_eq!(engine.external_workers(), 0);
     // The process of the engine itself has threads.
     // SAFETY: it is the engine of this test.
     let error = unsafe { attach(&*path, crate::kernels::ALL()) }.unwrap_err();
@@ -412,7 +415,7 @@ fn what_does_not_fit_is_refused() {
 fn strangers_and_dawdlers_do_no_harm() {
     let folder = folder();
     let path = folder.path().join("engine.sock");
-    let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(1).listen(&path));
+    let engine = Checked::with(0, |builder| builder.threads(1).external_workers(1).listen(&path));
     // Some say nothing, some say nonsense, some are gone at once; all of them see the connection end or a refusal.
     let dawdlers: Vec<_> = (0..20).map(|_| connect(&path)).collect();
     for len in [1, 8, 24, 25, 4096] {
@@ -426,7 +429,7 @@ fn strangers_and_dawdlers_do_no_harm() {
     // One in front of them comes in all the same, and works.
     let mut outsider = Outsider::start("plain", &path);
     assert_eq!(outsider.line(), "attached");
-    eventually("it serves", || engine.outside_workers() == 1);
+    eventually("it serves", || engine.external_workers() == 1);
     let x = engine.batch_from_fn(100_000, |i| i as f64).unwrap();
     assert_eq!(engine.reduce(sum, &x).unwrap(), 4_999_950_000.0);
     drop((x, dawdlers));
@@ -480,7 +483,7 @@ fn name_another(socket: &OwnedFd, join: &[u8], victim: &Child) -> Vec<u8> {
 fn the_door_kills_nobody_for_others() {
     let folder = folder();
     let path = folder.path().join("engine.sock");
-    let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(2).listen(&path));
+    let engine = Checked::with(0, |builder| builder.threads(1).external_workers(2).listen(&path));
     let join = first_message(folder.path());
     let mut victim = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     for socket in [connect(&path), engine.invite().unwrap()] {
@@ -489,7 +492,7 @@ fn the_door_kills_nobody_for_others() {
         assert!(text.contains("of the process that sends it"), "{text}");
     }
     assert!(is_alive(victim.id()));
-    assert_eq!(engine.outside_workers(), 0);
+    assert_eq!(engine.external_workers(), 0);
     victim.kill().unwrap();
     victim.wait().unwrap();
     let mut outsider = Outsider::start("plain", &path);
@@ -501,11 +504,11 @@ fn the_door_kills_nobody_for_others() {
 fn silent_connections_keep_nobody_out() {
     let folder = folder();
     let path = folder.path().join("engine.sock");
-    let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(1).listen(&path));
+    let engine = Checked::with(0, |builder| builder.threads(1).external_workers(1).listen(&path));
     let silent: Vec<_> = (0..200).map(|_| connect(&path)).collect();
     let mut outsider = Outsider::start("plain", &path);
     assert_eq!(outsider.line(), "attached");
-    eventually("it serves", || engine.outside_workers() == 1);
+    eventually("it serves", || engine.external_workers() == 1);
     // Those at the other end are open all the while, and more come.
     let more: Vec<_> = (0..100).map(|_| connect(&path)).collect();
     let x = engine.batch_from_fn(100_000, |i| i as f64).unwrap();
@@ -517,7 +520,7 @@ fn silent_connections_keep_nobody_out() {
 fn who_attached_and_serves_nothing_holds_nobody_up() {
     let folder = folder();
     let path = folder.path().join("engine.sock");
-    let engine = Checked::with(0, |builder| builder.threads(1).outside_workers(2).listen(&path));
+    let engine = Checked::with(0, |builder| builder.threads(1).external_workers(2).listen(&path));
     let mut idle = Outsider::start("idle", &path);
     assert_eq!(idle.line(), "attached");
     // One that dies before it serves gives its seat back as well.
@@ -543,13 +546,13 @@ fn seats_and_paths_are_checked() {
         assert!(matches!(error, Error::InvalidArgument { .. }), "{error:?}");
         error.to_string()
     };
-    assert!(text(builder().listen(&path).build().unwrap_err()).contains("outside_workers"));
-    assert!(text(builder().outside_workers(255).build().unwrap_err()).contains("255 from outside"));
+    assert!(text(builder().listen(&path).build().unwrap_err()).contains("external_workers"));
+    assert!(text(builder().external_workers(255).build().unwrap_err()).contains("255 from outside"));
     std::fs::write(&path, "precious").unwrap();
-    assert!(text(builder().outside_workers(1).listen(&path).build().unwrap_err()).contains("there is a file already"));
+    assert!(text(builder().external_workers(1).listen(&path).build().unwrap_err()).contains("there is a file already"));
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
-    assert!(text(builder().build().unwrap().invite().unwrap_err()).contains("outside_workers"));
-    let engine = builder().outside_workers(1).build().unwrap();
+    assert!(text(builder().build().unwrap().invite().unwrap_err()).contains("external_workers"));
+    let engine = builder().external_workers(1).build().unwrap();
     let invitation = engine.invite().unwrap();
     engine.close(STEP).unwrap();
     assert!(matches!(engine.invite(), Err(Error::Closed)));

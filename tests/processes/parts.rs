@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
-use workring::{Engine, Error, WorkerProgram};
+use workring::{Engine, Error, process::WorkerProgram};
 
 use crate::kernels::{die, increment};
 use crate::support::{eventually, in_role, kill};

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on_stream;
-use workring::{Context, Error, JobState, KernelInfo, ProgressMeter, Retry, Timing, kernel, kernels};
+use workring::{
+    Context, Error, Retry, job::ProgressMeter, kernel, kernels, kernels::KernelInfo, stats::JobState, stats::Timing,
+};
 
 use crate::kernels::{die, hang, increment, slow_affine};
 use crate::support::{Checked, Tests, eventually, kill};
@@ -201,15 +203,15 @@ fn the_last_job_of_a_process_is_heard_of() {
         }
         let begun = Instant::now();
         match turn % 2 {
-            0 => futures_executor::block_on(engine.drained()).unwrap(),
-            _ => engine.wait_until_drained(LIMIT).unwrap(),
+            0 => futures_executor::block_on(engine.wait_idle()).unwrap(),
+            _ => engine.wait_idle_timeout(LIMIT).unwrap(),
         }
         // A wait that ends with its time finds the engine drained as well.
-        assert!(engine.is_drained() && begun.elapsed() < LIMIT);
+        assert!(engine.is_idle() && begun.elapsed() < LIMIT);
     }
     let hung = engine.job().time_limit(Duration::from_millis(50));
     drop(hung.submit(hang, engine.batch::<u32>(1).unwrap(), ()).unwrap());
-    futures_executor::block_on(engine.drained()).unwrap();
+    futures_executor::block_on(engine.wait_idle()).unwrap();
 }
 
 fn kernels_of_processes_are_called_by_name() {

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use workring::bytemuck::{self, Pod, Zeroable};
-use workring::{Context, Error, KernelInfo, SharedArray, SharedHandle, WaitOutcome, kernel, kernels};
+use workring::{
+    Context, Error, SharedArray, kernel, kernels,
+    kernels::KernelInfo,
+    shared::{SharedHandle, WaitOutcome},
+};
 
 use crate::support::{Checked, Tests, eventually, is_alive, kill};
 
@@ -55,12 +59,12 @@ pub(crate) fn count_up(y: &mut [u64], p: &Param<u64>, ctx: &mut Context) -> Resu
     let array = ctx.shared(&p.array)?;
     let counter = array.at(0).ok_or(Error::Closed)?;
     // All begin at about the same time.
-    array.add(1, 1)?;
+    array.fetch_add(1, 1)?;
     while array.load(1)? < y[0] {
         std::hint::spin_loop();
     }
     for _ in 0..p.number {
-        counter.add(1);
+        counter.fetch_add(1);
     }
     Ok(())
 }
@@ -84,7 +88,7 @@ pub(crate) fn consume(y: &mut [i64], p: &Param<i64>, ctx: &mut Context) -> Resul
 pub(crate) fn look_at(y: &mut [u64], p: &Param<u32>, ctx: &mut Context) -> Result<(), Error> {
     let array = ctx.shared(&p.array)?;
     let len = array.len();
-    (y[0], y[1], y[2]) = (len as u64, array.max_len() as u64, u64::from(array.add(len - 1, 1)?));
+    (y[0], y[1], y[2]) = (len as u64, array.max_len() as u64, u64::from(array.fetch_add(len - 1, 1)?));
     if p.number > 0 {
         array.grow(p.number as usize)?;
     }
@@ -102,7 +106,7 @@ pub(crate) fn count_mappings(y: &mut [u64]) {
 #[kernel]
 pub(crate) fn wait_there(y: &mut [u32], p: &Param<i32>, ctx: &mut Context) -> Result<(), Error> {
     let array = ctx.shared(&p.array)?;
-    array.add(1, 1)?;
+    array.fetch_add(1, 1)?;
     y[0] = match array.wait(0, 0, PATIENCE)? {
         WaitOutcome::Ok => 1,
         WaitOutcome::NotEqual => 2,
@@ -138,10 +142,10 @@ fn processes_count_exactly() {
     let array = SharedArray::<u64>::new(2).unwrap();
     let param = Param { array: engine.share(&array).unwrap(), number: ROUNDS };
     let jobs = [(); 2].map(|()| engine.submit(count_up, engine.batch_from_slice(&[3]).unwrap(), param).unwrap());
-    array.add(1, 1).unwrap();
+    array.fetch_add(1, 1).unwrap();
     eventually("both are at it", || array.load(1).unwrap() == 3);
     for _ in 0..ROUNDS {
-        array.add(0, 1).unwrap();
+        array.fetch_add(0, 1).unwrap();
     }
     for job in jobs {
         job.wait().unwrap();
@@ -289,7 +293,7 @@ fn play_rounds(array: &SharedArray<u32>, side: usize, rounds: u32) -> Result<u32
     let (own, other, found, others_found, turn) =
         (cell(side)?, cell(1 - side)?, cell(2 + side)?, cell(3 - side)?, cell(4)?);
     let meet = |at: u32| {
-        turn.add(1);
+        turn.fetch_add(1);
         while turn.load() < at {
             std::hint::spin_loop();
         }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
-use workring::{Batch, Builder, Call, Engine, Error, Failed};
+use workring::{Batch, Builder, Engine, Error, Failed, JobBuilder};
 
 /// How long a test may take before it counts as hanging: longer than the slowest machine needs while others keep it busy.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3600);
@@ -105,7 +105,7 @@ impl Drop for Checked {
 /// not have begun by then; the job is then handed over again, with more time.
 pub(crate) fn hang_until_killed(
     engine: &Engine,
-    hand_over: impl Fn(Call<'_>, Batch<u32>) -> Failed<Batch<u32>>,
+    hand_over: impl Fn(JobBuilder<'_>, Batch<u32>) -> Failed<Batch<u32>>,
 ) -> Error {
     let mut limit = Duration::from_millis(20);
     loop {

@@ -5,7 +5,10 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use workring::{Batch, Chunking, Context, Engine, Error, Held, Job, JobState, KernelInfo, Retry, kernel, kernels};
+use workring::{
+    Batch, Chunking, Context, Engine, Error, Job, Retry, job::Held, kernel, kernels, kernels::KernelInfo,
+    stats::JobState,
+};
 
 use crate::kernels::{affine, die, patient, process_id, slow_process_id, sum};
 use crate::outside::Outsider;
@@ -220,7 +223,7 @@ fn mapped_files_come_to_all() {
 }
 
 fn processes_of_others_run_one_job_at_a_time() {
-    let engine = Checked::with(1, |builder| builder.jobs_per_process(2).outside_workers(1));
+    let engine = Checked::with(1, |builder| builder.jobs_per_process(2).external_workers(1));
     let outsider = Outsider::invited("killable", &engine);
     let start = || engine.submit(patient, engine.batch::<u64>(1).unwrap(), ()).unwrap();
     let jobs: Vec<_> = (0..4).map(|_| start()).collect();

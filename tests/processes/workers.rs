@@ -11,8 +11,13 @@ use std::time::Duration;
 
 use workring::bytemuck::{Pod, Zeroable};
 use workring::{
-    AnyBatch, Backing, Batch, Engine, Error, ExitStatus, KernelInfo, MessagePort, SharedBatch, Worker, WorkerExit,
-    WorkerProgram, WorkerScope, kernel, kernels, worker_main,
+    Batch, Engine, Error, MessagePort, SharedBatch, Worker,
+    batch::{AnyBatch, Backing},
+    kernel, kernels,
+    kernels::KernelInfo,
+    message::{ExitStatus, WorkerScope},
+    process::{WorkerExit, WorkerProgram},
+    worker_main,
 };
 
 use crate::support::{Tests, eventually, go_on, is_alive, kill, stop};
@@ -79,7 +84,7 @@ fn heard_everything<S: Pod + Send, R: Pod + Send, D>(scope: &WorkerScope<S, R, D
 #[worker_main]
 pub(crate) fn adder(scope: &WorkerScope<u32, u32, Offset>) -> Result<(), Error> {
     while let Ok(message) = scope.recv() {
-        scope.post(message.value + scope.data().offset)?;
+        scope.send(message.value + scope.data().offset)?;
     }
     heard_everything(scope)
 }
@@ -88,10 +93,10 @@ pub(crate) fn adder(scope: &WorkerScope<u32, u32, Offset>) -> Result<(), Error> 
 #[worker_main]
 pub(crate) fn reader(scope: &WorkerScope<(), u64, Large>) -> Result<(), Error> {
     for number in scope.data().numbers {
-        scope.post(number)?;
+        scope.send(number)?;
     }
-    scope.post(u64::from_le_bytes(scope.data().odd))?;
-    scope.post(scope.name().len() as u64)?;
+    scope.send(u64::from_le_bytes(scope.data().odd))?;
+    scope.send(scope.name().len() as u64)?;
     Ok(())
 }
 
@@ -104,11 +109,11 @@ pub(crate) fn starter(scope: &WorkerScope<u32, f64, u32>) -> Result<(), Error> {
     }
     let batches: Vec<Batch<f64>> =
         scope.take_batches().into_iter().map(|batch| batch.into_batch::<f64>().expect("f64")).collect();
-    scope.post(batches.iter().flat_map(|batch| batch.iter()).sum())?;
-    scope.post(scope.take_batches().len() as f64)?;
+    scope.send(batches.iter().flat_map(|batch| batch.iter()).sum())?;
+    scope.send(scope.take_batches().len() as f64)?;
     match scope.recv()?.value {
         0 => {}
-        1 => scope.post_with(1.0, batches.into_iter().map(AnyBatch::from).collect())?,
+        1 => scope.send_with(1.0, batches.into_iter().map(AnyBatch::from).collect())?,
         _ => std::process::abort(),
     }
     Ok(())
@@ -118,7 +123,7 @@ pub(crate) fn starter(scope: &WorkerScope<u32, f64, u32>) -> Result<(), Error> {
 #[worker_main]
 pub(crate) fn ender(scope: &WorkerScope<u32, u32>) -> Result<(), String> {
     let how = scope.recv().map_err(|error| error.to_string())?.value;
-    scope.post(std::process::id()).map_err(|error| error.to_string())?;
+    scope.send(std::process::id()).map_err(|error| error.to_string())?;
     match how {
         0 => Ok(()),
         1 => Err("an error on purpose".into()),
@@ -136,7 +141,7 @@ pub(crate) fn ender(scope: &WorkerScope<u32, u32>) -> Result<(), String> {
 /// Never ends by itself, and neither looks nor receives if its data say so.
 #[worker_main]
 pub(crate) fn stubborn(scope: &WorkerScope<u32, u32, u32>) {
-    let _ = scope.post(1);
+    let _ = scope.send(1);
     while *scope.data() == 1 || !scope.is_terminated() {
         thread::sleep(Duration::from_millis(1));
     }
@@ -145,17 +150,17 @@ pub(crate) fn stubborn(scope: &WorkerScope<u32, u32, u32>) {
 /// Waits for a message, or for room, and returns why it went on.
 #[worker_main]
 pub(crate) fn patient(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
-    scope.post(1)?;
+    scope.send(1)?;
     let end = match *scope.data() {
         0 => scope.recv().map(drop),
         _ => loop {
-            if let Err(failed) = scope.post(2) {
+            if let Err(failed) = scope.send(2) {
                 break Err(failed.error);
             }
         },
     };
     // What the scope refuses by now the port does not.
-    let _ = scope.port().try_post(100 + scope.port().timeout_rescues() as u32, Vec::new());
+    let _ = scope.port().try_send(100 + scope.port().timeout_rescues() as u32, Vec::new());
     end
 }
 
@@ -166,7 +171,7 @@ pub(crate) fn glutton(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
     for _ in 0..*scope.data() {
         held.push(scope.recv()?);
     }
-    scope.post(held.len() as u32)?;
+    scope.send(held.len() as u32)?;
     loop {
         thread::sleep(Duration::from_millis(1));
     }
@@ -191,7 +196,7 @@ pub(crate) fn doubler(scope: &WorkerScope<u32, f64>) -> Result<(), Error> {
                 }
             }
         }
-        scope.post_with(sum, back)?;
+        scope.send_with(sum, back)?;
     }
     heard_everything(scope)
 }
@@ -208,7 +213,7 @@ pub(crate) fn handler(scope: &WorkerScope<u32, i32>) -> Result<(), Error> {
             // Sends them back in the other order.
             1 => {
                 batches.reverse();
-                scope.post_with(1, batches)?;
+                scope.send_with(1, batches)?;
                 continue;
             }
             // Shortens each to its first half.
@@ -219,7 +224,7 @@ pub(crate) fn handler(scope: &WorkerScope<u32, i32>) -> Result<(), Error> {
                     batch.truncate(half);
                     batch.into()
                 });
-                scope.post_with(2, halves.collect())?;
+                scope.send_with(2, halves.collect())?;
                 continue;
             }
             // Keeps them until it ends.
@@ -227,32 +232,32 @@ pub(crate) fn handler(scope: &WorkerScope<u32, i32>) -> Result<(), Error> {
             // Sends a part while it holds the rest, which cannot be, and then the whole.
             4 => {
                 let batch: Batch<u16> = batches.remove(0).into_batch().expect("a batch of u16");
-                let (first, second) = batch.divide_at(1);
-                let failed = scope.post_with(0, vec![first.into()]).expect_err("a part cannot go");
+                let (first, second) = batch.into_split_at(1);
+                let failed = scope.send_with(0, vec![first.into()]).expect_err("a part cannot go");
                 let is_right = matches!(failed.error, Error::InvalidArgument { .. });
                 drop(second);
                 let first = failed.into_parts().1.batches;
-                scope.post_with(if is_right { 4 } else { -4 }, first)?;
+                scope.send_with(if is_right { 4 } else { -4 }, first)?;
                 continue;
             }
             // Sends a clone of one that it has frozen, and the original.
             5 => {
                 let shared = batches.remove(0).into_batch::<u16>().expect("a batch of u16").freeze();
-                let failed = scope.post_with(0, vec![shared.clone().into()]).expect_err("a clone cannot go");
+                let failed = scope.send_with(0, vec![shared.clone().into()]).expect_err("a clone cannot go");
                 drop(failed);
                 let back = shared.try_into_batch().expect("the only one");
-                scope.post_with(5, vec![back.into()])?;
+                scope.send_with(5, vec![back.into()])?;
                 continue;
             }
             // Looks at them as something else than they are.
             6 => {
                 let wrong = batches.remove(0).into_batch::<f32>().expect_err("it is none of f32");
-                scope.post_with(wrong.len_bytes() as i32, vec![wrong])?;
+                scope.send_with(wrong.len_bytes() as i32, vec![wrong])?;
                 continue;
             }
             _ => {}
         }
-        scope.post(message.value as i32)?;
+        scope.send(message.value as i32)?;
     }
     Ok(())
 }
@@ -265,7 +270,7 @@ pub(crate) fn crowd(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
             let port = scope.port().clone();
             threads.spawn(move || {
                 for message in port.iter() {
-                    let _ = port.post(message.value + 1);
+                    let _ = port.send(message.value + 1);
                 }
             });
         }
@@ -277,7 +282,7 @@ pub(crate) fn crowd(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
 #[worker_main]
 pub(crate) fn liner(scope: &WorkerScope<Line, Line>) -> Result<(), Error> {
     while let Ok(message) = scope.recv() {
-        scope.post(message.value.map(|word| !word))?;
+        scope.send(message.value.map(|word| !word))?;
     }
     Ok(())
 }
@@ -286,7 +291,7 @@ pub(crate) fn liner(scope: &WorkerScope<Line, Line>) -> Result<(), Error> {
 #[worker_main]
 pub(crate) fn byter(scope: &WorkerScope<u8, [u8; 3]>) -> Result<(), Error> {
     while let Ok(message) = scope.recv() {
-        scope.post([message.value, !message.value, 7])?;
+        scope.send([message.value, !message.value, 7])?;
     }
     Ok(())
 }
@@ -296,7 +301,7 @@ pub(crate) fn byter(scope: &WorkerScope<u8, [u8; 3]>) -> Result<(), Error> {
 pub(crate) fn tasker(scope: &WorkerScope<u32, u32>) -> Result<(), Error> {
     pollster::block_on(async {
         while let Ok(message) = scope.port().recv_async().await {
-            scope.port().post_async(message.value * 2, Vec::new()).await?;
+            scope.port().send_async(message.value * 2, Vec::new()).await?;
         }
         Ok(())
     })
@@ -341,14 +346,14 @@ fn a_conversation() {
     assert_ne!(pid(&worker), std::process::id());
     assert_eq!(worker.name(), "adder");
     for number in 0..2000 {
-        worker.post(number).unwrap();
+        worker.send(number).unwrap();
         assert_eq!(worker.recv().unwrap().value, number + 100);
         if number % 100 == 0 {
             // Both sides sleep.
             assert!(worker.port().recv_timeout(Duration::from_millis(1)).unwrap().is_none());
         }
     }
-    (0..256).for_each(|number| worker.post(number).unwrap());
+    (0..256).for_each(|number| worker.send(number).unwrap());
     assert!((0..256).all(|number| worker.recv().unwrap().value == number + 100));
     assert_eq!((worker.port().unreceived(), worker.port().waiting()), (0, 0));
     assert_eq!(worker.port().capacity(), 256);
@@ -387,20 +392,20 @@ fn data_of_any_size_arrives() {
 fn every_way_to_end_is_told() {
     for (how, exit) in [(3, WorkerExit::Code(7)), (4, WorkerExit::Signal(6)), (5, WorkerExit::Signal(11))] {
         let worker = Worker::builder().spawn_process(ender, ()).unwrap();
-        worker.post(how).unwrap();
+        worker.send(how).unwrap();
         let its = worker.recv().unwrap().value;
         let status = ended(&worker);
         assert_eq!(status, ExitStatus::Died { pid: its, exit });
         assert!(!status.is_success());
         assert_eq!(worker.process_id(), Some(its), "it was not replaced");
-        let failed = worker.post(1).unwrap_err();
+        let failed = worker.send(1).unwrap_err();
         assert!(matches!(failed.error, Error::Disconnected));
         assert_eq!(failed.returned.value, 1);
         assert!(matches!(worker.recv(), Err(Error::Disconnected)));
     }
     let told = |how| {
         let worker = Worker::builder().spawn_process(ender, ()).unwrap();
-        worker.post(how).unwrap();
+        worker.send(how).unwrap();
         worker.recv().unwrap();
         let (sender, told) = mpsc::channel();
         worker.on_error(move |status| sender.send(status.clone()).unwrap());
@@ -462,7 +467,7 @@ fn a_worker_that_is_told_to_end_does_or_is_killed() {
 fn a_port_that_is_dropped_ends_the_worker() {
     let worker = Worker::builder().spawn_process(adder, Offset { offset: 1 }).unwrap();
     let its = pid(&worker);
-    worker.post(1).unwrap();
+    worker.send(1).unwrap();
     assert_eq!(worker.recv().unwrap().value, 2);
     // It sleeps by then.
     thread::sleep(Duration::from_millis(20));
@@ -477,7 +482,7 @@ fn a_handle_that_is_dropped_does_not() {
     worker.on_exit(move |status| sender.send(status.clone()).unwrap());
     drop(worker);
     for number in 0..100 {
-        port.post(number).unwrap();
+        port.send(number).unwrap();
         assert_eq!(port.recv().unwrap().value, number + 1);
     }
     drop(port);
@@ -487,10 +492,10 @@ fn a_handle_that_is_dropped_does_not() {
 
 fn what_a_dead_worker_did_not_receive_comes_back() {
     let worker = Worker::builder().capacity(8).spawn_process(glutton, 3).unwrap();
-    (0..3).for_each(|number| worker.post(number).unwrap());
+    (0..3).for_each(|number| worker.send(number).unwrap());
     assert_eq!(worker.recv().unwrap().value, 3);
-    (10..18).for_each(|number| worker.post(number).unwrap());
-    let failed = worker.port().try_post(18, Vec::new()).unwrap_err();
+    (10..18).for_each(|number| worker.send(number).unwrap());
+    let failed = worker.port().try_send(18, Vec::new()).unwrap_err();
     assert!(matches!(failed.error, Error::ChannelFull { capacity: 8 }));
     assert_eq!(worker.port().unreceived(), 8);
     assert!(worker.port().undelivered().is_empty(), "it may still receive them");
@@ -516,10 +521,10 @@ fn everybody_who_waits_hears_of_a_death() {
     for delay in [0, 1, 30] {
         let worker = Worker::builder().capacity(2).spawn_process(stubborn, 0).unwrap();
         assert_eq!(worker.recv().unwrap().value, 1);
-        (0..2).for_each(|number| worker.post(number).unwrap());
+        (0..2).for_each(|number| worker.send(number).unwrap());
         thread::scope(|threads| {
             let receiving: Vec<_> = (0..2).map(|_| threads.spawn(|| worker.recv())).collect();
-            let posting = threads.spawn(|| worker.post(7));
+            let posting = threads.spawn(|| worker.send(7));
             let task = threads.spawn(|| pollster::block_on(worker.port().recv_async()));
             thread::sleep(Duration::from_millis(delay));
             kill(pid(&worker));
@@ -544,7 +549,7 @@ fn batches_go_there_and_back() {
     for round in 0..50 {
         let batch = engine.batch_from_fn(10_000, |index| (index + round) as f64).unwrap();
         let (address, part) = (batch.as_ptr(), shared.slice(10..20));
-        worker.post_with(1, vec![batch.into(), part.into(), shared.clone().into()]).unwrap();
+        worker.send_with(1, vec![batch.into(), part.into(), shared.clone().into()]).unwrap();
         let answer = worker.recv().unwrap();
         assert_eq!(answer.value, shared[10..20].iter().sum::<f64>() + shared.iter().sum::<f64>());
         let [batch, part, whole] = <[AnyBatch; 3]>::try_from(answer.batches).unwrap();
@@ -567,7 +572,7 @@ fn a_worker_may_shorten_and_drop_and_keep() {
     let blocks = || engine.statistics().arena.blocks - base;
     let batch = |len: usize| AnyBatch::from(engine.batch_from_fn(len, |index| index as u16).unwrap());
     let ask = |what, batches| {
-        worker.post_with(what, batches).unwrap();
+        worker.send_with(what, batches).unwrap();
         worker.recv().unwrap()
     };
     // Dropped there, the memory is free here by the next call.
@@ -612,13 +617,13 @@ fn batches_of_the_dead_come_back_once() {
     let number = |batch: AnyBatch| batch.into_batch::<u16>().unwrap()[0];
     // Kept, sent back and not received, dropped.
     for what in [(3, 30), (1, 10), (3, 31), (0, 0)] {
-        worker.post_with(what.0, batch(what.1)).unwrap();
+        worker.send_with(what.0, batch(what.1)).unwrap();
     }
     eventually("it has answered", || worker.port().waiting() == 4);
     stop(pid(&worker));
     // Not received there.
-    worker.post_with(0, batch(40)).unwrap();
-    worker.post_with(1, batch(41)).unwrap();
+    worker.send_with(0, batch(40)).unwrap();
+    worker.send_with(1, batch(41)).unwrap();
     assert!(worker.reclaimed().is_empty() && worker.port().undelivered().is_empty(), "it may go on");
     kill(pid(&worker));
     assert!(matches!(ended(&worker), ExitStatus::Died { .. }));
@@ -653,18 +658,18 @@ fn batches_that_cannot_go_are_refused() {
     for (worker, from) in [(&worker, &other), (&worker, &threads), (&alone, &engine)] {
         let mine = AnyBatch::from(engine.batch_from_slice(&[1.0]).unwrap());
         let foreign = AnyBatch::from(from.batch_from_slice(&[1.0]).unwrap());
-        let failed = worker.post_with(5, vec![mine, foreign]).unwrap_err();
+        let failed = worker.send_with(5, vec![mine, foreign]).unwrap_err();
         assert!(matches!(failed.error, Error::ForeignBatch), "{}", failed.error);
         assert_eq!((failed.returned.value, failed.returned.batches.len()), (5, 2));
-        let failed = worker.port().try_post(5, failed.returned.batches).unwrap_err();
-        let failed = pollster::block_on(worker.port().post_async(5, failed.returned.batches)).unwrap_err();
+        let failed = worker.port().try_send(5, failed.returned.batches).unwrap_err();
+        let failed = pollster::block_on(worker.port().send_async(5, failed.returned.batches)).unwrap_err();
         assert_eq!(failed.returned.batches.len(), 2);
     }
     let many: Vec<AnyBatch> = (0..1025).map(|_| engine.batch::<u8>(1).unwrap().into()).collect();
-    let failed = worker.post_with(5, many).unwrap_err();
+    let failed = worker.send_with(5, many).unwrap_err();
     assert!(failed.error.to_string().contains("1024"), "{}", failed.error);
     // Nothing was posted by any of it.
-    worker.post(1).unwrap();
+    worker.send(1).unwrap();
     let answer = worker.recv().unwrap();
     assert_eq!((answer.value, answer.batches.len()), (0.0, 0));
 }
@@ -674,24 +679,24 @@ fn more_batches_than_there_may_be_wait() {
     let worker = Worker::builder().memory(&engine).spawn_process(handler, ()).unwrap();
     let batches =
         |count: usize| -> Vec<AnyBatch> { (0..count).map(|_| engine.batch::<u16>(4).unwrap().into()).collect() };
-    worker.post_with(3, batches(1000)).unwrap();
+    worker.send_with(3, batches(1000)).unwrap();
     assert_eq!(worker.recv().unwrap().value, 3);
-    let failed = worker.port().try_post(1, batches(25)).unwrap_err();
+    let failed = worker.port().try_send(1, batches(25)).unwrap_err();
     assert!(matches!(failed.error, Error::ChannelFull { .. }));
     assert_eq!(failed.returned.batches.len(), 25);
     drop(failed);
-    worker.post_with(1, batches(24)).unwrap();
+    worker.send_with(1, batches(24)).unwrap();
     thread::scope(|threads| {
         // There is room when these are back.
-        let posting = threads.spawn(|| worker.post_with(1, batches(24)));
+        let posting = threads.spawn(|| worker.send_with(1, batches(24)));
         thread::sleep(Duration::from_millis(5));
         assert_eq!(worker.recv().unwrap().batches.len(), 24);
         posting.join().unwrap().unwrap();
     });
     assert_eq!(worker.recv().unwrap().batches.len(), 24);
     // And when the worker drops some.
-    worker.post_with(0, batches(24)).unwrap();
-    worker.post_with(1, batches(24)).unwrap();
+    worker.send_with(0, batches(24)).unwrap();
+    worker.send_with(1, batches(24)).unwrap();
     assert_eq!(worker.recv().unwrap().value, 0);
     assert_eq!(worker.recv().unwrap().batches.len(), 24);
     assert_eq!(worker.port().timeout_rescues(), 0);
@@ -707,7 +712,7 @@ fn mapped_files_are_lent_too() {
     for _ in 0..3 {
         let file = engine.map_file::<f64>(&path).unwrap();
         let tail = file.slice(500..);
-        worker.post_with(0, vec![file.into(), tail.into()]).unwrap();
+        worker.send_with(0, vec![file.into(), tail.into()]).unwrap();
         let answer = worker.recv().unwrap();
         assert_eq!(answer.value, (0..1000).chain(500..1000).map(f64::from).sum::<f64>());
         assert_eq!(answer.batches.len(), 2);
@@ -716,13 +721,13 @@ fn mapped_files_are_lent_too() {
 
 fn a_stopped_worker_fills_its_channel() {
     let worker = Worker::builder().capacity(4).spawn_process(adder, Offset { offset: 1 }).unwrap();
-    worker.post(0).unwrap();
+    worker.send(0).unwrap();
     assert_eq!(worker.recv().unwrap().value, 1);
     let its = pid(&worker);
     stop(its);
     let mut posted = 0;
     let failed = loop {
-        match worker.port().post_timeout(posted, Vec::new(), Duration::from_millis(20)) {
+        match worker.port().send_timeout(posted, Vec::new(), Duration::from_millis(20)) {
             Ok(()) => posted += 1,
             Err(failed) => break failed,
         }
@@ -749,7 +754,7 @@ fn tasks_wait_for_processes() {
     let worker = Worker::builder().capacity(4).spawn_process(tasker, ()).unwrap();
     pollster::block_on(async {
         for number in 0..500 {
-            worker.port().post_async(number, Vec::new()).await.unwrap();
+            worker.port().send_async(number, Vec::new()).await.unwrap();
             assert_eq!(worker.port().recv_async().await.unwrap().value, 2 * number);
         }
     });
@@ -763,7 +768,7 @@ fn tasks_wait_for_processes() {
                 tokio::spawn(async move {
                     let mut received = Vec::new();
                     for number in 0..50 {
-                        port.post_async(task * 50 + number, Vec::new()).await.unwrap();
+                        port.send_async(task * 50 + number, Vec::new()).await.unwrap();
                         received.push(port.recv_async().await.unwrap().value);
                     }
                     received
@@ -787,7 +792,7 @@ fn tasks_wait_for_processes() {
     }
     let mut kept = pin!(worker.port().recv_async());
     assert!(kept.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    worker.post(4).unwrap();
+    worker.send(4).unwrap();
     eventually("the task is woken", || counter.0.load(Ordering::Relaxed) > 0);
     let found = kept.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(matches!(found, Poll::Ready(Ok(message)) if message.value == 8));
@@ -800,7 +805,7 @@ fn many_threads_at_both_ends() {
     let mut received: Vec<u64> = thread::scope(|threads| {
         for poster in 0..2 {
             let worker = &worker;
-            threads.spawn(move || (0..EACH).for_each(|number| worker.post(poster << 32 | number).unwrap()));
+            threads.spawn(move || (0..EACH).for_each(|number| worker.send(poster << 32 | number).unwrap()));
         }
         let receivers: Vec<_> = (0..2)
             .map(|_| threads.spawn(|| (0..EACH).map(|_| worker.recv().unwrap().value).collect::<Vec<_>>()))
@@ -817,12 +822,12 @@ fn values_of_every_size_arrive_whole() {
     let worker = Worker::builder().capacity(2).spawn_process(liner, ()).unwrap();
     for number in 0..100_u64 {
         let line = [number; 8].map(|word| word.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        worker.post(line).unwrap();
+        worker.send(line).unwrap();
         assert_eq!(worker.recv().unwrap().value, line.map(|word| !word));
     }
     let worker = Worker::builder().capacity(2).spawn_process(byter, ()).unwrap();
     for number in 0..=255 {
-        worker.post(number).unwrap();
+        worker.send(number).unwrap();
         assert_eq!(worker.recv().unwrap().value, [number, !number, 7]);
     }
 }
@@ -839,13 +844,13 @@ unsafe extern "C" {
 fn a_forked_child_has_no_worker() {
     let engine = memory();
     let worker = Worker::builder().memory(&engine).spawn_process(adder, Offset { offset: 1 }).unwrap();
-    worker.post(1).unwrap();
+    worker.send(1).unwrap();
     assert_eq!(worker.recv().unwrap().value, 2);
     // SAFETY: the child makes calls that take no lock another thread may hold, and ends.
     let child = unsafe { fork() };
     if child == 0 {
         let forked = |failed: Result<(), Error>| matches!(failed, Err(Error::Forked));
-        let posts = forked(worker.post(5).map_err(|failed| failed.error));
+        let posts = forked(worker.send(5).map_err(|failed| failed.error));
         let receives = forked(worker.recv().map(drop));
         worker.terminate();
         let is_right = posts && receives && worker.port().undelivered().is_empty() && worker.reclaimed().is_empty();
@@ -858,7 +863,7 @@ fn a_forked_child_has_no_worker() {
     unsafe { waitpid(child, &raw mut status, 0) };
     assert_eq!(status, 0, "the child is refused");
     // What the child did has not been heard of here.
-    worker.post(7).unwrap();
+    worker.send(7).unwrap();
     assert_eq!(worker.recv().unwrap().value, 8);
     assert_eq!(worker.join(), ExitStatus::Finished);
 }
@@ -874,7 +879,7 @@ fn batches_are_there_from_the_start() {
         // A channel that has room for them and for nothing else.
         let worker = Worker::builder().memory(&engine).capacity(1).spawn_process_with(starter, 0, batches).unwrap();
         assert_eq!((worker.recv().unwrap().value, worker.recv().unwrap().value), (70.0, 0.0));
-        worker.post(how).unwrap();
+        worker.send(how).unwrap();
         if how == 1 {
             assert_eq!(numbers(worker.recv().unwrap().batches).len(), 30);
         }
@@ -891,7 +896,7 @@ fn batches_are_there_from_the_start() {
     // One that takes nothing drops what it was given at its end.
     let worker = Worker::builder().memory(&engine);
     let worker = worker.spawn_process_with(starter, 1, vec![engine.batch::<f64>(10).unwrap().into()]).unwrap();
-    worker.post(0).unwrap();
+    worker.send(0).unwrap();
     assert_eq!(ended(&worker), ExitStatus::Finished);
     assert!(worker.reclaimed().is_empty());
     drop(worker);
@@ -957,7 +962,7 @@ fn the_engine_may_go_first() {
     let worker = Worker::builder().memory(&engine).spawn_process(doubler, ()).unwrap();
     let batch = engine.batch_from_slice(&[1.0, 2.0]).unwrap();
     drop(engine);
-    worker.post_with(0, vec![batch.into()]).unwrap();
+    worker.send_with(0, vec![batch.into()]).unwrap();
     let answer = worker.recv().unwrap();
     let batch = answer.batches.into_iter().next().unwrap().into_batch::<f64>().unwrap();
     assert_eq!(*batch, [2.0, 4.0]);
@@ -979,7 +984,7 @@ fn nothing_is_left_behind() {
     for round in 0..8 {
         let worker = Worker::builder().memory(&engine).spawn_process(handler, ()).unwrap();
         let batch = engine.batch::<u16>(10).unwrap();
-        worker.post_with(3, vec![batch.into()]).unwrap();
+        worker.send_with(3, vec![batch.into()]).unwrap();
         worker.recv().unwrap();
         if round % 2 == 0 {
             thread::scope(|threads| {
@@ -1011,7 +1016,7 @@ fn kills_at_random_lose_nothing() {
             });
             loop {
                 let batch = engine.batch_from_slice(&[f64::from(posted)]).unwrap();
-                match worker.port().try_post(posted, vec![batch.into()]) {
+                match worker.port().try_send(posted, vec![batch.into()]) {
                     Ok(()) => posted += 1,
                     Err(failed) if matches!(failed.error, Error::Disconnected) => break,
                     Err(_) => {}

@@ -1,6 +1,6 @@
 //! The kernels of large arrays, the same code for everybody, and as workring's kernels.
 
-use workring::{Context, KernelInfo, kernel, kernels, reducer};
+use workring::{Context, kernel, kernels::KernelInfo, kernels, reducer};
 
 /// Additions that do not wait for each other.
 const LANES: usize = 16;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use workring::{Builder, Engine, KernelInfo, WorkerProgram, kernel, kernels};
+use workring::{Builder, Engine, kernel, kernels::KernelInfo, kernels, process::WorkerProgram};
 
 use crate::place::Pair;
 

@@ -8,7 +8,11 @@
 use std::sync::mpsc::{Sender, channel};
 
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
-use workring::{Batch, Engine, Held, Help, Job, Returns, kernel};
+use workring::{
+    Batch, Engine, Job, WaitPolicy,
+    job::{Held, Returns},
+    kernel,
+};
 
 const JOBS: usize = 100;
 
@@ -26,7 +30,7 @@ struct Busy {
 }
 
 fn busy() -> Busy {
-    let engine = Engine::builder().threads(1).help(Help::OwnJob).build().expect("an engine of threads");
+    let engine = Engine::builder().threads(1).wait_policy(WaitPolicy::OwnJob).build().expect("an engine of threads");
     let (until, waits) = channel::<()>();
     let (begun, began) = channel();
     let worker = engine.run(move || begun.send(()).is_ok() && waits.recv().is_err()).expect("room");

@@ -183,7 +183,7 @@ impl Described<'_> {
         let (root, version, path) = (&options.root, options.version, function.path(options));
         let Attributes { conditions, .. } = Attributes::of(&function.attributes);
         // A type that cannot be one is complained of where it was written.
-        let layout = |ty: &&Type| quote_spanned!(place(ty)=> #root::ElementLayout::of::<#ty>());
+        let layout = |ty: &&Type| quote_spanned!(place(ty)=> #root::kernels::ElementLayout::of::<#ty>());
         let (input_layouts, output_layouts) = (inputs.iter().map(layout), outputs.iter().map(layout));
         let param_layout = layout(&param);
         quote! {
@@ -196,13 +196,13 @@ impl Described<'_> {
                 type Outputs = (#(#outputs,)*);
                 type Param = #param;
 
-                fn info(self) -> &'static #root::KernelInfo {
+                fn info(self) -> &'static #root::kernels::KernelInfo {
                     fn __workring_run(
                         __workring_frame: &mut #root::__private::Frame<'_, '_>,
-                    ) -> ::core::result::Result<(), #root::KernelError> {
+                    ) -> ::core::result::Result<(), #root::kernels::KernelError> {
                         #run
                     }
-                    static __WORKRING_INFO: #root::KernelInfo = #root::KernelInfo::new(
+                    static __WORKRING_INFO: #root::kernels::KernelInfo = #root::kernels::KernelInfo::new(
                         #path,
                         #version,
                         #text,
@@ -332,7 +332,7 @@ pub(crate) fn worker_main(options: TokenStream, function: TokenStream) -> Result
         name,
         inputs: vec![&byte, &byte],
         outputs: Vec::new(),
-        param: syn::parse_quote!(#root::SharedHandle<::core::primitive::u64>),
+        param: syn::parse_quote!(#root::shared::SharedHandle<::core::primitive::u64>),
         text: format!("worker {}", scope.arguments.iter().map(text_of).collect::<Vec<_>>().join(", ")),
         run: quote!(#root::__private::serve::<#name, _, _>(__workring_frame, #name::call)),
     };
@@ -344,7 +344,7 @@ pub(crate) fn worker_main(options: TokenStream, function: TokenStream) -> Result
         #implementation
         #(#conditions)*
         #[allow(deprecated, reason = "a kernel that is deprecated is still declared")]
-        impl #root::WorkerMain for #name {
+        impl #root::message::WorkerMain for #name {
             type Receives = #receives;
             type Posts = #posts;
             type Data = #data;
@@ -477,7 +477,7 @@ mod tests {
             (4, 1, 1, 2),
             "{text}"
         );
-        assert!(text.contains("crate :: deep :: KernelInfo :: new (\"a::b\" , 3u32"), "{text}");
+        assert!(text.contains("crate :: deep :: kernels :: KernelInfo :: new (\"a::b\" , 3u32"), "{text}");
         assert!(!text.contains(":: workring"), "{text}");
     }
 }

@@ -46,7 +46,7 @@ use crate::os::host::Deadline;
 /// A producer and a consumer with one place between them:
 /// ```
 /// use std::thread;
-/// use workring::{SharedArray, WaitOutcome};
+/// use workring::{SharedArray, shared::WaitOutcome};
 ///
 /// const FULL: usize = 0; // 1 while there is something in the place
 /// const PLACE: usize = 1;
@@ -246,17 +246,17 @@ impl<T: SharedElement> SharedArray<T> {
     /// # Errors
     /// [`Error::OutOfRange`].
     #[inline]
-    pub fn exchange(&self, index: usize, value: T) -> Result<T> {
-        Ok(self.cell(index)?.exchange(value))
+    pub fn swap(&self, index: usize, value: T) -> Result<T> {
+        Ok(self.cell(index)?.swap(value))
     }
 
-    /// Stores `new` if the value is `expected`, and gives the value before either way: it was stored if that is `expected`. Floating
-    /// point values are compared by their bits; see [`SharedCell::replace_if`].
+    /// Stores `new` if the value is `expected`, and gives the value before; see [`SharedCell::compare_exchange`]. Whoever needs the
+    /// value before either way, as `Atomics.compareExchange` gives it, takes it out of both: `let (Ok(old) | Err(old)) = ..`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`].
+    /// [`Error::OutOfRange`]; inside, the value, when it is another than `expected`.
     #[inline]
-    pub fn compare_exchange(&self, index: usize, expected: T, new: T) -> Result<T> {
+    pub fn compare_exchange(&self, index: usize, expected: T, new: T) -> Result<core::result::Result<T, T>> {
         Ok(self.cell(index)?.compare_exchange(expected, new))
     }
 
@@ -311,8 +311,8 @@ impl<T: SharedInteger> SharedArray<T> {
     /// # Errors
     /// [`Error::OutOfRange`].
     #[inline]
-    pub fn add(&self, index: usize, value: T) -> Result<T> {
-        Ok(self.cell(index)?.add(value))
+    pub fn fetch_add(&self, index: usize, value: T) -> Result<T> {
+        Ok(self.cell(index)?.fetch_add(value))
     }
 
     /// Subtracts `value`, wrapping around, and gives the value before.
@@ -320,8 +320,8 @@ impl<T: SharedInteger> SharedArray<T> {
     /// # Errors
     /// [`Error::OutOfRange`].
     #[inline]
-    pub fn sub(&self, index: usize, value: T) -> Result<T> {
-        Ok(self.cell(index)?.sub(value))
+    pub fn fetch_sub(&self, index: usize, value: T) -> Result<T> {
+        Ok(self.cell(index)?.fetch_sub(value))
     }
 
     /// Keeps the bits that `value` has too, and gives the value before.
@@ -329,8 +329,8 @@ impl<T: SharedInteger> SharedArray<T> {
     /// # Errors
     /// [`Error::OutOfRange`].
     #[inline]
-    pub fn and(&self, index: usize, value: T) -> Result<T> {
-        Ok(self.cell(index)?.and(value))
+    pub fn fetch_and(&self, index: usize, value: T) -> Result<T> {
+        Ok(self.cell(index)?.fetch_and(value))
     }
 
     /// Sets the bits of `value`, and gives the value before.
@@ -338,8 +338,8 @@ impl<T: SharedInteger> SharedArray<T> {
     /// # Errors
     /// [`Error::OutOfRange`].
     #[inline]
-    pub fn or(&self, index: usize, value: T) -> Result<T> {
-        Ok(self.cell(index)?.or(value))
+    pub fn fetch_or(&self, index: usize, value: T) -> Result<T> {
+        Ok(self.cell(index)?.fetch_or(value))
     }
 
     /// Flips the bits of `value`, and gives the value before.
@@ -347,8 +347,8 @@ impl<T: SharedInteger> SharedArray<T> {
     /// # Errors
     /// [`Error::OutOfRange`].
     #[inline]
-    pub fn xor(&self, index: usize, value: T) -> Result<T> {
-        Ok(self.cell(index)?.xor(value))
+    pub fn fetch_xor(&self, index: usize, value: T) -> Result<T> {
+        Ok(self.cell(index)?.fetch_xor(value))
     }
 }
 
@@ -419,7 +419,7 @@ impl<T: SharedWaitable> SharedArray<T> {
     /// ```
     /// # #[cfg(target_os = "linux")]
     /// # fn main() -> workring::Result<()> {
-    /// use workring::{SharedArray, WaitOutcome};
+    /// use workring::{SharedArray, shared::WaitOutcome};
     ///
     /// let array = SharedArray::<i64>::new(1)?;
     /// let wait = array.wait_async(0, 0, None);

@@ -33,7 +33,7 @@ pub(crate) mod sealed {
         type Bits: Copy + Eq + Into<u64>;
         fn load(&self, ordering: Ordering) -> Self::Bits;
         fn store(&self, bits: Self::Bits, ordering: Ordering);
-        fn exchange(&self, bits: Self::Bits) -> Self::Bits;
+        fn swap(&self, bits: Self::Bits) -> Self::Bits;
         fn compare_exchange(&self, expected: Self::Bits, new: Self::Bits) -> Result<Self::Bits, Self::Bits>;
         fn add(&self, bits: Self::Bits) -> Self::Bits;
         fn sub(&self, bits: Self::Bits) -> Self::Bits;
@@ -55,7 +55,7 @@ macro_rules! words {
                 #[inline]
                 fn store(&self, bits: $bits, ordering: Ordering) { <$word>::store(self, bits, ordering) }
                 #[inline]
-                fn exchange(&self, bits: $bits) -> $bits { self.swap(bits, Ordering::SeqCst) }
+                fn swap(&self, bits: $bits) -> $bits { self.swap(bits, Ordering::SeqCst) }
                 #[inline]
                 fn compare_exchange(&self, expected: $bits, new: $bits) -> Result<$bits, $bits> {
                     <$word>::compare_exchange(self, expected, new, Ordering::SeqCst, Ordering::SeqCst)
@@ -134,10 +134,10 @@ mark!(SharedWaitable: i32, u32, i64, u64);
 /// let array = workring::SharedArray::<u32>::new(8)?;
 /// let counter = array.at(3).unwrap();
 /// for _ in 0..1000 {
-///     counter.add(2);
+///     counter.fetch_add(2);
 /// }
 /// assert_eq!(counter.load(), 2000);
-/// assert_eq!(counter.compare_exchange(2000, 7), 2000); // it was, so it is 7 now
+/// assert_eq!(counter.compare_exchange(2000, 7), Ok(2000)); // it was, so it is 7 now
 /// assert_eq!(array.load(3)?, 7);
 /// # Ok(())
 /// # }
@@ -188,24 +188,17 @@ impl<T: SharedElement> SharedCell<'_, T> {
 
     /// Stores `value` and gives the one before.
     #[inline]
-    pub fn exchange(&self, value: T) -> T {
-        T::of_word(self.word.exchange(value.to_word()))
+    pub fn swap(&self, value: T) -> T {
+        T::of_word(self.word.swap(value.to_word()))
     }
 
-    /// Stores `new` if the value is `expected`; gives the value before either way, as `Atomics.compareExchange` does. Floating point
+    /// Stores `new` if the value is `expected`, and gives the value before, as the atomics of the standard library do. Floating point
     /// values are compared by their bits.
-    #[inline]
-    pub fn compare_exchange(&self, expected: T, new: T) -> T {
-        let (Ok(old) | Err(old)) = self.word.compare_exchange(expected.to_word(), new.to_word());
-        T::of_word(old)
-    }
-
-    /// As [`SharedCell::compare_exchange`], but says whether it was stored.
     ///
     /// # Errors
-    /// The value, when it is another than `expected`.
+    /// The value, when it is another than `expected`; nothing was stored.
     #[inline]
-    pub fn replace_if(&self, expected: T, new: T) -> Result<T, T> {
+    pub fn compare_exchange(&self, expected: T, new: T) -> Result<T, T> {
         self.word.compare_exchange(expected.to_word(), new.to_word()).map(T::of_word).map_err(T::of_word)
     }
 }
@@ -213,31 +206,31 @@ impl<T: SharedElement> SharedCell<'_, T> {
 impl<T: SharedInteger> SharedCell<'_, T> {
     /// Adds `value`, wrapping around, and gives the value before.
     #[inline]
-    pub fn add(&self, value: T) -> T {
+    pub fn fetch_add(&self, value: T) -> T {
         T::of_word(self.word.add(value.to_word()))
     }
 
     /// Subtracts `value`, wrapping around, and gives the value before.
     #[inline]
-    pub fn sub(&self, value: T) -> T {
+    pub fn fetch_sub(&self, value: T) -> T {
         T::of_word(self.word.sub(value.to_word()))
     }
 
     /// Keeps the bits that `value` has too, and gives the value before.
     #[inline]
-    pub fn and(&self, value: T) -> T {
+    pub fn fetch_and(&self, value: T) -> T {
         T::of_word(self.word.and(value.to_word()))
     }
 
     /// Sets the bits of `value`, and gives the value before.
     #[inline]
-    pub fn or(&self, value: T) -> T {
+    pub fn fetch_or(&self, value: T) -> T {
         T::of_word(self.word.or(value.to_word()))
     }
 
     /// Flips the bits of `value`, and gives the value before.
     #[inline]
-    pub fn xor(&self, value: T) -> T {
+    pub fn fetch_xor(&self, value: T) -> T {
         T::of_word(self.word.xor(value.to_word()))
     }
 }

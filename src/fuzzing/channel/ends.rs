@@ -211,7 +211,7 @@ impl Ends {
             })
             .collect();
         let had_room = self.queues[0].len() < self.engine.capacity();
-        let is_posted = self.engine.try_post(&[number; VALUE_WORDS_MAX], &mut batches);
+        let is_posted = self.engine.try_send(&[number; VALUE_WORDS_MAX], &mut batches);
         match is_posted {
             Ok(true) => {
                 assert!(batches.is_empty(), "a batch was neither posted nor handed back");
@@ -371,7 +371,7 @@ impl Ends {
         }
         let lent: Vec<u64> = batches.iter().filter_map(|batch| Some(batch.loan()?.terms().handle)).collect();
         let had_room = self.queues[1].len() < self.worker.capacity();
-        match self.worker.try_post(&[self.messages; VALUE_WORDS_MAX], &mut batches) {
+        match self.worker.try_send(&[self.messages; VALUE_WORDS_MAX], &mut batches) {
             Ok(true) => {
                 assert!(batches.is_empty() && (had_room || !self.sound));
                 self.reach(Reached::GivenBack);

@@ -29,14 +29,14 @@ impl Road {
         Lane::new(&self.header, &self.cells, CELLS, 1)
     }
 
-    fn try_post(&self, number: u64) -> Result<(), Full> {
-        self.lane().try_post(&[number], 0, |at| self.cargo[at].write())?;
+    fn try_send(&self, number: u64) -> Result<(), Full> {
+        self.lane().try_send(&[number], 0, |at| self.cargo[at].write())?;
         wake(self.lane().messages());
         Ok(())
     }
 
     fn post(&self, number: u64, slept: &Seen) {
-        let look = || self.lane().try_post(&[number], 0, |at| self.cargo[at].write()).ok();
+        let look = || self.lane().try_send(&[number], 0, |at| self.cargo[at].write()).ok();
         wait(self.lane().room(), look, slept).unwrap();
         wake(self.lane().messages());
     }
@@ -88,7 +88,7 @@ fn a_message_is_taken_once_and_whole() {
         let road = Road::new();
         let poster = thread::spawn({
             let road = road.clone();
-            move || [0, 1, 2].map(|number| road.try_post(number).is_ok())
+            move || [0, 1, 2].map(|number| road.try_send(number).is_ok())
         });
         let first = road.try_take();
         let second = road.try_take();
@@ -107,7 +107,7 @@ fn two_posters_and_two_takers() {
         let road = Road::new();
         let poster = thread::spawn({
             let road = road.clone();
-            move || road.try_post(0).unwrap()
+            move || road.try_send(0).unwrap()
         });
         let taker = thread::spawn({
             let road = road.clone();
@@ -115,7 +115,7 @@ fn two_posters_and_two_takers() {
                 let _ = road.try_take();
             }
         });
-        road.try_post(1).unwrap();
+        road.try_send(1).unwrap();
         let _ = road.try_take();
         poster.join().unwrap();
         taker.join().unwrap();
@@ -156,8 +156,8 @@ fn two_receivers_sleep_and_both_are_called() {
             let (road, slept) = (road.clone(), inner.clone());
             thread::spawn(move || road.take(&slept).unwrap())
         });
-        road.try_post(0).unwrap();
-        road.try_post(1).unwrap();
+        road.try_send(0).unwrap();
+        road.try_send(1).unwrap();
         for taker in takers {
             taker.join().unwrap();
         }
@@ -179,7 +179,7 @@ fn a_call_that_was_not_needed_is_passed_on() {
         });
         let poster = thread::spawn({
             let road = road.clone();
-            move || (0..2).for_each(|number| road.try_post(number).unwrap())
+            move || (0..2).for_each(|number| road.try_send(number).unwrap())
         });
         let bell = road.lane().messages();
         let look = || road.try_take();
@@ -215,7 +215,7 @@ fn a_late_call_hits_the_next_wait_harmlessly() {
         let waker = thread::spawn(move || late.wake());
         let poster = thread::spawn({
             let road = road.clone();
-            move || (0..2).for_each(|number| road.try_post(number).unwrap())
+            move || (0..2).for_each(|number| road.try_send(number).unwrap())
         });
         let sleep = |word: &AtomicU32, value| {
             inner.mark();
@@ -240,7 +240,7 @@ fn a_receiver_hears_of_the_end() {
         let sender = thread::spawn({
             let road = road.clone();
             move || {
-                road.try_post(0).unwrap();
+                road.try_send(0).unwrap();
                 road.lane().leave(side::SENDER);
                 road.lane().messages().call_all().for_each(Sleeper::wake);
             }
@@ -260,7 +260,7 @@ fn without_the_second_look_a_message_is_left_lying() {
         let road = Road::new();
         let poster = thread::spawn({
             let road = road.clone();
-            move || road.try_post(0).unwrap()
+            move || road.try_send(0).unwrap()
         });
         if road.try_take().is_none() {
             let word = Arc::new(AtomicU32::new(1));
@@ -289,7 +289,7 @@ fn a_task_leaves_while_a_message_comes(passes_on: bool) {
         let (stayer, word) = task(bell);
         let poster = thread::spawn({
             let road = road.clone();
-            move || road.try_post(0).unwrap()
+            move || road.try_send(0).unwrap()
         });
         let leaving = thread::spawn({
             let (road, seen) = (road.clone(), seen.clone());

@@ -45,7 +45,7 @@ impl Road {
 
     fn put(&self, number: u64) -> Option<()> {
         let mut tail = self.tail.lock().unwrap();
-        if !self.cells().has_room(*tail).unwrap() {
+        if !self.cells().has_capacity(*tail).unwrap() {
             return None;
         }
         self.cargo[*tail as usize % CELLS].write();
@@ -66,7 +66,7 @@ impl Road {
         Some(message[0])
     }
 
-    fn try_post(&self, number: u64) -> Option<()> {
+    fn try_send(&self, number: u64) -> Option<()> {
         self.put(number)?;
         self.bell(CONSUMER).ring(bell::MESSAGE);
         Some(())
@@ -103,7 +103,7 @@ fn a_message_is_taken_once_and_whole() {
         let road = Road::new();
         let poster = thread::spawn({
             let road = road.clone();
-            move || [0, 1, 2].map(|number| road.try_post(number).is_some())
+            move || [0, 1, 2].map(|number| road.try_send(number).is_some())
         });
         let first = road.get();
         let second = road.get();
@@ -148,8 +148,8 @@ fn two_sleepers_of_a_side_are_both_called() {
             let (road, slept) = (road.clone(), inner.clone());
             thread::spawn(move || road.take(&slept))
         });
-        road.try_post(0).unwrap();
-        road.try_post(1).unwrap();
+        road.try_send(0).unwrap();
+        road.try_send(1).unwrap();
         for taker in takers {
             taker.join().unwrap();
         }
@@ -226,7 +226,7 @@ fn without_the_second_look_a_message_is_left_lying() {
         let road = Road::new();
         let poster = thread::spawn({
             let road = road.clone();
-            move || road.try_post(0).unwrap()
+            move || road.try_send(0).unwrap()
         });
         if road.get().is_none() {
             let since = road.bell(CONSUMER).announce(bell::MESSAGE);

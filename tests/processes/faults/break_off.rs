@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use workring::__private::fault::{flip_running, spoil_rings};
 use workring::{
-    Batch, Chunking, Context, Engine, Error, Failed, Held, Help, Job, Retry, SharedArray, SharedHandle, kernel,
+    Batch, Chunking, Context, Engine, Error, Failed, Job, Retry, SharedArray, WaitPolicy, job::Held, kernel,
+    shared::SharedHandle,
 };
 
 use crate::kernels::increment;
@@ -28,14 +29,14 @@ const HERE: usize = 5;
 pub(super) fn guided(y: &mut [u64], p: &SharedHandle<u64>, context: &mut Context) -> Result<(), Error> {
     let guide = context.shared(p)?;
     let is_here = guide.load(HERE)? == u64::from(std::process::id());
-    guide.add(if is_here { BEGAN_HERE } else { BEGAN_ELSEWHERE }, 1)?;
+    guide.fetch_add(if is_here { BEGAN_HERE } else { BEGAN_ELSEWHERE }, 1)?;
     while guide.load(if is_here { MAY_END_HERE } else { MAY_END_ELSEWHERE })? == 0 {
         y.iter_mut().for_each(|value| *value += 1);
         thread::yield_now();
     }
     y.iter_mut().for_each(|value| *value += 1);
     if is_here {
-        guide.add(ENDED_HERE, 1)?;
+        guide.fetch_add(ENDED_HERE, 1)?;
     }
     Ok(())
 }
@@ -53,7 +54,7 @@ pub(super) fn tests() -> Vec<(&'static str, fn())> {
 
 /// An engine of one process and one thread, with the array that guides its kernels.
 fn mixed() -> (Engine, SharedArray<u64>, SharedHandle<u64>) {
-    let builder = Engine::builder().processes(1).threads(1).help(Help::Never).queue_capacity(64);
+    let builder = Engine::builder().processes(1).threads(1).wait_policy(WaitPolicy::Never).queue_capacity(64);
     guided_by(builder.kernels(crate::kernels::ALL()).capacity(1 << 26).build().unwrap())
 }
 
@@ -230,7 +231,7 @@ fn a_flipped_generation_ends_every_kind_of_wait() {
 fn threads_break_off_too() {
     for how in 0..3 {
         let (engine, guide, handle) =
-            guided_by(Engine::builder().threads(2).queue_capacity(64).help(Help::Never).build().unwrap());
+            guided_by(Engine::builder().threads(2).queue_capacity(64).wait_policy(WaitPolicy::Never).build().unwrap());
         let job = engine.submit(guided, engine.batch::<u64>(1000).unwrap(), handle).unwrap();
         eventually("it runs", || guide.load(BEGAN_HERE).unwrap() == 1);
         assert_eq!(flip_running(&engine, 1 << 44), 1);

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use workring::__private::fault::{self, Point};
-use workring::{Batch, Call, Engine, Error, Failed, Held, Job, WorkerProgram, kernel};
+use workring::{Batch, Engine, Error, Failed, Job, JobBuilder, job::Held, kernel, process::WorkerProgram};
 
 use super::matrix::workers_of;
 use super::{Mark, deaths, state_of, wanted};
@@ -91,7 +91,7 @@ impl Ends {
     }
 }
 
-fn stubborn_job(engine: &Engine, call: &Call<'_>, micros: u64) -> Job<Held<Batch<u64>>> {
+fn stubborn_job(engine: &Engine, call: &JobBuilder<'_>, micros: u64) -> Job<Held<Batch<u64>>> {
     call.submit(stubborn, engine.batch::<u64>(2).unwrap(), micros).unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use workring::__private::fault::{bits, flip, peek};
-use workring::{Batch, Builder, Chunking, Engine, Error, Failed, Help, SharedBatch};
+use workring::{Batch, Builder, Chunking, Engine, Error, Failed, SharedBatch, WaitPolicy};
 
 use crate::kernels::{affine, below, increment, sum};
 
@@ -41,7 +41,7 @@ enum Kind {
 
 impl Kind {
     fn build(self) -> Engine {
-        let builder: Builder = Engine::builder().queue_capacity(64).capacity(1 << 27).help(Help::Never);
+        let builder: Builder = Engine::builder().queue_capacity(64).capacity(1 << 27).wait_policy(WaitPolicy::Never);
         let builder = match self {
             Self::Threads => builder.threads(2),
             Self::Processes => builder.processes(2).kernels(crate::kernels::ALL()),

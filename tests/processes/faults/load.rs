@@ -4,8 +4,11 @@ use std::thread;
 use std::time::Duration;
 
 use workring::__private::fault::{self, Point};
-use workring::{Batch, Call, Chunking, Engine, Error, Failed, Finish, Held, Job};
-use workring::{KernelInfo, Retry, SharedBatch, kernel, kernels};
+use workring::{
+    Batch, Chunking, Engine, Error, Failed, Job, JobBuilder,
+    job::{Completed, Held},
+};
+use workring::{Retry, SharedBatch, kernel, kernels, kernels::KernelInfo};
 
 use super::break_off::guided;
 use super::deadlines::{held, stubborn};
@@ -99,7 +102,7 @@ impl Load {
         let in_place: Vec<_> =
             (0..8).map(|_| engine.submit(count_up, engine.batch::<u64>(1000).unwrap(), ()).unwrap()).collect();
         let in_order: Vec<_> = (0..8).map(|_| self.submit(engine, &again)).collect();
-        let rows = |call: Call<'_>| {
+        let rows = |call: JobBuilder<'_>| {
             let params = engine.batch_from_fn(LEN / 10, |row| [row as f64, 1.0]).unwrap();
             call.submit_many(affine, (self.x.clone(), engine.batch::<f64>(LEN).unwrap()), params).unwrap()
         };
@@ -148,7 +151,7 @@ impl Load {
     }
 
     /// The calls that block.
-    fn calls(&self, engine: &Engine, again: &Call<'_>) {
+    fn calls(&self, engine: &Engine, again: &JobBuilder<'_>) {
         let mut y = engine.batch::<f64>(LEN).unwrap();
         let slow_half = (LEN / 2) as f64;
         again.map_chunks(uneven, &self.x, &mut y, &slow_half, Chunking::of(CHUNK)).unwrap();
@@ -161,12 +164,12 @@ impl Load {
     }
 
     /// A set of jobs, whose collector sleeps until they end.
-    fn collect(&self, engine: &Engine, again: &Call<'_>) {
+    fn collect(&self, engine: &Engine, again: &JobBuilder<'_>) {
         let mut set = engine.job_set().unwrap();
         for key in 0..8 {
             set.insert(key, self.submit(engine, again));
         }
-        let check = |(key, result): Finish<u64, InAndOut>| -> u64 {
+        let check = |(key, result): Completed<u64, InAndOut>| -> u64 {
             let (_, y) = result.unwrap();
             self.check(&y);
             key
@@ -181,7 +184,7 @@ impl Load {
         self.submit(engine, &engine.job().retry(Retry::up_to(30)))
     }
 
-    fn submit(&self, engine: &Engine, call: &Call<'_>) -> Job<InAndOut> {
+    fn submit(&self, engine: &Engine, call: &JobBuilder<'_>) -> Job<InAndOut> {
         call.submit(uneven, (self.x.clone(), engine.batch::<f64>(LEN).unwrap()), f64::MAX).unwrap()
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use workring::__private::fault::{self, POINTS, Point};
-use workring::{Engine, Idle, WorkerProgram};
+use workring::{Engine, IdleStrategy, process::WorkerProgram};
 
 use super::load::{Kind, Load};
 use super::{Mark, Place, ROUNDS_MAX, Reviver, deaths, place, state_of};
@@ -45,7 +45,9 @@ pub(super) fn test_point(point: Point) {
 pub(super) fn engine_with_fault(mark: &Mark, program: WorkerProgram, point: Point, hit: u32, what: &str) -> Checked {
     let program = mark.program(program, point, hit, what);
     // Workers that park at once pass the points of sleeping and waking often.
-    Checked::with(2, |builder| builder.worker_program(program).idle(Idle::Park).capacity(1 << 26).queue_capacity(64))
+    Checked::with(2, |builder| {
+        builder.worker_program(program).idle_strategy(IdleStrategy::Park).capacity(1 << 26).queue_capacity(64)
+    })
 }
 
 /// Both workers are there, as many died as should have, and the next rounds are right.
@@ -135,7 +137,8 @@ pub(super) fn fall_for_good(point: Point, jobs: usize) {
         std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
         let program_with_fault = mark.program(WorkerProgram::at(&program), point, 1, "kill");
         let engine = Checked::with(2, |builder| {
-            let builder = builder.jobs_per_process(jobs).worker_program(program_with_fault).idle(Idle::Park);
+            let builder =
+                builder.jobs_per_process(jobs).worker_program(program_with_fault).idle_strategy(IdleStrategy::Park);
             builder.capacity(1 << 26).queue_capacity(64)
         });
         std::fs::remove_file(&program).unwrap();
@@ -204,7 +207,7 @@ pub(super) fn fall_as_a_replacement(point: Point, what: &str) {
 
 /// F14 has no point: who sleeps passes none.
 pub(super) fn workers_are_replaced_in_their_sleep() {
-    let engine = Checked::with(2, |builder| builder.idle(Idle::Park).capacity(1 << 26));
+    let engine = Checked::with(2, |builder| builder.idle_strategy(IdleStrategy::Park).capacity(1 << 26));
     let load = Load::new(&engine);
     for turn in 1..=6 {
         let pid = engine.pids()[turn as usize % 2];

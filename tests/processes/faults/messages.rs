@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use workring::__private::fault::{self, Point};
 use workring::{
-    AnyBatch, Backing, Engine, Error, ExitStatus, Idle, Worker, WorkerExit, WorkerProgram, WorkerScope, worker_main,
+    Engine, Error, IdleStrategy, Worker,
+    batch::{AnyBatch, Backing},
+    message::{ExitStatus, WorkerScope},
+    process::{WorkerExit, WorkerProgram},
+    worker_main,
 };
 
 use super::matrix::role_falls;
@@ -37,7 +41,7 @@ pub(crate) fn partner(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
             (false, 1) => back = message.batches,
             _ => kept.extend(message.batches),
         }
-        scope.post_with(message.value, back)?;
+        scope.send_with(message.value, back)?;
     }
     match scope.port().timeout_rescues() {
         0 => Ok(()),
@@ -46,7 +50,7 @@ pub(crate) fn partner(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
 }
 
 /// What a worker of these tests runs, for the list.
-pub(crate) fn listed() -> &'static workring::KernelInfo {
+pub(crate) fn listed() -> &'static workring::kernels::KernelInfo {
     workring::Kernel::info(partner)
 }
 
@@ -94,7 +98,7 @@ impl Account {
                 // The last one has none: the worker then gives back what it kept.
                 let is_last = value + 1 == first + ROUND;
                 let batch = (!is_last).then(|| engine.batch_from_slice(&[value]).expect("room").into());
-                if let Err(failed) = worker.post_with(value, batch.into_iter().collect()) {
+                if let Err(failed) = worker.send_with(value, batch.into_iter().collect()) {
                     assert!(matches!(failed.error, Error::Disconnected), "{}", failed.error);
                     assert_eq!(failed.returned.batches.len(), usize::from(!is_last));
                     return value;
@@ -128,7 +132,13 @@ impl Account {
 }
 
 fn engine() -> Engine {
-    Engine::builder().threads(1).idle(Idle::Park).backing(Backing::SharedMemory).capacity(1 << 24).build().unwrap()
+    Engine::builder()
+        .threads(1)
+        .idle_strategy(IdleStrategy::Park)
+        .backing(Backing::SharedMemory)
+        .capacity(1 << 24)
+        .build()
+        .unwrap()
 }
 
 fn worker_falls(point: Point, hit: u32, what: &str) {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use workring::__private::fault::{self, Point};
-use workring::{Engine, Error, Failed, Help, Idle, Job, Retry, WorkerProgram};
+use workring::{Engine, Error, Failed, IdleStrategy, Job, Retry, WaitPolicy, process::WorkerProgram};
 
 use super::load::{Load, count_up};
 use super::{Mark, Place, ROUNDS_MAX, deaths, idle_for, place, state_of};
@@ -39,7 +39,8 @@ pub(super) fn test_point(point: Point) {
 fn engine_with_fault(mark: &Mark, point: Point, what: &str) -> Checked {
     let program = mark.program(WorkerProgram::this(), point, 1, what);
     Checked::with(1, |builder| {
-        let builder = builder.threads(1).worker_program(program).idle(idle_for(point)).help(Help::Never);
+        let builder =
+            builder.threads(1).worker_program(program).idle_strategy(idle_for(point)).wait_policy(WaitPolicy::Never);
         builder.capacity(1 << 26).queue_capacity(64)
     })
 }
@@ -194,7 +195,7 @@ fn fall_at_the_end(point: Point, what: &str) {
 /// A job of rows that a thread had spread over both workers ended well although the process had died in its share: rows that it
 /// should have computed were as they had been.
 pub(super) fn rows_are_computed_or_their_job_fails() {
-    let engine = Checked::with(1, |builder| builder.threads(1).help(Help::Never).capacity(1 << 26));
+    let engine = Checked::with(1, |builder| builder.threads(1).wait_policy(WaitPolicy::Never).capacity(1 << 26));
     let rows = 40;
     let x = engine.batch_from_fn(rows, |at| at as f64).unwrap().freeze();
     let mut died = 0;
@@ -226,8 +227,9 @@ pub(super) fn rows_are_computed_or_their_job_fails() {
 pub(super) fn rows_that_were_lost_are_computed_though_another_worker_dies() {
     let mark = Mark::new();
     let program = mark.program(WorkerProgram::this(), Point::F39_stolen, 1, "kill");
-    let engine =
-        Checked::with(1, |builder| builder.threads(1).worker_program(program).help(Help::Never).capacity(1 << 26));
+    let engine = Checked::with(1, |builder| {
+        builder.threads(1).worker_program(program).wait_policy(WaitPolicy::Never).capacity(1 << 26)
+    });
     let rows = 40;
     let x = engine.batch_from_fn(rows, |at| at as f64).unwrap().freeze();
     for turn in 0..100 {
@@ -257,8 +259,9 @@ pub(super) fn rows_that_were_lost_are_computed_though_another_worker_dies() {
 pub(super) fn old_entries_lead_no_worker_to_closures() {
     let mark = Mark::new();
     let program = mark.program(WorkerProgram::this(), Point::F16_cell_read, 1, "stop");
-    let engine =
-        Checked::with(1, |builder| builder.threads(1).worker_program(program).idle(Idle::Park).queue_capacity(64));
+    let engine = Checked::with(1, |builder| {
+        builder.threads(1).worker_program(program).idle_strategy(IdleStrategy::Park).queue_capacity(64)
+    });
     mark.arm();
     // Until the process stops with the entry of a job in its hand; a thread runs them all.
     while mark.fallen().is_none() {

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use workring::__private::fault::{self, POINTS, Point};
-use workring::{Engine, Idle, WorkerProgram};
+use workring::{Engine, IdleStrategy, process::WorkerProgram};
 
 use crate::support::{eventually, go_on, is_alive};
 
@@ -233,12 +233,12 @@ fn state_of(pid: u32) -> Option<char> {
 }
 
 /// How the workers of an engine idle in which only the one of the last row falls.
-fn idle_for(point: Point) -> Idle {
+fn idle_for(point: Point) -> IdleStrategy {
     match point {
         // It wakes another one only if it was awake itself when jobs came: else their submitter has woken both.
-        Point::F10_pending | Point::F11_called => Idle::Spin(Duration::from_micros(200)),
+        Point::F10_pending | Point::F11_called => IdleStrategy::Spin(Duration::from_micros(200)),
         // Workers that park at once pass the points of sleeping and waking often.
-        _ => Idle::Park,
+        _ => IdleStrategy::Park,
     }
 }
 

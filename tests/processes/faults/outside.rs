@@ -50,8 +50,8 @@ impl House {
 
     fn engine(&self, point: Point) -> Checked {
         Checked::with(1, |builder| {
-            let builder = builder.threads(0).outside_workers(1).listen(self.path());
-            builder.idle(idle_for(point)).capacity(1 << 26).queue_capacity(64)
+            let builder = builder.threads(0).external_workers(1).listen(self.path());
+            builder.idle_strategy(idle_for(point)).capacity(1 << 26).queue_capacity(64)
         })
     }
 
@@ -65,7 +65,7 @@ impl House {
     fn serving(&self, engine: &Checked, load: &Load, mark: &Mark, point: Point, what: &str) -> Outsider {
         let mut outsider = self.armed(mark, point, 1, what);
         assert_eq!(outsider.line(), "attached");
-        eventually("it serves", || engine.outside_workers() == 1);
+        eventually("it serves", || engine.external_workers() == 1);
         assert_eq!(load.round(engine), 0);
         outsider
     }
@@ -95,11 +95,11 @@ fn goes_on(house: &House, engine: Checked, load: Load, outsider: Outsider, what:
     } else {
         assert_eq!(outsider.end(), "Stopped");
     }
-    eventually("nobody serves from outside", || engine.outside_workers() == 0);
+    eventually("nobody serves from outside", || engine.external_workers() == 0);
     eventually("the worker of the engine is there", || engine.pids().len() == 1);
     assert_eq!(load.round(&engine), 0, "jobs failed though nobody died");
     let next = house.next();
-    eventually("the next one serves", || engine.outside_workers() == 1);
+    eventually("the next one serves", || engine.external_workers() == 1);
     let finished = || engine.workers()[1].finished;
     let before = finished();
     eventually("the next one does its share", || {
@@ -158,7 +158,7 @@ fn fall_at_the_start(point: Point, what: &str) {
         assert_eq!(outsider.line(), "attached");
     }
     if what == "stop" {
-        eventually("it serves after all", || engine.outside_workers() == 1);
+        eventually("it serves after all", || engine.external_workers() == 1);
         assert_eq!(load.round(&engine), 0);
         outsider.nudge();
     }

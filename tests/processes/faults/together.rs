@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use workring::__private::fault::{self, Point};
-use workring::{Idle, WorkerProgram};
+use workring::{IdleStrategy, process::WorkerProgram};
 
 use super::load::Load;
 use super::matrix::{fall_for_good, kill_first};
@@ -35,7 +35,7 @@ fn fall(point: Point, processes: usize) {
     {
         let program = mark.program(WorkerProgram::this(), point, 1, "kill");
         let engine = Checked::with(processes, |builder| {
-            let builder = builder.jobs_per_process(JOBS).worker_program(program).idle(Idle::Park);
+            let builder = builder.jobs_per_process(JOBS).worker_program(program).idle_strategy(IdleStrategy::Park);
             builder.capacity(1 << 26).queue_capacity(64)
         });
         let load = Load::new(&engine);

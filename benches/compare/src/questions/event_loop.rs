@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
-use workring::{Engine, WorkerProgram};
+use workring::{Engine, process::WorkerProgram};
 
 use super::Effort;
 use crate::measure::{Better, Measured, Sample, Table, With};

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use workring::{Batch, Engine, Held, Help, Job, ManyJob};
+use workring::{
+    Batch, Engine, Job, WaitPolicy,
+    job::{Held, RowsJob},
+};
 
 use super::Effort;
 use crate::measure::{Better, Measured, Sample, Table, With};
@@ -71,7 +74,7 @@ fn untouched(pair: Pair, processes: bool, bytes: u64, turns: usize) -> Sample {
     let builder = Engine::builder().capacity(bytes + (1 << 20));
     let engine = match processes {
         true => one_process(builder, pair),
-        false => one_thread(builder.help(Help::Never), pair),
+        false => one_thread(builder.wait_policy(WaitPolicy::Never), pair),
     };
     // Pages of a new arena are zero already: none is touched.
     let mut batch = Some(engine.batch::<u64>(bytes as usize / 8).map_err(|error| error.to_string())?);
@@ -108,11 +111,12 @@ fn workers(effort: Effort) -> Table<'static> {
 
 fn throughput(workers: usize, jobs: usize) -> f64 {
     // The caller sleeps: it takes no core from the workers.
-    let engine = Engine::builder().threads(workers).help(Help::Never).build().expect("an engine of threads");
+    let engine =
+        Engine::builder().threads(workers).wait_policy(WaitPolicy::Never).build().expect("an engine of threads");
     let run = |jobs: usize| {
         let (results, params) = (engine.batch::<u64>(jobs), engine.batch::<u64>(jobs));
         let (results, params) = (results.expect("a small batch"), params.expect("a small batch"));
-        let job: ManyJob<Batch<u64>, Batch<u64>> = engine.submit_many(ours::computing, results, params).expect("room");
+        let job: RowsJob<Batch<u64>, Batch<u64>> = engine.submit_many(ours::computing, results, params).expect("room");
         let done = job.wait().expect("it cannot fail");
         assert!(done.failures.is_empty() && done.batches.iter().all(|&result| result > 0));
     };

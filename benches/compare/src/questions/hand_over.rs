@@ -65,7 +65,12 @@ fn to_a_thread(effort: Effort, pair: Pair, len: usize, size: &str, turns: usize)
     let moved = "crossbeam-channel, the Vec is moved";
     // The worker's thread does the work here, as in all the others: a caller that helps would do it itself.
     table.ours("engine", move || {
-        engine(one_thread(Engine::builder().capacity(room(len)).help(workring::Help::Never), pair), pair, len, turns)
+        engine(
+            one_thread(Engine::builder().capacity(room(len)).wait_policy(workring::WaitPolicy::Never), pair),
+            pair,
+            len,
+            turns,
+        )
     });
     table.goal(With::Case(moved.into()), 1.0);
     table.rival(moved, move || crossbeam(pair, len, turns, |values| values));

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use workring::numeric::{self, Accumulator, FloatSum};
-use workring::{Batch, Builder, Chunking, Engine, Help, kernels as built_in};
+use workring::{Batch, Builder, Chunking, Engine, WaitPolicy, kernels as built_in};
 
 use super::Effort;
 use crate::kernels::{self, Bins};
@@ -90,7 +90,8 @@ impl Ours {
     fn new(builder: Builder, len: usize) -> Result<Self, String> {
         let room = 3 * (len as u64 * 8).next_multiple_of(1 << 21) + (64 << 20);
         // Two threads for two cores, as everybody has: the caller is not one more.
-        let engine = builder.capacity(room).help(Help::Never).build().map_err(|error| error.to_string())?;
+        let engine =
+            builder.capacity(room).wait_policy(WaitPolicy::Never).build().map_err(|error| error.to_string())?;
         let x = engine.batch_from_fn(len, value).map_err(|error| error.to_string())?;
         let y = RefCell::new(engine.batch_from_fn(len, second).map_err(|error| error.to_string())?);
         Ok(Self { x, y, engine })

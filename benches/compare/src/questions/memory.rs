@@ -8,7 +8,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use workring::{Builder, Engine, Help, Idle};
+use workring::{Builder, Engine, IdleStrategy, WaitPolicy};
 
 use super::Effort;
 use crate::measure::{Better, Measured, Sample, Table, With};
@@ -107,7 +107,7 @@ pub fn play(arguments: &[String]) {
 fn engine(builder: Builder, len: usize, turns: usize) -> Figures {
     let before = status(std::process::id(), "VmHWM");
     // A worker that never sleeps is never woken; the caller does not do its work.
-    let builder = builder.idle(Idle::Spin(Duration::from_secs(3600))).help(Help::Never);
+    let builder = builder.idle_strategy(IdleStrategy::Spin(Duration::from_secs(3600))).wait_policy(WaitPolicy::Never);
     let engine = builder.capacity((len as u64 * 8).next_multiple_of(1 << 21) + (1 << 21)).build().expect("an engine");
     let others: Vec<u32> =
         engine.workers().iter().map(|worker| worker.pid).filter(|&pid| pid != std::process::id()).collect();

@@ -59,7 +59,7 @@ fn through<T: Item>(what: &str, items: u64, posters: usize, receivers: usize) ->
     table
         .ours("MessagePort", move || {
             let (here, there) = MessagePort::<T, ()>::pair(CAPACITY).map_err(|error| error.to_string())?;
-            let post = move |item| here.post(item).map_err(|failed| failed.error).expect("a receiver");
+            let post = move |item| here.send(item).map_err(|failed| failed.error).expect("a receiver");
             Ok(flow(items, posters, receivers, post, move || there.recv().ok().map(|message| message.value)))
         })
         .goal(With::BestRival, 1.0);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use workring::{Builder, Engine, Help, Worker};
+use workring::{Builder, Engine, WaitPolicy, Worker};
 
 use super::Effort;
 use crate::bare::{self, Waiting};
@@ -73,13 +73,13 @@ fn message_trip(pair: Pair, pace: Pace) -> Sample {
     let worker = Worker::<u64, u64>::spawn(move |scope| {
         pair.pin_worker();
         while let Ok(message) = scope.recv() {
-            scope.post(message.value + 1)?;
+            scope.send(message.value + 1)?;
         }
         Ok::<(), workring::Error>(())
     });
     let worker = worker.map_err(|error| error.to_string())?;
     let nanoseconds = pace.measure(pair, |number| {
-        worker.post(number).map_err(|failed| failed.error).expect("the worker is there");
+        worker.send(number).map_err(|failed| failed.error).expect("the worker is there");
         worker.recv().expect("the worker is there").value
     });
     worker.join();
@@ -137,7 +137,7 @@ fn between_threads(effort: Effort, title: &str, pair: Pair, pace: Pace, bare: Wa
         |change: fn(Builder) -> Builder| move || engine_trip(one_thread(change(Engine::builder()), pair), pair, pace);
     let (with, bound) = bound(bare);
     table.ours("engine", engine(|builder| builder)).goal(With::BestRival, 1.0);
-    table.ours("engine, the worker runs it", engine(|builder| builder.help(Help::Never)));
+    table.ours("engine, the worker runs it", engine(|builder| builder.wait_policy(WaitPolicy::Never)));
     table.goal(with, bound).goal(With::BestRival, 1.0);
     table
         .ours("messages of a Worker", move || message_trip(pair, pace))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use iceoryx2::prelude::*;
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
-use workring::{Engine, Help};
+use workring::{Engine, WaitPolicy};
 
 use super::Effort;
 use crate::measure::{Better, Measured, Sample, Summary, Table, With};
@@ -48,17 +48,18 @@ fn of_threads(starts: usize) -> Table<'static> {
         };
         milliseconds(starts, from_nothing, drop)
     });
-    let ours = move |help: Help| {
+    let ours = move |help: WaitPolicy| {
         let from_nothing = |number| {
-            let engine = Engine::builder().threads(WORKERS).help(help).build().map_err(|error| error.to_string())?;
+            let engine =
+                Engine::builder().threads(WORKERS).wait_policy(help).build().map_err(|error| error.to_string())?;
             let job = engine.run(move || number + 1).map_err(|failed| failed.error.to_string())?;
             Ok((job.wait().expect("the closure cannot panic"), engine))
         };
         milliseconds(starts, from_nothing, close)
     };
     // Who waits may run the job itself: nobody waits for the threads.
-    table.ours("run, as built by default", move || ours(Help::default()));
-    table.ours("run, by a worker", move || ours(Help::Never));
+    table.ours("run, as built by default", move || ours(WaitPolicy::default()));
+    table.ours("run, by a worker", move || ours(WaitPolicy::Never));
     table.rival("rayon install", move || {
         let from_nothing = |number| {
             let pool = rayon_pool(WORKERS, None);
@@ -104,7 +105,7 @@ fn of_processes(starts: usize, pair: Pair) -> Table<'static> {
     });
     let ours = move |processes: usize| {
         let from_nothing = |number| {
-            let builder = Engine::builder().processes(processes).kernels(&ours::known()).help(Help::Never);
+            let builder = Engine::builder().processes(processes).kernels(&ours::known()).wait_policy(WaitPolicy::Never);
             let engine = builder.build().map_err(|error| error.to_string())?;
             let batch = engine.batch::<u64>(1).map_err(|error| error.to_string())?;
             let job = engine.submit(ours::tiny, batch, number).map_err(|failed| failed.error.to_string())?;

@@ -8,7 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use workring::{Batch, Engine, Held, Job, Returns};
+use workring::{
+    Batch, Engine, Job,
+    job::{Held, Returns},
+};
 
 use super::Effort;
 use crate::measure::{Better, Measured, Sample, Table, With};

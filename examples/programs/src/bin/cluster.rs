@@ -23,7 +23,7 @@ use std::{env, fs, process, thread};
 use axum::http::StatusCode;
 use axum::{Router, routing::get};
 use tokio::net::TcpSocket;
-use workring::{Engine, OnFull, kernel, kernels};
+use workring::{Backpressure, Engine, kernel, kernels};
 use workring_programs::Client;
 
 /// Held by the job that a worker process computes at the moment.
@@ -46,13 +46,13 @@ fn shared_port(address: SocketAddr) -> io::Result<TcpSocket> {
 
 /// A server: ends, when it has answered what it accepted, at the end of its standard input.
 fn serve(address: SocketAddr, path: &Path) -> Result<(), Box<dyn Error>> {
-    let builder = Engine::builder().threads(0).outside_workers(8).queue_capacity(64);
+    let builder = Engine::builder().threads(0).external_workers(8).queue_capacity(64);
     let engine = Arc::new(builder.listen(path).kernels(kernels![sum_of_roots]).build()?);
     let shared = Arc::clone(&engine);
     let compute = async move || -> Result<String, (StatusCode, String)> {
         let unavailable = |error: workring::Error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string());
         let batches = (shared.batch(1).map_err(unavailable)?, shared.batch(1).map_err(unavailable)?);
-        let job = shared.job().on_full(OnFull::Reject).submit(sum_of_roots, batches, 1_000_000);
+        let job = shared.job().backpressure(Backpressure::Reject).submit(sum_of_roots, batches, 1_000_000);
         let (sum, worker) = job.map_err(|failed| unavailable(failed.error))?.await.map_err(|f| unavailable(f.error))?;
         Ok(format!("{} {} {}", process::id(), worker[0], sum[0]))
     };
@@ -74,7 +74,7 @@ fn work(paths: impl Iterator<Item = PathBuf>) -> Result<(), Box<dyn Error>> {
             loop {
                 // SAFETY: the engines at these paths are those of `serve` above: of this very program, started by its primary.
                 #[expect(unsafe_code, reason = "whoever attaches vouches for the engine")]
-                let attached = unsafe { workring::attach(path.as_path(), kernels![sum_of_roots]) };
+                let attached = unsafe { workring::process::attach(path.as_path(), kernels![sum_of_roots]) };
                 // However that ended: a server that is started in the place of this one will listen there again.
                 let _ = attached.and_then(|worker| worker.serve());
                 thread::sleep(Duration::from_millis(5));

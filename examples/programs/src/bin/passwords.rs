@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
-use workring::{Batch, Context, Engine, Error, Help, SharedBatch, kernel};
+use workring::{Batch, Context, Engine, Error, SharedBatch, WaitPolicy, kernel};
 
 /// Room for a hash as text.
 const HASH_MAX: usize = 128;
@@ -63,7 +63,7 @@ fn log_in(engine: &Engine, hashes: &[SharedBatch<u8>], passwords: &[&str]) -> wo
 
 fn main() -> workring::Result<()> {
     // Waiting threads do not help: the program's own thread shall stay free.
-    let engine = Engine::builder().threads(2).help(Help::Never).queue_capacity(64).build()?;
+    let engine = Engine::builder().threads(2).wait_policy(WaitPolicy::Never).queue_capacity(64).build()?;
 
     // What the reference implementation of Argon2 says, to the letter.
     const KNOWN: &str = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ImageReader, RgbImage};
-use workring::{Context, Engine, Error, WorkerProgram, kernel, kernels};
+use workring::{Context, Engine, Error, kernel, kernels, process::WorkerProgram};
 
 /// The longer side of a thumbnail.
 const SIDE: u32 = 160;

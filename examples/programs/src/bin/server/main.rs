@@ -19,7 +19,12 @@ use axum::{Router, routing::get, serve::ListenerExt};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use workring::{CancelHandle, Cancelled, Context, Engine, Error, OnFull, WorkerProgram, kernel, kernels};
+use workring::{
+    Backpressure, Context, Engine, Error,
+    job::{CancelHandle, CancelOutcome},
+    kernel, kernels,
+    process::WorkerProgram,
+};
 
 mod try_out;
 use try_out::try_out;
@@ -63,7 +68,7 @@ struct CancelOnDrop(CancelHandle);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        if self.0.cancel() != Cancelled::TooLate {
+        if self.0.cancel() != CancelOutcome::TooLate {
             CANCELLED.fetch_add(1, Relaxed);
         }
     }
@@ -71,7 +76,7 @@ impl Drop for CancelOnDrop {
 
 async fn compute(State(engine): State<Arc<Engine>>, Query(query): Query<HashMap<String, u64>>) -> Response {
     let n = query.get("n").copied().unwrap_or(50_000_000);
-    let call = engine.job().on_full(OnFull::Reject).deadline(Duration::from_secs(60));
+    let call = engine.job().backpressure(Backpressure::Reject).deadline(Duration::from_secs(60));
     let job = match engine.batch(1).and_then(|sum| Ok(call.submit(sum_of_roots, sum, n)?)) {
         Ok(job) => job,
         Err(error) => return refuse(&error),
