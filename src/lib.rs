@@ -124,6 +124,8 @@ mod sync;
 #[cfg(not(workring_loom))]
 mod arena;
 #[cfg(not(workring_loom))]
+mod channel;
+#[cfg(not(workring_loom))]
 mod engine;
 #[cfg(not(workring_loom))]
 pub mod formats;
@@ -136,13 +138,17 @@ pub mod fuzzing;
 pub mod numeric;
 #[cfg(not(workring_loom))]
 mod os;
+#[cfg(not(workring_loom))]
+mod panics;
+#[cfg(not(workring_loom))]
+mod watchdog;
 
 #[cfg(not(workring_loom))]
 pub use crate::{
     arena::batch::{Batch, SharedBatch},
     arena::shared::array::SharedArray,
-    engine::context::Context,
-    engine::kernel::{Kernel, Reducer, kernel, reducer},
+    engine::kernel::context::Context,
+    engine::kernel::traits::{Kernel, Reducer, kernel, reducer},
     engine::options::{Backpressure, IdleStrategy, Priority, Retry, WaitPolicy},
     front::blocking::Chunking,
     front::builder::{Builder, MAX_THREADS},
@@ -248,8 +254,8 @@ pub mod files {
 #[cfg(not(workring_loom))]
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::engine::frame::Frame;
-    pub use crate::engine::kernel::KernelOutcome;
+    pub use crate::engine::kernel::frame::Frame;
+    pub use crate::engine::kernel::traits::KernelOutcome;
     pub use crate::front::worker_main::serve;
     /// Points at which the project's own tests make processes die.
     #[cfg(all(feature = "fault", target_os = "linux"))]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::crew::Wear;
+use crate::engine::schedule::thread_pool::Wear;
 use crate::layout::words::MAX_ATTEMPT;
 use crate::sync::Scope;
 

@@ -5,8 +5,8 @@ use bytemuck::Pod;
 use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::batch::{Batch, SharedBatch};
-use crate::engine::call::References;
-use crate::engine::kernel::KernelInfo;
+use crate::engine::job::call::References;
+use crate::engine::kernel::traits::KernelInfo;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 

@@ -9,20 +9,21 @@ use super::call::{JobBuilder, collect};
 use super::progress::ProgressMeter;
 use super::terminal::Terminal;
 use crate::arena::batch::Batch;
-use crate::engine::call::{self, KernelCall, References};
-use crate::engine::context::StopSignals;
-use crate::engine::execute::{RowWatch, ShareCall, error_of};
-use crate::engine::fan_out::{FanOutEnd, Spread};
-use crate::engine::kernel::{Kernel, KernelInfo, Reducer};
-use crate::engine::meter::Metered;
+use crate::engine::exec::execute::{RowWatch, ShareCall, error_of};
+use crate::engine::exec::fan_out::{FanOutEnd, Spread};
+use crate::engine::exec::runner::{ChunkRunner, DisjointParts, check_lengths, closure_over_chunks};
+use crate::engine::job::call::{self, KernelCall, References};
+use crate::engine::job::chunk_plan::Plan;
+use crate::engine::job::progress_meter::Metered;
+use crate::engine::kernel::context::StopSignals;
+use crate::engine::kernel::traits::{Kernel, KernelInfo, Reducer};
 use crate::engine::options::{Retry, WaitPolicy};
-use crate::engine::plan::Plan;
-use crate::engine::run::{ChunkRunner, DisjointParts, check_lengths, closure_over_chunks};
-use crate::engine::{inside, panics};
+use crate::engine::runtime::nesting;
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::kind;
 use crate::os::host::Deadline;
+use crate::panics;
 use crate::sync::Ordering;
 
 /// How a call with whole chunks is cut.
@@ -114,7 +115,7 @@ impl JobBuilder<'_> {
         plan.per_chunk = collected.per_chunk();
         self.spread(info, collected.finish(info)?, param, plan)?;
         combine_tree(&mut partials, |left, right| kernel.combine(left, right))
-            .map_err(|panicked| error_of(info.name(), crate::engine::run::Trouble::Panicked(panicked)))
+            .map_err(|panicked| error_of(info.name(), crate::engine::exec::runner::Trouble::Panicked(panicked)))
     }
 
     fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<Collector<'_>> {
@@ -141,7 +142,7 @@ impl JobBuilder<'_> {
         let signals = StopSignals { word: None, fan_out: None, deadline };
         let metered = self.meter.map(|meter| meter.inner().begin(plan, None));
         let mut runner = ChunkRunner::new(kernel, plan, 0, signals, &self.core.arena)?;
-        let result = inside::run(self.core, None, || runner.run(0, &self.core.arena));
+        let result = nesting::run(self.core, None, || runner.run(0, &self.core.arena));
         result.map_err(|trouble| error_of(kernel.info.name(), trouble))?;
         metered.into_iter().for_each(Metered::count_all);
         if deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
@@ -265,7 +266,7 @@ impl JobBuilder<'_> {
         match folded {
             Ok(Some(result)) => Ok(result),
             Ok(None) => unreachable!("every chunk was folded, and there is at least one"),
-            Err(panicked) => Err(error_of("closure", crate::engine::run::Trouble::Panicked(panicked))),
+            Err(panicked) => Err(error_of("closure", crate::engine::exec::runner::Trouble::Panicked(panicked))),
         }
     }
 

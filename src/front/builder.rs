@@ -6,12 +6,12 @@ use super::engine::Engine;
 #[cfg(target_os = "linux")]
 use super::processes::WorkerOptions;
 use crate::arena::{Arena, ArenaConfig, Backing};
-use crate::engine::core::Core;
-use crate::engine::crew::{self, Hooks, Wear};
-use crate::engine::kernel::{KernelInfo, check_identities};
+use crate::engine::kernel::traits::{KernelInfo, check_identities};
 use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, ThreadOptions, Timing, WaitPolicy};
 #[cfg(target_os = "linux")]
-use crate::engine::supervisor;
+use crate::engine::process::supervisor;
+use crate::engine::runtime::core::Core;
+use crate::engine::schedule::thread_pool::{self, Hooks, Wear};
 use crate::error::{Error, Result};
 use crate::os::host;
 use std::sync::Arc;
@@ -254,7 +254,7 @@ impl Builder {
         };
         let core = Arc::new(Core::new(config, arena)?);
         core.set_named(self.kernels);
-        crew::begin(&core, self.hooks)?;
+        thread_pool::begin(&core, self.hooks)?;
         #[cfg(target_os = "linux")]
         if let Some(group) = group {
             // The threads are there already, and would wait for jobs for ever.

@@ -17,13 +17,13 @@ use super::rows::{RowParams, Rows, RowsJob};
 use super::terminal::Terminal;
 use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
-use crate::engine::call::{self, KernelCall, Param};
-use crate::engine::core::{Core, Draft, JobReference};
-use crate::engine::execute::row_block_len;
-use crate::engine::kernel::{Kernel, KernelInfo};
-use crate::engine::local;
+use crate::engine::exec::execute::row_block_len;
+use crate::engine::job::call::{self, KernelCall, Param};
+use crate::engine::job::local_slot;
+use crate::engine::kernel::traits::{Kernel, KernelInfo};
 use crate::engine::options::{Backpressure, JobOptions, Priority, Retry};
-use crate::engine::wakers::{Awaited, Watch};
+use crate::engine::runtime::core::{Core, Draft, JobReference};
+use crate::engine::runtime::waker_set::{Awaited, Watch};
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;
 use crate::os::host::Deadline;
@@ -249,7 +249,7 @@ impl<'e> JobBuilder<'e> {
         match self.core.publish(draft, self.options.priority) {
             Ok(reference) => {
                 self.core.notify_published(1);
-                Ok(Job::new(local::lease(self.core, reference.index), reference, payload))
+                Ok(Job::new(local_slot::lease(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, payload)),
         }
@@ -293,15 +293,15 @@ impl<'e> JobBuilder<'e> {
         let closure = make(Some((self.core, draft.reference(), draft.sequence())));
         draft.set_closure();
         self.stamp(&draft, 0);
-        let ticket = local::keep(&draft, draft.slot(), closure);
+        let ticket = local_slot::keep(&draft, draft.slot(), closure);
         let index = draft.index;
         match self.core.publish_keeping(draft, self.options.priority) {
             Ok(reference) => {
                 self.core.notify_published(1);
-                Ok(Job::new(local::lease(self.core, reference.index), reference, Returns { ticket }))
+                Ok(Job::new(local_slot::lease(self.core, reference.index), reference, Returns { ticket }))
             }
             Err((error, done)) => {
-                let closure = self.core.local.slot(index).and_then(|slot| local::take_unpublished(ticket, slot));
+                let closure = self.core.local.slot(index).and_then(|slot| local_slot::take_unpublished(ticket, slot));
                 self.core.release(index, done);
                 match closure {
                     Some(closure) => Err(Failed::new(error, closure)),
@@ -333,7 +333,7 @@ impl<'e> JobBuilder<'e> {
         match self.core.publish_rows(draft, rows, self.options.priority) {
             Ok(reference) => {
                 let payload = Rows { batches, params, status, rows, kernel: info.name() };
-                Ok(Job::new(local::lease(self.core, reference.index), reference, payload))
+                Ok(Job::new(local_slot::lease(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, (batches, params))),
         }

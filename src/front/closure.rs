@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::job::{Finished, Job, Payload};
-use crate::engine::local::Ticket;
+use crate::engine::job::local_slot::Ticket;
 use crate::error::{Failed, Result};
 
 /// A closure that was handed to an engine and came back without having run.

@@ -3,9 +3,9 @@
 use core::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::panics;
 use crate::error::WorkerExit;
 use crate::os::host::Deadline;
+use crate::panics;
 
 /// How a [`Worker`](crate::Worker) ended.
 #[derive(Clone, PartialEq, Eq, Debug)]

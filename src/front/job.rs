@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use super::arguments::HeldBatches;
 use crate::arena::batch::Batch;
-use crate::engine::call;
-use crate::engine::core::{Core, JobReference};
-use crate::engine::kernel::KernelInfo;
-use crate::engine::{execute, inside, wait};
+use crate::engine::exec::execute;
+use crate::engine::job::call;
+use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::nesting;
+use crate::engine::schedule::wait;
 use crate::error::{Error, Failed, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_OUTCOME, FLAG_WAKER, State};
@@ -111,7 +113,7 @@ pub type BatchJob<B> = Job<Held<B>>;
 
 /// What a job has until its result is read.
 struct Open<P> {
-    /// See [`lease`](crate::engine::local::lease).
+    /// See [`lease`](crate::engine::job::local_slot::lease).
     core: Arc<Core>,
     payload: P,
 }
@@ -366,9 +368,9 @@ where
 /// Whether the result of a job can be read; if not, the task is woken when it can.
 fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> bool {
     let index = reference.index;
-    if inside::depth() > 0 {
+    if nesting::depth() > 0 {
         if core.is_around_as(reference) {
-            inside::waits_for_itself();
+            nesting::waits_for_itself();
         }
         // Inside a kernel this thread may be the only one that could run the job: an executor that blocks it until the
         // job is done would wait for ever.

@@ -6,17 +6,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
 use super::job::{Job, Payload};
-use crate::engine::core::{Core, JobReference};
-use crate::engine::execute::execute;
+use crate::engine::exec::execute::execute;
 use crate::engine::options::WaitPolicy;
-use crate::engine::wait::{self, Ran};
-use crate::engine::{inside, panics};
+use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::nesting;
+use crate::engine::schedule::wait::{self, Ran};
 use crate::error::{Error, Failed, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::geometry::PORTS;
 use crate::layout::words::FLAG_PORT;
 use crate::lockfree::job::{self, FlagSet};
 use crate::lockfree::port;
+use crate::panics;
 use crate::sync::Ordering;
 
 /// Jobs whose results are given in the order they finish, each with the key it was put in under.
@@ -155,8 +156,8 @@ impl<P: Payload, K> JobSet<P, K> {
             if self.help() {
                 continue;
             }
-            if inside::depth() > 0 && self.jobs.values().all(|(_, job)| self.core.is_around_as(job.reference())) {
-                inside::waits_for_itself();
+            if nesting::depth() > 0 && self.jobs.values().all(|(_, job)| self.core.is_around_as(job.reference())) {
+                nesting::waits_for_itself();
             }
             let (port, bits) = self.core.control.port(self.port)?;
             port::prepare_to_sleep(&port.park);

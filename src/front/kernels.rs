@@ -30,7 +30,7 @@ use crate::numeric::Stores;
 use crate::os::host;
 
 /// Kernels as they are registered: their names, the types of their batches, and what their functions may return.
-pub use crate::engine::kernel::{ElementLayout, KernelError, KernelInfo};
+pub use crate::engine::kernel::traits::{ElementLayout, KernelError, KernelInfo};
 
 /// The shortest part of an output, in bytes, that is streamed: at its end the loop waits until memory has it all. Measured over
 /// lengths of parts, half as much gained nothing and a quarter was slower.
@@ -93,7 +93,7 @@ macro_rules! listed {
 
         /// The kernels of this module.
         pub(super) fn list() -> Vec<&'static super::KernelInfo> {
-            use crate::engine::kernel::Kernel;
+            use crate::engine::kernel::traits::Kernel;
             vec![$(Kernel::info($reducer),)* $(Kernel::info($kernel)),*]
         }
     };
@@ -145,7 +145,7 @@ macro_rules! floats {
             #[doc = concat!("Kernels over `", $name, "`.")]
             pub mod $ty {
                 use super::stores;
-                use crate::engine::context::Context;
+                use crate::engine::kernel::context::Context;
                 use crate::error::Error;
 
                 /// The parameter of [`affine`].
@@ -265,8 +265,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::engine::context::Context;
-    use crate::engine::kernel::Kernel;
+    use crate::engine::kernel::context::Context;
+    use crate::engine::kernel::traits::Kernel;
     use crate::front::engine::Engine;
 
     /// What a kernel knows of the length of its call.

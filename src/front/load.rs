@@ -10,8 +10,8 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::engine::Engine;
-use crate::engine::core::Core;
-use crate::engine::wakers::{Awaited, Watch};
+use crate::engine::runtime::core::Core;
+use crate::engine::runtime::waker_set::{Awaited, Watch};
 use crate::error::{Error, Result};
 use crate::os::host::Deadline;
 

@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use super::port_futures::{Messages, RecvAsync, SendAsync};
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::channel::{Channel, Direction, For, VALUE_LEN_MAX, Words};
+use crate::channel::types::{Channel, Direction, For, VALUE_LEN_MAX, Words};
 use crate::error::{Error, Failed, Result};
 use crate::lockfree::lane::side;
 use crate::os::host::Deadline;

@@ -6,8 +6,8 @@ use super::engine::Engine;
 use super::job::{Held, Job};
 use super::terminal::Terminal;
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::core::Draft;
-use crate::engine::kernel::{ElementLayout, KernelInfo};
+use crate::engine::kernel::traits::{ElementLayout, KernelInfo};
+use crate::engine::runtime::core::Draft;
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;
 

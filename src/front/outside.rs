@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::engine::Engine;
-use crate::engine::kernel::KernelInfo;
-use crate::engine::outsider::{Door, Ended, Outsider};
+use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::process::external::{Door, Ended, Outsider};
 use crate::error::{Error, Result};
 use crate::os::events::EventFd;
 use crate::sync::Ordering;

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::kernel::KernelInfo;
-use crate::engine::kernel_table::KernelName;
-use crate::engine::process_group::ProcessGroup;
-use crate::engine::remote;
+use crate::engine::kernel::table::KernelName;
+use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::process::child;
+use crate::engine::process::process_group::ProcessGroup;
 use crate::error::{Error, Result};
 use crate::os::process::Limits;
 
@@ -38,7 +38,7 @@ const KILL_AFTER: Duration = Duration::from_millis(20);
 /// }
 /// ```
 pub fn worker_entry(kernels: &[&'static KernelInfo]) {
-    remote::enter(kernels);
+    child::enter(kernels);
 }
 
 /// What worker processes are started from, where and with which limits. Made by [`WorkerProgram::this`] or
@@ -160,7 +160,7 @@ impl WorkerOptions {
         if processes + outside == 0 {
             return Ok(None);
         }
-        if remote::is_unclaimed_worker() {
+        if child::is_unclaimed_worker() {
             return Err(Error::WorkerStart {
                 reason: "this process was itself started as a worker, but its main did not call \
                          workring::worker_entry(kernels![..]) before it built an engine"

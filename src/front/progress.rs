@@ -9,10 +9,10 @@ use std::task::{Wake, Waker};
 use futures_core::Stream;
 
 use super::job::{CancelHandle, Job, Payload};
-use crate::engine::ledger::WatchTicket;
-use crate::engine::meter::Meter;
-use crate::engine::panics;
+use crate::engine::job::meta::WatchTicket;
+use crate::engine::job::progress_meter::Meter;
 use crate::lockfree::progress::Reported;
+use crate::panics;
 
 /// How far a job says it is; see [`Context::progress`](crate::Context::progress).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

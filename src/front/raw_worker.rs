@@ -15,11 +15,11 @@ use super::process_worker::WorkerProcess;
 #[cfg(target_os = "linux")]
 use super::processes::WorkerProgram;
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::core::Core;
-use crate::engine::kernel::KernelOutcome;
-use crate::engine::panics;
+use crate::engine::kernel::traits::KernelOutcome;
+use crate::engine::runtime::core::Core;
 use crate::error::{Error, Failed, Result};
 use crate::os::host::Deadline;
+use crate::panics;
 
 /// How a [`Worker`] is started. Made by [`Worker::builder`].
 #[derive(Clone, Debug)]

@@ -7,12 +7,12 @@ use super::arguments::{Collector, HeldBatches};
 use super::job::{Finished, Job, Payload};
 use crate::arena::Arena;
 use crate::arena::batch::Batch;
-use crate::engine::execute::{ROW_FAILED, ROW_PANICKED, ROW_TEXTS, error_of};
-use crate::engine::failure;
-use crate::engine::panics::Panicked;
-use crate::engine::run::Trouble;
+use crate::engine::exec::execute::{ROW_FAILED, ROW_PANICKED, ROW_TEXTS, error_of};
+use crate::engine::exec::runner::Trouble;
+use crate::engine::job::failure_text;
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::FailureText;
+use crate::panics::Panicked;
 use crate::sync::Ordering;
 
 mod sealed {
@@ -140,7 +140,7 @@ impl<B, Q> Rows<B, Q> {
             .filter_map(|at| arena.failure_text(first + at * size_of::<FailureText>() as u64).ok())
             // A text that was never written is empty or stale; its row's status then finds no, or an older, text only if
             // that row failed, and the first 32 failures have written theirs.
-            .map(|text| (text.detail[0].load(Ordering::Relaxed) as usize, failure::read(text)))
+            .map(|text| (text.detail[0].load(Ordering::Relaxed) as usize, failure_text::read(text)))
             .collect()
     }
 }

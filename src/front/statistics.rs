@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::engine::Engine;
 use super::progress::Progress;
 use crate::arena::ArenaStatistics;
-use crate::engine::call;
+use crate::engine::job::call;
 use crate::error::Error;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{Descriptor, Participant, kind};

@@ -19,13 +19,13 @@ use std::sync::OnceLock;
 pub use self::channel::channel;
 use self::patch::Input;
 use self::world::{INCARNATION, PROCESS, SEEDS, Seed, THREAD, World, length};
-use crate::engine::call;
-use crate::engine::core::Core;
-use crate::engine::execute::{execute, outcome_of};
-use crate::engine::failure;
-use crate::engine::handshake::{FileAnswer, FromWorker, Hello, Join, ToOutsider};
-use crate::engine::kernel_table::KernelName;
-use crate::engine::recovery::{self, Death};
+use crate::engine::exec::execute::{execute, outcome_of};
+use crate::engine::job::call;
+use crate::engine::job::failure_text;
+use crate::engine::kernel::table::KernelName;
+use crate::engine::process::handshake::{FileAnswer, FromWorker, Hello, Join, ToOutsider};
+use crate::engine::process::recovery::{self, Death};
+use crate::engine::runtime::core::Core;
 use crate::error::{Error, WorkerExit};
 use crate::formats::npy;
 use crate::front::engine::Engine;
@@ -49,7 +49,7 @@ fn read_results(core: &Core) {
         }
         std::hint::black_box(call::shortened(core, index).is_ok());
         if let Some(record) = core.control.failure(index) {
-            std::hint::black_box((failure::read(record), failure::read_death(record)));
+            std::hint::black_box((failure_text::read(record), failure_text::read_death(record)));
         }
     }
 }

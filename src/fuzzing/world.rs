@@ -10,14 +10,14 @@ use super::patch::{Ground, Patch, PublishedJob};
 use super::watch::{self, Region};
 use crate::arena::attached::Attached;
 use crate::arena::{Access, Arena, ArenaConfig, Backing, FileSegment};
-use crate::engine::call::{self, Param, References};
-use crate::engine::core::{Core, JobReference};
-use crate::engine::crew::Wear;
-use crate::engine::execute::row_block_len;
-use crate::engine::kernel::{Kernel, KernelInfo};
-use crate::engine::local;
+use crate::engine::exec::execute::row_block_len;
+use crate::engine::job::call::{self, Param, References};
+use crate::engine::job::local_slot;
+use crate::engine::kernel::traits::{Kernel, KernelInfo};
 use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, Priority, ThreadOptions, Timing, WaitPolicy};
-use crate::engine::role::WorkerRole;
+use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::worker_role::WorkerRole;
+use crate::engine::schedule::thread_pool::Wear;
 use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::Geometry;
@@ -159,7 +159,7 @@ pub(super) struct World {
     pub(super) core: Core,
     pub(super) ground: Rc<Ground>,
     pub(super) jobs: Vec<JobReference>,
-    ticket: Option<(usize, local::Ticket<u64>)>,
+    ticket: Option<(usize, local_slot::Ticket<u64>)>,
     file: FileSegment,
 }
 
@@ -288,7 +288,7 @@ impl World {
             Seed::Closure => {
                 draft.set_closure();
                 let closure = || watch::enter(&[], &[], None).map_or(0, u64::from);
-                self.ticket = Some((self.jobs.len(), local::keep(&draft, draft.slot(), closure)));
+                self.ticket = Some((self.jobs.len(), local_slot::keep(&draft, draft.slot(), closure)));
                 Vec::new()
             }
         };

@@ -128,7 +128,7 @@ pub(crate) struct FailureText {
     pub(crate) message_len: AtomicU32,
     /// Bytes of source location that follow the message.
     pub(crate) location_len: AtomicU32,
-    /// Numbers that go with the text: the row that failed, or how a worker died (see `engine/failure.rs`).
+    /// Numbers that go with the text: the row that failed, or how a worker died (see `engine/job/failure_text.rs`).
     pub(crate) detail: [AtomicU64; 3],
     pub(crate) text: [AtomicU64; FAILURE_TEXT_LEN / 8],
 }

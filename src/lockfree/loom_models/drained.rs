@@ -1,4 +1,4 @@
-//! Models of waiting until nothing is left to do (`engine/drain.rs`): tasks that come and go, and the flag that says that there are some.
+//! Models of waiting until nothing is left to do (`engine/schedule/drain.rs`): tasks that come and go, and the flag that says that there are some.
 
 use std::sync::Arc;
 

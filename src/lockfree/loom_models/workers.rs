@@ -1,5 +1,5 @@
-//! Sleeping and waking of workers (`sleep.rs`), with the worker's loop of `engine/worker.rs` and the submitter's steps of
-//! `engine/core.rs`.
+//! Sleeping and waking of workers (`sleep.rs`), with the worker's loop of `engine/schedule/worker.rs` and the submitter's steps of
+//! `engine/runtime/core.rs`.
 //!
 //! Once the last job is taken no wake-up can be lost any more, so exploration stops there: what follows runs in one schedule.
 //! The end of workers has models of its own.
@@ -13,7 +13,7 @@ use crate::sync::fence;
 
 const OPEN: u32 = 0;
 const CLOSING: u32 = 1;
-/// As `engine::worker::CHAIN`.
+/// As `engine::schedule::worker::CHAIN`.
 const CHAIN: u32 = 2;
 
 /// A step of the worker's loop that a model can leave out, to show that it is missed.

@@ -1,0 +1,585 @@
+//! What a claimed job turns into: a kernel call, a share of a fan-out, a fan-out of rows, or a closure.
+
+use crate::engine::exec::distributed_rows;
+use crate::engine::exec::fan_out::{ChunkEnd, FanOutEnd, RowHandles, Spread, alone, finished_chunks, run_share, stop};
+use crate::engine::exec::runner::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
+use crate::engine::job::call::{self, Fields, KernelCall};
+use crate::engine::job::chunk_plan::Plan;
+use crate::engine::job::failure_text;
+use crate::engine::job::local_slot::LocalSlot;
+use crate::engine::job::meta;
+use crate::engine::kernel::context::StopSignals;
+use crate::engine::kernel::frame::RawSlice;
+use crate::engine::options::Priority;
+use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::nesting;
+use crate::error::{Error, Result};
+use crate::fault::{self, Point};
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::records::{
+    Descriptor, FailureText, FanOutHeader, MAX_OUTPUTS, RangeLine, fan_out_mode, kind, status,
+};
+use crate::lockfree::job::{self, BadState};
+use crate::lockfree::progress::Reported;
+use crate::os::host::Deadline;
+use crate::sync::Ordering;
+
+/// Rows whose failure texts are kept; of further ones only the kind is.
+pub(crate) const ROW_TEXTS: usize = 32;
+/// Status byte of a row that returned an error.
+pub(crate) const ROW_FAILED: u8 = 1;
+/// Status byte of a row that panicked.
+pub(crate) const ROW_PANICKED: u8 = 2;
+
+/// The longest and the usual number of rows in a chunk.
+const ROWS_PER_CHUNK_MAX: usize = 1024;
+const ROW_CHUNKS_AIMED_AT: usize = 1024;
+
+/// How many rows are cut into chunks.
+pub(in crate::engine) fn rows_plan(rows: usize) -> crate::error::Result<Plan> {
+    let chunk_len = rows.div_ceil(ROW_CHUNKS_AIMED_AT).clamp(1, ROWS_PER_CHUNK_MAX);
+    Plan::new(rows, Some(chunk_len), 0)
+}
+
+/// How a job succeeded.
+enum Ran {
+    Plain,
+    /// Its kernel said how long its outputs are.
+    Shortened,
+}
+
+/// Runs a claimed job and finishes it.
+pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex) {
+    let Some(descriptor) = core.control.descriptor(index) else { return };
+    let started = meta::start(core, who, index, descriptor);
+    let deadline = deadline_of(descriptor);
+    let result = if deadline.is_some_and(|deadline| deadline.is_past()) {
+        Err(Trouble::Deadline)
+    } else {
+        let job = JobReference { index, generation: job::snapshot(&descriptor.word).generation() };
+        nesting::run(core, Some(job), || run(core, who, index, descriptor, deadline))
+    };
+    let result = match result {
+        Ok(_) | Err(Trouble::Cancelled) if deadline.is_some_and(|deadline| deadline.is_past()) => {
+            Err(Trouble::Deadline)
+        }
+        result => result,
+    };
+    let has_outcome = match result {
+        Ok(Ran::Plain) => false,
+        Ok(Ran::Shortened) => {
+            // Relaxed: published by the finish (R3).
+            descriptor.status.store(status::SHORTENED, Ordering::Relaxed);
+            true
+        }
+        Err(trouble) => {
+            write_outcome(core, index, descriptor, &trouble);
+            true
+        }
+    };
+    if let Some(participant) = core.control.participant(who) {
+        // Relaxed: a counter for people. Row 0 is shared by helping threads, whose counts may be lost.
+        let finished = participant.finished.load(Ordering::Relaxed);
+        participant.finished.store(finished.wrapping_add(1), Ordering::Relaxed);
+    }
+    if core.check_process().is_err() {
+        // A kernel forked, and this is the child: the job is its parent's to finish.
+        end_forked_worker(who);
+        return;
+    }
+    if let Some(started) = started {
+        started.end(core, who);
+    }
+    fault::point(Point::F22_status_written);
+    match job::finish(&descriptor.word, has_outcome) {
+        Ok(done) => {
+            fault::point(Point::F23_done);
+            core.left(who, index);
+            core.serve(index, done);
+        }
+        Err(BadState(word)) => {
+            // Nobody but the claimer ends a running job.
+            core.left(who, index);
+            core.found_corrupt(index, word);
+        }
+    }
+}
+
+/// Ends the child of a worker, thread or process, whose kernel forked and came back: it would be a second worker under the same
+/// name. The child of a thread that only helps is the user's, and is told by its next call.
+#[cold]
+fn end_forked_worker(who: ParticipantSlot) {
+    if who != ParticipantSlot::ORIGIN {
+        #[cfg(target_os = "linux")]
+        crate::os::process::end_at_once();
+        #[cfg(not(target_os = "linux"))]
+        std::process::abort();
+    }
+}
+
+/// The deadline of a job, if it has one.
+#[inline]
+pub(crate) fn deadline_of(descriptor: &Descriptor) -> Option<Deadline> {
+    match descriptor.deadline_ns.load(Ordering::Relaxed) {
+        0 => None,
+        nanoseconds => Some(Deadline::from_nanoseconds(nanoseconds)),
+    }
+}
+
+fn run(
+    core: &Core,
+    who: ParticipantSlot,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+    deadline: Option<Deadline>,
+) -> Result<Ran, Trouble> {
+    if call::kind_of(descriptor) == kind::CLOSURE {
+        // A closure has no fields but its kind.
+        return match core.local.slot(index).and_then(|slot| Some((slot, slot.run()?))) {
+            // As of a kernel, its result is that of a job that was stopped.
+            Some((slot, Ok(()))) if slot.saw_stop() => Err(Trouble::Cancelled),
+            Some((_, result)) => result.map(|()| Ran::Plain).map_err(Trouble::Panicked),
+            // Nobody left a closure: the kind was scribbled on, and success would say that a kernel was run.
+            None => Err(Trouble::Corrupt),
+        };
+    }
+    let fields = Fields::read(core, index, descriptor).map_err(unresolved)?;
+    match fields.kind {
+        kind::WHOLE => {
+            let call = fields.resolve(core).map_err(unresolved)?;
+            let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
+            let lens = whole(core, index, &call, who, signals)?;
+            if lens == [usize::MAX; MAX_OUTPUTS] {
+                return Ok(Ran::Plain);
+            }
+            call::write_output_lens(core, index, lens);
+            Ok(Ran::Shortened)
+        }
+        kind::SHARE => share_job(core, who, &fields, descriptor, deadline).map(|()| Ran::Plain),
+        kind::ROWS => rows_job(core, who, index, &fields, descriptor, deadline).map(|()| Ran::Plain),
+        _ => Err(Trouble::Corrupt),
+    }
+}
+
+/// Why a call cannot be resolved: its descriptor is damaged, or this process cannot map a file that the call names, because it was
+/// cut short meanwhile or the system refuses.
+#[cold]
+fn unresolved(error: Error) -> Trouble {
+    match error {
+        Error::Corrupt { .. } => Trouble::Corrupt,
+        Error::Io { operation, source } => Trouble::Failed(format!("its worker could not {operation}: {source}")),
+        other => Trouble::Failed(format!("its worker could not map a file: {other}")),
+    }
+}
+
+/// What one share of a fan-out runs: chunks of a kernel, or rows of it.
+pub(crate) struct ShareCall<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) call: &'a KernelCall,
+    pub(crate) plan: Plan,
+    pub(crate) worker: u32,
+    pub(crate) signals: StopSignals<'a>,
+    pub(crate) watch: RowWatch,
+}
+
+/// How those hear of finished rows who watch a job of rows.
+#[derive(Clone, Copy)]
+pub(crate) enum RowWatch {
+    /// Nobody can watch.
+    Nobody,
+    /// They count in the ranges, and are called.
+    Ranges(DescriptorIndex),
+    /// This participant runs all rows and says how many are done.
+    Alone(DescriptorIndex),
+}
+
+/// How often a participant that runs all rows of a job says at least how many are done.
+const ROW_REPORTS: u32 = 64;
+
+impl<'a> ShareCall<'a> {
+    /// Runs chunks until none is left; the trouble of the chunk that failed, if one did.
+    pub(crate) fn run(&self, header: &'a FanOutHeader, ranges: &[RangeLine], share: u32) -> Result<(), Trouble> {
+        let signals = StopSignals { fan_out: Some(&header.stop), ..self.signals };
+        if header.mode.load(Ordering::Relaxed) & 0xFF != fan_out_mode::CHUNKS {
+            return self.run_rows(header, ranges, share, signals);
+        }
+        let mut runner = ChunkRunner::new(self.call, self.plan, self.worker, signals, &self.core.arena)
+            .map_err(|_| Trouble::Corrupt)?;
+        let mut trouble = None;
+        run_share(header, ranges, share, self.plan.chunks, |chunk| {
+            if let Some(reason) = self.stop_reason() {
+                return ChunkEnd::Stop(reason);
+            }
+            let result = runner.run(chunk, &self.core.arena);
+            if self.core.check_process().is_err() {
+                // As in `execute`: the chunks are the parent's to count.
+                end_forked_worker(ParticipantSlot::new(self.worker as u16));
+            }
+            match result {
+                // The kernel may have returned early, so the chunk does not count; it may have been the last one.
+                Ok(()) if runner.saw_stop() => ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED)),
+                Ok(()) => ChunkEnd::Done,
+                Err(error) => {
+                    trouble = Some(error);
+                    ChunkEnd::Stop(stop::FAILED)
+                }
+            }
+        });
+        trouble.map_or(Ok(()), Err)
+    }
+
+    fn stop_reason(&self) -> Option<u32> {
+        if self.signals.word.is_some_and(job::is_cancel_requested) {
+            Some(stop::CANCELLED)
+        } else if self.signals.deadline.is_some_and(|deadline| deadline.is_past()) {
+            Some(stop::DEADLINE)
+        } else {
+            None
+        }
+    }
+
+    fn run_rows(
+        &self,
+        header: &FanOutHeader,
+        ranges: &[RangeLine],
+        share: u32,
+        signals: StopSignals<'_>,
+    ) -> Result<(), Trouble> {
+        let rows = RowBlock::of(self.core, self.call, header, &self.plan).map_err(|_| Trouble::Corrupt)?;
+        let mut runner =
+            RowRunner::new(self.call, self.plan.total_len, rows.params, self.worker, signals, &self.core.arena)
+                .map_err(|_| Trouble::Corrupt)?;
+        run_share(header, ranges, share, self.plan.chunks, |chunk| {
+            // The one before has been counted.
+            self.tell_of_counted_rows();
+            if let Some(reason) = self.stop_reason() {
+                return ChunkEnd::Stop(reason);
+            }
+            runner.run(self.plan.range(chunk), |row, trouble| rows.record(self.core, header, row, &trouble));
+            // As in `run`.
+            if runner.saw_stop() {
+                return ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED));
+            }
+            self.say_rows(chunk);
+            ChunkEnd::Done
+        });
+        self.tell_of_counted_rows();
+        Ok(())
+    }
+}
+
+impl ShareCall<'_> {
+    /// Calls those who watch the job, and who count in the ranges.
+    fn tell_of_counted_rows(&self) {
+        if let RowWatch::Ranges(job) = self.watch {
+            self.core.tell_of_rows(job);
+        }
+    }
+
+    /// Says that the rows of a chunk are done, and those before it: whoever runs all chunks runs them in their order.
+    fn say_rows(&self, chunk: u32) {
+        if let RowWatch::Alone(job) = self.watch
+            && (chunk + 1).is_multiple_of(self.plan.chunks.div_ceil(ROW_REPORTS))
+        {
+            let (done, total) = (self.plan.range(chunk).end as u64, self.plan.total_len as u64);
+            self.core.report_progress(job, Reported { done, total });
+        }
+    }
+}
+
+/// Parameters and statuses of a job of rows: one status byte per row, padded, then the failure texts.
+struct RowBlock {
+    params: RawSlice,
+    status: RawSlice,
+    texts: u64,
+}
+
+/// Bytes of the status block of `rows` rows.
+pub(crate) fn row_block_len(rows: usize) -> Option<usize> {
+    rows.checked_next_multiple_of(64)?.checked_add(ROW_TEXTS * size_of::<FailureText>())
+}
+
+impl RowBlock {
+    fn of(core: &Core, call: &KernelCall, header: &FanOutHeader, plan: &Plan) -> Result<Self> {
+        let rows = plan.total_len as u64;
+        let params_len = rows.saturating_mul(call.info.param().size_bytes() as u64);
+        let params = match header.param_rows.load(Ordering::Relaxed) {
+            _ if params_len == 0 => RawSlice::EMPTY,
+            handle => RawSlice::new(core.arena.resolve(handle, params_len)?, params_len as usize),
+        };
+        if call.writes_to(params) {
+            return Err(Error::Corrupt {
+                what: "an output that overlaps the parameters",
+                offset: 0,
+                expected: 0,
+                found: 0,
+            });
+        }
+        let handle = header.row_status.load(Ordering::Relaxed);
+        let status = RawSlice::new(core.arena.resolve(handle, rows)?, plan.total_len);
+        Ok(Self { params, status, texts: handle.saturating_add(rows.next_multiple_of(64)) })
+    }
+
+    /// Keeps what a row said when it failed.
+    fn record(&self, core: &Core, header: &FanOutHeader, row: usize, trouble: &Trouble) {
+        let (kind, message, location) = match trouble {
+            Trouble::Panicked(panicked) => (ROW_PANICKED, panicked.message.as_str(), panicked.location.as_str()),
+            Trouble::Failed(message) => (ROW_FAILED, message.as_str(), ""),
+            _ => (ROW_FAILED, "the kernel does not fit the job", ""),
+        };
+        mark_row(self.status, row, kind);
+        // Relaxed: a ticket for a text; everything is published by the share's finish (R3).
+        let ticket = header.failed_rows.fetch_add(1, Ordering::Relaxed);
+        if ticket < ROW_TEXTS as u64
+            && let Ok(text) = core.arena.failure_text(self.texts + ticket * size_of::<FailureText>() as u64)
+        {
+            failure_text::write(text, message, location);
+            text.detail[0].store(row as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+fn share_job(
+    core: &Core,
+    who: ParticipantSlot,
+    fields: &Fields,
+    descriptor: &Descriptor,
+    deadline: Option<Deadline>,
+) -> Result<(), Trouble> {
+    let handle = fields.fan_out;
+    let corrupt = |_: Error| Trouble::Corrupt;
+    let (header, _) = core.arena.fan_out(handle, 0).map_err(corrupt)?;
+    let (header, ranges) = core.arena.fan_out(handle, header.shares.load(Ordering::Relaxed)).map_err(corrupt)?;
+    let plan = Plan::read(header).map_err(corrupt)?;
+    let call = fields.resolve(core).map_err(unresolved)?;
+    let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
+    let watch = distributed_rows::job_of_share(header).map_or(RowWatch::Nobody, RowWatch::Ranges);
+    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals, watch };
+    share.run(header, ranges, fields.share)?;
+    distributed_rows::look_for_the_end(core, header, ranges);
+    Ok(())
+}
+
+/// A job of many rows: whoever claims it fans it out, takes part, and finishes it when all shares are over.
+fn rows_job(
+    core: &Core,
+    who: ParticipantSlot,
+    index: DescriptorIndex,
+    fields: &Fields,
+    descriptor: &Descriptor,
+    deadline: Option<Deadline>,
+) -> Result<(), Trouble> {
+    let call = fields.resolve(core).map_err(unresolved)?;
+    let rows = usize::try_from(fields.fan_out).map_err(|_| Trouble::Corrupt)?;
+    let (params, statuses) = fields.rows().ok_or(Trouble::Corrupt)?;
+    let rows_at = RowHandles { params, statuses };
+    let plan = rows_plan(rows).map_err(|_| Trouble::Corrupt)?;
+    if plan.chunks == 0 {
+        return Ok(());
+    }
+    let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
+    let is_shared = core.config.is_shared();
+    let watch = if is_shared { RowWatch::Alone(index) } else { RowWatch::Ranges(index) };
+    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals, watch };
+    if is_shared {
+        // Where other processes take part the submitter has spread the rows (`distributed_rows.rs`), and what comes here is run by one
+        // worker: shares could die, and a job that waits for shares could not be started again by their deaths.
+        let (header, range) = alone(&plan, rows_at);
+        let ranges = [range];
+        share.run(&header, &ranges, 0)?;
+        return match header.stop.load(Ordering::Relaxed) {
+            0 if finished_chunks(&ranges) == u64::from(plan.chunks) => Ok(()),
+            stop::CANCELLED => Err(Trouble::Cancelled),
+            stop::DEADLINE => Err(Trouble::Deadline),
+            _ => Err(Trouble::Corrupt),
+        };
+    }
+    let slot = core.local.slot(index);
+    let meter = slot.map(LocalSlot::rows);
+    meter.into_iter().for_each(|meter| meter.serve(core.progress_name(index)));
+    let spread = Spread {
+        core,
+        plan,
+        priority: slot.map_or(Priority::Normal, LocalSlot::priority),
+        caller: who,
+        closures: false,
+        retries: 0,
+        backpressure: core.config.backpressure,
+        rows: Some(rows_at),
+        meter,
+    };
+    let end = spread
+        .run(
+            |draft, _, _, _| {
+                fields.copy_call_to(draft);
+                draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+            },
+            |header, ranges| {
+                let _ = share.run(header, ranges, 0);
+                None
+            },
+        )
+        .map_err(|error| match error {
+            Error::OutOfMemory { .. } => Trouble::OutOfMemory,
+            _ => Trouble::Corrupt,
+        })?;
+    match end {
+        FanOutEnd::Complete => Ok(()),
+        FanOutEnd::Stopped(stopped) => Err(match stopped.stop {
+            stop::CANCELLED => Trouble::Cancelled,
+            stop::DEADLINE => Trouble::Deadline,
+            // Rows that fail say so for themselves: a share does not.
+            _ => Trouble::Corrupt,
+        }),
+    }
+}
+
+fn write_outcome(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, trouble: &Trouble) {
+    let (code, message, location) = match trouble {
+        Trouble::Failed(message) => (status::KERNEL_FAILED, message.as_str(), ""),
+        Trouble::Panicked(panicked) => (status::KERNEL_PANICKED, panicked.message.as_str(), panicked.location.as_str()),
+        Trouble::Corrupt => (status::CORRUPT, "", ""),
+        Trouble::Cancelled => (status::CANCELLED, "", ""),
+        Trouble::Deadline => (status::DEADLINE, "", ""),
+        Trouble::OutOfMemory => (status::OUT_OF_MEMORY, "", ""),
+    };
+    if code <= status::KERNEL_PANICKED
+        && let Some(record) = core.control.failure(index)
+    {
+        failure_text::write(record, message, location);
+    }
+    descriptor.status.store(code, Ordering::Relaxed);
+}
+
+/// Name of the kernel in a descriptor, for messages.
+fn kernel_name(core: &Core, descriptor: &Descriptor) -> String {
+    if call::kind_of(descriptor) == kind::CLOSURE {
+        return "closure".to_owned();
+    }
+    core.kernel(descriptor.kernel.load(Ordering::Relaxed))
+        .map_or_else(|| "unknown".to_owned(), |info| info.name().to_owned())
+}
+
+/// The error of a finished job whose word has the outcome flag.
+pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
+    let descriptor = core.control.descriptor(index)?;
+    let code = descriptor.status.load(Ordering::Relaxed);
+    let text = || core.control.failure(index).map(failure_text::read);
+    Some(match code {
+        status::KERNEL_FAILED => {
+            Error::KernelFailed { kernel: kernel_name(core, descriptor), message: text()?.message }
+        }
+        status::KERNEL_PANICKED => {
+            let text = text()?;
+            Error::KernelPanicked {
+                kernel: kernel_name(core, descriptor),
+                message: text.message,
+                location: text.location,
+            }
+        }
+        // A job that was taken back at its deadline, before anybody began it.
+        status::CANCELLED if deadline_of(descriptor).is_some_and(|deadline| deadline.is_past()) => {
+            core.shortage().unwrap_or(Error::DeadlineExceeded)
+        }
+        status::CANCELLED => core.broken().unwrap_or(Error::Cancelled),
+        status::SHORTENED => return None,
+        status::DEADLINE => Error::DeadlineExceeded,
+        status::WORKER_DIED if core.broken().is_some() => core.broken()?,
+        status::WORKER_DIED => {
+            let (pid, exit, attempt) = failure_text::read_death(core.control.failure(index)?);
+            Error::WorkerDied { pid, exit, kernel: kernel_name(core, descriptor), attempt }
+        }
+        status::OUT_OF_MEMORY => {
+            let statistics = core.arena.statistics();
+            let free = statistics.capacity - statistics.in_use;
+            Error::OutOfMemory { requested: 0, free, capacity: statistics.capacity }
+        }
+        code => Error::Corrupt { what: "descriptor", offset: 0, expected: 0, found: u64::from(code) },
+    })
+}
+
+/// The error of a trouble met on the caller's own thread.
+pub(crate) fn error_of(kernel: &str, trouble: Trouble) -> Error {
+    let kernel = kernel.to_owned();
+    match trouble {
+        Trouble::Failed(message) => Error::KernelFailed { kernel, message },
+        Trouble::Panicked(panicked) => {
+            Error::KernelPanicked { kernel, message: panicked.message, location: panicked.location }
+        }
+        Trouble::Cancelled => Error::Cancelled,
+        Trouble::Deadline => Error::DeadlineExceeded,
+        Trouble::Corrupt | Trouble::OutOfMemory => Error::Corrupt { what: "call", offset: 0, expected: 0, found: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::job::call::{Param, References};
+    use crate::engine::kernel::traits::Kernel;
+    use crate::engine::runtime::core::Draft;
+
+    /// Runs a published draft on worker 1 and gives the error of its outcome.
+    fn outcome(core: &Core, draft: Draft<'_>) -> Option<Error> {
+        let reference = core.publish(draft, Priority::Normal).unwrap();
+        let worker = ParticipantSlot::new(1);
+        assert_eq!(core.take(worker), Some(reference.index));
+        execute(core, worker, reference.index);
+        let done = job::snapshot(&core.control.descriptor(reference.index).unwrap().word);
+        let error = done.has(crate::layout::words::FLAG_OUTCOME).then(|| outcome_of(core, reference.index).unwrap());
+        core.release(reference.index, done);
+        error
+    }
+
+    static RUNS: crate::sync::AtomicU32 = crate::sync::AtomicU32::new(0);
+
+    /// Looks at all it is given.
+    #[crate::kernel]
+    fn copy(x: &[u64], y: &mut [u64], p: &[u64; 2]) {
+        RUNS.fetch_add(1, Ordering::Relaxed);
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x + p[0] + p[1]);
+    }
+
+    /// Handles that are a byte off, and parameters of another length, are damage that a worker notices before it runs the kernel: checks
+    /// that no test had missed.
+    #[test]
+    fn a_kernel_is_not_run_over_what_does_not_fit_it() {
+        let core = Core::without_workers(1, 0);
+        let run = |x: u64, y: u64, param_len: u32| {
+            let draft = core.try_reserve().unwrap();
+            let param = match Param::inline(&[1_u64, 2]) {
+                Param::Inline(bytes, _) => Param::Inline(bytes, param_len),
+                block => block,
+            };
+            let id = core.kernel_id(Kernel::info(copy)).unwrap();
+            draft.set_call(kind::WHOLE, id, &References::of(&[(x, 64)], &[(y, 64)]), &param);
+            draft.set_part(0, 0, 0);
+            let before = RUNS.load(Ordering::Relaxed);
+            (outcome(&core, draft), RUNS.load(Ordering::Relaxed) - before)
+        };
+        let handle = |bytes| core.arena.allocate(bytes).unwrap().block.offset;
+        let (x, y) = (handle(128), handle(128));
+        assert!(matches!(run(x, y, 16), (None, 1)));
+        for off in 1..=16 {
+            let aligned = off % 8 == 0;
+            for (error, runs) in [run(x + off, y, 16), run(x, y + off, 16)] {
+                assert_eq!((error.is_none(), runs), (aligned, u32::from(aligned)), "{off} bytes off: {error:?}");
+                assert!(aligned || matches!(error, Some(Error::Corrupt { .. })), "{error:?}");
+            }
+        }
+        for len in (0..=32).filter(|len| *len != 16) {
+            let (error, runs) = run(x, y, len);
+            assert!(matches!(error, Some(Error::Corrupt { .. })) && runs == 0, "a parameter of {len} bytes: {error:?}");
+        }
+    }
+
+    /// A job whose kind was changed to "closure" in shared memory was a success, and its kernel had never been run.
+    #[test]
+    fn a_closure_that_is_not_there_is_no_success() {
+        let core = Core::without_workers(1, 0);
+        let draft = core.try_reserve().unwrap();
+        draft.set_closure();
+        let error = outcome(&core, draft).expect("it is none");
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+}

@@ -1,0 +1,585 @@
+//! Fan-out: many participants run the chunks of one call (`docs/protocol.md`, "Ranges").
+//!
+//! Chunk boundaries depend on the length alone. Each share starts with an equal part of the chunks, takes them from the
+//! front, and when it has none left steals half of another share's rest from the back. The caller, unless it may not help,
+//! runs share 0 itself; the other shares are jobs of their own in the ring, so that a share nobody has time for is simply
+//! emptied by thieves and taken back.
+
+use std::sync::Arc;
+
+use crate::arena::alloc::Block;
+use crate::engine::job::chunk_plan::Plan;
+use crate::engine::job::progress_meter::{Meter, RangesAt};
+use crate::engine::options::{Backpressure, Priority, WaitPolicy};
+use crate::engine::runtime::core::{Core, Draft, JobReference};
+use crate::engine::runtime::nesting;
+use crate::engine::schedule::wait;
+use crate::error::{Error, Result};
+use crate::fault::{self, Point};
+use crate::ids::ParticipantSlot;
+use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
+use crate::layout::words::{FLAG_OUTCOME, ProgressWord, RangeWord, State};
+use crate::lockfree::job::{self, Cancel};
+use crate::lockfree::range;
+use crate::panics;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// The most shares one call is cut into.
+const MAX_SHARES: u32 = 255;
+/// How often a call begins anew when deaths of workers left chunks behind.
+const MAX_ROUNDS: usize = 8;
+/// Why no further chunk is started; values of the header's stop word.
+pub(crate) mod stop {
+    pub(crate) const CANCELLED: u32 = 1;
+    pub(crate) const FAILED: u32 = 2;
+    pub(crate) const DEADLINE: u32 = 3;
+    /// A range named a chunk that the call does not have.
+    pub(crate) const CORRUPT: u32 = 4;
+}
+
+/// What a chunk says when it is over.
+pub(crate) enum ChunkEnd {
+    Done,
+    /// Start no further chunk; one of the values of [`stop`].
+    Stop(u32),
+}
+
+/// Runs chunks of a fan-out until none is left or somebody says stop. Returns the chunk in which this share failed.
+pub(crate) fn run_share(
+    header: &FanOutHeader,
+    ranges: &[RangeLine],
+    share: u32,
+    chunks: u32,
+    mut body: impl FnMut(u32) -> ChunkEnd,
+) -> Option<u32> {
+    let own = ranges.get(share as usize)?;
+    // Relaxed loads: only this share writes the word. Release stores: the outputs of the chunks it counts come before.
+    let progress = || ProgressWord::from_bits(own.progress.load(Ordering::Relaxed));
+    let set_progress = |word: ProgressWord| own.progress.store(word.bits(), Ordering::Release);
+    loop {
+        let Some(chunk) = next_chunk(ranges, share, |chunk| set_progress(progress().at(chunk))) else {
+            set_progress(progress().between_chunks());
+            return None;
+        };
+        fault::point(Point::F38_taken);
+        // Relaxed: the word carries no data; a stop seen late costs a chunk.
+        if header.stop.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        if chunk >= chunks {
+            header.stop.store(stop::CORRUPT, Ordering::Relaxed);
+            return None;
+        }
+        match body(chunk) {
+            ChunkEnd::Done => {
+                fault::point(Point::F41_run);
+                set_progress(progress().finished());
+                fault::point(Point::F42_counted);
+            }
+            ChunkEnd::Stop(reason) => {
+                // The first reason stands.
+                let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
+                if reason == stop::FAILED {
+                    own.failed.store(u64::from(chunk) + 1, Ordering::Relaxed);
+                    return Some(chunk);
+                }
+                return None;
+            }
+        }
+    }
+}
+
+/// The next chunk of the share's own range, or the first one stolen from another's; `None` when all ranges are empty.
+///
+/// `announce` is told of the chunk: before it is taken from the own range, after it was stolen. A share that dies between a theft
+/// and its announcement loses chunks that nobody can name; [`Spread::run`] notices that some were never finished.
+fn next_chunk(ranges: &[RangeLine], share: u32, announce: impl Fn(u32)) -> Option<u32> {
+    let own = ranges.get(share as usize)?;
+    range::take_front(&own.range, &announce).or_else(|| {
+        let stolen = (1..ranges.len()).find_map(|step| {
+            let victim = &ranges[(share as usize + step) % ranges.len()];
+            range::steal(&own.range, &victim.range)
+        })?;
+        announce(stolen);
+        Some(stolen)
+    })
+}
+
+/// Makes a share that died with its worker ready to be run again: the chunk it was at goes back into its range.
+pub(crate) fn repair_share(line: &RangeLine) {
+    // Acquire: pairs with the release stores in `run_share`.
+    let progress = ProgressWord::from_bits(line.progress.load(Ordering::Acquire));
+    if let Some(chunk) = progress.current() {
+        range::put_back(&line.range, chunk);
+        line.progress.store(progress.between_chunks().bits(), Ordering::Release);
+    }
+}
+
+/// Chunks that were finished.
+pub(in crate::engine) fn finished_chunks(ranges: &[RangeLine]) -> u64 {
+    // Acquire: pairs with the release stores in `run_share`.
+    ranges.iter().map(|line| u64::from(ProgressWord::from_bits(line.progress.load(Ordering::Acquire)).done())).sum()
+}
+
+/// Chunks that wait in a range.
+pub(in crate::engine) fn waiting_chunks(ranges: &[RangeLine]) -> u64 {
+    ranges.iter().map(|line| u64::from(range::remaining(&line.range))).sum()
+}
+
+/// A fan-out block in the arena, given back when dropped.
+struct FanOutBlock<'a> {
+    core: &'a Core,
+    block: Block,
+}
+
+impl Drop for FanOutBlock<'_> {
+    fn drop(&mut self) {
+        self.core.arena.free_bookkeeping(self.block);
+    }
+}
+
+/// What became of a fan-out that no participant is inside of any more.
+#[must_use]
+#[derive(Debug)]
+pub(crate) enum FanOutEnd {
+    /// Every chunk was run and counted, and no share says otherwise: the only end that is a success.
+    Complete,
+    /// Some chunks were not run, or failed.
+    Stopped(Stopped),
+}
+
+/// Why a fan-out is not complete.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    /// The value of [`stop`] that ended it early; 0 when a share failed without saying stop.
+    pub(crate) stop: u32,
+    /// The failure of another share, with the chunk it happened in; the caller knows its own.
+    pub(crate) failure: Option<(u32, Error)>,
+    /// The chunk in which the caller's own share failed.
+    pub(crate) own_failure: Option<u32>,
+}
+
+impl Stopped {
+    /// The error of the call, of which the caller's own share failed with `own`.
+    ///
+    /// The failure in the lowest chunk is reported; which other chunks were tried depends on timing.
+    pub(crate) fn into_error(self, own: Option<Error>) -> Error {
+        let own = own.map(|error| (self.own_failure.unwrap_or(0), error));
+        let first = [own, self.failure].into_iter().flatten().min_by_key(|(chunk, _)| *chunk);
+        match (first, self.stop) {
+            (_, stop::DEADLINE) => Error::DeadlineExceeded,
+            (_, stop::CORRUPT) => Error::Corrupt { what: "range of chunks", offset: 0, expected: 0, found: 0 },
+            (Some((_, error)), _) => error,
+            (None, stop::CANCELLED) => Error::Cancelled,
+            (None, reason) => {
+                Error::Corrupt { what: "end of a fan-out", offset: 0, expected: 0, found: u64::from(reason) }
+            }
+        }
+    }
+}
+
+/// What a fan-out needs besides its plan.
+pub(crate) struct Spread<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) plan: Plan,
+    pub(crate) priority: Priority,
+    pub(crate) caller: ParticipantSlot,
+    /// Whether the shares are closures, which only threads run.
+    pub(crate) closures: bool,
+    /// How often a share may be started again after the death of its worker.
+    pub(crate) retries: u32,
+    /// What to do where not a single share finds room and the caller must not run it.
+    pub(crate) backpressure: Backpressure,
+    /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
+    pub(crate) rows: Option<RowHandles>,
+    /// Who wants to know how far it is.
+    pub(crate) meter: Option<&'a Meter>,
+}
+
+/// Handles of a job of rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowHandles {
+    pub(crate) params: u64,
+    pub(crate) statuses: u64,
+}
+
+impl Spread<'_> {
+    /// How many shares run at once, and whether the caller is one of them.
+    fn shares(&self) -> (u32, bool) {
+        let config = &self.core.config;
+        let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::ORIGIN;
+        let caller_runs = in_kernel || config.help != WaitPolicy::Never;
+        // The caller takes a worker's place when the cores are all spoken for, so that no share waits for a core.
+        let threads = if self.closures { config.threads } else { self.core.workers_now() } as u32;
+        let all = if caller_runs { (threads + 1).min((config.cores as u32).max(threads)) } else { threads };
+        (all.clamp(1, MAX_SHARES).min(self.plan.chunks), caller_runs)
+    }
+
+    /// Runs the call: `child` fills a descriptor for a share, `body` is the caller's own share.
+    ///
+    /// Returns when no participant is inside a chunk any more, whatever happened.
+    pub(crate) fn run(
+        &self,
+        child: impl Fn(&Draft<'_>, u32, &FanOutHeader, &[RangeLine]),
+        mut body: impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
+    ) -> Result<FanOutEnd> {
+        let (shares, caller_runs) = self.shares();
+        let len = size_of::<FanOutHeader>() + shares as usize * size_of::<RangeLine>();
+        let block = FanOutBlock { core: self.core, block: self.core.arena.allocate_bookkeeping(len as u64)? };
+        let (header, ranges) = self.core.arena.fan_out(block.block.offset, shares)?;
+        self.prepare(header, ranges);
+        // Dropped before the block.
+        let _metered = self.meter.map(|meter| {
+            let arena = Arc::clone(&self.core.arena);
+            meter.begin(self.plan, Some(RangesAt { arena, block: block.block.offset, shares }))
+        });
+        for _ in 0..=MAX_ROUNDS {
+            let child = |draft: &Draft<'_>, share| child(draft, share, header, ranges);
+            let end = self.round(block.block.offset, header, ranges, caller_runs, child, &mut body)?;
+            let (finished, waiting) = (finished_chunks(ranges), waiting_chunks(ranges));
+            let wanted = u64::from(self.plan.chunks);
+            if end.stop != 0 || end.failure.is_some() || end.own_failure.is_some() {
+                return Ok(FanOutEnd::Stopped(end));
+            }
+            if finished == wanted {
+                return Ok(FanOutEnd::Complete);
+            }
+            if let Some(error) = self.core.broken() {
+                return Err(error);
+            }
+            if waiting > 0 && (!self.core.config.is_shared() || !self.core.is_open()) {
+                // A closing engine took all shares back: what is left of the chunks will never be run.
+                return Ok(FanOutEnd::Stopped(Stopped { stop: stop::CANCELLED, ..end }));
+            }
+            // Workers died. A chunk that is neither finished nor waiting was lost on its way from one range to another, and
+            // nobody can say which it was: all of them are run again.
+            if finished + waiting != wanted {
+                self.prepare(header, ranges);
+            }
+        }
+        Err(Error::Corrupt {
+            what: "count of finished chunks",
+            offset: block.block.offset,
+            expected: u64::from(self.plan.chunks),
+            found: finished_chunks(ranges),
+        })
+    }
+
+    fn prepare(&self, header: &FanOutHeader, ranges: &[RangeLine]) {
+        let mode = if self.rows.is_some() { fan_out_mode::ROWS } else { self.plan.mode() };
+        prepare(header, ranges, &self.plan, self.rows, mode);
+    }
+
+    /// Starts the shares, takes part, and waits until none is run any more. Says what stopped it, if anything did: nothing in what
+    /// comes back means that the ranges were emptied, not that all of their chunks were run.
+    ///
+    /// # Errors
+    /// Those of [`Core::reserve`] when not a single share found room and the caller may not run it itself.
+    fn round(
+        &self,
+        block: u64,
+        header: &FanOutHeader,
+        ranges: &[RangeLine],
+        caller_runs: bool,
+        child: impl Fn(&Draft<'_>, u32),
+        body: &mut impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
+    ) -> Result<Stopped> {
+        let first = u32::from(caller_runs);
+        let mut children = Children { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
+        for share in first..ranges.len() as u32 {
+            let draft = match self.core.try_reserve() {
+                Some(draft) => draft,
+                // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
+                None if share == 0 && self.core.config.is_shared() => self.core.reserve(self.backpressure)?,
+                None => break,
+            };
+            if !children.start(draft, block, share, self, |draft| child(draft, share)) {
+                break;
+            }
+        }
+        let mut own_failure = None;
+        if children.count > 0 {
+            self.core.notify_published(children.count as u32);
+        }
+        if caller_runs || children.count == 0 {
+            // Without any share in the queue the caller runs share 0 even where it should not help, and steals the rest.
+            own_failure = nesting::run(self.core, None, || body(header, ranges));
+        }
+        let failure = children.finish(caller_runs || children.count == 0, header, ranges);
+        Ok(Stopped { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
+    }
+}
+
+/// Fills a fan-out block: every chunk waits in a range.
+pub(in crate::engine) fn prepare(
+    header: &FanOutHeader,
+    ranges: &[RangeLine],
+    plan: &Plan,
+    rows: Option<RowHandles>,
+    mode: u64,
+) {
+    // Relaxed, all of them: the publication of the shares (R1) makes them visible.
+    let shares = ranges.len() as u32;
+    header.chunks.store(plan.chunks, Ordering::Relaxed);
+    header.shares.store(shares, Ordering::Relaxed);
+    header.chunk_len.store(plan.chunk_len as u64, Ordering::Relaxed);
+    header.total_len.store(plan.total_len as u64, Ordering::Relaxed);
+    header.halo.store(plan.halo as u32, Ordering::Relaxed);
+    header.stop.store(0, Ordering::Relaxed);
+    header.mode.store(mode, Ordering::Relaxed);
+    let rows = rows.unwrap_or(RowHandles { params: 0, statuses: 0 });
+    header.param_rows.store(rows.params, Ordering::Relaxed);
+    header.row_status.store(rows.statuses, Ordering::Relaxed);
+    header.failed_rows.store(0, Ordering::Relaxed);
+    for (share, line) in ranges.iter().enumerate() {
+        let part: RangeWord = range::initial(plan.chunks, share as u32, shares);
+        line.range.store(part.bits(), Ordering::Relaxed);
+        line.progress.store(0, Ordering::Relaxed);
+        line.failed.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A fan-out of rows with a single share, in memory of its own.
+pub(crate) fn alone(plan: &Plan, rows: RowHandles) -> (FanOutHeader, RangeLine) {
+    let header = FanOutHeader {
+        chunks: AtomicU32::new(plan.chunks),
+        shares: AtomicU32::new(1),
+        chunk_len: AtomicU64::new(plan.chunk_len as u64),
+        total_len: AtomicU64::new(plan.total_len as u64),
+        halo: AtomicU32::new(0),
+        stop: AtomicU32::new(0),
+        param_rows: AtomicU64::new(rows.params),
+        row_status: AtomicU64::new(rows.statuses),
+        failed_rows: AtomicU64::new(0),
+        mode: AtomicU64::new(fan_out_mode::ROWS),
+    };
+    let range = RangeLine {
+        range: AtomicU64::new(range::initial(plan.chunks, 0, 1).bits()),
+        progress: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+        zero: [const { AtomicU64::new(0) }; 5],
+    };
+    (header, range)
+}
+
+/// The shares that run, or wait to run, on workers. All are over before the value is gone: they use the caller's memory.
+struct Children<'a> {
+    core: &'a Core,
+    jobs: [Option<(JobReference, u32)>; MAX_SHARES as usize],
+    count: usize,
+}
+
+impl Children<'_> {
+    /// Queues one share; `false` when there is no room, which costs parallelism only.
+    fn start(
+        &mut self,
+        draft: Draft<'_>,
+        block: u64,
+        share: u32,
+        spread: &Spread<'_>,
+        child: impl Fn(&Draft<'_>),
+    ) -> bool {
+        draft.set_part(block, share, spread.retries);
+        draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
+        child(&draft);
+        let Ok(reference) = self.core.publish(draft, spread.priority) else { return false };
+        self.jobs[self.count] = Some((reference, share));
+        self.count += 1;
+        true
+    }
+
+    /// Takes back the shares nobody started, waits for the others, and returns the failure in the lowest chunk.
+    fn finish(&mut self, work_is_done: bool, header: &FanOutHeader, ranges: &[RangeLine]) -> Option<(u32, Error)> {
+        let mut failure: Option<(u32, Error)> = None;
+        for at in 0..self.count {
+            let Some((reference, share)) = self.jobs[at].take() else { continue };
+            // A share that nobody started is taken back once there is nothing left in it.
+            let emptied = work_is_done || header.stop.load(Ordering::Relaxed) != 0;
+            let Some(descriptor) = self.core.control.descriptor(reference.index) else { continue };
+            // Not a cancel: a share that runs its last chunk must not be told to stop.
+            if emptied && let Some(done) = job::take_back(&descriptor.word, reference.generation) {
+                self.core.dispose(reference.index, done);
+                continue;
+            }
+            wait::wait_for_share(self.core, reference);
+            let done = job::snapshot(&descriptor.word);
+            if !done.is(State::Done) || done.generation() != reference.generation {
+                // The engine broke and nobody is at the share any more. A closure in its slot borrows from the caller.
+                if let Some(slot) = self.core.local.slot(reference.index) {
+                    slot.discard();
+                }
+                failure = Some((0, self.core.broken().unwrap_or(Error::Closed)));
+                continue;
+            }
+            if done.has(FLAG_OUTCOME) {
+                let chunk = ranges.get(share as usize).map_or(0, |line| line.failed.load(Ordering::Relaxed));
+                let chunk = (chunk as u32).saturating_sub(1);
+                if failure.as_ref().is_none_or(|(first, _)| chunk < *first)
+                    && let Some(error) = crate::engine::exec::execute::outcome_of(self.core, reference.index)
+                    // A share that a closing engine took back is no failure: the others run its chunks.
+                    && !matches!(error, Error::Cancelled)
+                {
+                    failure = Some((chunk, error));
+                }
+            }
+            self.core.dispose(reference.index, done);
+        }
+        failure
+    }
+}
+
+impl Drop for Children<'_> {
+    fn drop(&mut self) {
+        // Only reached with children left when the caller's share unwound; they must not outlive the caller's memory.
+        for at in 0..self.count {
+            if let Some((reference, _)) = self.jobs[at].take() {
+                if let Cancel::Ended(_) = self.core.cancel(reference) {
+                } else {
+                    wait::wait_for_share(self.core, reference);
+                }
+                if let Some(descriptor) = self.core.control.descriptor(reference.index) {
+                    let done = job::snapshot(&descriptor.word);
+                    if done.is(State::Done) && done.generation() == reference.generation {
+                        self.core.dispose(reference.index, done);
+                    } else if let Some(slot) = self.core.local.slot(reference.index) {
+                        // As in `finish`.
+                        slot.discard();
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::schedule::health::Broken;
+    use proptest::prelude::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    /// Runs a call of closures whose shares one thread takes, and does with them what `serve` says, until the call is over.
+    fn run(core: &Core, chunks: usize, serve: impl Fn(&FanOutHeader, &[RangeLine], u32) + Sync) -> Result<FanOutEnd> {
+        let plan = Plan::new(chunks * 10, Some(10), 0).expect("a plan of few chunks");
+        let (priority, caller) = (Priority::Normal, ParticipantSlot::ORIGIN);
+        let spread = Spread {
+            core,
+            plan,
+            priority,
+            caller,
+            closures: true,
+            retries: 0,
+            backpressure: Backpressure::Reject,
+            rows: None,
+            meter: None,
+        };
+        let over = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let worker = ParticipantSlot::new(1);
+                while !over.load(std::sync::atomic::Ordering::Acquire) {
+                    let Some(index) = core.take(worker) else {
+                        thread::yield_now();
+                        continue;
+                    };
+                    let descriptor = core.control.descriptor(index).expect("it was in a ring");
+                    let fields = (descriptor.fan_out.load(Ordering::Relaxed), descriptor.part.load(Ordering::Relaxed));
+                    let shares = core.arena.fan_out(fields.0, 0).expect("a block").0.shares.load(Ordering::Relaxed);
+                    let (header, ranges) = core.arena.fan_out(fields.0, shares).expect("a block");
+                    serve(header, ranges, fields.1 & 0xFFFF);
+                    let done = job::finish(&descriptor.word, false);
+                    core.left(worker, index);
+                    done.into_iter().for_each(|done| core.serve(index, done));
+                }
+            });
+            let end = spread.run(|draft, _, _, _| draft.set_closure(), |_, _| None);
+            over.store(true, std::sync::atomic::Ordering::Release);
+            end
+        })
+    }
+
+    /// Runs a share as workers do, but leaves away what `skips` says: the chunk is taken and never counted.
+    fn run_but(header: &FanOutHeader, ranges: &[RangeLine], share: u32, mut skips: impl FnMut(u32) -> bool) {
+        let own = &ranges[share as usize];
+        loop {
+            let mut skipped = false;
+            run_share(header, ranges, share, u32::MAX, |chunk| {
+                skipped = skips(chunk);
+                if skipped { ChunkEnd::Stop(0) } else { ChunkEnd::Done }
+            });
+            let word = ProgressWord::from_bits(own.progress.load(Ordering::Relaxed));
+            own.progress.store(word.between_chunks().bits(), Ordering::Relaxed);
+            if !skipped {
+                return;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A call was a success although chunks were missing: nothing had failed, and nobody counted.
+        #[test]
+        fn a_call_is_complete_when_every_chunk_was_counted(
+            threads in 1usize..4, chunks in 1usize..40, lost in proptest::collection::vec((0usize..10, 0u32..40), 0..20),
+        ) {
+            let core = Core::without_workers(threads, 0);
+            // Which chunks are lost each time the call begins anew.
+            let rounds = AtomicUsize::new(0);
+            let shares = threads.min(chunks);
+            let end = run(&core, chunks, |header, ranges, share| {
+                let round = rounds.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / shares;
+                run_but(header, ranges, share, |chunk| lost.contains(&(round, chunk)));
+            });
+            let is_lost = |round: usize| lost.iter().any(|&(at, chunk)| at == round && (chunk as usize) < chunks);
+            let first_whole = (0..=MAX_ROUNDS).find(|&round| !is_lost(round));
+            match end {
+                Ok(FanOutEnd::Complete) => {
+                    prop_assert_eq!(first_whole.map(|round| (round + 1) * shares), Some(rounds.into_inner()));
+                }
+                Err(Error::Corrupt { .. }) => prop_assert!(first_whole.is_none()),
+                other => prop_assert!(false, "{other:?}"),
+            }
+            prop_assert!(core.arena.statistics().in_use == 0, "the block is given back");
+        }
+    }
+
+    /// A worker that ended its share without having run it made the call a success.
+    #[test]
+    fn shares_that_end_without_running_are_no_success() {
+        let core = Core::without_workers(2, 0);
+        let end = run(&core, 7, |_, _, _| {});
+        assert!(matches!(&end, Ok(FanOutEnd::Stopped(stopped)) if stopped.stop == stop::CANCELLED), "{end:?}");
+    }
+
+    /// The engine broke while a call waited for its shares, and the call said that all was done.
+    #[test]
+    fn an_engine_that_breaks_is_no_success() {
+        let core = Core::without_workers(2, 0);
+        let end = run(&core, 7, |header, ranges, share| {
+            run_but(header, ranges, share, |_| false);
+            core.give_up(Broken::Corrupt { what: "test", offset: 0, expected: 0, found: 0 });
+        });
+        // The one share that was run did all chunks, and the other one was taken back: the call may be whole, and then says so.
+        match end {
+            Ok(FanOutEnd::Complete) => {}
+            Ok(FanOutEnd::Stopped(stopped)) => assert!(matches!(stopped.into_error(None), Error::Corrupt { .. })),
+            Err(error) => assert!(matches!(error, Error::Corrupt { .. }), "{error}"),
+        }
+        let end = run(&core, 7, |_, _, _| {});
+        assert!(matches!(end, Ok(FanOutEnd::Stopped(_)) | Err(Error::Corrupt { .. })), "{end:?}");
+    }
+
+    /// The failure in the lowest chunk is the call's, whoever met it; reasons that are nobody's failure come next.
+    #[test]
+    fn the_first_failure_is_reported() {
+        let stopped = |stop, failure, own_failure| Stopped { stop, failure, own_failure };
+        let other = || Some((3, Error::Closed));
+        assert!(matches!(stopped(stop::FAILED, other(), Some(2)).into_error(Some(Error::Cancelled)), Error::Cancelled));
+        assert!(matches!(stopped(stop::FAILED, other(), Some(5)).into_error(Some(Error::Cancelled)), Error::Closed));
+        assert!(matches!(stopped(stop::DEADLINE, other(), None).into_error(None), Error::DeadlineExceeded));
+        assert!(matches!(stopped(stop::CANCELLED, None, None).into_error(None), Error::Cancelled));
+        assert!(matches!(stopped(0, None, None).into_error(None), Error::Corrupt { .. }));
+    }
+}

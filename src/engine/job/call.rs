@@ -1,0 +1,664 @@
+//! One kernel call as it travels: gathered from typed batches, written into a descriptor, read back and resolved.
+
+use core::ptr::NonNull;
+
+use bytemuck::Pod;
+
+use crate::arena::{Access, Arena};
+use crate::engine::kernel::frame::RawSlice;
+use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::runtime::core::{Core, Draft};
+use crate::error::{Error, Result};
+use crate::ids::DescriptorIndex;
+use crate::layout::records::{
+    BatchReference, Descriptor, HAS_LEDGER, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, kind,
+};
+use crate::layout::words::{LEN_NOT_SAID, check, opened_len, sealed_len};
+use crate::sync::Ordering;
+
+/// Handles and lengths in bytes of a call's batches: inputs first, then outputs, and how many of each. What was collected as an input is
+/// only read, and only what was collected as an output is written: whoever runs the call compares both numbers with what the kernel says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct References {
+    entries: [(u64, u64); MAX_BATCHES],
+    inputs: usize,
+    outputs: usize,
+}
+
+impl References {
+    /// No batch yet.
+    pub(crate) const fn new() -> Self {
+        Self { entries: [(0, 0); MAX_BATCHES], inputs: 0, outputs: 0 }
+    }
+
+    /// These batches.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of(inputs: &[(u64, u64)], outputs: &[(u64, u64)]) -> Self {
+        let mut references = Self::new();
+        inputs.iter().for_each(|input| references.push_input(*input));
+        outputs.iter().for_each(|output| references.push_output(*output));
+        references
+    }
+
+    /// Adds an input, before any output; the attributes of kernels and the tuple impls keep within the limits.
+    #[inline]
+    pub(crate) fn push_input(&mut self, reference: (u64, u64)) {
+        debug_assert!(self.outputs == 0, "inputs come first");
+        if let Some(place) = self.entries.get_mut(self.inputs) {
+            *place = reference;
+            self.inputs += 1;
+        }
+    }
+
+    /// Adds an output, within the limits likewise.
+    #[inline]
+    pub(crate) fn push_output(&mut self, reference: (u64, u64)) {
+        if let Some(place) = self.entries.get_mut(self.inputs + self.outputs) {
+            *place = reference;
+            self.outputs += 1;
+        }
+    }
+
+    /// How many inputs and outputs there are.
+    fn sides(&self) -> (usize, usize) {
+        (self.inputs, self.outputs)
+    }
+
+    /// How many outputs there are so far.
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub(crate) fn as_slice(&self) -> &[(u64, u64)] {
+        &self.entries[..self.inputs + self.outputs]
+    }
+
+    /// Checks that there are as many inputs, and as many outputs, as the kernel says that it takes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when its description says something else than its types.
+    #[inline]
+    pub(crate) fn check(&self, info: &KernelInfo) -> Result<()> {
+        if (self.inputs, self.outputs) == (info.inputs().len(), info.outputs().len()) {
+            Ok(())
+        } else {
+            Err(self.unfit(info))
+        }
+    }
+
+    #[cold]
+    fn unfit(&self, info: &KernelInfo) -> Error {
+        Error::invalid(format!(
+            "kernel {} takes {} inputs and {} outputs and was given {} and {}: its description contradicts its types",
+            info.name(),
+            info.inputs().len(),
+            info.outputs().len(),
+            self.inputs,
+            self.outputs
+        ))
+    }
+}
+
+/// The parameter's bytes, aligned for any `Pod` type that fits: no type is aligned beyond its size.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct ParamBytes([u8; INLINE_PARAM_LEN]);
+
+impl ParamBytes {
+    /// No parameter.
+    pub(crate) const fn zeroed() -> Self {
+        Self([0; INLINE_PARAM_LEN])
+    }
+}
+
+/// A parameter on its way: inline where it fits, else in a block of the arena that whoever holds the job keeps.
+#[derive(Clone, Copy)]
+pub(crate) enum Param {
+    Inline(ParamBytes, u32),
+    Block {
+        handle: u64,
+        len: u32,
+    },
+    /// Those of a job of rows: a batch of parameters, of `len` bytes each, and the statuses of the rows.
+    Rows {
+        params: u64,
+        statuses: u64,
+        len: u32,
+    },
+}
+
+impl Param {
+    /// Whether a parameter of type `P` travels inside the descriptor.
+    pub(crate) const fn is_inline<P>() -> bool {
+        size_of::<P>() <= INLINE_PARAM_LEN && align_of::<P>() <= 64
+    }
+
+    /// A parameter that fits into the descriptor.
+    pub(crate) fn inline<P: Pod>(value: &P) -> Self {
+        let bytes = bytemuck::bytes_of(value);
+        let mut packed = [0; INLINE_PARAM_LEN];
+        packed[..bytes.len()].copy_from_slice(bytes);
+        Self::Inline(ParamBytes(packed), bytes.len() as u32)
+    }
+
+    /// As [`Param::inline`], for bytes; `None` when they do not fit.
+    pub(crate) fn inline_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut packed = [0; INLINE_PARAM_LEN];
+        packed.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self::Inline(ParamBytes(packed), bytes.len() as u32))
+    }
+}
+
+/// A call whose batches were found in memory.
+pub(crate) struct KernelCall {
+    pub(crate) info: &'static KernelInfo,
+    slices: [RawSlice; MAX_BATCHES],
+    count: usize,
+    param: Param,
+    param_block: RawSlice,
+}
+
+#[cold]
+fn corrupt(what: &'static str, expected: u64, found: u64) -> Error {
+    Error::Corrupt { what, offset: 0, expected, found }
+}
+
+/// Numbers of inputs and outputs as the second byte of a descriptor's shape has them.
+#[inline]
+fn sides(inputs: usize, outputs: usize) -> u32 {
+    inputs as u32 | ((outputs as u32) << 4)
+}
+
+/// Numbers of inputs and outputs in a descriptor's shape.
+#[inline]
+fn sides_of(shape: u32) -> (usize, usize) {
+    ((shape >> 8 & 0xF) as usize, (shape >> 12 & 0xF) as usize)
+}
+
+/// Whether two resolved pieces of memory, each a handle and a length in bytes, have a byte in common.
+#[inline]
+fn overlap((first, first_len): (u64, u64), (second, second_len): (u64, u64)) -> bool {
+    // Resolved, so neither sum leaves its segment. Pieces of different segments are apart by their numbers.
+    first_len > 0 && second_len > 0 && first < second + second_len && second < first + first_len
+}
+
+impl KernelCall {
+    /// A call whose batches are yet to be found.
+    #[inline]
+    pub(crate) fn unresolved(info: &'static KernelInfo, param: Param) -> Self {
+        Self { info, slices: [RawSlice::EMPTY; MAX_BATCHES], count: 0, param, param_block: RawSlice::EMPTY }
+    }
+
+    /// Finds the batches of a call, checking counts and element sizes against the kernel's signature.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when they do not fit: typed calls always do, a damaged descriptor may not.
+    pub(crate) fn resolve(
+        arena: &Arena,
+        info: &'static KernelInfo,
+        references: &References,
+        param: Param,
+    ) -> Result<Self> {
+        let mut call = Self::unresolved(info, param);
+        call.resolve_batches(arena, references.sides(), |at| references.entries[at])?;
+        Ok(call)
+    }
+
+    // In place: a call is a few hundred bytes, and small ones are resolved millions of times a second.
+    #[inline]
+    fn resolve_batches(
+        &mut self,
+        arena: &Arena,
+        (inputs, outputs): (usize, usize),
+        reference: impl Fn(usize) -> (u64, u64),
+    ) -> Result<()> {
+        let (wanted_inputs, wanted_outputs) = (self.info.inputs().len(), self.info.outputs().len());
+        // By side: what was handed over to be read would be written otherwise.
+        if inputs != wanted_inputs || outputs != wanted_outputs {
+            return Err(corrupt(
+                "number of inputs, and of outputs times 16",
+                sides(wanted_inputs, wanted_outputs).into(),
+                sides(inputs, outputs).into(),
+            ));
+        }
+        let count = inputs + outputs;
+        if count > MAX_BATCHES {
+            return Err(corrupt("number of batches", MAX_BATCHES as u64, count as u64));
+        }
+        self.count = count;
+        if count <= INLINE_BATCHES {
+            self.resolve_named::<INLINE_BATCHES>(arena, reference)
+        } else {
+            self.resolve_named::<MAX_BATCHES>(arena, reference)
+        }
+    }
+
+    /// As above, with room for the handles of `N` batches, which are at least as many as the call has.
+    #[inline]
+    fn resolve_named<const N: usize>(&mut self, arena: &Arena, reference: impl Fn(usize) -> (u64, u64)) -> Result<()> {
+        let (inputs, outputs) = (self.info.inputs(), self.info.outputs());
+        let mut named = [(0, 0); N];
+        for (at, (slice, layout)) in self.slices.iter_mut().zip(inputs.iter().chain(outputs)).take(N).enumerate() {
+            let (handle, len) = reference(at);
+            let size = layout.size_bytes().max(1) as u64;
+            if layout.elements_in(len) * size != len {
+                return Err(corrupt("length of a batch", size, len));
+            }
+            let access = if at < inputs.len() { Access::Read } else { Access::Write };
+            *slice = RawSlice::new(arena.resolve_for(handle, len, access)?, len as usize);
+            // By handle: a worker process sees inputs and outputs at different addresses.
+            if access == Access::Write && named[..at].iter().any(|other| overlap(*other, (handle, len))) {
+                return Err(corrupt("an output that overlaps another batch", 0, handle));
+            }
+            named[at] = (handle, len);
+        }
+        let param_len = match self.param {
+            // Those of rows are looked at row by row.
+            Param::Inline(_, len) | Param::Rows { len, .. } => len,
+            Param::Block { handle, len } => {
+                self.param_block = RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize);
+                let outputs = &named[inputs.len()..self.count];
+                if outputs.iter().any(|output| overlap(*output, (handle, u64::from(len)))) {
+                    return Err(corrupt("an output that overlaps the parameter", 0, handle));
+                }
+                len
+            }
+        };
+        if param_len as usize != self.info.param().size_bytes() {
+            let expected = self.info.param().size_bytes() as u64;
+            return Err(corrupt("length of the parameter", expected, u64::from(param_len)));
+        }
+        Ok(())
+    }
+
+    /// The batches: inputs, then outputs.
+    #[inline]
+    pub(crate) fn slices(&self) -> &[RawSlice] {
+        &self.slices[..self.count]
+    }
+
+    /// Whether an output has a byte in common with these, which were resolved for writing.
+    pub(crate) fn writes_to(&self, bytes: RawSlice) -> bool {
+        let place = |slice: &RawSlice| (slice.start().as_ptr() as u64, slice.len_bytes() as u64);
+        let outputs = self.slices().iter().skip(self.info.inputs().len());
+        outputs.map(place).any(|output| overlap(output, place(&bytes)))
+    }
+
+    /// Where the parameter lies; inside `self` when it travelled in the descriptor.
+    #[inline]
+    pub(crate) fn param(&self) -> RawSlice {
+        match &self.param {
+            Param::Inline(bytes, len) => RawSlice::new(NonNull::from(&bytes.0).cast(), *len as usize),
+            Param::Block { .. } | Param::Rows { .. } => self.param_block,
+        }
+    }
+
+    /// Elements of the first output, or of the first input when there is no output.
+    #[inline]
+    pub(crate) fn first_len(&self) -> usize {
+        let (inputs, outputs) = (self.info.inputs(), self.info.outputs());
+        let (at, layout) = match outputs.first() {
+            Some(layout) => (inputs.len(), Some(layout)),
+            None => (0, inputs.first()),
+        };
+        match (self.slices().get(at), layout) {
+            // No more than the length in bytes, which is a `usize`.
+            (Some(slice), Some(layout)) => layout.elements_in(slice.len_bytes() as u64) as usize,
+            _ => 0,
+        }
+    }
+
+    /// Element size of batch `at`, in bytes.
+    #[inline]
+    pub(crate) fn element_size(&self, at: usize) -> usize {
+        let inputs = self.info.inputs();
+        let layout = inputs.get(at).or_else(|| self.info.outputs().get(at.wrapping_sub(inputs.len())));
+        layout.map_or(1, |layout| layout.size_bytes().max(1))
+    }
+}
+
+#[inline]
+fn place<'a>(
+    core: &'a Core,
+    index: DescriptorIndex,
+    descriptor: &'a Descriptor,
+    at: usize,
+) -> Option<&'a BatchReference> {
+    match at.checked_sub(INLINE_BATCHES) {
+        None => descriptor.batches.get(at),
+        Some(further) => core.control.arguments(index)?.batches.get(further),
+    }
+}
+
+/// Fields of a job as its submitter wrote them, copied into private memory and checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields {
+    /// One of `records::kind`.
+    pub(crate) kind: u32,
+    kernel: u32,
+    param: Param,
+    references: References,
+    /// In a share the handle of its fan-out block, in a job of rows their number.
+    pub(crate) fan_out: u64,
+    /// Which range of the fan-out is the claimer's.
+    pub(crate) share: u32,
+    /// How often the job may be started again.
+    pub(crate) retries: u32,
+}
+
+/// What parameters add to the check, and the words they are stored as.
+#[inline]
+fn param_words(param: &Param) -> ([u64; INLINE_PARAM_LEN / 8], usize, u32) {
+    let mut words = [0; INLINE_PARAM_LEN / 8];
+    match param {
+        Param::Inline(bytes, len) => {
+            for (word, bytes) in words.iter_mut().zip(bytes.0.chunks_exact(8)) {
+                *word = bytes.try_into().map_or(0, u64::from_le_bytes);
+            }
+            (words, len.div_ceil(8) as usize, *len)
+        }
+        Param::Block { handle, len } => {
+            words[0] = *handle;
+            (words, 1, *len)
+        }
+        Param::Rows { params, statuses, len } => {
+            words[0] = *params;
+            words[1] = *statuses;
+            (words, 2, *len)
+        }
+    }
+}
+
+/// What a call adds to the check of its job.
+#[inline]
+fn check_of_call(shape: u32, kernel: u32, references: &References, param: &Param) -> u64 {
+    use crate::layout::words::check::{BATCHES, KERNEL, PARAM, PARAM_LEN, SHAPE, field};
+    let (words, count, len) = param_words(param);
+    let mut sum = field(SHAPE, u64::from(shape)) ^ field(KERNEL, u64::from(kernel)) ^ field(PARAM_LEN, u64::from(len));
+    for (at, &word) in words.iter().take(count).enumerate() {
+        sum ^= field(PARAM + at as u32, word);
+    }
+    for (at, &(handle, len_bytes)) in references.as_slice().iter().enumerate() {
+        sum ^= field(BATCHES + 2 * at as u32, handle) ^ field(BATCHES + 1 + 2 * at as u32, len_bytes);
+    }
+    sum
+}
+
+impl Draft<'_> {
+    /// Writes the call into the descriptor; once.
+    #[inline]
+    pub(crate) fn set_call(&self, kind: u32, kernel: u32, references: &References, param: &Param) {
+        let descriptor = self.descriptor;
+        // Relaxed, all of them: the publication (R1) makes them visible.
+        for (at, &(handle, len_bytes)) in references.as_slice().iter().enumerate() {
+            if let Some(place) = place(self.core, self.index, descriptor, at) {
+                place.handle.store(handle, Ordering::Relaxed);
+                place.len_bytes.store(len_bytes, Ordering::Relaxed);
+            }
+        }
+        let shape = kind | sides(references.inputs, references.outputs) << 8;
+        descriptor.kernel.store(kernel, Ordering::Relaxed);
+        descriptor.shape.store(shape, Ordering::Relaxed);
+        let (words, count, len) = param_words(param);
+        for (place, word) in descriptor.param.iter().zip(words).take(count) {
+            place.store(word, Ordering::Relaxed);
+        }
+        descriptor.param_len.store(len, Ordering::Relaxed);
+        self.add_to_check(check_of_call(shape, kernel, references, param));
+    }
+
+    /// Makes the job a closure, which lies in the private slot; once.
+    #[inline]
+    pub(crate) fn set_closure(&self) {
+        self.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+    }
+
+    /// Writes which part of which fan-out the job is, or how many rows it has, and how often it may be started again; once.
+    #[inline]
+    pub(crate) fn set_part(&self, fan_out: u64, share: u32, retries: u32) {
+        let part = pack_part(share, retries);
+        self.descriptor.fan_out.store(fan_out, Ordering::Relaxed);
+        self.descriptor.part.store(part, Ordering::Relaxed);
+        self.add_to_check(check::field(check::FAN_OUT, fan_out) ^ check::field(check::PART, u64::from(part)));
+    }
+
+    /// Says that the ledger has something about the job; once, after the call was written.
+    pub(crate) fn set_has_ledger(&self) {
+        let shape = self.descriptor.shape.load(Ordering::Relaxed);
+        self.descriptor.shape.store(shape | HAS_LEDGER, Ordering::Relaxed);
+        self.add_to_check(check::field(check::SHAPE, u64::from(HAS_LEDGER)));
+    }
+
+    /// Writes the check over all fields written so far.
+    #[inline]
+    pub(in crate::engine) fn set_check(&self) {
+        self.descriptor.check.store(check::folded(self.check.get()), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn add_to_check(&self, sum: u64) {
+        self.check.set(self.check.get() ^ sum);
+    }
+}
+
+fn pack_part(share: u32, retries: u32) -> u32 {
+    share & 0xFFFF | retries.min(0xFFFF) << 16
+}
+
+impl Fields {
+    /// The fields of a published job, each read once. Of a closure there are none but its kind.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when they are not what the submitter wrote.
+    #[inline]
+    pub(crate) fn read(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Self> {
+        // Relaxed, all: acquired with the word (A1).
+        let shape = descriptor.shape.load(Ordering::Relaxed);
+        let kind = shape & 0xFF;
+        let mut fields = Self {
+            kind,
+            kernel: 0,
+            param: Param::Inline(ParamBytes::zeroed(), 0),
+            references: References::new(),
+            fan_out: 0,
+            share: 0,
+            retries: 0,
+        };
+        if kind == kind::CLOSURE {
+            return Ok(fields);
+        }
+        fields.kernel = descriptor.kernel.load(Ordering::Relaxed);
+        fields.param = param_of(kind, descriptor);
+        let (inputs, outputs) = sides_of(shape);
+        for at in 0..(inputs + outputs).min(MAX_BATCHES) {
+            let Some(place) = place(core, index, descriptor, at) else { break };
+            let reference = (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed));
+            if at < inputs { fields.references.push_input(reference) } else { fields.references.push_output(reference) }
+        }
+        fields.fan_out = descriptor.fan_out.load(Ordering::Relaxed);
+        let part = descriptor.part.load(Ordering::Relaxed);
+        (fields.share, fields.retries) = (part & 0xFFFF, part >> 16);
+        let sum = check::EMPTY
+            ^ check_of_call(shape, fields.kernel, &fields.references, &fields.param)
+            ^ check::field(check::FAN_OUT, fields.fan_out)
+            ^ check::field(check::PART, u64::from(part));
+        let (expected, found) = (descriptor.check.load(Ordering::Relaxed), check::folded(sum));
+        // Fuzz targets look at what lies behind the check, which somebody could make fit.
+        if expected == found || cfg!(feature = "fuzzing") {
+            Ok(fields)
+        } else {
+            Err(corrupt("fields of a job", expected.into(), found.into()))
+        }
+    }
+
+    /// The handles of a job of rows.
+    pub(crate) fn rows(&self) -> Option<(u64, u64)> {
+        match self.param {
+            Param::Rows { params, statuses, .. } => Some((params, statuses)),
+            _ => None,
+        }
+    }
+
+    /// Writes the call into a share of the job.
+    pub(in crate::engine) fn copy_call_to(&self, share: &Draft<'_>) {
+        let param = match self.param {
+            // Shares find their parameters by the block of the fan-out; here only the length counts.
+            Param::Rows { len, .. } if len as usize <= INLINE_PARAM_LEN => Param::Inline(ParamBytes::zeroed(), len),
+            Param::Rows { params, len, .. } => Param::Block { handle: params, len },
+            param => param,
+        };
+        share.set_call(kind::SHARE, self.kernel, &self.references, &param);
+    }
+
+    /// The call, its batches found in memory and checked against the kernel's signature.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a kernel that no submitter names and for whatever does not fit it.
+    #[inline]
+    pub(crate) fn resolve(&self, core: &Core) -> Result<KernelCall> {
+        let info = core.kernel(self.kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(self.kernel)))?;
+        let mut call = KernelCall::unresolved(info, self.param);
+        call.resolve_batches(&core.arena, self.references.sides(), |at| self.references.entries[at])?;
+        Ok(call)
+    }
+}
+
+/// Keeps what a kernel said about the lengths of its outputs, for the holder of the job.
+#[cold]
+pub(crate) fn write_output_lens(core: &Core, index: DescriptorIndex, lens: [usize; MAX_OUTPUTS]) {
+    let Some(arguments) = core.control.arguments(index) else { return };
+    // Relaxed: published by the finish (R3).
+    for (place, len) in arguments.output_lens.iter().zip(lens) {
+        place.store(if len == usize::MAX { LEN_NOT_SAID } else { sealed_len(len as u64) }, Ordering::Relaxed);
+    }
+}
+
+/// The lengths, in elements, of the outputs that the kernel of a finished job shortened, by their number.
+///
+/// # Errors
+/// [`Error::Corrupt`] when they are not what the worker wrote.
+pub(crate) fn shortened(core: &Core, index: DescriptorIndex) -> Result<[Option<usize>; MAX_OUTPUTS]> {
+    let mut lens = [None; MAX_OUTPUTS];
+    let Some(arguments) = core.control.arguments(index) else { return Ok(lens) };
+    for (len, word) in lens.iter_mut().zip(&arguments.output_lens) {
+        // Relaxed: acquired with the word that says Done (A3).
+        let word = word.load(Ordering::Relaxed);
+        let found = opened_len(word).ok_or_else(|| corrupt("length of an output", 0, word))?;
+        *len = (word != LEN_NOT_SAID).then(|| usize::try_from(found).unwrap_or(usize::MAX));
+    }
+    Ok(lens)
+}
+
+/// Kind of the job in a descriptor: one of `records::kind`, or anything in a damaged one.
+pub(crate) fn kind_of(descriptor: &Descriptor) -> u32 {
+    descriptor.shape.load(Ordering::Relaxed) & 0xFF
+}
+
+/// The parameter of a descriptor, each word read once.
+#[inline]
+fn param_of(kind: u32, descriptor: &Descriptor) -> Param {
+    let len = descriptor.param_len.load(Ordering::Relaxed);
+    let word = |at: usize| descriptor.param.get(at).map_or(0, |word| word.load(Ordering::Relaxed));
+    if kind == kind::ROWS {
+        return Param::Rows { params: word(0), statuses: word(1), len };
+    }
+    if len as usize > INLINE_PARAM_LEN {
+        return Param::Block { handle: word(0), len };
+    }
+    let mut bytes = [0u8; INLINE_PARAM_LEN];
+    for (at, bytes) in bytes.chunks_exact_mut(8).take(len.div_ceil(8) as usize).enumerate() {
+        bytes.copy_from_slice(&word(at).to_le_bytes());
+    }
+    Param::Inline(ParamBytes(bytes), len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{ArenaConfig, Backing};
+    use crate::engine::kernel::traits::Kernel;
+
+    #[crate::kernel]
+    fn copy(x: &[u64], y: &mut [u64], z: &mut [u64], p: &[u64; 8]) {
+        y.copy_from_slice(x);
+        z.fill(p[0]);
+    }
+
+    #[crate::kernel]
+    fn fill(y: &mut [u64], p: &u64) {
+        y.fill(*p);
+    }
+
+    fn arena() -> std::sync::Arc<Arena> {
+        let backing = Backing::Anonymous;
+        Arena::create(&ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false }).unwrap()
+    }
+
+    /// A descriptor whose output was moved over its input gave the kernel an exclusive slice and a shared one of the same bytes:
+    /// undefined behaviour in the engine's own threads, by way of words that a worker process can write.
+    #[test]
+    fn an_output_that_overlaps_another_argument_is_refused() {
+        let arena = arena();
+        let resolve = |x, y, z, param| {
+            let param = Param::Block { handle: param, len: 64 };
+            let references = References::of(&[(x, 64)], &[(y, 64), (z, 64)]);
+            let call = KernelCall::resolve(&arena, copy.info(), &references, param);
+            call.map(|_| ()).map_err(|error| matches!(error, Error::Corrupt { .. }))
+        };
+        assert_eq!(resolve(0, 64, 128, 192), Ok(()));
+        assert_eq!(resolve(192, 128, 64, 0), Ok(()));
+        for (x, y, z, param) in [
+            (0, 0, 128, 192),
+            (0, 56, 128, 192),
+            (8, 64, 128, 192),
+            (0, 64, 120, 192),
+            (0, 64, 128, 184),
+            (0, 64, 128, 72),
+        ] {
+            assert_eq!(resolve(x, y, z, param), Err(true), "{x} {y} {z} {param}");
+        }
+    }
+
+    /// A descriptor said how many batches there are and not on which side: under the number of another kernel, as one damaged word
+    /// gives it, a batch that was handed over to be read was written.
+    #[test]
+    fn batches_of_another_side_are_refused() {
+        let arena = arena();
+        let batches = [(0, 64), (64, 64), (128, 64)];
+        let param = Param::Block { handle: 192, len: 64 };
+        for inputs in 0..=3 {
+            let references = References::of(&batches[..inputs], &batches[inputs..]);
+            let call = KernelCall::resolve(&arena, copy.info(), &references, param);
+            assert_eq!(call.is_ok(), inputs == 1, "{inputs} inputs");
+            assert_eq!(references.check(copy.info()).is_ok(), inputs == 1, "{inputs} inputs");
+        }
+    }
+
+    /// Without the comparison in `resolve` a parameter of another length was noticed by the kernel's frame at the earliest, and a mutation
+    /// that dropped it survived all tests.
+    #[test]
+    fn a_parameter_of_another_length_is_refused() {
+        let arena = arena();
+        let references = References::of(&[(0, 64)], &[(64, 64), (128, 64)]);
+        for len in 0..=128 {
+            let param = Param::Block { handle: 192, len };
+            let found =
+                KernelCall::resolve(&arena, copy.info(), &references, param).map(|call| call.param().len_bytes());
+            assert_eq!(found.ok(), (len == 64).then_some(64), "{len} bytes in a block");
+        }
+        let references = References::of(&[], &[(64, 64)]);
+        for len in 0..=INLINE_PARAM_LEN as u32 {
+            let param = Param::Inline(ParamBytes::zeroed(), len);
+            let found =
+                KernelCall::resolve(&arena, fill.info(), &references, param).map(|call| call.param().len_bytes());
+            assert_eq!(found.ok(), (len == 8).then_some(8), "{len} bytes inside the descriptor");
+        }
+    }
+
+    #[test]
+    fn the_same_input_twice_and_empty_outputs_are_no_overlap() {
+        assert!(!overlap((0, 0), (0, 64)) && !overlap((32, 0), (0, 64)) && !overlap((0, 64), (64, 1)));
+        assert!(overlap((0, 64), (63, 1)) && overlap((63, 1), (0, 64)) && overlap((0, 8), (0, 8)));
+        assert!(!overlap((0, 64), (1 << 48, 64)));
+    }
+}

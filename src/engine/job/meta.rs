@@ -1,0 +1,289 @@
+//! What is known of a job besides what it works on: when it came and began, how long it may run, how far it is.
+//!
+//! Most jobs need none of it: a bit in their shape says so, and then nobody touches the line.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::engine::options::JobOptions;
+use crate::engine::runtime::core::{Core, Draft};
+use crate::engine::runtime::waker_set::WakerSet;
+use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::layout::records::{Descriptor, HAS_LEDGER, Histogram, Ledger};
+use crate::layout::words::histogram_bucket;
+use crate::lockfree::job;
+use crate::lockfree::progress::{self, Reported};
+use crate::lockfree::waiters::Ticket;
+use crate::os::host::Deadline;
+use crate::sync::{AtomicU32, Ordering};
+
+/// Bits of the origin word that count the jobs of a descriptor.
+pub(crate) const SEQUENCE_MASK: u64 = (1 << 40) - 1;
+
+/// How long the supervisor leaves at least between two looks at a job whose time has not begun.
+const LOOKS_APART: Duration = Duration::from_millis(1);
+
+/// Tasks that want to hear of progress, by the descriptor of their job.
+#[derive(Debug)]
+pub(crate) struct Watchers {
+    /// Whether there are any: looked at when a task is woken. Changed under the lock of the tasks.
+    any: AtomicU32,
+    tasks: WakerSet<u32>,
+}
+
+/// The place of a task that watches a job's progress.
+pub(crate) type WatchTicket = Ticket<u32>;
+
+impl Watchers {
+    pub(in crate::engine) fn new() -> Self {
+        Self { any: AtomicU32::new(0), tasks: WakerSet::default() }
+    }
+
+    fn add(&self, index: DescriptorIndex, ticket: &mut Option<WatchTicket>, waker: &Waker) {
+        // Relaxed: published with the flag in the job's word, or the announcement in its ledger, that follows.
+        self.tasks.keep(index.get(), ticket, waker, || self.any.store(1, Ordering::Relaxed));
+    }
+
+    /// Forgets one that waits no more.
+    fn forget(&self, ticket: &mut Option<WatchTicket>) {
+        self.tasks.forget(ticket, || self.any.store(0, Ordering::Relaxed));
+    }
+
+    /// Wakes those of one job, who come back if they want to hear more.
+    pub(in crate::engine) fn wake(&self, index: DescriptorIndex) {
+        if self.any.load(Ordering::Relaxed) != 0 {
+            self.tasks.wake(index.get(), || self.any.store(0, Ordering::Relaxed));
+        }
+    }
+}
+
+/// A job that was started and has a ledger.
+pub(in crate::engine) struct Started {
+    since: Deadline,
+    is_timed: bool,
+}
+
+/// Notes the start of a claimed job, and from when on it is late.
+#[inline]
+pub(in crate::engine) fn start(
+    core: &Core,
+    who: ParticipantSlot,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+) -> Option<Started> {
+    if has_ledger(descriptor) { start_noted(core, who, index, descriptor) } else { None }
+}
+
+fn start_noted(core: &Core, who: ParticipantSlot, index: DescriptorIndex, descriptor: &Descriptor) -> Option<Started> {
+    let ledger = core.control.ledger(index)?;
+    let since = Deadline::now();
+    // Relaxed, all: the claimer's own until the job is over; others look at them for people.
+    if let Some(late) = late_from(ledger, since) {
+        descriptor.deadline_ns.store(late.nanoseconds(), Ordering::Relaxed);
+    }
+    // Release: pairs with the acquire in `look_again`.
+    ledger.started_ns.store(since.nanoseconds(), Ordering::Release);
+    let queued = ledger.queued_ns.load(Ordering::Relaxed);
+    let is_first = job::snapshot(&descriptor.word).attempt() == 0;
+    if queued > 0 && is_first {
+        add_to(core, who, since.nanoseconds().saturating_sub(queued), |timing| &timing.wait);
+    }
+    Some(Started { since, is_timed: queued > 0 })
+}
+
+impl Started {
+    /// Notes the end of the job.
+    pub(in crate::engine) fn end(self, core: &Core, who: ParticipantSlot) {
+        if self.is_timed {
+            let ran = Deadline::now().nanoseconds().saturating_sub(self.since.nanoseconds());
+            add_to(core, who, ran, |timing| &timing.run);
+        }
+    }
+}
+
+fn add_to(
+    core: &Core,
+    who: ParticipantSlot,
+    nanoseconds: u64,
+    which: impl Fn(&crate::layout::records::Timing) -> &Histogram,
+) {
+    let Some(histogram) = core.control.timings().get(usize::from(who.get())).map(which) else { return };
+    // Relaxed: figures for people. Row 0 is written by every thread that helps.
+    histogram.buckets[histogram_bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);
+    histogram.sum_ns.fetch_add(nanoseconds, Ordering::Relaxed);
+    histogram.longest_ns.fetch_max(nanoseconds, Ordering::Relaxed);
+}
+
+/// Whether the ledger says something about the job in a descriptor.
+#[inline]
+pub(crate) fn has_ledger(descriptor: &Descriptor) -> bool {
+    descriptor.shape.load(Ordering::Relaxed) & HAS_LEDGER != 0
+}
+
+/// From when on a job is late that starts at `start` and may run for a limited time; `None` if the time has no limit.
+fn late_from(ledger: &Ledger, start: Deadline) -> Option<Deadline> {
+    let limit = ledger.time_limit_ns.load(Ordering::Relaxed);
+    let stated = ledger.deadline_ns.load(Ordering::Relaxed);
+    let late = start.nanoseconds().saturating_add(limit);
+    (limit > 0).then(|| Deadline::from_nanoseconds(if stated == 0 { late } else { late.min(stated) }))
+}
+
+/// Makes the deadline of a job that goes back into the queue the one it was submitted with.
+pub(in crate::engine) fn forget_start(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) {
+    if let Some(ledger) = core.control.ledger(index).filter(|_| has_ledger(descriptor)) {
+        // Relaxed, both: published with the word that says Queued.
+        ledger.started_ns.store(0, Ordering::Relaxed);
+        descriptor.deadline_ns.store(ledger.deadline_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// When to look again at a job that may run for a limited time and was not seen to have begun: it cannot be late before.
+pub(in crate::engine) fn look_again(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Option<Deadline> {
+    let ledger = core.control.ledger(index).filter(|_| has_ledger(descriptor))?;
+    // Acquire: pairs with the release in `start_noted`. Whoever sees that it has begun sees from when on it is late.
+    let has_begun = ledger.started_ns.load(Ordering::Acquire) != 0;
+    let next = Deadline::now().plus(LOOKS_APART);
+    late_from(ledger, Deadline::now()).filter(|_| !has_begun).map(|late| late.max(next))
+}
+
+impl Draft<'_> {
+    /// The number among the jobs of its descriptor that it will have.
+    #[inline]
+    pub(crate) fn sequence(&self) -> u64 {
+        self.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK
+    }
+}
+
+impl Core {
+    /// Writes into the ledger what the submitter says of a job that is otherwise filled, if there is anything to say.
+    #[inline]
+    pub(crate) fn note(&self, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>) {
+        let is_timed = self.config.timing.wants(draft.sequence());
+        if is_timed || options.time_limit.is_some() || options.tag != 0 {
+            self.note_all(draft, options, deadline, is_timed);
+        }
+    }
+
+    fn note_all(&self, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>, is_timed: bool) {
+        let Some(ledger) = self.control.ledger(draft.index) else { return };
+        let now = if is_timed { Deadline::now().nanoseconds() } else { 0 };
+        let limit = options.time_limit.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1));
+        // Relaxed, all: the publication (R1) makes them visible.
+        ledger.queued_ns.store(now, Ordering::Relaxed);
+        ledger.started_ns.store(0, Ordering::Relaxed);
+        ledger.time_limit_ns.store(limit, Ordering::Relaxed);
+        ledger.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+        ledger.tag.store(options.tag, Ordering::Relaxed);
+        draft.set_has_ledger();
+    }
+
+    /// What the submitter calls the job in a descriptor; 0 unless it said.
+    pub(crate) fn tag_of(&self, index: DescriptorIndex) -> u64 {
+        let descriptor = self.control.descriptor(index).filter(|descriptor| has_ledger(descriptor));
+        descriptor.and_then(|_| self.control.ledger(index)).map_or(0, |ledger| ledger.tag.load(Ordering::Relaxed))
+    }
+
+    /// The name under which a job's progress is kept.
+    pub(in crate::engine) fn progress_name(&self, index: DescriptorIndex) -> u32 {
+        self.sequence_of(index) as u32
+    }
+
+    /// Says how far a job is, which this thread runs.
+    pub(crate) fn report_progress(&self, index: DescriptorIndex, reported: Reported) {
+        let Some(ledger) = self.control.ledger(index) else { return };
+        if progress::report(ledger, self.progress_name(index), reported) {
+            self.call_watchers(index);
+        }
+    }
+
+    /// Wakes those who watch a job's progress.
+    pub(in crate::engine) fn call_watchers(&self, index: DescriptorIndex) {
+        if self.is_origin() {
+            self.watchers.wake(index);
+        } else {
+            // Tasks are in the memory of the process that built the engine.
+            self.hand_to_collector(index);
+        }
+    }
+
+    /// How far a job says it is.
+    pub(in crate::engine) fn said_progress(&self, index: DescriptorIndex) -> Option<Reported> {
+        progress::read(self.control.ledger(index)?, self.progress_name(index))
+    }
+
+    /// Forgets a task that watched a job.
+    pub(crate) fn unwatch_progress(&self, ticket: &mut Option<WatchTicket>) {
+        self.watchers.forget(ticket);
+    }
+
+    /// Has a task woken at a job's next report, and at its end if its holder's task is woken then; how far it is now.
+    pub(crate) fn watch_progress(
+        &self,
+        index: DescriptorIndex,
+        ticket: &mut Option<WatchTicket>,
+        waker: &Waker,
+    ) -> Option<Reported> {
+        self.watchers.add(index, ticket, waker);
+        progress::watch(self.control.ledger(index)?, self.progress_name(index));
+        self.progress_of(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::options::Priority;
+
+    struct Nothing;
+
+    impl Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// A job that was started once, and waits to be started again, would have been late by the time of its first start.
+    #[test]
+    fn a_job_that_goes_back_into_the_queue_has_its_stated_deadline() {
+        let core = Core::without_workers(1, 0);
+        let options = JobOptions { time_limit: Some(Duration::from_nanos(1)), ..JobOptions::default() };
+        for stated in [None, Some(Deadline::after(Duration::from_secs(100)))] {
+            let draft = core.try_reserve().unwrap();
+            draft.descriptor.deadline_ns.store(stated.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+            draft.descriptor.shape.store(0, Ordering::Relaxed);
+            core.note(&draft, &options, stated);
+            let (index, descriptor) = (draft.index, draft.descriptor);
+            assert!(look_again(&core, index, descriptor).is_some(), "it has not begun");
+            assert!(start(&core, ParticipantSlot::new(1), index, descriptor).is_some());
+            assert!(look_again(&core, index, descriptor).is_none(), "it has");
+            let late = Deadline::from_nanoseconds(descriptor.deadline_ns.load(Ordering::Relaxed));
+            assert!(late.nanoseconds() > 0 && late <= Deadline::now());
+            forget_start(&core, index, descriptor);
+            assert_eq!(descriptor.deadline_ns.load(Ordering::Relaxed), stated.map_or(0, Deadline::nanoseconds));
+            assert!(look_again(&core, index, descriptor).is_some());
+        }
+    }
+
+    /// Each wait that ended otherwise left its waker behind.
+    #[test]
+    fn who_waits_no_more_is_forgotten() {
+        let core = Core::without_workers(1, 0);
+        let reference = core.publish(core.try_reserve().unwrap(), Priority::Normal).unwrap();
+        for _ in 0..10 {
+            let waker = Waker::from(Arc::new(Nothing));
+            let (mut watching, mut draining) = (None, None);
+            let _ = core.watch_progress(reference.index, &mut watching, &waker);
+            assert!(core.watch_drain(&mut draining, &waker), "a job is queued");
+            let announced = || {
+                let drain = core.control.engine_line().drain_watched.load(Ordering::Relaxed);
+                (core.watchers.any.load(Ordering::Relaxed), drain)
+            };
+            assert_eq!((core.watchers.tasks.len(), core.drains.len(), announced()), (1, 1, (1, 1)));
+            core.unwatch_progress(&mut watching);
+            core.unwatch_drain(&mut draining);
+            assert_eq!((core.watchers.tasks.len(), core.drains.len(), announced()), (0, 0, (0, 0)));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Tasks that wait for something: their wakers, each of which is gone when its future is.
+//!
+//! A set wakes all who wait for the same at once, so that no task has to pass on what it was woken for and did not use: whoever still
+//! waits comes back. Where one call is for one task, as at the lanes of a channel, a task that leaves passes it on
+//! ([`crate::lockfree::lane::Bell`]).
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::engine::runtime::core::Core;
+use crate::lockfree::waiters::{Ticket, Waiters};
+use crate::panics;
+
+/// The wakers of tasks, by what they wait for.
+#[derive(Debug)]
+pub(crate) struct WakerSet<S = ()> {
+    list: Mutex<Waiters<Waker, S>>,
+}
+
+impl<S> Default for WakerSet<S> {
+    fn default() -> Self {
+        Self { list: Mutex::default() }
+    }
+}
+
+impl<S: Ord + Copy> WakerSet<S> {
+    fn list(&self) -> MutexGuard<'_, Waiters<Waker, S>> {
+        // No foreign code runs under the lock: wakers are cloned, woken and dropped outside of it.
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a task's waker instead of the one that its ticket stands for. `announce` is called under the lock, when the waker is in place.
+    pub(in crate::engine) fn keep(&self, of: S, ticket: &mut Option<Ticket<S>>, waker: &Waker, announce: impl Fn()) {
+        let mut fresh = ticket.is_none().then(|| waker.clone());
+        loop {
+            let mut list = self.list();
+            let place = ticket.and_then(|ticket| list.get_mut(ticket));
+            let mut replaced = None;
+            match (place, fresh) {
+                (Some(kept), _) if kept.will_wake(waker) => {}
+                (Some(kept), Some(fresh)) => replaced = Some(core::mem::replace(kept, fresh)),
+                (None, Some(fresh)) => *ticket = Some(list.add(of, fresh)),
+                (_, None) => {
+                    drop(list);
+                    fresh = Some(waker.clone());
+                    continue;
+                }
+            }
+            announce();
+            drop(list);
+            drop(replaced);
+            return;
+        }
+    }
+
+    /// Forgets a task that waits no more. `nobody_left` is called under the lock if it was the last one of all.
+    pub(in crate::engine) fn forget(&self, ticket: &mut Option<Ticket<S>>, nobody_left: impl FnOnce()) {
+        let Some(ticket) = ticket.take() else { return };
+        let mut list = self.list();
+        let forgotten = list.remove(ticket);
+        if forgotten.is_some() && list.is_empty() {
+            nobody_left();
+        }
+        drop(list);
+        drop(forgotten);
+    }
+
+    /// Wakes all who wait for `of`, who come back if they still do. `nobody_left` is called under the lock if nobody waits then.
+    pub(in crate::engine) fn wake(&self, of: S, nobody_left: impl FnOnce()) {
+        let mut list = self.list();
+        let woken = list.take_of(of);
+        if list.is_empty() {
+            nobody_left();
+        }
+        drop(list);
+        for waker in woken {
+            // A waker is foreign code, whose panic must not end a worker.
+            let _ = panics::catch(move || waker.wake());
+        }
+    }
+
+    /// How many tasks wait.
+    #[cfg(test)]
+    pub(in crate::engine) fn len(&self) -> usize {
+        self.list().len()
+    }
+}
+
+/// What a task can wait for that is no job's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awaited {
+    /// Room in the queue.
+    Room,
+    /// That nothing is queued and nothing runs.
+    Drain,
+    /// The end of all workers.
+    End,
+}
+
+/// A task's place among those who wait for something of an engine. Dropping it leaves nothing behind.
+pub(crate) struct Watch<'c> {
+    core: &'c Core,
+    awaited: Awaited,
+    ticket: Option<Ticket>,
+}
+
+impl<'c> Watch<'c> {
+    /// A place that is not taken yet.
+    pub(crate) fn new(core: &'c Core, awaited: Awaited) -> Self {
+        Self { core, awaited, ticket: None }
+    }
+
+    /// Has the task woken when what it waits for is there; `false`, and nothing is kept, when it is.
+    pub(crate) fn must_wait(&mut self, waker: &Waker) -> bool {
+        let must_wait = match self.awaited {
+            Awaited::Room => self.core.register_for_space(&mut self.ticket, waker),
+            Awaited::Drain => self.core.watch_drain(&mut self.ticket, waker),
+            Awaited::End => self.core.watch_end(&mut self.ticket, waker),
+        };
+        if !must_wait {
+            self.leave();
+        }
+        must_wait
+    }
+
+    /// Gives the place up.
+    pub(crate) fn leave(&mut self) {
+        // In a forked child a thread that is not there may hold the lock for ever.
+        if self.ticket.is_none() || self.core.check_process().is_err() {
+            return;
+        }
+        match self.awaited {
+            Awaited::Room => self.core.unregister_for_space(&mut self.ticket),
+            Awaited::Drain => self.core.unwatch_drain(&mut self.ticket),
+            Awaited::End => self.core.unwatch_end(&mut self.ticket),
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,8 @@
+//! The interval of the watchdog: waits for others are bounded by it where words in shared memory may be wrong.
+
+use std::time::Duration;
+
+/// Interval after which whoever waits for another process, or for a word that one can write, looks by itself.
+///
+/// The protocols need no such look. A word that was scribbled on can keep a wake-up from its sleeper, though, and then nobody may hang.
+pub(crate) const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
