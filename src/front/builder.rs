@@ -1,5 +1,6 @@
 //! Building an engine: every limit in one place, checked at once.
 
+use crate::engine::schedule::completion;
 use std::time::Duration;
 
 use super::engine::Engine;
@@ -258,7 +259,7 @@ impl Builder {
         #[cfg(target_os = "linux")]
         if let Some(group) = group {
             // The threads are there already, and would wait for jobs for ever.
-            let door = supervisor::start(&core, group).inspect_err(|_| core.start_closing())?;
+            let door = supervisor::start(&core, group).inspect_err(|_| completion::start_closing(&core))?;
             let _ = core.door.set(door);
         }
         Ok(Engine::new_from(core))

@@ -1,5 +1,9 @@
 //! Handing work over: what may be said about a job, and the calls that submit one.
 
+use crate::engine::exec::distributed_rows;
+use crate::engine::job::meta;
+use crate::engine::schedule::completion;
+use crate::engine::schedule::queue;
 use core::fmt;
 use core::future::Future;
 use std::pin::Pin;
@@ -160,7 +164,7 @@ impl<'e> JobBuilder<'e> {
         let deadline = self.options.deadline.map(Deadline::after);
         draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
         draft.set_part(rows, 0, self.options.retry.map_or(0, Retry::limit));
-        self.core.note(draft, &self.options, deadline);
+        meta::note(self.core, draft, &self.options, deadline);
     }
 
     /// What to do when the queue is full.
@@ -172,7 +176,7 @@ impl<'e> JobBuilder<'e> {
     #[inline]
     pub(super) fn reserve(&self, call: Terminal) -> Result<Draft<'e>> {
         self.check(call)?;
-        self.core.reserve(self.on_full_or_default())
+        queue::reserve(self.core, self.on_full_or_default())
     }
 
     /// As [`JobBuilder::pack`], for a parameter that comes as bytes.
@@ -246,9 +250,9 @@ impl<'e> JobBuilder<'e> {
 
     /// Publishes a filled draft and wakes a worker if none is awake.
     pub(super) fn hand_over<P: Payload>(&self, draft: Draft<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
-        match self.core.publish(draft, self.options.priority) {
+        match queue::publish(self.core, draft, self.options.priority) {
             Ok(reference) => {
-                self.core.notify_published(1);
+                queue::notify_published(self.core, 1);
                 Ok(Job::new(local_slot::lease(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, payload)),
@@ -295,14 +299,14 @@ impl<'e> JobBuilder<'e> {
         self.stamp(&draft, 0);
         let ticket = local_slot::keep(&draft, draft.slot(), closure);
         let index = draft.index;
-        match self.core.publish_keeping(draft, self.options.priority) {
+        match queue::publish_keeping(self.core, draft, self.options.priority) {
             Ok(reference) => {
-                self.core.notify_published(1);
+                queue::notify_published(self.core, 1);
                 Ok(Job::new(local_slot::lease(self.core, reference.index), reference, Returns { ticket }))
             }
             Err((error, done)) => {
                 let closure = self.core.local.slot(index).and_then(|slot| local_slot::take_unpublished(ticket, slot));
-                self.core.release(index, done);
+                completion::release(self.core, index, done);
                 match closure {
                     Some(closure) => Err(Failed::new(error, closure)),
                     None => unreachable!("a closure that was not published is still in its slot"),
@@ -330,7 +334,7 @@ impl<'e> JobBuilder<'e> {
             Ok(status) => status,
             Err(error) => return Err(Failed::new(error, (batches, params))),
         };
-        match self.core.publish_rows(draft, rows, self.options.priority) {
+        match distributed_rows::publish_rows(self.core, draft, rows, self.options.priority) {
             Ok(reference) => {
                 let payload = Rows { batches, params, status, rows, kernel: info.name() };
                 Ok(Job::new(local_slot::lease(self.core, reference.index), reference, payload))
@@ -430,12 +434,12 @@ impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K,
                 Ok(()) => {}
                 Err(error) => break Err(error),
             }
-            if let Some(draft) = call.core.try_reserve() {
+            if let Some(draft) = queue::try_reserve(call.core) {
                 break Ok(draft);
             }
             // A kernel that waits for room keeps a worker from making room.
             if !waits || call.core.is_around() {
-                break Err(call.core.queue_full());
+                break Err(queue::queue_full(call.core));
             }
             if this.watch.must_wait(context.waker()) {
                 return Poll::Pending;

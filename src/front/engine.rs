@@ -1,5 +1,7 @@
 //! The engine's handle.
 
+use crate::engine::schedule::completion;
+use crate::engine::schedule::queue;
 use core::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -381,7 +383,7 @@ impl Engine {
     /// [`Error::TimedOut`] when jobs are still unfinished; they go on. [`Error::InvalidArgument`] inside a kernel or a callback.
     pub fn close(&self, limit: Duration) -> Result<()> {
         self.check_closable()?;
-        self.core.start_closing();
+        completion::start_closing(&self.core);
         self.wait_for_workers(limit)
     }
 
@@ -392,7 +394,7 @@ impl Engine {
     /// As [`Engine::close`].
     pub fn close_now(&self, limit: Duration) -> Result<()> {
         self.check_closable()?;
-        self.core.start_closing_now();
+        completion::start_closing_now(&self.core);
         self.wait_for_workers(limit)
     }
 
@@ -428,8 +430,8 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.core.check_process().is_ok() {
-            self.core.start_closing_now();
-            self.core.close_table();
+            completion::start_closing_now(&self.core);
+            queue::close_table(&self.core);
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Jobs: handles of work that was handed over, which give it back.
 
+use crate::engine::schedule::completion;
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -155,7 +158,7 @@ impl<P: Payload> Open<P> {
         let is_sound = done.is(State::Done) && done.generation() == reference.generation;
         let error = if !is_sound {
             // The engine broke and nobody is at the job any more. Or a kernel that this thread ran forked, and this is the child.
-            core.check_process().err().or_else(|| core.broken()).or(Some(Error::Closed))
+            core.check_process().err().or_else(|| health::broken(&core)).or(Some(Error::Closed))
         } else if done.has(FLAG_OUTCOME) {
             execute::outcome_of(&core, reference.index)
         } else {
@@ -174,7 +177,7 @@ impl<P: Payload> Open<P> {
         let result = payload.finish(Finished { core: &core, reference, error, is_shortened });
         if is_sound {
             // The payload has emptied the private slot, so nothing is left but to free the descriptor.
-            Core::release_lease(core, reference.index, done);
+            queue::release_lease(core, reference.index, done);
         }
         result
     }
@@ -268,18 +271,18 @@ impl<P: Payload> Job<P> {
 
     /// Whether the job is done. Does not block.
     pub fn is_finished(&self) -> bool {
-        self.core().is_none_or(|core| core.is_readable(self.reference))
+        self.core().is_none_or(|core| health::is_readable(core, self.reference))
     }
 
     /// Asks the job to stop. A queued job ends at once, and waiting for it gives everything back with [`Error::Cancelled`];
     /// a running one is told. Does not block.
     pub fn cancel(&self) -> CancelOutcome {
-        self.core().map_or(CancelOutcome::TooLate, |core| core.cancel(self.reference).into())
+        self.core().map_or(CancelOutcome::TooLate, |core| completion::cancel(core, self.reference).into())
     }
 
     /// A handle that can cancel the job from elsewhere.
     pub fn cancel_handle(&self) -> CancelHandle {
-        let open = self.core().map(|core| (Arc::clone(core), core.sequence_of(self.reference.index)));
+        let open = self.core().map(|core| (Arc::clone(core), queue::sequence_of(core, self.reference.index)));
         CancelHandle { reference: self.reference, open }
     }
 }
@@ -304,13 +307,13 @@ impl CancelHandle {
     fn state(&self) -> Option<State> {
         let (core, sequence) = self.open.as_ref()?;
         let word = word_of(core, self.reference);
-        (core.sequence_of(self.reference.index) == *sequence).then(|| word.state()).flatten()
+        (queue::sequence_of(core, self.reference.index) == *sequence).then(|| word.state()).flatten()
     }
 
     /// The engine and the job's descriptor, while that serves the job or has served none since.
     pub(super) fn place(&self) -> Option<(&Arc<Core>, DescriptorIndex)> {
         let (core, sequence) = self.open.as_ref()?;
-        let is_known = core.check_process().is_ok() && core.sequence_of(self.reference.index) == *sequence;
+        let is_known = core.check_process().is_ok() && queue::sequence_of(core, self.reference.index) == *sequence;
         is_known.then_some((core, self.reference.index))
     }
 
@@ -336,8 +339,8 @@ impl CancelHandle {
     pub fn cancel(&self) -> CancelOutcome {
         match &self.open {
             // The generation alone repeats after 2^24 jobs; together with the job's sequence number it does not.
-            Some((core, sequence)) if core.sequence_of(self.reference.index) == *sequence => {
-                core.cancel(self.reference).into()
+            Some((core, sequence)) if queue::sequence_of(core, self.reference.index) == *sequence => {
+                completion::cancel(core, self.reference).into()
             }
             _ => CancelOutcome::TooLate,
         }
@@ -379,7 +382,7 @@ fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> 
     let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
         return false;
     };
-    if core.is_readable(reference) {
+    if health::is_readable(core, reference) {
         return true;
     }
     // The waker is in place before the flag is set or seen to be set: the finisher that sees the flag takes this waker, or a
@@ -387,11 +390,11 @@ fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> 
     slot.set_waker(context.waker());
     let is_ready = match job::set_flag(&descriptor.word, FLAG_WAKER) {
         FlagSet::Set => {
-            core.want_looks();
+            completion::want_looks(core);
             false
         }
         // Of a damaged one the waker is called when nobody is at the job any more, unless that was so before it was in place.
-        FlagSet::AlreadyDone | FlagSet::Damaged => core.is_readable(reference),
+        FlagSet::AlreadyDone | FlagSet::Damaged => health::is_readable(core, reference),
     };
     if is_ready {
         // The finisher may have looked for it before.
@@ -420,7 +423,7 @@ impl<P: Payload> Drop for Job<P> {
                 return;
             }
         }
-        core.dispose(index, word_of(&core, self.reference));
+        completion::dispose(&core, index, word_of(&core, self.reference));
     }
 }
 

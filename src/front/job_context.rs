@@ -1,5 +1,7 @@
 //! What a closure can ask about the job it is: whether to stop, what it is called; and say how far it is.
 
+use crate::engine::job::meta;
+use crate::engine::schedule::queue;
 use core::fmt;
 use std::sync::Arc;
 
@@ -35,7 +37,7 @@ impl JobContext {
         let word = job::snapshot(&descriptor.word);
         let is_ours = word.is(State::Running)
             && word.generation() == reference.generation
-            && core.sequence_of(reference.index) == *sequence;
+            && queue::sequence_of(core, reference.index) == *sequence;
         is_ours.then_some((core, descriptor, reference.index))
     }
 
@@ -59,13 +61,13 @@ impl JobContext {
     /// As [`Context::progress`](crate::Context::progress): says how far the job is.
     pub fn progress(&self, done: u64, total: u64) {
         if let Some((core, _, index)) = self.running() {
-            core.report_progress(index, Reported { done, total });
+            meta::report_progress(core, index, Reported { done, total });
         }
     }
 
     /// What the submitter calls the job ([`JobBuilder::tag`]); 0 unless it said.
     pub fn tag(&self) -> u64 {
-        self.running().map_or(0, |(core, _, index)| core.tag_of(index))
+        self.running().map_or(0, |(core, _, index)| meta::tag_of(core, index))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Jobs in the order they finish.
 
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
 use core::fmt;
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -163,10 +165,10 @@ impl<P: Payload, K> JobSet<P, K> {
             port::prepare_to_sleep(&port.park);
             let mut late = false;
             if bits.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
-                late = self.core.park_collector(&port.park);
+                late = health::park_collector(&self.core, &port.park);
             }
             port::wake_up(&port.park);
-            if late || self.core.is_broken() {
+            if late || health::is_broken(&self.core) {
                 self.look_at_all();
             }
         }
@@ -179,8 +181,8 @@ impl<P: Payload, K> JobSet<P, K> {
         let is_over = |(_, (_, job)): &(&u32, &(K, Job<P>))| job.is_finished();
         let over = self.jobs.iter().filter(is_over).map(|(&index, _)| index);
         self.ready.extend(over);
-        if !self.core.is_broken() && !self.ready.is_empty() {
-            self.core.count_rescue();
+        if !health::is_broken(&self.core) && !self.ready.is_empty() {
+            health::count_rescue(&self.core);
         }
         for (_, job) in self.jobs.values() {
             wait::look_after(&self.core, job.reference());
@@ -200,7 +202,7 @@ impl<P: Payload, K> JobSet<P, K> {
         }
         if !in_kernel
             && self.core.config.help == WaitPolicy::AnyJob
-            && let Some(index) = self.core.take(ParticipantSlot::ORIGIN)
+            && let Some(index) = queue::take(&self.core, ParticipantSlot::ORIGIN)
         {
             execute(&self.core, ParticipantSlot::ORIGIN, index);
             return true;

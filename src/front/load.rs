@@ -1,5 +1,8 @@
 //! Whether an engine is full or empty, and waiting until it is neither or the other.
 
+use crate::engine::schedule::completion;
+use crate::engine::schedule::drain;
+use crate::engine::schedule::queue;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -19,7 +22,7 @@ impl Engine {
     /// Whether a job could be handed over without waiting: what others call "needs drain" when it is not so. Does not block; another
     /// thread may take the place first.
     pub fn has_capacity(&self) -> bool {
-        self.core.has_capacity()
+        queue::has_capacity(&self.core)
     }
 
     /// Waits, without blocking a thread, until a job can be handed over. Another task may take the place first:
@@ -35,7 +38,7 @@ impl Engine {
 
     /// Whether nothing is queued and nothing runs; results may wait to be read. Does not block; looks at every place of the queue.
     pub fn is_idle(&self) -> bool {
-        self.core.is_idle()
+        drain::is_idle(&self.core)
     }
 
     /// Waits, without blocking a thread, until nothing is queued and nothing runs. The engine goes on taking jobs: where they keep
@@ -138,7 +141,7 @@ impl Future for Close<'_> {
             return Poll::Ready(Err(error));
         }
         if core.is_open() {
-            core.start_closing();
+            completion::start_closing(core);
         }
         if watch.must_wait(context.waker()) { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
@@ -172,8 +175,8 @@ impl Future for WaitCapacity<'_> {
         let Self { engine, watch } = &mut *self;
         let core = &engine.core;
         let ready = match core.check_open() {
-            Ok(()) if core.has_capacity() => Ok(()),
-            Ok(()) if core.is_around() => Err(core.queue_full()),
+            Ok(()) if queue::has_capacity(core) => Ok(()),
+            Ok(()) if core.is_around() => Err(queue::queue_full(core)),
             Ok(()) if watch.must_wait(context.waker()) => return Poll::Pending,
             checked => checked,
         };

@@ -3,6 +3,7 @@
 //! Such a worker is one job, as long as the worker lives, on an engine of its own with one process, over the arena of the engine whose
 //! batches it shall see. How it ends, how it is ended, and what becomes of what it had is what it is for every job.
 
+use crate::engine::schedule::completion;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -213,7 +214,7 @@ impl WorkerBuilder {
         let mut group = group.ok_or_else(|| Error::invalid("no process"))?;
         group.first_death = Some(Arc::clone(first_death));
         let core = Arc::new(Core::new(config, Arc::clone(arena))?);
-        let door = supervisor::start(&core, group).inspect_err(|_| core.start_closing())?;
+        let door = supervisor::start(&core, group).inspect_err(|_| completion::start_closing(&core))?;
         let _ = core.door.set(door);
         Ok(Engine::new_from(core))
     }

@@ -1,5 +1,7 @@
 //! How far running jobs are: as a number, a stream, a call.
 
+use crate::engine::job::meta;
+use crate::engine::job::progress_meter;
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context as TaskContext, Poll};
@@ -107,7 +109,7 @@ impl ProgressHandle {
     /// How far the job last said it is. `None` while it has said nothing, and some time after its result was read. Does not block.
     pub fn get(&self) -> Option<Progress> {
         let (core, index) = self.job.place()?;
-        let reported = core.progress_of(index);
+        let reported = progress_meter::progress_of(core, index);
         // Another job may have the place by now, and be what was read.
         self.job.place()?;
         reported.map(Progress::from)
@@ -166,7 +168,7 @@ impl ProgressChanges {
     fn leave(&mut self) {
         // As in `Watch::leave`.
         if let Some((core, _)) = self.handle.job.open().filter(|(core, _)| core.check_process().is_ok()) {
-            core.unwatch_progress(&mut self.ticket);
+            meta::unwatch_progress(core, &mut self.ticket);
         }
     }
 
@@ -193,7 +195,7 @@ impl Stream for ProgressChanges {
         let Self { handle, ticket, .. } = &mut *self;
         let job = &handle.job;
         let mut now = job.place().and_then(|(core, index)| {
-            let reported = core.watch_progress(index, ticket, context.waker());
+            let reported = meta::watch_progress(core, index, ticket, context.waker());
             // As in `get`.
             job.place()?;
             reported.map(Progress::from)

@@ -1,5 +1,9 @@
 //! A look at an engine while it works: [`Engine::statistics`] and [`Engine::workers`].
 
+use crate::engine::job::meta;
+use crate::engine::job::progress_meter;
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
 use std::time::Duration;
 
 use super::engine::Engine;
@@ -108,8 +112,8 @@ impl Engine {
             queue_capacity: self.core.config.queue_capacity,
             queued: self.core.queued_hint(),
             finished: participants.iter().map(|row| row.finished.load(Ordering::Relaxed)).sum(),
-            wake_calls: self.core.wake_calls(),
-            timeout_rescues: self.core.rescues(),
+            wake_calls: queue::wake_calls(&self.core),
+            timeout_rescues: health::rescues(&self.core),
             arena: self.core.arena.statistics(),
         }
     }
@@ -171,7 +175,8 @@ impl Engine {
                 _ => return None,
             };
             let index = DescriptorIndex::new(at as u32);
-            let (tag, progress) = (core.tag_of(index), core.progress_of(index).map(Progress::from));
+            let (tag, progress) =
+                (meta::tag_of(core, index), progress_meter::progress_of(core, index).map(Progress::from));
             let (worker, retried) = (u32::from(word.owner().get()), u32::from(word.attempt()));
             Some(JobStatus { state, kernel, tag, worker, retried, progress })
         };

@@ -11,6 +11,9 @@ mod patch;
 mod watch;
 mod world;
 
+use crate::engine::schedule::completion;
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -73,7 +76,7 @@ pub fn attach(data: &[u8]) {
             watch::begin(regions);
             // As many turns as there are cells: whatever the rings say, a worker comes to its end.
             for _ in 0..2 * worker.config.queue_capacity {
-                let Some(index) = worker.take(PROCESS) else { break };
+                let Some(index) = queue::take(&worker, PROCESS) else { break };
                 execute(&worker, PROCESS, index);
             }
             watch::calls();
@@ -170,7 +173,7 @@ pub fn recovery(data: &[u8]) {
     read_results(&world.core);
     // Whatever was said of the jobs, no descriptor is handed out twice and the list of free ones has an end.
     let mut drafts = Vec::new();
-    while let Some(draft) = world.core.try_reserve() {
+    while let Some(draft) = queue::try_reserve(&world.core) {
         drafts.push(draft);
         assert!(drafts.len() <= world.core.config.queue_capacity as usize, "a descriptor is free twice");
     }
@@ -193,23 +196,23 @@ fn supervise(world: &World, step: u8) {
     let index = DescriptorIndex::new(u32::from(step >> 4));
     match step % 12 {
         0 | 1 => recovery::sweep(core, &death),
-        2 => core.serve_collected(),
+        2 => completion::serve_collected(core),
         3 => {
-            while let Some(index) = core.take(THREAD) {
+            while let Some(index) = queue::take(core, THREAD) {
                 if let Some(descriptor) = core.control.descriptor(index)
                     && let Ok(done) = job::finish(&descriptor.word, false)
                 {
-                    core.serve(index, done);
+                    completion::serve(core, index, done);
                 }
             }
         }
         4 => {
             if let Some(reference) = world.jobs.get(index.get() as usize) {
-                let _ = core.claim_own(*reference, ParticipantSlot::ORIGIN);
+                let _ = queue::claim_own(core, *reference, ParticipantSlot::ORIGIN);
             }
         }
         5 => recovery::fail_queued(core),
-        6 => core.start_closing_now(),
+        6 => completion::start_closing_now(core),
         7 => {
             if let Some((_, bits)) = core.control.port(index.get()) {
                 port::collect(bits, |index| {
@@ -217,20 +220,20 @@ fn supervise(world: &World, step: u8) {
                 });
             }
         }
-        8 => core.set_quiet(),
-        9 => core.serve_private(index),
-        10 => core.notify(u32::from(step >> 4)),
+        8 => health::set_quiet(core),
+        9 => completion::serve_private(core, index),
+        10 => queue::notify(core, u32::from(step >> 4)),
         _ => {
             // The holder lets go of a job that is done.
             if let Some(reference) = world.jobs.get(index.get() as usize) {
                 let done = state_of(core, reference.index);
                 if done.is(State::Done) && done.generation() == reference.generation {
-                    core.dispose(reference.index, done);
+                    completion::dispose(core, reference.index, done);
                 }
             }
         }
     }
-    let _ = (core.has_work(), core.queued_hint(), core.taken_hint(), core.rescues());
+    let _ = (core.has_work(), core.queued_hint(), core.taken_hint(), health::rescues(core));
 }
 
 /// The messages of the handshake and after it: what is accepted is written again and read back.

@@ -1,5 +1,7 @@
 //! An engine with a job of every kind in its queue and no worker: what a fuzz target damages before somebody reads it.
 
+use crate::engine::exec::distributed_rows;
+use crate::engine::schedule::queue;
 use core::num::NonZero;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -256,7 +258,7 @@ impl World {
         let two_words = Param::inline(&[3u64, 4]);
         let doubles = || batch(LEN * 8);
         let mut block = 0;
-        let draft = core.try_reserve().expect("the table has room");
+        let draft = queue::try_reserve(core).expect("the table has room");
         let fill = |kind, info: &'static KernelInfo, batches: &[(u64, u64)], param: &Param| {
             let id = core.kernel_id(info).expect("few kernels are known");
             let (inputs, outputs) = batches.split_at(info.inputs().len());
@@ -299,9 +301,9 @@ impl World {
         draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
         let priority = if seed == Seed::Bare { Priority::High } else { Priority::Normal };
         let reference = if seed == Seed::Gathered {
-            core.publish_rows(draft, ROWS as usize, priority)
+            distributed_rows::publish_rows(core, draft, ROWS as usize, priority)
         } else {
-            core.publish(draft, priority)
+            queue::publish(core, draft, priority)
         };
         let mut reference = reference.expect("the ring has room");
         if seed == Seed::Gathered {

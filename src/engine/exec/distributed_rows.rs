@@ -12,6 +12,9 @@
 //!
 //! The block with the ranges belongs to the shares: it is freed with the last of them.
 
+use crate::engine::schedule::completion;
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -129,7 +132,7 @@ impl Gather {
         let code = match (&kept, stopped) {
             (Some(kept), _) => kept.code,
             (None, Some(code)) => code,
-            (None, None) if !core.is_open() || core.broken().is_some() => status::CANCELLED,
+            (None, None) if !core.is_open() || health::broken(core).is_some() => status::CANCELLED,
             (None, None) if self.retries == 0 => status::CORRUPT,
             (None, None) => return self.run_again(core, descriptor),
         };
@@ -144,7 +147,7 @@ impl Gather {
     fn run_again(&self, core: &Core, descriptor: &Descriptor) {
         if job::requeue(&descriptor.word, ParticipantSlot::ORIGIN, 0).is_some() {
             core.redelivery().mark(self.whole.index);
-            core.notify(1);
+            queue::notify(core, 1);
         }
     }
 
@@ -152,7 +155,7 @@ impl Gather {
     pub(in crate::engine) fn run_queued_shares(&self, core: &Core) -> bool {
         let mut has_run = false;
         for &share in &self.shares {
-            if core.claim_own(share, ParticipantSlot::ORIGIN).is_some() {
+            if queue::claim_own(core, share, ParticipantSlot::ORIGIN).is_some() {
                 execute(core, ParticipantSlot::ORIGIN, share.index);
                 has_run = true;
             }
@@ -167,7 +170,7 @@ impl Gather {
             let _ = header.stop.compare_exchange(0, stop::CANCELLED, Ordering::Relaxed, Ordering::Relaxed);
         }
         for &share in &self.shares {
-            let _ = core.cancel(share);
+            let _ = completion::cancel(core, share);
         }
     }
 }
@@ -175,7 +178,7 @@ impl Gather {
 /// Ends a whole that is still running; somebody else may have.
 fn end_whole(core: &Core, whole: JobReference, descriptor: &Descriptor, has_outcome: bool) {
     if let Some(done) = job::finish_generation(&descriptor.word, whole.generation, has_outcome) {
-        core.serve(whole.index, done);
+        completion::serve(core, whole.index, done);
     }
 }
 
@@ -241,84 +244,82 @@ pub(in crate::engine) fn of(core: &Core, whole: JobReference) -> Option<Arc<Gath
     core.local.slot(whole.index)?.gather().filter(|gather| gather.is_of(whole))
 }
 
-impl Core {
-    /// Publishes a filled job of rows: in shares where other processes take part, and else as one job.
-    ///
-    /// # Errors
-    /// Those of [`Core::publish`]. The descriptor is free again then.
-    pub(crate) fn publish_rows(&self, draft: Draft<'_>, rows: usize, priority: Priority) -> Result<JobReference> {
-        // Inside a kernel the waiting thread must be able to run the job itself.
-        let plan = (self.config.is_shared() && panics::depth() == 0).then(|| rows_plan(rows).ok()).flatten();
-        let wanted = plan.map_or(0, |plan| self.workers_now().min(plan.chunks as usize).min(SHARES_MAX));
-        let shares: Vec<Draft<'_>> = match wanted {
-            // One worker runs one job.
-            0 | 1 => Vec::new(),
-            _ => core::iter::from_fn(|| self.try_reserve()).take(wanted).collect(),
-        };
-        match plan {
-            Some(plan) if shares.len() > 1 => self.publish_shares(draft, shares, plan, priority),
-            _ => self.publish_whole(draft, priority),
-        }
+/// Publishes a filled job of rows: in shares where other processes take part, and else as one job.
+///
+/// # Errors
+/// Those of [`Core::publish`]. The descriptor is free again then.
+pub(crate) fn publish_rows(core: &Core, draft: Draft<'_>, rows: usize, priority: Priority) -> Result<JobReference> {
+    // Inside a kernel the waiting thread must be able to run the job itself.
+    let plan = (core.config.is_shared() && panics::depth() == 0).then(|| rows_plan(rows).ok()).flatten();
+    let wanted = plan.map_or(0, |plan| core.workers_now().min(plan.chunks as usize).min(SHARES_MAX));
+    let shares: Vec<Draft<'_>> = match wanted {
+        // One worker runs one job.
+        0 | 1 => Vec::new(),
+        _ => core::iter::from_fn(|| queue::try_reserve(core)).take(wanted).collect(),
+    };
+    match plan {
+        Some(plan) if shares.len() > 1 => publish_shares(core, draft, shares, plan, priority),
+        _ => publish_whole(core, draft, priority),
     }
+}
 
-    /// Publishes a job of rows as one, for one worker.
-    fn publish_whole(&self, draft: Draft<'_>, priority: Priority) -> Result<JobReference> {
-        draft.slot().set_priority(priority);
-        let reference = self.publish(draft, priority)?;
-        self.notify_published(1);
-        Ok(reference)
-    }
+/// Publishes a job of rows as one, for one worker.
+fn publish_whole(core: &Core, draft: Draft<'_>, priority: Priority) -> Result<JobReference> {
+    draft.slot().set_priority(priority);
+    let reference = queue::publish(core, draft, priority)?;
+    queue::notify_published(core, 1);
+    Ok(reference)
+}
 
-    fn publish_shares(
-        &self,
-        whole: Draft<'_>,
-        shares: Vec<Draft<'_>>,
-        plan: Plan,
-        priority: Priority,
-    ) -> Result<JobReference> {
-        let count = shares.len() as u32;
-        let len = size_of::<FanOutHeader>() + shares.len() * size_of::<RangeLine>();
-        // Without room for the block one worker runs all rows.
-        let Ok(block) = self.arena.allocate_bookkeeping(len as u64) else { return self.publish_whole(whole, priority) };
-        let descriptor = whole.descriptor;
-        whole.set_check();
-        let fields = Fields::read(self, whole.index, descriptor)?;
-        let rows = fields.rows().map(|(params, statuses)| RowHandles { params, statuses });
-        let reference = whole.reference();
-        let gather = Arc::new(Gather {
-            arena: Arc::clone(&self.arena),
-            block,
-            whole: reference,
-            plan,
-            retries: fields.retries,
-            shares: shares.iter().map(Draft::reference).collect(),
-            left: AtomicU32::new(count),
-            outcome: Mutex::new(None),
-        });
-        let (header, ranges) = gather.block()?;
-        prepare(header, ranges, &plan, rows, mode_of(reference));
-        whole.slot().set_gather(Arc::clone(&gather));
-        let deadline = descriptor.deadline_ns.load(Ordering::Relaxed);
-        self.publish_running(whole);
-        for (number, mut draft) in shares.into_iter().enumerate() {
-            fields.copy_call_to(&draft);
-            draft.set_part(block.offset, number as u32, fields.retries);
-            draft.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
-            draft.slot().hold(Box::new(ShareOf(Arc::clone(&gather))));
-            draft.detach();
-            let share = draft.index;
-            if let Err((_, done)) = self.publish_keeping(draft, priority) {
-                // The others run its rows. If there are none the engine is closing, and the job ends as one that was not run.
-                if let Some(slot) = self.local.slot(share) {
-                    drop(slot.release());
-                }
-                self.release(share, done);
-                share_is_over(self, &gather);
+fn publish_shares(
+    core: &Core,
+    whole: Draft<'_>,
+    shares: Vec<Draft<'_>>,
+    plan: Plan,
+    priority: Priority,
+) -> Result<JobReference> {
+    let count = shares.len() as u32;
+    let len = size_of::<FanOutHeader>() + shares.len() * size_of::<RangeLine>();
+    // Without room for the block one worker runs all rows.
+    let Ok(block) = core.arena.allocate_bookkeeping(len as u64) else { return publish_whole(core, whole, priority) };
+    let descriptor = whole.descriptor;
+    whole.set_check();
+    let fields = Fields::read(core, whole.index, descriptor)?;
+    let rows = fields.rows().map(|(params, statuses)| RowHandles { params, statuses });
+    let reference = whole.reference();
+    let gather = Arc::new(Gather {
+        arena: Arc::clone(&core.arena),
+        block,
+        whole: reference,
+        plan,
+        retries: fields.retries,
+        shares: shares.iter().map(Draft::reference).collect(),
+        left: AtomicU32::new(count),
+        outcome: Mutex::new(None),
+    });
+    let (header, ranges) = gather.block()?;
+    prepare(header, ranges, &plan, rows, mode_of(reference));
+    whole.slot().set_gather(Arc::clone(&gather));
+    let deadline = descriptor.deadline_ns.load(Ordering::Relaxed);
+    queue::publish_running(core, whole);
+    for (number, mut draft) in shares.into_iter().enumerate() {
+        fields.copy_call_to(&draft);
+        draft.set_part(block.offset, number as u32, fields.retries);
+        draft.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
+        draft.slot().hold(Box::new(ShareOf(Arc::clone(&gather))));
+        draft.detach();
+        let share = draft.index;
+        if let Err((_, done)) = queue::publish_keeping(core, draft, priority) {
+            // The others run its rows. If there are none the engine is closing, and the job ends as one that was not run.
+            if let Some(slot) = core.local.slot(share) {
+                drop(slot.release());
             }
+            completion::release(core, share, done);
+            share_is_over(core, &gather);
         }
-        self.notify_published(count);
-        Ok(reference)
     }
+    queue::notify_published(core, count);
+    Ok(reference)
 }
 
 impl Draft<'_> {

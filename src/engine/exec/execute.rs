@@ -8,11 +8,14 @@ use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::failure_text;
 use crate::engine::job::local_slot::LocalSlot;
 use crate::engine::job::meta;
+use crate::engine::job::progress_meter;
 use crate::engine::kernel::context::StopSignals;
 use crate::engine::kernel::frame::RawSlice;
 use crate::engine::options::Priority;
 use crate::engine::runtime::core::{Core, JobReference};
 use crate::engine::runtime::nesting;
+use crate::engine::schedule::completion;
+use crate::engine::schedule::health;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -94,13 +97,13 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
     match job::finish(&descriptor.word, has_outcome) {
         Ok(done) => {
             fault::point(Point::F23_done);
-            core.left(who, index);
-            core.serve(index, done);
+            completion::left(core, who, index);
+            completion::serve(core, index, done);
         }
         Err(BadState(word)) => {
             // Nobody but the claimer ends a running job.
-            core.left(who, index);
-            core.found_corrupt(index, word);
+            completion::left(core, who, index);
+            health::found_corrupt(core, index, word);
         }
     }
 }
@@ -272,7 +275,7 @@ impl ShareCall<'_> {
     /// Calls those who watch the job, and who count in the ranges.
     fn tell_of_counted_rows(&self) {
         if let RowWatch::Ranges(job) = self.watch {
-            self.core.tell_of_rows(job);
+            progress_meter::tell_of_rows(self.core, job);
         }
     }
 
@@ -282,7 +285,7 @@ impl ShareCall<'_> {
             && (chunk + 1).is_multiple_of(self.plan.chunks.div_ceil(ROW_REPORTS))
         {
             let (done, total) = (self.plan.range(chunk).end as u64, self.plan.total_len as u64);
-            self.core.report_progress(job, Reported { done, total });
+            meta::report_progress(self.core, job, Reported { done, total });
         }
     }
 }
@@ -396,7 +399,7 @@ fn rows_job(
     }
     let slot = core.local.slot(index);
     let meter = slot.map(LocalSlot::rows);
-    meter.into_iter().for_each(|meter| meter.serve(core.progress_name(index)));
+    meter.into_iter().for_each(|meter| meter.serve(meta::progress_name(core, index)));
     let spread = Spread {
         core,
         plan,
@@ -481,10 +484,10 @@ pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
         status::CANCELLED if deadline_of(descriptor).is_some_and(|deadline| deadline.is_past()) => {
             core.shortage().unwrap_or(Error::DeadlineExceeded)
         }
-        status::CANCELLED => core.broken().unwrap_or(Error::Cancelled),
+        status::CANCELLED => health::broken(core).unwrap_or(Error::Cancelled),
         status::SHORTENED => return None,
         status::DEADLINE => Error::DeadlineExceeded,
-        status::WORKER_DIED if core.broken().is_some() => core.broken()?,
+        status::WORKER_DIED if health::broken(core).is_some() => health::broken(core)?,
         status::WORKER_DIED => {
             let (pid, exit, attempt) = failure_text::read_death(core.control.failure(index)?);
             Error::WorkerDied { pid, exit, kernel: kernel_name(core, descriptor), attempt }
@@ -518,16 +521,17 @@ mod tests {
     use crate::engine::job::call::{Param, References};
     use crate::engine::kernel::traits::Kernel;
     use crate::engine::runtime::core::Draft;
+    use crate::engine::schedule::queue;
 
     /// Runs a published draft on worker 1 and gives the error of its outcome.
     fn outcome(core: &Core, draft: Draft<'_>) -> Option<Error> {
-        let reference = core.publish(draft, Priority::Normal).unwrap();
+        let reference = queue::publish(core, draft, Priority::Normal).unwrap();
         let worker = ParticipantSlot::new(1);
-        assert_eq!(core.take(worker), Some(reference.index));
+        assert_eq!(queue::take(core, worker), Some(reference.index));
         execute(core, worker, reference.index);
         let done = job::snapshot(&core.control.descriptor(reference.index).unwrap().word);
         let error = done.has(crate::layout::words::FLAG_OUTCOME).then(|| outcome_of(core, reference.index).unwrap());
-        core.release(reference.index, done);
+        completion::release(core, reference.index, done);
         error
     }
 
@@ -546,7 +550,7 @@ mod tests {
     fn a_kernel_is_not_run_over_what_does_not_fit_it() {
         let core = Core::without_workers(1, 0);
         let run = |x: u64, y: u64, param_len: u32| {
-            let draft = core.try_reserve().unwrap();
+            let draft = queue::try_reserve(&core).unwrap();
             let param = match Param::inline(&[1_u64, 2]) {
                 Param::Inline(bytes, _) => Param::Inline(bytes, param_len),
                 block => block,
@@ -577,7 +581,7 @@ mod tests {
     #[test]
     fn a_closure_that_is_not_there_is_no_success() {
         let core = Core::without_workers(1, 0);
-        let draft = core.try_reserve().unwrap();
+        let draft = queue::try_reserve(&core).unwrap();
         draft.set_closure();
         let error = outcome(&core, draft).expect("it is none");
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");

@@ -5,6 +5,9 @@
 //! runs share 0 itself; the other shares are jobs of their own in the ring, so that a share nobody has time for is simply
 //! emptied by thieves and taken back.
 
+use crate::engine::schedule::completion;
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
 use std::sync::Arc;
 
 use crate::arena::alloc::Block;
@@ -244,7 +247,7 @@ impl Spread<'_> {
             if finished == wanted {
                 return Ok(FanOutEnd::Complete);
             }
-            if let Some(error) = self.core.broken() {
+            if let Some(error) = health::broken(self.core) {
                 return Err(error);
             }
             if waiting > 0 && (!self.core.config.is_shared() || !self.core.is_open()) {
@@ -287,10 +290,10 @@ impl Spread<'_> {
         let first = u32::from(caller_runs);
         let mut children = Children { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
         for share in first..ranges.len() as u32 {
-            let draft = match self.core.try_reserve() {
+            let draft = match queue::try_reserve(self.core) {
                 Some(draft) => draft,
                 // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
-                None if share == 0 && self.core.config.is_shared() => self.core.reserve(self.backpressure)?,
+                None if share == 0 && self.core.config.is_shared() => queue::reserve(self.core, self.backpressure)?,
                 None => break,
             };
             if !children.start(draft, block, share, self, |draft| child(draft, share)) {
@@ -299,7 +302,7 @@ impl Spread<'_> {
         }
         let mut own_failure = None;
         if children.count > 0 {
-            self.core.notify_published(children.count as u32);
+            queue::notify_published(self.core, children.count as u32);
         }
         if caller_runs || children.count == 0 {
             // Without any share in the queue the caller runs share 0 even where it should not help, and steals the rest.
@@ -382,7 +385,7 @@ impl Children<'_> {
         draft.set_part(block, share, spread.retries);
         draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
         child(&draft);
-        let Ok(reference) = self.core.publish(draft, spread.priority) else { return false };
+        let Ok(reference) = queue::publish(self.core, draft, spread.priority) else { return false };
         self.jobs[self.count] = Some((reference, share));
         self.count += 1;
         true
@@ -398,7 +401,7 @@ impl Children<'_> {
             let Some(descriptor) = self.core.control.descriptor(reference.index) else { continue };
             // Not a cancel: a share that runs its last chunk must not be told to stop.
             if emptied && let Some(done) = job::take_back(&descriptor.word, reference.generation) {
-                self.core.dispose(reference.index, done);
+                completion::dispose(self.core, reference.index, done);
                 continue;
             }
             wait::wait_for_share(self.core, reference);
@@ -408,7 +411,7 @@ impl Children<'_> {
                 if let Some(slot) = self.core.local.slot(reference.index) {
                     slot.discard();
                 }
-                failure = Some((0, self.core.broken().unwrap_or(Error::Closed)));
+                failure = Some((0, health::broken(self.core).unwrap_or(Error::Closed)));
                 continue;
             }
             if done.has(FLAG_OUTCOME) {
@@ -422,7 +425,7 @@ impl Children<'_> {
                     failure = Some((chunk, error));
                 }
             }
-            self.core.dispose(reference.index, done);
+            completion::dispose(self.core, reference.index, done);
         }
         failure
     }
@@ -433,14 +436,14 @@ impl Drop for Children<'_> {
         // Only reached with children left when the caller's share unwound; they must not outlive the caller's memory.
         for at in 0..self.count {
             if let Some((reference, _)) = self.jobs[at].take() {
-                if let Cancel::Ended(_) = self.core.cancel(reference) {
+                if let Cancel::Ended(_) = completion::cancel(self.core, reference) {
                 } else {
                     wait::wait_for_share(self.core, reference);
                 }
                 if let Some(descriptor) = self.core.control.descriptor(reference.index) {
                     let done = job::snapshot(&descriptor.word);
                     if done.is(State::Done) && done.generation() == reference.generation {
-                        self.core.dispose(reference.index, done);
+                        completion::dispose(self.core, reference.index, done);
                     } else if let Some(slot) = self.core.local.slot(reference.index) {
                         // As in `finish`.
                         slot.discard();
@@ -479,7 +482,7 @@ mod tests {
             scope.spawn(|| {
                 let worker = ParticipantSlot::new(1);
                 while !over.load(std::sync::atomic::Ordering::Acquire) {
-                    let Some(index) = core.take(worker) else {
+                    let Some(index) = queue::take(core, worker) else {
                         thread::yield_now();
                         continue;
                     };
@@ -489,8 +492,8 @@ mod tests {
                     let (header, ranges) = core.arena.fan_out(fields.0, shares).expect("a block");
                     serve(header, ranges, fields.1 & 0xFFFF);
                     let done = job::finish(&descriptor.word, false);
-                    core.left(worker, index);
-                    done.into_iter().for_each(|done| core.serve(index, done));
+                    completion::left(core, worker, index);
+                    done.into_iter().for_each(|done| completion::serve(core, index, done));
                 }
             });
             let end = spread.run(|draft, _, _, _| draft.set_closure(), |_, _| None);
@@ -559,7 +562,7 @@ mod tests {
         let core = Core::without_workers(2, 0);
         let end = run(&core, 7, |header, ranges, share| {
             run_but(header, ranges, share, |_| false);
-            core.give_up(Broken::Corrupt { what: "test", offset: 0, expected: 0, found: 0 });
+            health::give_up(&core, Broken::Corrupt { what: "test", offset: 0, expected: 0, found: 0 });
         });
         // The one share that was run did all chunks, and the other one was taken back: the call may be whole, and then says so.
         match end {

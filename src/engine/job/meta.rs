@@ -2,6 +2,9 @@
 //!
 //! Most jobs need none of it: a bit in their shape says so, and then nobody touches the line.
 
+use crate::engine::job::progress_meter;
+use crate::engine::schedule::completion;
+use crate::engine::schedule::queue;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -154,83 +157,82 @@ impl Draft<'_> {
     }
 }
 
-impl Core {
-    /// Writes into the ledger what the submitter says of a job that is otherwise filled, if there is anything to say.
-    #[inline]
-    pub(crate) fn note(&self, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>) {
-        let is_timed = self.config.timing.wants(draft.sequence());
-        if is_timed || options.time_limit.is_some() || options.tag != 0 {
-            self.note_all(draft, options, deadline, is_timed);
-        }
+/// Writes into the ledger what the submitter says of a job that is otherwise filled, if there is anything to say.
+#[inline]
+pub(crate) fn note(core: &Core, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>) {
+    let is_timed = core.config.timing.wants(draft.sequence());
+    if is_timed || options.time_limit.is_some() || options.tag != 0 {
+        note_all(core, draft, options, deadline, is_timed);
     }
+}
 
-    fn note_all(&self, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>, is_timed: bool) {
-        let Some(ledger) = self.control.ledger(draft.index) else { return };
-        let now = if is_timed { Deadline::now().nanoseconds() } else { 0 };
-        let limit = options.time_limit.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1));
-        // Relaxed, all: the publication (R1) makes them visible.
-        ledger.queued_ns.store(now, Ordering::Relaxed);
-        ledger.started_ns.store(0, Ordering::Relaxed);
-        ledger.time_limit_ns.store(limit, Ordering::Relaxed);
-        ledger.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
-        ledger.tag.store(options.tag, Ordering::Relaxed);
-        draft.set_has_ledger();
-    }
+fn note_all(core: &Core, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>, is_timed: bool) {
+    let Some(ledger) = core.control.ledger(draft.index) else { return };
+    let now = if is_timed { Deadline::now().nanoseconds() } else { 0 };
+    let limit = options.time_limit.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1));
+    // Relaxed, all: the publication (R1) makes them visible.
+    ledger.queued_ns.store(now, Ordering::Relaxed);
+    ledger.started_ns.store(0, Ordering::Relaxed);
+    ledger.time_limit_ns.store(limit, Ordering::Relaxed);
+    ledger.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+    ledger.tag.store(options.tag, Ordering::Relaxed);
+    draft.set_has_ledger();
+}
 
-    /// What the submitter calls the job in a descriptor; 0 unless it said.
-    pub(crate) fn tag_of(&self, index: DescriptorIndex) -> u64 {
-        let descriptor = self.control.descriptor(index).filter(|descriptor| has_ledger(descriptor));
-        descriptor.and_then(|_| self.control.ledger(index)).map_or(0, |ledger| ledger.tag.load(Ordering::Relaxed))
-    }
+/// What the submitter calls the job in a descriptor; 0 unless it said.
+pub(crate) fn tag_of(core: &Core, index: DescriptorIndex) -> u64 {
+    let descriptor = core.control.descriptor(index).filter(|descriptor| has_ledger(descriptor));
+    descriptor.and_then(|_| core.control.ledger(index)).map_or(0, |ledger| ledger.tag.load(Ordering::Relaxed))
+}
 
-    /// The name under which a job's progress is kept.
-    pub(in crate::engine) fn progress_name(&self, index: DescriptorIndex) -> u32 {
-        self.sequence_of(index) as u32
-    }
+/// The name under which a job's progress is kept.
+pub(in crate::engine) fn progress_name(core: &Core, index: DescriptorIndex) -> u32 {
+    queue::sequence_of(core, index) as u32
+}
 
-    /// Says how far a job is, which this thread runs.
-    pub(crate) fn report_progress(&self, index: DescriptorIndex, reported: Reported) {
-        let Some(ledger) = self.control.ledger(index) else { return };
-        if progress::report(ledger, self.progress_name(index), reported) {
-            self.call_watchers(index);
-        }
+/// Says how far a job is, which this thread runs.
+pub(crate) fn report_progress(core: &Core, index: DescriptorIndex, reported: Reported) {
+    let Some(ledger) = core.control.ledger(index) else { return };
+    if progress::report(ledger, progress_name(core, index), reported) {
+        call_watchers(core, index);
     }
+}
 
-    /// Wakes those who watch a job's progress.
-    pub(in crate::engine) fn call_watchers(&self, index: DescriptorIndex) {
-        if self.is_origin() {
-            self.watchers.wake(index);
-        } else {
-            // Tasks are in the memory of the process that built the engine.
-            self.hand_to_collector(index);
-        }
+/// Wakes those who watch a job's progress.
+pub(in crate::engine) fn call_watchers(core: &Core, index: DescriptorIndex) {
+    if core.is_origin() {
+        core.watchers.wake(index);
+    } else {
+        // Tasks are in the memory of the process that built the engine.
+        completion::hand_to_collector(core, index);
     }
+}
 
-    /// How far a job says it is.
-    pub(in crate::engine) fn said_progress(&self, index: DescriptorIndex) -> Option<Reported> {
-        progress::read(self.control.ledger(index)?, self.progress_name(index))
-    }
+/// How far a job says it is.
+pub(in crate::engine) fn said_progress(core: &Core, index: DescriptorIndex) -> Option<Reported> {
+    progress::read(core.control.ledger(index)?, progress_name(core, index))
+}
 
-    /// Forgets a task that watched a job.
-    pub(crate) fn unwatch_progress(&self, ticket: &mut Option<WatchTicket>) {
-        self.watchers.forget(ticket);
-    }
+/// Forgets a task that watched a job.
+pub(crate) fn unwatch_progress(core: &Core, ticket: &mut Option<WatchTicket>) {
+    core.watchers.forget(ticket);
+}
 
-    /// Has a task woken at a job's next report, and at its end if its holder's task is woken then; how far it is now.
-    pub(crate) fn watch_progress(
-        &self,
-        index: DescriptorIndex,
-        ticket: &mut Option<WatchTicket>,
-        waker: &Waker,
-    ) -> Option<Reported> {
-        self.watchers.add(index, ticket, waker);
-        progress::watch(self.control.ledger(index)?, self.progress_name(index));
-        self.progress_of(index)
-    }
+/// Has a task woken at a job's next report, and at its end if its holder's task is woken then; how far it is now.
+pub(crate) fn watch_progress(
+    core: &Core,
+    index: DescriptorIndex,
+    ticket: &mut Option<WatchTicket>,
+    waker: &Waker,
+) -> Option<Reported> {
+    core.watchers.add(index, ticket, waker);
+    progress::watch(core.control.ledger(index)?, progress_name(core, index));
+    progress_meter::progress_of(core, index)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::engine::schedule::drain;
     use std::sync::Arc;
     use std::task::Wake;
     use std::time::Duration;
@@ -250,10 +252,10 @@ mod tests {
         let core = Core::without_workers(1, 0);
         let options = JobOptions { time_limit: Some(Duration::from_nanos(1)), ..JobOptions::default() };
         for stated in [None, Some(Deadline::after(Duration::from_secs(100)))] {
-            let draft = core.try_reserve().unwrap();
+            let draft = queue::try_reserve(&core).unwrap();
             draft.descriptor.deadline_ns.store(stated.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
             draft.descriptor.shape.store(0, Ordering::Relaxed);
-            core.note(&draft, &options, stated);
+            note(&core, &draft, &options, stated);
             let (index, descriptor) = (draft.index, draft.descriptor);
             assert!(look_again(&core, index, descriptor).is_some(), "it has not begun");
             assert!(start(&core, ParticipantSlot::new(1), index, descriptor).is_some());
@@ -270,19 +272,19 @@ mod tests {
     #[test]
     fn who_waits_no_more_is_forgotten() {
         let core = Core::without_workers(1, 0);
-        let reference = core.publish(core.try_reserve().unwrap(), Priority::Normal).unwrap();
+        let reference = queue::publish(&core, queue::try_reserve(&core).unwrap(), Priority::Normal).unwrap();
         for _ in 0..10 {
             let waker = Waker::from(Arc::new(Nothing));
             let (mut watching, mut draining) = (None, None);
-            let _ = core.watch_progress(reference.index, &mut watching, &waker);
-            assert!(core.watch_drain(&mut draining, &waker), "a job is queued");
+            let _ = watch_progress(&core, reference.index, &mut watching, &waker);
+            assert!(drain::watch_drain(&core, &mut draining, &waker), "a job is queued");
             let announced = || {
                 let drain = core.control.engine_line().drain_watched.load(Ordering::Relaxed);
                 (core.watchers.any.load(Ordering::Relaxed), drain)
             };
             assert_eq!((core.watchers.tasks.len(), core.drains.len(), announced()), (1, 1, (1, 1)));
-            core.unwatch_progress(&mut watching);
-            core.unwatch_drain(&mut draining);
+            unwatch_progress(&core, &mut watching);
+            drain::unwatch_drain(&core, &mut draining);
             assert_eq!((core.watchers.tasks.len(), core.drains.len(), announced()), (0, 0, (0, 0)));
         }
     }

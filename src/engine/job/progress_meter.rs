@@ -1,5 +1,6 @@
 //! How far work is that many share: counted where their ranges lie, by whoever wants to know. Those who do the work do nothing for it.
 
+use crate::engine::job::meta;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::Arena;
@@ -129,42 +130,41 @@ impl Drop for Metered<'_> {
     }
 }
 
-impl Core {
-    /// How far a job is: what it said, or in a job of rows how many rows are done.
-    pub(crate) fn progress_of(&self, index: DescriptorIndex) -> Option<Reported> {
-        let descriptor = self.control.descriptor(index)?;
-        let word = job::snapshot(&descriptor.word);
-        if crate::engine::job::call::kind_of(descriptor) != kind::ROWS {
-            return self.said_progress(index);
-        }
-        // The number of rows, which stays as long as the job.
-        let total = descriptor.fan_out.load(Ordering::Relaxed);
-        let done = match word.state()? {
-            State::Queued => Some(0),
-            State::Running => {
-                self.rows_done(index, word).or_else(|| Some(self.said_progress(index).map_or(0, |said| said.done)))
-            }
-            State::Done if !word.has(FLAG_OUTCOME) => Some(total),
-            State::Done | State::Free | State::Reserved => None,
-        };
-        let reported = done.map(|done| Reported { done: done.min(total), total }).or_else(|| self.said_progress(index));
-        // Another job may have come in between, and be what was counted.
-        reported.filter(|_| job::snapshot(&descriptor.word).generation() == word.generation())
+/// How far a job is: what it said, or in a job of rows how many rows are done.
+pub(crate) fn progress_of(core: &Core, index: DescriptorIndex) -> Option<Reported> {
+    let descriptor = core.control.descriptor(index)?;
+    let word = job::snapshot(&descriptor.word);
+    if crate::engine::job::call::kind_of(descriptor) != kind::ROWS {
+        return meta::said_progress(core, index);
     }
-
-    /// Rows that are done of a job that is running, if it was spread by this process.
-    fn rows_done(&self, index: DescriptorIndex, word: DescriptorWord) -> Option<u64> {
-        let slot = self.local.slot(index)?;
-        let of_gathered = || slot.gather()?.rows_done(word.generation());
-        slot.rows().present(self.progress_name(index)).or_else(of_gathered)
-    }
-
-    /// Wakes those who watch a job of rows, some of which this thread has done.
-    pub(in crate::engine) fn tell_of_rows(&self, index: DescriptorIndex) {
-        if let Some(ledger) = self.control.ledger(index)
-            && progress::takes_announcement(ledger, self.progress_name(index))
-        {
-            self.call_watchers(index);
+    // The number of rows, which stays as long as the job.
+    let total = descriptor.fan_out.load(Ordering::Relaxed);
+    let done = match word.state()? {
+        State::Queued => Some(0),
+        State::Running => {
+            rows_done(core, index, word).or_else(|| Some(meta::said_progress(core, index).map_or(0, |said| said.done)))
         }
+        State::Done if !word.has(FLAG_OUTCOME) => Some(total),
+        State::Done | State::Free | State::Reserved => None,
+    };
+    let reported =
+        done.map(|done| Reported { done: done.min(total), total }).or_else(|| meta::said_progress(core, index));
+    // Another job may have come in between, and be what was counted.
+    reported.filter(|_| job::snapshot(&descriptor.word).generation() == word.generation())
+}
+
+/// Rows that are done of a job that is running, if it was spread by this process.
+fn rows_done(core: &Core, index: DescriptorIndex, word: DescriptorWord) -> Option<u64> {
+    let slot = core.local.slot(index)?;
+    let of_gathered = || slot.gather()?.rows_done(word.generation());
+    slot.rows().present(meta::progress_name(core, index)).or_else(of_gathered)
+}
+
+/// Wakes those who watch a job of rows, some of which this thread has done.
+pub(in crate::engine) fn tell_of_rows(core: &Core, index: DescriptorIndex) {
+    if let Some(ledger) = core.control.ledger(index)
+        && progress::takes_announcement(ledger, meta::progress_name(core, index))
+    {
+        meta::call_watchers(core, index);
     }
 }

@@ -1,5 +1,6 @@
 //! What a kernel can ask about its call: who runs it, where it is, whether to stop, and for scratch memory.
 
+use crate::engine::job::meta;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::ops::Range;
@@ -203,13 +204,13 @@ impl<'a> Context<'a> {
     /// ```
     pub fn progress(&self, done: u64, total: u64) {
         if let Some((core, index)) = self.job {
-            core.report_progress(index, Reported { done, total });
+            meta::report_progress(core, index, Reported { done, total });
         }
     }
 
     /// What the submitter calls the job ([`JobBuilder::tag`](crate::JobBuilder::tag)); 0 unless it said, and in chunks and rows of other calls.
     pub fn tag(&self) -> u64 {
-        self.job.map_or(0, |(core, index)| core.tag_of(index))
+        self.job.map_or(0, |(core, index)| meta::tag_of(core, index))
     }
 
     /// The arena of the engine that the call was submitted to.

@@ -1,5 +1,6 @@
 //! The supervisor's clock: jobs whose time is over, and workers whose kernels were told to stop and did not.
 
+use crate::engine::schedule::completion;
 use std::collections::HashMap;
 
 use crate::engine::exec::execute::deadline_of;
@@ -14,12 +15,12 @@ use crate::os::host::Deadline;
 impl Supervisor {
     /// Ends jobs whose time is over, and kills workers whose kernels were told to stop and did not.
     pub(in crate::engine) fn look_at_deadlines(&mut self) {
-        let due = self.core.next_deadline().is_some_and(Deadline::is_past);
+        let due = completion::next_deadline(&self.core).is_some_and(Deadline::is_past);
         let kill = self.stopping.values().any(|(_, kill_at)| kill_at.is_past());
-        if !self.core.take_attention() && !due && !kill {
+        if !completion::take_attention(&self.core) && !due && !kill {
             return;
         }
-        self.core.forget_deadlines();
+        completion::forget_deadlines(&self.core);
         let mut stopping = HashMap::new();
         for at in 0..self.core.control.descriptors().len() {
             let index = DescriptorIndex::new(at as u32);
@@ -33,13 +34,13 @@ impl Supervisor {
             let deadline = deadline_of(descriptor);
             match deadline {
                 Some(deadline) if deadline.is_past() && !word.has(FLAG_CANCEL) => {
-                    self.core.cancel_generation(index, word.generation());
+                    completion::cancel_generation(&self.core, index, word.generation());
                 }
-                Some(deadline) if !deadline.is_past() => self.core.expect_deadline(deadline),
+                Some(deadline) if !deadline.is_past() => completion::expect_deadline(&self.core, deadline),
                 _ => {}
             }
             // Its time may begin after this look.
-            begins_later.into_iter().for_each(|late| self.core.expect_deadline(late));
+            begins_later.into_iter().for_each(|late| completion::expect_deadline(&self.core, late));
             let word = job::snapshot(&descriptor.word);
             if !word.is(State::Running) || !word.has(FLAG_CANCEL) || !self.may_kill(word.owner()) {
                 continue;

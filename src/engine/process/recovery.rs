@@ -8,6 +8,8 @@ use crate::engine::exec::fan_out::{repair_share, stop};
 use crate::engine::job::call::Fields;
 use crate::engine::job::failure_text;
 use crate::engine::runtime::core::Core;
+use crate::engine::schedule::completion;
+use crate::engine::schedule::health;
 use crate::error::WorkerExit;
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlots};
@@ -58,7 +60,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
             // The worker may have died between taking the mark off and claiming: the mark is made again.
             Some(State::Queued) if word.attempt() > 0 => core.redelivery().mark(index),
             // It may have died between finishing the job and telling the holder.
-            Some(State::Done) => core.serve(index, word),
+            Some(State::Done) => completion::serve(core, index, word),
             _ => {}
         }
         // Its late notification, for a job that the descriptor held before, may have hit the wait word of this one, whatever
@@ -68,12 +70,12 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
         }
         fault::point(Point::F31_mid_table);
     }
-    core.wake_collectors();
+    completion::wake_collectors(core);
     fault::point(Point::F32_swept);
     death.slots.iter().for_each(|slot| core.sleepers().forget(slot));
     // A wake-up that was handed to the dead worker died with it, and submitters counted on its search: everybody looks again.
     core.wake_workers();
-    core.serve_collected();
+    completion::serve_collected(core);
 }
 
 /// Starts a job of a dead worker again, or ends it.
@@ -84,7 +86,7 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
     let retries = fields.as_ref().map_or(0, |fields| fields.retries).min(u32::from(MAX_ATTEMPT));
     // The job for which a worker is killed was told to stop before. A worker may finish it all the same, and begin another one, before
     // it is hit: that one died with its worker, like any other.
-    let stopped = word.has(FLAG_CANCEL) || (death.killed && core.broken().is_some());
+    let stopped = word.has(FLAG_CANCEL) || (death.killed && health::broken(core).is_some());
     let share = fields.filter(|fields| fields.kind == kind::SHARE);
     if u32::from(word.attempt()) < retries && !stopped {
         if let Some(share) = &share {
@@ -121,7 +123,7 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
     }
     descriptor.status.store(code, Ordering::Relaxed);
     if let Some(done) = job::finish_for_dead(&descriptor.word, word.owner(), death.short_incarnation()) {
-        core.serve(index, done);
+        completion::serve(core, index, done);
     }
 }
 
@@ -145,7 +147,7 @@ pub(crate) fn fail_queued(core: &Core) {
             && let Some(done) = job::take_back(&descriptor.word, word.generation())
         {
             debug_assert!(done.has(FLAG_OUTCOME));
-            core.serve(DescriptorIndex::new(at as u32), done);
+            completion::serve(core, DescriptorIndex::new(at as u32), done);
         }
     }
 }

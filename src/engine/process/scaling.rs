@@ -2,6 +2,7 @@
 
 use crate::engine::process::supervisor::Supervisor;
 use crate::engine::process::worker_slot::Seat;
+use crate::engine::schedule::thread_pool;
 use crate::layout::records::Participant;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
@@ -13,7 +14,7 @@ impl Supervisor {
             return;
         }
         self.core.crew.hear_request();
-        if self.core.is_short_of_workers() {
+        if thread_pool::is_short_of_workers(&self.core) {
             self.want_more();
         }
         let mut spare = self.spare();
@@ -23,7 +24,7 @@ impl Supervisor {
                 let seat = &mut self.seats[at];
                 if let Some(worker) = &mut seat.worker {
                     worker.asked_to_leave = true;
-                    seat.slots.iter().for_each(|slot| self.core.ask_to_leave(slot));
+                    seat.slots.iter().for_each(|slot| thread_pool::ask_to_leave(&self.core, slot));
                 }
             }
         }
@@ -41,7 +42,7 @@ impl Supervisor {
         for seat in vacant.take(usize::try_from(lacking).unwrap_or(usize::MAX)) {
             seat.wanted = true;
             seat.not_before = Deadline::now();
-            self.core.count_vacant_process(false);
+            thread_pool::count_vacant_process(&self.core, false);
         }
     }
 

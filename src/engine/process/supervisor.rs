@@ -5,6 +5,11 @@
 //! by the kernel's word), each worker's socket, and an event by which the engine's own threads call it. It keeps time for
 //! deadlines and for workers that were told to stop and do not.
 
+use crate::engine::schedule::completion;
+use crate::engine::schedule::drain;
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
+use crate::engine::schedule::thread_pool;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -101,7 +106,7 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
     let mut seats = worker_slot::all(&config);
     let spare = config.processes - group.least.min(config.processes);
     seats.iter_mut().take(config.processes).skip(config.processes - spare).for_each(|seat| seat.wanted = false);
-    (0..spare).for_each(|_| core.count_vacant_process(true));
+    (0..spare).for_each(|_| thread_pool::count_vacant_process(core, true));
     let (started, outcome) = channel();
     // The supervisor counts as well: it serves what the last worker leaves.
     let count = seats.len() as u32 + 1;
@@ -136,7 +141,7 @@ impl Supervisor {
     fn run(&mut self) {
         let mut ready = Vec::new();
         loop {
-            if self.core.broken().is_some() {
+            if health::broken(&self.core).is_some() {
                 self.end_everybody();
             }
             self.fit_to_load();
@@ -145,12 +150,12 @@ impl Supervisor {
             self.report_start();
             self.look_at_deadlines();
             if self.look_again.is_none_or(Deadline::is_past) {
-                self.look_again = self.core.look_after_jobs(self.look_again);
+                self.look_again = completion::look_after_jobs(&self.core, self.look_again);
             }
             self.end_who_lingers();
             // Threads of this process may still have jobs whose ends are this thread's to tell.
             if self.seats.iter().all(|seat| seat.ended) && self.core.workers_alive.load(Ordering::Acquire) == 1 {
-                self.core.serve_collected();
+                completion::serve_collected(&self.core);
                 return worker::ended(&self.core);
             }
             let until = self.next_time();
@@ -168,10 +173,10 @@ impl Supervisor {
                 }));
             }
             let _ = self.bell.clear();
-            self.core.serve_collected();
+            completion::serve_collected(&self.core);
             self.hear(&sources, &ready);
             // After the words that say so were read: one that comes later is read in the next turn.
-            self.core.job_is_over();
+            drain::job_is_over(&self.core);
         }
     }
 
@@ -200,7 +205,7 @@ impl Supervisor {
         let killings = self.stopping.values().map(|(_, kill_at)| *kill_at);
         seats
             .chain(killings)
-            .chain(self.core.next_deadline())
+            .chain(completion::next_deadline(&self.core))
             .chain(self.hall.next_time())
             .chain(self.next_idle())
             .chain(self.lingers_until)
@@ -250,9 +255,12 @@ impl Supervisor {
             match FromWorker::from_bytes(&buffer) {
                 Some(FromWorker::Ready { killable }) => self.is_ready(seat, killable),
                 Some(FromWorker::Refused(reason)) if worker.peer.is_child() => worker.refused = Some(reason),
-                Some(FromWorker::Look) => self.core.serve_collected(),
+                Some(FromWorker::Look) => completion::serve_collected(&self.core),
                 Some(FromWorker::Corrupt(found)) => {
-                    self.core.give_up(Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found });
+                    health::give_up(
+                        &self.core,
+                        Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found },
+                    );
                     return;
                 }
                 Some(FromWorker::Fetch(segment)) => answer_fetch(&self.core, &worker.channel, segment),
@@ -295,13 +303,13 @@ impl Supervisor {
             row.word.store(ParticipantWord::new(seat.incarnation, ParticipantWord::ALIVE).bits(), Ordering::Release);
         }
         // Jobs may have been waiting for it.
-        self.core.notify(u32::from(seat.slots.len()));
+        queue::notify(&self.core, u32::from(seat.slots.len()));
     }
 
     /// Gives a seat to a process that others started, or says why not.
     fn seat_outsider(&mut self, channel: Channel, process: ProcessHandle) {
         let refuse = |reason: String| listener::refuse(&channel, Error::WorkerStart { reason });
-        if !self.core.is_open() || self.core.broken().is_some() {
+        if !self.core.is_open() || health::broken(&self.core).is_some() {
             return refuse("the engine is closing".into());
         }
         let Some(seat) = self.seats.iter_mut().find(|seat| seat.outside && !seat.ended && seat.worker.is_none()) else {
@@ -333,7 +341,7 @@ impl Supervisor {
         let lived = worker.since.elapsed();
         if worker.asked_to_leave {
             at.wanted = false;
-            self.core.count_vacant_process(true);
+            thread_pool::count_vacant_process(&self.core, true);
         }
         at.pause = if worker.killed || worker.leaves || (worker.ready && lived > SETTLED) {
             Duration::ZERO
@@ -356,7 +364,7 @@ impl Supervisor {
         {
             // Jobs that it had not begun go back.
             let _ = first_death.set((death.pid, exit));
-            self.core.start_closing_now();
+            completion::start_closing_now(&self.core);
         }
         if !worker.ready && !outside {
             self.worker_failed(worker, exit);
@@ -388,7 +396,7 @@ impl Supervisor {
     pub(in crate::engine) fn give_up_start(&mut self, error: Error) {
         if let Some(started) = self.started.take() {
             let _ = started.send(Err(error));
-            self.core.start_closing();
+            completion::start_closing(&self.core);
             self.seats.iter_mut().for_each(|seat| seat.worker = None);
         }
     }
@@ -418,7 +426,7 @@ impl Supervisor {
             self.seats[seat].not_before = Deadline::from_nanoseconds(u64::MAX);
         }
         if self.seats.iter().all(|seat| seat.worker.is_none()) {
-            self.core.set_quiet();
+            health::set_quiet(&self.core);
         }
     }
 
@@ -444,7 +452,7 @@ impl Supervisor {
             let seat = &mut self.seats[at];
             // During a shortage nobody takes entries of jobs that are gone out of the rings.
             let nothing_left = !self.core.has_work()
-                || self.core.broken().is_some()
+                || health::broken(&self.core).is_some()
                 || self.group.first_death.is_some()
                 || (closing && self.core.shortage().is_some() && !self.core.has_unfinished_jobs());
             if closing && nothing_left {

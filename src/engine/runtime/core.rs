@@ -3,6 +3,8 @@
 //! `Core` is what workers, jobs and the engine's handle share; a worker process has one of its own. How jobs come and go is in
 //! `queue.rs`, what is owed after a job in `completion.rs`, how one is run in `execute.rs`.
 
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
 use core::cell::Cell;
 use core::fmt;
 use std::collections::BTreeSet;
@@ -83,7 +85,7 @@ impl Drop for Draft<'_> {
             slot.discard();
         }
         job::abandon(&self.descriptor.word, self.reserved);
-        self.core.return_index(self.index);
+        queue::return_index(self.core, self.index);
     }
 }
 
@@ -326,7 +328,7 @@ impl Core {
         match self.check_process() {
             Err(forked) => forked,
             Ok(()) if !self.is_open() => Error::Closed,
-            Ok(()) => self.broken().unwrap_or(Error::Closed),
+            Ok(()) => health::broken(self).unwrap_or(Error::Closed),
         }
     }
 

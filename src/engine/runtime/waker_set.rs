@@ -4,6 +4,9 @@
 //! waits comes back. Where one call is for one task, as at the lanes of a channel, a task that leaves passes it on
 //! ([`crate::lockfree::lane::Bell`]).
 
+use crate::engine::schedule::drain;
+use crate::engine::schedule::queue;
+use crate::engine::schedule::thread_pool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -113,9 +116,9 @@ impl<'c> Watch<'c> {
     /// Has the task woken when what it waits for is there; `false`, and nothing is kept, when it is.
     pub(crate) fn must_wait(&mut self, waker: &Waker) -> bool {
         let must_wait = match self.awaited {
-            Awaited::Room => self.core.register_for_space(&mut self.ticket, waker),
-            Awaited::Drain => self.core.watch_drain(&mut self.ticket, waker),
-            Awaited::End => self.core.watch_end(&mut self.ticket, waker),
+            Awaited::Room => queue::register_for_space(self.core, &mut self.ticket, waker),
+            Awaited::Drain => drain::watch_drain(self.core, &mut self.ticket, waker),
+            Awaited::End => thread_pool::watch_end(self.core, &mut self.ticket, waker),
         };
         if !must_wait {
             self.leave();
@@ -130,9 +133,9 @@ impl<'c> Watch<'c> {
             return;
         }
         match self.awaited {
-            Awaited::Room => self.core.unregister_for_space(&mut self.ticket),
-            Awaited::Drain => self.core.unwatch_drain(&mut self.ticket),
-            Awaited::End => self.core.unwatch_end(&mut self.ticket),
+            Awaited::Room => queue::unregister_for_space(self.core, &mut self.ticket),
+            Awaited::Drain => drain::unwatch_drain(self.core, &mut self.ticket),
+            Awaited::End => thread_pool::unwatch_end(self.core, &mut self.ticket),
         }
     }
 }

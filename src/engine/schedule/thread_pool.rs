@@ -1,6 +1,8 @@
 //! Who works: the seats of worker threads, of which some may be empty; what is done when one begins and ends; and when a worker has
 //! run for long enough.
 
+use crate::engine::schedule::completion;
+use crate::engine::schedule::queue;
 use core::fmt;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -145,7 +147,7 @@ pub(crate) fn begin(core: &Arc<Core>, hooks: Hooks) -> Result<()> {
     let _ = core.crew.hooks.set(hooks);
     let _ = core.crew.cores.set(host::allowed_cores());
     #[cfg(target_os = "linux")]
-    if core.may_shrink()
+    if may_shrink(core)
         && let Some(nice) = crate::os::process::nice()
     {
         let _ = core.crew.nice.set(nice);
@@ -155,121 +157,119 @@ pub(crate) fn begin(core: &Arc<Core>, hooks: Hooks) -> Result<()> {
         let Some(slot) = core.crew.sit_down() else { break };
         if let Err(error) = worker::start(core, slot) {
             core.crew.stand_up(slot);
-            core.start_closing();
+            completion::start_closing(core);
             return Err(error);
         }
     }
     Ok(())
 }
 
-impl Core {
-    /// Starts workers for up to `jobs` jobs that were published, if none is free and there are seats.
-    #[inline]
-    pub(in crate::engine) fn grow_if_busy(&self, jobs: u32) {
-        // Relaxed: a hint. What a worker process reads is written by the supervisor.
-        let vacant = if self.is_origin() { &self.crew.vacant } else { &self.control.engine_line().vacant };
-        if vacant.load(Ordering::Relaxed) > 0 {
-            self.grow(jobs);
+/// Starts workers for up to `jobs` jobs that were published, if none is free and there are seats.
+#[inline]
+pub(in crate::engine) fn grow_if_busy(core: &Core, jobs: u32) {
+    // Relaxed: a hint. What a worker process reads is written by the supervisor.
+    let vacant = if core.is_origin() { &core.crew.vacant } else { &core.control.engine_line().vacant };
+    if vacant.load(Ordering::Relaxed) > 0 {
+        grow(core, jobs);
+    }
+}
+
+/// As [`Core::grow_if_busy`], for a thread that has taken a job and is busy from now on.
+#[inline]
+pub(in crate::engine) fn grow_from_within(core: &Core) {
+    if core.is_origin() {
+        grow_if_busy(core, 1);
+    }
+}
+
+#[cold]
+fn grow(core: &Core, jobs: u32) {
+    if !is_short_of_workers(core) {
+        return;
+    }
+    if !core.is_origin() {
+        return core.call_supervisor();
+    }
+    let Some(core) = core.crew.engine.get().and_then(Weak::upgrade) else { return };
+    for _ in 0..jobs {
+        let Some(slot) = core.crew.sit_down() else { break };
+        if worker::start(&core, slot).is_err() {
+            // The system has no thread to give: those that are there do the work.
+            core.crew.stand_up(slot);
+            break;
         }
     }
-
-    /// As [`Core::grow_if_busy`], for a thread that has taken a job and is busy from now on.
-    #[inline]
-    pub(in crate::engine) fn grow_from_within(&self) {
-        if self.is_origin() {
-            self.grow_if_busy(1);
-        }
+    if core.config.processes > 0 && core.crew.asked.swap(1, Ordering::AcqRel) == 0 {
+        core.call_supervisor();
     }
+}
 
-    #[cold]
-    fn grow(&self, jobs: u32) {
-        if !self.is_short_of_workers() {
-            return;
-        }
-        if !self.is_origin() {
-            return self.call_supervisor();
-        }
-        let Some(core) = self.crew.engine.get().and_then(Weak::upgrade) else { return };
-        for _ in 0..jobs {
-            let Some(slot) = self.crew.sit_down() else { break };
-            if worker::start(&core, slot).is_err() {
-                // The system has no thread to give: those that are there do the work.
-                self.crew.stand_up(slot);
-                break;
-            }
-        }
-        if self.config.processes > 0 && self.crew.asked.swap(1, Ordering::AcqRel) == 0 {
-            self.call_supervisor();
-        }
+/// Has a task woken when all workers have ended; `false` when they have.
+pub(in crate::engine) fn watch_end(core: &Core, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
+    core.crew.closing.keep((), ticket, waker, || {});
+    // Acquire: pairs with the release of a worker's end. If the last one took the list before this waker was in it, its count
+    // precedes this look.
+    core.workers_alive.load(Ordering::Acquire) > 0
+}
+
+/// Forgets a task that waits no more.
+pub(in crate::engine) fn unwatch_end(core: &Core, ticket: &mut Option<Ticket>) {
+    core.crew.closing.forget(ticket, || {});
+}
+
+/// Whether jobs wait and every worker is at one.
+pub(in crate::engine) fn is_short_of_workers(core: &Core) -> bool {
+    core.is_open() && core.has_work() && !core.sleepers().is_anybody_free()
+}
+
+/// Whether the worker of a row was asked to end when it has nothing to do.
+#[inline]
+pub(in crate::engine) fn is_asked_to_leave(core: &Core, me: ParticipantSlot) -> bool {
+    // Relaxed: ordered by the fences of the wake protocol, as the lifecycle is.
+    core.control.participant(me).is_some_and(|row| row.leave.load(Ordering::Relaxed) != 0)
+}
+
+/// Counts a seat of a process that became vacant, or is not any more.
+#[cfg(target_os = "linux")]
+pub(in crate::engine) fn count_vacant_process(core: &Core, is_vacant: bool) {
+    let change = if is_vacant { 1 } else { u32::MAX };
+    // Relaxed: hints. The supervisor alone counts processes.
+    core.crew.vacant.fetch_add(change, Ordering::Relaxed);
+    core.control.engine_line().vacant.fetch_add(change, Ordering::Relaxed);
+}
+
+/// Asks the worker process of a row to end when it has nothing to do.
+#[cfg(target_os = "linux")]
+pub(in crate::engine) fn ask_to_leave(core: &Core, slot: ParticipantSlot) {
+    if let Some(row) = core.control.participant(slot) {
+        row.leave.store(1, Ordering::Relaxed);
+        // Its fence pairs with the one in `prepare_to_park`, as when the engine closes.
+        core.sleepers().wake_everybody(core::iter::once(slot));
     }
+}
 
-    /// Has a task woken when all workers have ended; `false` when they have.
-    pub(in crate::engine) fn watch_end(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
-        self.crew.closing.keep((), ticket, waker, || {});
-        // Acquire: pairs with the release of a worker's end. If the last one took the list before this waker was in it, its count
-        // precedes this look.
-        self.workers_alive.load(Ordering::Acquire) > 0
+/// Whether there may be fewer worker threads than there are seats.
+pub(in crate::engine) fn may_shrink(core: &Core) -> bool {
+    core.is_origin() && core.config.own.at_least(core.config.threads) < core.config.threads
+}
+
+/// Whether a worker thread that has been idle for long enough may go. It then looks for jobs once more and calls [`Core::is_gone`].
+pub(in crate::engine) fn may_go(core: &Core, me: ParticipantSlot) -> bool {
+    let mut seats = core.crew.seats();
+    let staying = seats.iter().filter(|&&seat| seat == SeatState::Taken).count();
+    let may_go = staying > core.config.own.at_least(core.config.threads);
+    if may_go {
+        seats[usize::from(me.get()) - 1] = SeatState::Leaving;
     }
+    may_go
+}
 
-    /// Forgets a task that waits no more.
-    pub(in crate::engine) fn unwatch_end(&self, ticket: &mut Option<Ticket>) {
-        self.crew.closing.forget(ticket, || {});
-    }
-
-    /// Whether jobs wait and every worker is at one.
-    pub(in crate::engine) fn is_short_of_workers(&self) -> bool {
-        self.is_open() && self.has_work() && !self.sleepers().is_anybody_free()
-    }
-
-    /// Whether the worker of a row was asked to end when it has nothing to do.
-    #[inline]
-    pub(in crate::engine) fn is_asked_to_leave(&self, me: ParticipantSlot) -> bool {
-        // Relaxed: ordered by the fences of the wake protocol, as the lifecycle is.
-        self.control.participant(me).is_some_and(|row| row.leave.load(Ordering::Relaxed) != 0)
-    }
-
-    /// Counts a seat of a process that became vacant, or is not any more.
-    #[cfg(target_os = "linux")]
-    pub(in crate::engine) fn count_vacant_process(&self, is_vacant: bool) {
-        let change = if is_vacant { 1 } else { u32::MAX };
-        // Relaxed: hints. The supervisor alone counts processes.
-        self.crew.vacant.fetch_add(change, Ordering::Relaxed);
-        self.control.engine_line().vacant.fetch_add(change, Ordering::Relaxed);
-    }
-
-    /// Asks the worker process of a row to end when it has nothing to do.
-    #[cfg(target_os = "linux")]
-    pub(in crate::engine) fn ask_to_leave(&self, slot: ParticipantSlot) {
-        if let Some(row) = self.control.participant(slot) {
-            row.leave.store(1, Ordering::Relaxed);
-            // Its fence pairs with the one in `prepare_to_park`, as when the engine closes.
-            self.sleepers().wake_everybody(core::iter::once(slot));
-        }
-    }
-
-    /// Whether there may be fewer worker threads than there are seats.
-    pub(in crate::engine) fn may_shrink(&self) -> bool {
-        self.is_origin() && self.config.own.at_least(self.config.threads) < self.config.threads
-    }
-
-    /// Whether a worker thread that has been idle for long enough may go. It then looks for jobs once more and calls [`Core::is_gone`].
-    pub(in crate::engine) fn may_go(&self, me: ParticipantSlot) -> bool {
-        let mut seats = self.crew.seats();
-        let staying = seats.iter().filter(|&&seat| seat == SeatState::Taken).count();
-        let may_go = staying > self.config.own.at_least(self.config.threads);
-        if may_go {
-            seats[usize::from(me.get()) - 1] = SeatState::Leaving;
-        }
-        may_go
-    }
-
-    /// Frees the seat of a worker thread that runs nothing any more.
-    pub(in crate::engine) fn is_gone(&self, me: ParticipantSlot) {
-        self.crew.stand_up(me);
-        if self.is_open() && self.has_work() {
-            // Whoever published while the seat was still taken could start nobody.
-            self.notify(1);
-        }
+/// Frees the seat of a worker thread that runs nothing any more.
+pub(in crate::engine) fn is_gone(core: &Core, me: ParticipantSlot) {
+    core.crew.stand_up(me);
+    if core.is_open() && core.has_work() {
+        // Whoever published while the seat was still taken could start nobody.
+        queue::notify(core, 1);
     }
 }
 

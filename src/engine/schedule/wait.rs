@@ -5,6 +5,9 @@ use crate::engine::exec::execute::{deadline_of, execute};
 use crate::engine::options::{IdleStrategy, WaitPolicy};
 use crate::engine::runtime::core::{Core, JobReference};
 use crate::engine::runtime::nesting;
+use crate::engine::schedule::completion;
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Descriptor;
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_WAKER, State, park};
@@ -29,7 +32,7 @@ const LOOKS_PER_CLOCK: u32 = 32;
 /// Inside that very job, when there is no deadline.
 pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<Deadline>) -> bool {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return true };
-    if core.is_readable(reference) {
+    if health::is_readable(core, reference) {
         return true;
     }
     let in_kernel = panics::depth() > 0;
@@ -50,9 +53,9 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
     }
     if deadline.is_none() && !in_kernel && core.config.help == WaitPolicy::AnyJob {
         // Only at the bottom of the stack: a foreign job run on top of a kernel could wait for that very kernel.
-        while let Some(index) = core.take(ParticipantSlot::ORIGIN) {
+        while let Some(index) = queue::take(core, ParticipantSlot::ORIGIN) {
             execute(core, ParticipantSlot::ORIGIN, index);
-            if core.is_readable(reference) {
+            if health::is_readable(core, reference) {
                 return true;
             }
         }
@@ -71,7 +74,7 @@ pub(crate) enum Ran {
 
 /// Runs a job, or parts of it, that nobody has started, on the thread that waits for it and holds it.
 pub(crate) fn run_own(core: &Core, reference: JobReference) -> Ran {
-    if core.claim_own(reference, ParticipantSlot::ORIGIN).is_some() {
+    if queue::claim_own(core, reference, ParticipantSlot::ORIGIN).is_some() {
         execute(core, ParticipantSlot::ORIGIN, reference.index);
         return Ran::Whole;
     }
@@ -93,11 +96,11 @@ fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descripto
             return true;
         }
         if limit.is_some_and(|limit| limit.is_past()) {
-            return core.is_readable(reference);
+            return health::is_readable(core, reference);
         }
         // The deadline that was slept to may be gone: a job whose worker died has its time again (`meta::forget_start`).
         if deadline_of(descriptor).is_some_and(|due| due.is_past()) {
-            let _ = core.cancel(reference);
+            let _ = completion::cancel(core, reference);
             return sleep(core, reference, descriptor, limit);
         }
     }
@@ -116,12 +119,12 @@ pub(crate) fn wait_for_share(core: &Core, reference: JobReference) {
 
 fn spin(core: &Core, reference: JobReference, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
     if core.config.idle == IdleStrategy::Park || core.config.cores < 2 {
-        return core.is_readable(reference);
+        return health::is_readable(core, reference);
     }
     let until = Deadline::after(SPIN);
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
-            if job::is_done(&descriptor.word) && core.is_readable(reference) {
+            if job::is_done(&descriptor.word) && health::is_readable(core, reference) {
                 return true;
             }
             spin_hint();
@@ -137,17 +140,17 @@ fn spin(core: &Core, reference: JobReference, descriptor: &Descriptor, deadline:
 /// No single sleep is longer than a second: whatever became of the words by which it would be called, the sleeper looks by itself.
 fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, until: Option<Deadline>) -> bool {
     loop {
-        if core.is_readable(reference) {
+        if health::is_readable(core, reference) {
             return true;
         }
         if until.is_some_and(|until| until.is_past()) {
             return false;
         }
-        if core.is_broken() {
-            return core.wait_until_settled(reference, until);
+        if health::is_broken(core) {
+            return health::wait_until_settled(core, reference, until);
         }
         job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| {
-            if core.is_broken() {
+            if health::is_broken(core) {
                 // Who broke it off may have made its calls before this thread could be called.
                 return false;
             }
@@ -157,11 +160,11 @@ fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, until: O
                 // Acquire: a notification that came with the end of the time counts as one.
                 let unheard = wait_on.load(Ordering::Acquire) == park::PARKED;
                 if unheard && job::is_done(&descriptor.word) {
-                    core.count_rescue();
+                    health::count_rescue(core);
                 }
                 look_after(core, reference);
             }
-            !core.is_broken() && !until.is_some_and(|until| until.is_past())
+            !health::is_broken(core) && !until.is_some_and(|until| until.is_past())
         });
     }
 }
@@ -180,22 +183,22 @@ pub(in crate::engine) fn look_after_one(core: &Core, reference: JobReference) {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return };
     let word = job::snapshot(&descriptor.word);
     match word.state() {
-        None => core.found_corrupt(reference.index, word),
+        None => health::found_corrupt(core, reference.index, word),
         // A share that is over, or what its holder finds damaged by the look that follows.
         _ if word.generation() != reference.generation => {}
         // The report to the thread that frees it, or wakes its task, was lost.
         Some(State::Done) if core.config.is_shared() && word.has(FLAG_DETACHED | FLAG_WAKER) => {
-            core.hand_to_collector(reference.index);
+            completion::hand_to_collector(core, reference.index);
         }
         Some(State::Running) if is_asleep(core, word) => {
             // Acquire, both: a worker that sleeps has finished all its jobs before, so a word that still says otherwise was never
             // true.
             let again = job::snapshot(&descriptor.word);
             if again.is(State::Running) && again.owner() == word.owner() && again.generation() == word.generation() {
-                core.found_corrupt(reference.index, word);
+                health::found_corrupt(core, reference.index, word);
             }
         }
-        Some(State::Queued) => core.rescue_queued(reference),
+        Some(State::Queued) => queue::rescue_queued(core, reference),
         _ => {}
     }
 }
@@ -222,17 +225,17 @@ mod tests {
     #[test]
     fn a_job_that_a_sleeping_worker_runs_was_never_true() {
         let core = Core::without_workers(0, 1);
-        let reference = core.publish(core.try_reserve().unwrap(), Priority::Normal).unwrap();
+        let reference = queue::publish(&core, queue::try_reserve(&core).unwrap(), Priority::Normal).unwrap();
         let worker = ParticipantSlot::new(1);
-        assert_eq!(core.take(worker), Some(reference.index));
+        assert_eq!(queue::take(&core, worker), Some(reference.index));
         let descriptor = core.control.descriptor(reference.index).unwrap();
         core.workers_alive.store(1, Ordering::Relaxed);
         look_after(&core, reference);
-        assert!(!core.is_broken(), "the worker runs the job");
+        assert!(!health::is_broken(&core), "the worker runs the job");
         core.control.participant(worker).unwrap().park.store(park::PARKED, Ordering::Relaxed);
         look_after(&core, reference);
-        assert!(matches!(core.broken(), Some(Error::Corrupt { .. })));
-        core.release(reference.index, job::finish(&descriptor.word, false).unwrap());
+        assert!(matches!(health::broken(&core), Some(Error::Corrupt { .. })));
+        completion::release(&core, reference.index, job::finish(&descriptor.word, false).unwrap());
     }
 
     /// Its holder slept to the deadline of the first start, and then took the job back, which waited to be started again.
@@ -241,12 +244,12 @@ mod tests {
         const LIMIT: Duration = Duration::from_millis(20);
         let core = Core::without_workers(1, 0);
         let worker = ParticipantSlot::new(1);
-        let draft = core.try_reserve().expect("it is empty");
+        let draft = queue::try_reserve(&core).expect("it is empty");
         draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
-        core.note(&draft, &JobOptions { time_limit: Some(LIMIT), ..JobOptions::default() }, None);
+        meta::note(&core, &draft, &JobOptions { time_limit: Some(LIMIT), ..JobOptions::default() }, None);
         let descriptor = draft.descriptor;
-        let reference = core.publish(draft, Priority::Normal).expect("it is open");
-        assert_eq!(core.take(worker), Some(reference.index));
+        let reference = queue::publish(&core, draft, Priority::Normal).expect("it is open");
+        assert_eq!(queue::take(&core, worker), Some(reference.index));
         meta::start(&core, worker, reference.index, descriptor);
         thread::scope(|scope| {
             let holder = scope.spawn(|| sleep_to_the_end(&core, reference, descriptor, None));
@@ -261,9 +264,9 @@ mod tests {
             assert!(job::snapshot(&descriptor.word).is(State::Queued), "it waits to be started again");
             assert!(!holder.is_finished());
             assert_eq!(job::snapshot(&descriptor.word).attempt(), queued.attempt());
-            let _ = core.cancel(reference);
+            let _ = completion::cancel(&core, reference);
             assert!(holder.join().expect("it does not panic"));
         });
-        core.release(reference.index, job::snapshot(&descriptor.word));
+        completion::release(&core, reference.index, job::snapshot(&descriptor.word));
     }
 }

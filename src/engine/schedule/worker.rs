@@ -1,5 +1,8 @@
 //! The worker's loop: take, run, look around, sleep.
 
+use crate::engine::schedule::health;
+use crate::engine::schedule::queue;
+use crate::engine::schedule::thread_pool;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -156,7 +159,7 @@ fn work(core: &Arc<Core>, me: ParticipantSlot) {
             return ended(core);
         }
     }
-    core.is_gone(me);
+    thread_pool::is_gone(core, me);
     ended(core);
 }
 
@@ -189,10 +192,10 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
     let mut end = ShiftEnd::Over;
     'shift: loop {
         while !core.is_leaving()
-            && let Some(index) = core.take(me)
+            && let Some(index) = queue::take(core, me)
         {
             // One that has just been started may have been started for the first of several jobs.
-            core.grow_from_within();
+            thread_pool::grow_from_within(core);
             execute(core, me, index);
             if shift.count_job() {
                 end = ShiftEnd::Worn;
@@ -212,11 +215,11 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
     fault::point(Point::F15_retired);
     // A push that relied on this worker's last search is either seen here or finds it gone.
     if core.has_work() {
-        core.notify(CHAIN);
+        queue::notify(core, CHAIN);
         // Who follows a worn thread looks itself.
         while end == ShiftEnd::Over
             && !core.is_leaving()
-            && let Some(index) = core.take(me)
+            && let Some(index) = queue::take(core, me)
         {
             execute(core, me, index);
         }
@@ -230,7 +233,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
     let sleepers = core.sleepers();
     let mut others = sleepers.start_searching(me);
     let idle_since = Deadline::now();
-    let mut long_idle = core.may_shrink().then(|| idle_since.plus(core.config.own.idle_timeout));
+    let mut long_idle = thread_pool::may_shrink(core).then(|| idle_since.plus(core.config.own.idle_timeout));
     let row = core.control.participant(me);
     if let Some(row) = row {
         row.idle_since_ns.store(idle_since.nanoseconds(), Ordering::Relaxed);
@@ -244,7 +247,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             sleepers.found_job(me);
             fault::point(Point::F10_found);
             if core.has_work() {
-                core.notify(CHAIN);
+                queue::notify(core, CHAIN);
             }
             let idle_for = Deadline::now().nanoseconds().saturating_sub(idle_since.nanoseconds());
             budget.learn(idle_for);
@@ -277,7 +280,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             sleepers.resume(me);
             continue;
         }
-        if stopping || core.is_asked_to_leave(me) {
+        if stopping || thread_pool::is_asked_to_leave(core, me) {
             sleepers.resume(me);
             if !stopping {
                 // A process goes with all its workers: one that stayed would keep the seat, with the others' rows empty.
@@ -286,11 +289,11 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             return None;
         }
         fault::point(Point::F13_rechecked);
-        sleepers.sleep(me, |word| core.park(word, long_idle));
+        sleepers.sleep(me, |word| health::park(core, word, long_idle));
         fault::point(Point::F15_woken);
         sleepers.resume(me);
         if long_idle.is_some_and(Deadline::is_past) && !core.has_work() {
-            if core.may_go(me) {
+            if thread_pool::may_go(core, me) {
                 return None;
             }
             long_idle = Some(Deadline::after(core.config.own.idle_timeout));
@@ -315,7 +318,7 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut 
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
             if core.has_work()
-                && let Some(index) = core.take(me)
+                && let Some(index) = queue::take(core, me)
             {
                 return Found::Job(index);
             }
@@ -363,7 +366,7 @@ mod tests {
         let role = WorkerRole::new(slots, 0, Vec::new());
         let core = Arc::new(Core::attached(config, control, Arena::create(&arena).expect("a page"), role));
         core.control.engine_line().lifecycle.store(lifecycle::OPEN, Ordering::Relaxed);
-        core.ask_to_leave(slots.first());
+        thread_pool::ask_to_leave(&core, slots.first());
         assert_eq!(run_until_closed(&core, slots.first()), ShiftEnd::Over);
         assert!(core.is_leaving(), "the other one takes no more jobs either");
     }
