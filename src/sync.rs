@@ -14,6 +14,7 @@ pub(crate) use loom::sync::atomic::{Ordering, fence};
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(workring_loom)]
 pub(crate) use modelled::{AtomicU32, AtomicU64};
+use std::sync::{LockResult, PoisonError};
 #[cfg(not(workring_loom))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
 #[cfg(all(feature = "fuzzing", not(workring_loom)))]
@@ -27,6 +28,23 @@ pub(crate) fn fence_after_exchange() {
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
     #[cfg(not(all(target_arch = "x86_64", not(workring_loom))))]
     fence(Ordering::SeqCst);
+}
+
+/// Locks a mutex, poisoned or not: see [`ignore_poison`]. Blocks while another thread has the lock.
+#[inline]
+pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    ignore_poison(mutex.lock())
+}
+
+/// The guard or value of a lock that a thread may have panicked with: for `into_inner` and the waits of a condition variable, and for the
+/// locks of either kind of [`Mutex`].
+///
+/// Poison says that the data may be half changed. Those behind the locks of this crate never are: under none of them does foreign code run
+/// whose panic is not caught, and whatever else panics there does so between steps each of which leaves the data whole. Passing the panic
+/// on to every later caller would make the failure of one thread that of the whole engine.
+#[inline]
+pub(crate) fn ignore_poison<T>(locked: LockResult<T>) -> T {
+    locked.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who can wake whom: a wake reaches only the waiters of its own scope on the same word.
@@ -196,4 +214,27 @@ pub(crate) mod watched {
 
     watched!(AtomicU32, u32);
     watched!(AtomicU64, u64);
+}
+
+#[cfg(all(test, not(workring_loom)))]
+mod tests {
+    use super::*;
+
+    /// A thread that panicked with a lock made every later caller of an engine panic, too, wherever one of some fifty copies of this was
+    /// forgotten.
+    #[test]
+    fn a_lock_is_had_after_a_panic_under_it() {
+        let mutex = Mutex::new(1);
+        let panicked = std::thread::scope(|scope| {
+            let under_the_lock = scope.spawn(|| {
+                let mut guard = lock(&mutex);
+                *guard = 2;
+                panic!("under the lock");
+            });
+            under_the_lock.join()
+        });
+        assert!(panicked.is_err() && mutex.is_poisoned());
+        assert_eq!(*lock(&mutex), 2);
+        assert_eq!(ignore_poison(mutex.into_inner()), 2);
+    }
 }

@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::shared::SharedSegment;
-use super::{Access, Arena, lock};
+use super::{Access, Arena};
 use crate::error::{Error, Result};
 use crate::os::claim::{Claim, Use};
 use crate::os::map::Mapping;
+use crate::sync::lock;
 
 /// Pages are brought in by blocks of so many bytes.
 const GRANULE: usize = 256 << 10;

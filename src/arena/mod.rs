@@ -25,7 +25,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 #[cfg(target_os = "linux")]
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use self::alloc::{Allocation, Allocator, Block};
 pub(crate) use self::config::ArenaConfig;
@@ -40,6 +40,7 @@ use crate::os::fork::ForkGuard;
 use crate::os::host;
 use crate::os::map::Mapping;
 use crate::os::memory;
+use crate::sync::lock;
 
 /// Every block starts at, and is padded to, a multiple of this many bytes (the Arrow columnar format's recommendation).
 pub const ALIGNMENT: usize = 64;
@@ -94,11 +95,6 @@ pub(crate) struct Arena {
     /// Set in a worker process, which looks into the arena of the process that built the engine and allocates nothing.
     #[cfg(target_os = "linux")]
     attached: Option<attached::Attached>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A thread that panicked while holding the lock leaves the bookkeeping consistent: no user code runs under it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Arena {

@@ -20,10 +20,11 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf, is_separator};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::os::file;
+use crate::sync::lock;
 
 /// How many temporary names are tried. A name is taken only if a killed process with the same id left it behind.
 const NAMES_MAX: u32 = 128;
@@ -194,7 +195,7 @@ impl NameList {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<PathBuf>>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.names)
     }
 
     fn discard(&self) {

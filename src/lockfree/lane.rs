@@ -21,7 +21,7 @@
 //! calls it. Whoever was taken out is not counted any more, so that one call is made for it however long it takes to wake. One that
 //! was called and found what it wanted without the call passes it on: there may be what the next one sleeps for.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
@@ -29,7 +29,7 @@ use crossbeam_utils::CachePadded;
 use super::futex;
 pub(crate) use super::waiters::Ticket;
 use super::waiters::Waiters;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Scope, fence};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Scope, fence, ignore_poison};
 
 /// Bits of a stamp that hold a position; those above hold the message's mark.
 const POSITION_BITS: u32 = 56;
@@ -82,8 +82,7 @@ impl Bell {
     }
 
     fn list(&self) -> MutexGuard<'_, Waiters<Sleeper>> {
-        // No foreign code runs under the lock.
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.list.lock())
     }
 
     /// The sleeper to wake after a message was posted or taken, if there is one.

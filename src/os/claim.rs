@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::sync::lock;
 
 /// Device and number of a file.
 type FileId = (u64, u64);
@@ -88,8 +90,7 @@ impl Drop for Claim {
 }
 
 fn claims() -> MutexGuard<'static, Option<HashMap<FileId, (Use, usize)>>> {
-    // Nothing panics while the lock is held.
-    CLAIMS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&CLAIMS)
 }
 
 fn busy(why: &'static str) -> io::Error {

@@ -156,19 +156,16 @@ mod linux {
 mod queues {
     use core::sync::atomic::{AtomicU32, Ordering};
     use std::collections::{BTreeMap, VecDeque};
-    use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+    use std::sync::{Arc, Condvar, Mutex};
 
     use super::Ended;
     use crate::os::host::Deadline;
+    use crate::sync::{ignore_poison, lock};
 
     /// A thread in a queue: set by the wake that takes it out.
     type Waiter = Arc<(Mutex<bool>, Condvar)>;
 
     static QUEUES: Mutex<BTreeMap<usize, VecDeque<Waiter>>> = Mutex::new(BTreeMap::new());
-
-    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 
     pub(super) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Ended {
         let at = word.as_ptr().addr();
@@ -205,8 +202,8 @@ mod queues {
                 }
             };
             is_woken = match left {
-                None => changed.wait(is_woken).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => changed.wait_timeout(is_woken, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => ignore_poison(changed.wait(is_woken)),
+                Some(left) => ignore_poison(changed.wait_timeout(is_woken, left)).0,
             };
         }
         Ended::Woken

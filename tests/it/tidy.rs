@@ -24,10 +24,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("lockfree", &["ids", "sync", "fault", "layout::records", "layout::words", "lockfree"]),
     ("lockfree/mod.rs", &["os::futex"]),
     // Floor 4: memory, which knows no jobs; formats and numbers, which know nothing but errors.
-    ("arena", &["error", "os", "layout::records", "arena"]),
-    // The words of its segments are those of the protocols, whichever atomics these are built with.
-    ("arena/shared.rs", &["sync"]),
-    ("formats", &["error", "formats"]),
+    ("arena", &["error", "sync", "os", "layout::records", "arena"]),
+    ("formats", &["error", "sync", "formats"]),
     // What it makes are files of the system.
     ("formats/output.rs", &["os::file"]),
     ("numeric", &["error", "numeric"]),

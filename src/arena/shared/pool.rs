@@ -9,15 +9,15 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::Waker;
 use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use super::SharedSegment;
 use super::wait::WaitOutcome;
-use crate::arena::lock;
 use crate::error::{Error, Result};
 use crate::os::fork::ForkGuard;
 use crate::os::futex_queue::{Either, Ended, move_one, wait_either, wake};
 use crate::os::host::Deadline;
+use crate::sync::{ignore_poison, lock};
 
 /// Threads at most, and so pending waits.
 const THREADS_MAX: usize = 256;
@@ -98,7 +98,7 @@ impl Ticket {
         let _ = wake(&self.cancel, 1);
         let mut end = lock(&self.end);
         while end.ending.is_none() && !end.taken {
-            end = self.ended.wait(end).unwrap_or_else(PoisonError::into_inner);
+            end = ignore_poison(self.ended.wait(end));
         }
         end.taken = true;
         end.ending.take().unwrap_or(Ok(Ending::Left))
@@ -271,7 +271,7 @@ impl Pool {
             let next = {
                 let next = lock(&seat.next);
                 let waited = seat.called.wait_timeout_while(next, IDLE_MAX, |next| next.is_none());
-                waited.unwrap_or_else(PoisonError::into_inner).0.take()
+                ignore_poison(waited).0.take()
             };
             if let Some(ticket) = next {
                 let ending = ticket.run();

@@ -13,13 +13,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::{SharedHandle, SharedSegment};
+use crate::arena::Arena;
 #[cfg(target_os = "linux")]
 use crate::arena::attached::SegmentFile;
-use crate::arena::{Arena, lock};
 use crate::error::{Error, Result};
 use crate::layout::records::MAX_SHARED;
 #[cfg(target_os = "linux")]
 use crate::os::map::Mapping;
+use crate::sync::lock;
 
 /// What is added to the number of a shared array where those of mapped files may stand. Handles of batches with such a number are
 /// refused: there is no file of it.
