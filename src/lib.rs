@@ -97,12 +97,6 @@
 //!   fail, and one that runs under the same user could do worse without workring. Damage is noticed where somebody waits for what
 //!   was damaged, and breaks the engine off with [`Error::Corrupt`].
 //!
-//! # Features
-//!
-//! | feature | default | adds |
-//! |---|---|---|
-//! | `cli` | yes | the `workring` command; libraries say `default-features = false` |
-//!
 //! The pages `docs/architecture.md`, `docs/protocol.md` and `docs/layout.md` of the repository say how it works and why.
 #![deny(unsafe_code)]
 // The models use what the lock-free floor offers; the floors that use the rest are not built with them.
@@ -131,8 +125,10 @@ mod engine;
 pub mod formats;
 #[cfg(not(workring_loom))]
 mod front;
-#[cfg(all(feature = "fuzzing", target_os = "linux", not(workring_loom)))]
+// A configuration and no feature: features add up, and this one changes every atomic.
+#[cfg(all(workring_fuzzing, target_os = "linux", not(workring_loom)))]
 #[doc(hidden)]
+#[path = "../fuzz/worlds/mod.rs"]
 pub mod fuzzing;
 #[cfg(not(workring_loom))]
 pub mod numeric;

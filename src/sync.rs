@@ -2,9 +2,9 @@
 //!
 //! Everything on the lock-free floor takes its atomics from here, so that `--cfg workring_loom` builds the very same code over
 //! loom's atomics. The cfg has a name of its own because a plain `loom` would also switch on the models of dependencies.
-//! With the feature `fuzzing` they are the hardware's, and a hook runs before each load.
+//! With `--cfg workring_fuzzing` they are the hardware's, and a hook runs before each load.
 
-#[cfg(not(any(workring_loom, feature = "fuzzing")))]
+#[cfg(not(any(workring_loom, workring_fuzzing)))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(not(workring_loom))]
 pub(crate) use core::sync::atomic::{Ordering, fence};
@@ -17,7 +17,7 @@ pub(crate) use modelled::{AtomicU32, AtomicU64};
 use std::sync::{LockResult, PoisonError};
 #[cfg(not(workring_loom))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
-#[cfg(all(feature = "fuzzing", not(workring_loom)))]
+#[cfg(all(workring_fuzzing, not(workring_loom)))]
 pub(crate) use watched::{AtomicU32, AtomicU64};
 
 /// A SeqCst fence for a caller that has just changed a word by an exchange, which on x86-64 is one (Intel SDM, volume 3, 9.2.3.9: locked
@@ -150,7 +150,7 @@ mod modelled {
 
 /// The hardware's atomics, with a hook before every load: a fuzzer changes the bytes between two reads of them there, the same
 /// ones each time, which a second thread could not.
-#[cfg(all(feature = "fuzzing", not(workring_loom)))]
+#[cfg(all(workring_fuzzing, not(workring_loom)))]
 pub(crate) mod watched {
     use core::cell::RefCell;
     use core::ops::Deref;

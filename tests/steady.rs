@@ -3,7 +3,7 @@
 //!
 //! The heap is counted for the whole process, so every test runs in a process of its own (see `support::alone`).
 
-#[allow(dead_code, reason = "shared with the other integration tests, which use all of it")]
+#[allow(dead_code, unused_imports, reason = "shared with the other integration tests, which use all of it")]
 #[path = "it/support.rs"]
 mod support;
 

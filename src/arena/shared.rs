@@ -58,10 +58,10 @@ unsafe impl Word for AtomicU32 {}
 // SAFETY: as above.
 unsafe impl Word for AtomicU64 {}
 // SAFETY: as above; with this feature the crate's atomics are transparent wrappers of them.
-#[cfg(feature = "fuzzing")]
+#[cfg(workring_fuzzing)]
 unsafe impl Word for crate::sync::AtomicU32 {}
 // SAFETY: as above.
-#[cfg(feature = "fuzzing")]
+#[cfg(workring_fuzzing)]
 unsafe impl Word for crate::sync::AtomicU64 {}
 
 /// What a segment consists of.

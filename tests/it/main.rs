@@ -1,15 +1,5 @@
 //! One binary for all integration tests; a module per promise.
 mod batches;
-#[cfg(feature = "cli")]
-mod cli;
-#[cfg(feature = "cli")]
-mod cli_numbers;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod cli_processes;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod cli_system;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod confined;
 mod crew;
 mod errors;
 mod files;

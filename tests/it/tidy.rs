@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the files below a module of the library may name of the crate, by prefix of the path. `docs/architecture.md`
-/// explains the floors; the list is more exact than they are.
+/// What the files below a module of the library may name of the crate, by prefix of the path below `src/`, or below the root for files
+/// that lie elsewhere. `docs/architecture.md` explains the floors; the list is more exact than they are.
 const MAY_NAME: &[(&str, &[&str])] = &[
     // Floor 0: words.
     ("error", &[]),
@@ -52,15 +52,12 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     // Beside the floors, for fuzz targets only.
     (
-        "fuzzing",
+        "fuzz/worlds",
         &[
             "error", "ids", "sync", "os", "layout", "lockfree", "arena", "channel", "formats", "engine", "front",
             "kernel", "fuzzing",
         ],
     ),
-    // Floor 7: the command, a crate of its own, which has the public interface and itself.
-    ("cli", &["cli"]),
-    ("main.rs", &["cli"]),
 ];
 
 /// The files that may contain unsafe code.
@@ -68,7 +65,7 @@ const UNSAFE_FILES: &[&str] = &[
     "arena/batch.rs",
     "arena/mod.rs",
     "arena/shared.rs",
-    "cli/startup.rs",
+    "crates/cli/src/startup.rs",
     "engine/kernel/frame.rs",
     "engine/kernel/traits.rs",
     "engine/job/local_slot.rs",
@@ -94,9 +91,15 @@ const SEQUENTIAL: &[(&str, &str)] =
 /// Dependency lines that one comment may stand above.
 const LINES_PER_COMMENT_MAX: usize = 3;
 
-/// A source file below `src/`.
+/// Folders beside `src/` whose files are held to the same rules, with the path of the module that each is.
+const BESIDE: &[(&str, &str)] = &[("fuzz/worlds/", "fuzzing/"), (COMMAND, "")];
+
+/// The command: a crate of its own, which has the public interface of the library and itself.
+const COMMAND: &str = "crates/cli/src/";
+
+/// A source file below `src/`, or in a folder beside it.
 struct Source {
-    /// Path below `src/`, with `/`.
+    /// Path below `src/`, or below the root where it lies elsewhere, with `/`.
     path: String,
     text: String,
     /// The text with comments and literals blanked out, line by line as long as before.
@@ -106,6 +109,17 @@ struct Source {
 impl Source {
     fn new(path: &str, text: &str) -> Self {
         Self { path: path.to_owned(), text: text.to_owned(), code: code_of(text) }
+    }
+
+    /// Path below the root of its crate, as if modules lay where their names say.
+    fn module_path(&self) -> String {
+        let beside =
+            BESIDE.iter().find_map(|(folder, module)| Some(format!("{module}{}", self.path.strip_prefix(folder)?)));
+        beside.unwrap_or_else(|| self.path.clone())
+    }
+
+    fn is_of_the_command(&self) -> bool {
+        self.path.starts_with(COMMAND)
     }
 }
 
@@ -137,11 +151,20 @@ fn relative(path: &Path, base: &Path) -> String {
 }
 
 fn sources() -> Vec<Source> {
-    let base = root().join("src");
     let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
-    let read = |path: PathBuf| Source::new(&relative(&path, &base), &fs::read_to_string(&path).unwrap());
-    let sources: Vec<Source> = files_below(&base).into_iter().filter(is_rust).map(read).collect();
+    let below = |folder: &str, base: PathBuf| {
+        let paths = files_below(&root().join(folder)).into_iter().filter(is_rust);
+        paths
+            .map(|path| Source::new(&relative(&path, &base), &fs::read_to_string(&path).unwrap()))
+            .collect::<Vec<Source>>()
+    };
+    let mut sources = below("src", root().join("src"));
     assert!(sources.len() > 40, "only {} source files were found", sources.len());
+    for (folder, _) in BESIDE {
+        let beside = below(folder, root().to_owned());
+        assert!(beside.len() > 6, "only {} source files were found in {folder}", beside.len());
+        sources.extend(beside);
+    }
     sources
 }
 
@@ -283,7 +306,8 @@ fn named_paths(source: &Source) -> Vec<(usize, String)> {
         }
     }
     // A file `a/b.rs` is the module `a::b`, `a/mod.rs` is `a`; inline modules lie deeper.
-    let depth_of_file = source.path.matches('/').count() + usize::from(!source.path.ends_with("mod.rs"));
+    let path = source.module_path();
+    let depth_of_file = path.matches('/').count() + usize::from(!path.ends_with("mod.rs"));
     for at in positions(code, "super") {
         if code[..at].ends_with("super::") {
             continue;
@@ -320,7 +344,7 @@ fn inline_modules_around(code: &str, at: usize) -> usize {
 /// The longest entry of `MAY_NAME` for a file gives its permissions; an entry for a file adds to that of its folder.
 fn check_floors(sources: &[Source]) -> Vec<String> {
     let mut violations = Vec::new();
-    for source in sources.iter().filter(|source| source.path != "lib.rs") {
+    for source in sources.iter().filter(|source| source.path != "lib.rs" && !source.is_of_the_command()) {
         let applies = |name: &str| {
             source.path == name
                 || source.path.strip_suffix(".rs") == Some(name)
@@ -339,6 +363,29 @@ fn check_floors(sources: &[Source]) -> Vec<String> {
             if !allowed.iter().any(is_below) {
                 violations.push(format!("{}:{line}: must not know crate::{path}", source.path));
             }
+        }
+    }
+    violations
+}
+
+/// What is not for strangers: hidden names of the library, its files in the place of its names, and its features.
+fn check_public_only(sources: &[Source], manifest: &str) -> Vec<String> {
+    let mut violations = Vec::new();
+    for source in sources {
+        for word in ["__private", "fuzzing", "path"] {
+            for at in positions(&source.code, word) {
+                let is_attribute = source.code[..at].trim_end().ends_with("#[");
+                let is_of_library = source.code[..at].trim_end().ends_with("workring::");
+                if if word == "path" { is_attribute } else { is_of_library } {
+                    let line = line_of(&source.code, at);
+                    violations.push(format!("{}:{line}: {word} is not the public interface", source.path));
+                }
+            }
+        }
+    }
+    for (at, line) in manifest.lines().enumerate().filter(|(_, line)| line.starts_with("workring =")) {
+        if line.contains("features") {
+            violations.push(format!("Cargo.toml:{}: a feature of the library is not for strangers", at + 1));
         }
     }
     violations
@@ -639,7 +686,8 @@ fn files_know_their_own_floor_and_those_below() {
     assert_eq!(bad("arena/mod.rs", "mod tests { use super::engine; use super::super::engine; }"), 1);
     assert_eq!(bad("arena/alloc.rs", "use super::super::lockfree::job;"), 1);
     assert_eq!(bad("os/map.rs", "fn f() { let x = crate::layout::words::State::Free; }"), 1);
-    assert_eq!(bad("cli/args.rs", "use crate::engine::core;"), 1);
+    assert_eq!(bad("fuzz/worlds/channel/ends.rs", "use super::super::world; use super::super::super::numeric;"), 1);
+    assert_eq!(bad("fuzz/worlds/mod.rs", "use self::world::World; use super::numeric;"), 1);
     assert_eq!(bad("extra/new.rs", ""), 1);
     assert_eq!(bad("lockfree/ring.rs", "// crate::engine\nconst A: &str = \"crate::engine\"; use crate::ids::B;"), 0);
     assert_eq!(bad("engine/kernel.rs", "macro_rules! k { () => { $crate::Engine } }"), 0);
@@ -647,11 +695,28 @@ fn files_know_their_own_floor_and_those_below() {
 }
 
 #[test]
+fn the_command_uses_the_public_interface_alone() {
+    let read = |path: &str| read_below_root(Path::new(path)).unwrap();
+    let manifest = read("crates/cli/Cargo.toml");
+    assert!(manifest.lines().any(|line| line.starts_with("workring =")), "the command is made of the library");
+    let command: Vec<Source> = sources().into_iter().filter(Source::is_of_the_command).collect();
+    report(check_public_only(&command, &manifest));
+    let bad = |text: &str| check_public_only(&[Source::new("crates/cli/src/a.rs", text)], "").len();
+    assert_eq!(bad("use workring::__private::Frame; workring::fuzzing::attach(&[]);"), 2);
+    assert_eq!(bad("#[path = \"../../../src/sync.rs\"]\nmod sync;"), 1);
+    assert_eq!(bad("fn f(path: &Path) { crate::fuzzing() } // workring::__private"), 0);
+    assert_eq!(check_public_only(&[], "workring = { path = \"../..\", features = [\"fault\"] }").len(), 1);
+    assert_eq!(check_public_only(&[], "clap = { version = \"4\", features = [\"derive\"] }").len(), 0);
+}
+
+#[test]
 fn unsafe_code_lives_in_the_listed_files_and_is_explained() {
     let sources = sources();
     report(check_unsafe(&sources, UNSAFE_FILES));
-    let lib = sources.iter().find(|source| source.path == "lib.rs").unwrap();
-    assert!(lib.code.contains("#![deny(unsafe_code)]"));
+    for root in ["lib.rs".to_owned(), format!("{COMMAND}main.rs")] {
+        let root = sources.iter().find(|source| source.path == root).unwrap();
+        assert!(root.code.contains("#![deny(unsafe_code)]"), "{}", root.path);
+    }
     let head = "//! Laws of this file:\n//! 1. One.\n//! 2. Two.\n#![allow(unsafe_code)]\n";
     let bad = |text: &str| check_unsafe(&[Source::new("a.rs", text)], &["a.rs"]).len();
     assert_eq!(bad(&format!("{head}// SAFETY: law 1.\nlet a = unsafe {{ b() }};")), 0);
@@ -673,7 +738,7 @@ fn unsafe_code_lives_in_the_listed_files_and_is_explained() {
 #[test]
 fn everything_is_ascii() {
     let mut paths = Vec::new();
-    for folder in ["src", "crates", "tests", "benches", "examples", "docs", ".ci", "fuzz/fuzz_targets"] {
+    for folder in ["src", "crates", "tests", "benches", "examples", "docs", ".ci", "fuzz/fuzz_targets", "fuzz/worlds"] {
         paths.extend(files_below(&root().join(folder)));
     }
     paths.retain(|path| !path.starts_with(root().join("examples/data")));
@@ -742,9 +807,14 @@ fn links_and_cited_sections_exist() {
 
 #[test]
 fn every_dependency_has_a_reason() {
-    for manifest in ["Cargo.toml", "crates/macros/Cargo.toml"] {
-        report(check_manifest(&fs::read_to_string(root().join(manifest)).unwrap()));
+    let mut manifests = Vec::new();
+    for folder in ["crates", "fuzz", "benches", "examples"] {
+        manifests.extend(files_below(&root().join(folder)));
     }
+    manifests.retain(|path| path.ends_with("Cargo.toml"));
+    assert!(manifests.len() >= 6, "only {manifests:?} were found");
+    manifests.push(root().join("Cargo.toml"));
+    report(manifests.iter().flat_map(|path| check_manifest(&fs::read_to_string(path).unwrap())).collect());
     assert_eq!(check_manifest("[dependencies]\n# Why.\na = \"1\"\nb = \"1\"\nc = \"1\"\n").len(), 0);
     assert_eq!(check_manifest("[dependencies]\n# Why.\na = \"1\"\nb = \"1\"\nc = \"1\"\nd = \"1\"\n").len(), 1);
     assert_eq!(check_manifest("[target.'cfg(unix)'.dependencies]\na = \"1\"\n").len(), 1);
@@ -803,7 +873,7 @@ fn the_tests_that_a_page_names_exist() {
     let traps = page.split_once("## Their traps").expect("the page has a chapter of traps").1;
     let named = named_tests(traps);
     assert!(named.len() >= 20, "only {} tests are named", named.len());
-    let paths = files_below(&root().join("tests"));
+    let paths = ["tests", "crates/cli/tests"].map(|folder| files_below(&root().join(folder))).concat();
     let tests: String = paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
     report(
         named

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::cli::{doubles, json, npy, path, run, succeed, text};
+use crate::support::{doubles, json, npy, path, run, succeed, text};
 
 /// The data of a `.npy` file.
 fn data(file: &Path) -> Vec<u8> {

@@ -15,9 +15,9 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::{Pid, Signal};
 
-use crate::cli::{ARRIVALS, fail, json, path, run, succeed, text, workring};
-use crate::cli_processes::children_of;
-use crate::support::{eventually, watched};
+use crate::processes::children_of;
+use crate::support::{ARRIVALS, COMMAND, fail, json, path, repository, run, succeed, text, workring};
+use crate::time::{eventually, watched};
 
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// How often a test tries again what needs two things to happen close to each other.
@@ -228,7 +228,7 @@ fn a_shell_loop_stops_at_the_first_interrupt() {
             .find(|shell| Command::new(shell).args(["-c", "exit"]).status().is_ok_and(|status| status.success()));
         let script = r#"for i in 1 2 3; do "$0" gen normal -n 2e8 --threads 1 -o "$1/$i.npy"; echo went on; done"#;
         let mut child = Command::new(shell.expect("a shell"))
-            .args(["-c", script, env!("CARGO_BIN_EXE_workring"), folder.path().to_str().expect("UTF-8")])
+            .args(["-c", script, COMMAND, folder.path().to_str().expect("UTF-8")])
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -255,7 +255,7 @@ fn ignored_signals_stay_ignored() {
         let input = path(folder.path(), "in.npy");
         succeed(&["gen", "sequence", "-n", "100000", "-o", &input, "-q"]);
         let mut child = Command::new("sh")
-            .args(["-c", r#"trap '' HUP INT; exec "$0" "$@""#, env!("CARGO_BIN_EXE_workring"), "map", "abs", &input])
+            .args(["-c", r#"trap '' HUP INT; exec "$0" "$@""#, COMMAND, "map", "abs", &input])
             .args(["-o", "-", "--threads", "1"])
             .stdout(Stdio::piped())
             .spawn()
@@ -301,7 +301,7 @@ fn a_replaced_file_keeps_its_mode_and_a_new_one_follows_the_umask() {
     let file = path(folder.path(), "x.npy");
     let with_umask = |umask: &str, arguments: &[&str]| {
         let script = format!(r#"umask {umask}; exec "$0" "$@""#);
-        let status = Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_workring")]).args(arguments).status();
+        let status = Command::new("sh").args(["-c", &script, COMMAND]).args(arguments).status();
         assert!(status.expect("the shell can be started").success());
     };
     let gen_new = ["gen", "uniform", "-n", "1000", "-o", &file, "-q"];
@@ -323,8 +323,8 @@ fn a_replaced_file_keeps_its_mode_and_a_new_one_follows_the_umask() {
 fn redirected(arguments: &[&str], redirection: &str) -> Output {
     let script = format!(r#"exec "$0" "$@" {redirection}"#);
     let mut command = Command::new("sh");
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_workring")]).args(arguments);
+    command.current_dir(repository());
+    command.args(["-c", &script, COMMAND]).args(arguments);
     command.output().expect("the shell can be started")
 }
 

@@ -13,10 +13,10 @@
 
 use core::fmt;
 
-use bytemuck::{Pod, Zeroable};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1, StandardNormal};
+use workring::bytemuck::{Pod, Zeroable};
 
 use super::number::{Number, Split};
 
@@ -68,6 +68,7 @@ enum Shape {
 
 /// A distribution and its seed as plain words, in which form they go to worker processes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[bytemuck(crate = "workring::bytemuck")]
 #[repr(C)]
 pub(crate) struct Recipe {
     seed: u64,

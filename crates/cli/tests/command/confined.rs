@@ -6,10 +6,9 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
-use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use crate::cli::{path, succeed, text, workring};
+use crate::support::{path, repository, succeed, text, workring};
 
 /// The command below a filter that forbids memory files.
 fn without_memory_files(arguments: &[&str]) -> Output {
@@ -30,7 +29,7 @@ fn without_memory_files(arguments: &[&str]) -> Output {
 fn without_file_bytes(arguments: &[&str]) -> Output {
     let command = workring();
     let mut shell = Command::new("sh");
-    shell.current_dir(env!("CARGO_MANIFEST_DIR")).args(["-c", "ulimit -f 0; exec \"$@\"", "sh"]);
+    shell.current_dir(repository()).args(["-c", "ulimit -f 0; exec \"$@\"", "sh"]);
     shell.arg(command.get_program()).args(arguments).output().expect("the command can be started")
 }
 

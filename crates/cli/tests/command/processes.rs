@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use crate::cli::{ARRIVALS, DISTANCES, json, path, succeed, text, workring};
-use crate::cli_system::with_default_signals;
-use crate::support::{STEP, eventually, watched};
+use crate::support::{ARRIVALS, DISTANCES, json, path, succeed, text, workring};
+use crate::system::with_default_signals;
+use crate::time::{STEP, eventually, watched};
 
 /// How often a test begins anew when the command was over before the test had done what it wanted to its workers.
 const ATTEMPTS: usize = 30;
