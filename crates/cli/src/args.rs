@@ -5,11 +5,20 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
+use workring::numeric::Float;
 
-use super::arrays::is_stdout;
 use super::distributions::{Distribution, Generated, ParameterError};
+use super::functions::Elementwise;
 use super::number::Number;
 use super::units::{parse_count, parse_size};
+
+/// What `-` means in the place of an output.
+const STDOUT: &str = "-";
+
+/// Whether an output is standard output and no file.
+pub(crate) fn is_stdout(output: &Path) -> bool {
+    output == Path::new(STDOUT)
+}
 
 /// The most workers that can be asked for, threads or processes.
 pub(crate) const WORKERS_MAX: u16 = workring::MAX_THREADS as u16;
@@ -24,8 +33,9 @@ Examples:
   workring --threads 2 reduce sum noise.npy           the same bits with any number of threads
   workring --processes 2 reduce sum noise.npy         and of processes, even if some of them crash
 
-Files are numpy's .npy, whatever their names. Exit status: 0 done, 1 failed, even if only for one
-of several files, 2 wrong usage. Ctrl-C, SIGTERM and SIGHUP leave no file behind; a second one does
+Files are numpy's .npy, whatever their names. Those to read are mapped, so a pipe or - cannot be
+one: save it first (zcat x.npy.gz > x.npy). Exit status: 0 done, 1 failed, even if only for one of
+several files, 2 wrong usage. Ctrl-C, SIGTERM and SIGHUP leave no file behind; a second one does
 not wait for the work under way.";
 
 /// Parallel computation over large numeric arrays.
@@ -129,7 +139,7 @@ Examples:
 /// Arguments of `stats`.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub(crate) struct StatsArguments {
-    /// The files to describe
+    /// The files to describe (no pipe and no -, as they are mapped)
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }
@@ -137,7 +147,7 @@ pub(crate) struct StatsArguments {
 /// The file of a `reduce` operation on one file.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub(crate) struct OneFile {
-    /// The file to read
+    /// The file to read (no pipe and no -, as it is mapped)
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 }
@@ -157,7 +167,7 @@ pub(crate) enum Reduction {
     ///
     /// Products of float64 elements are rounded to float64; the sum of the products is exact until it is rounded once.
     Dot {
-        /// The first file
+        /// The first file (no pipe and no -, as it is mapped)
         #[arg(value_name = "FILE")]
         left: PathBuf,
         /// The second file
@@ -182,7 +192,7 @@ impl Reduction {
 /// The files of `map`.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub(crate) struct MapFiles {
-    /// The file to read
+    /// The file to read (no pipe and no -, as it is mapped)
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
     /// The file to write, replaced if it exists; - for standard output
@@ -198,13 +208,13 @@ pub(crate) enum Function {
         #[command(flatten)]
         files: MapFiles,
         /// The factor
-        #[arg(long, value_name = "A", default_value_t = 1.0)]
+        #[arg(long, value_name = "A", default_value = "1")]
         #[arg(allow_negative_numbers = true, value_parser = parse_finite)]
-        a: f64,
+        a: Number,
         /// The addend
-        #[arg(long, value_name = "B", default_value_t = 0.0)]
+        #[arg(long, value_name = "B", default_value = "0")]
         #[arg(allow_negative_numbers = true, value_parser = parse_finite)]
-        b: f64,
+        b: Number,
     },
     /// The square root; NaN below zero
     Sqrt(MapFiles),
@@ -227,10 +237,10 @@ pub(crate) enum Function {
         files: MapFiles,
         /// The smallest value to keep
         #[arg(long, value_name = "LOWER", allow_hyphen_values = true, value_parser = parse_number)]
-        lower: Option<f64>,
+        lower: Option<Number>,
         /// The largest value to keep
         #[arg(long, value_name = "UPPER", allow_hyphen_values = true, value_parser = parse_number)]
-        upper: Option<f64>,
+        upper: Option<Number>,
     },
 }
 
@@ -248,6 +258,24 @@ impl Function {
             Self::Reciprocal(_) => "reciprocal",
             Self::Clamp { .. } => "clamp",
         }
+    }
+
+    /// The function with its parameters, for elements of type `T`.
+    ///
+    /// # Errors
+    /// If a parameter is beyond the range of this type; never for `f64` in arguments from [`Arguments::try_parse_checked`].
+    pub(crate) fn elementwise<T: Float + Generated>(&self) -> Result<Elementwise<T>, ParameterError> {
+        Ok(match self {
+            Self::Affine { a, b, .. } => Elementwise::affine(a, b)?,
+            Self::Sqrt(_) => Elementwise::Sqrt,
+            Self::Exp(_) => Elementwise::Exp,
+            Self::Ln(_) => Elementwise::Ln,
+            Self::Abs(_) => Elementwise::Abs,
+            Self::Square(_) => Elementwise::Square,
+            Self::Negate(_) => Elementwise::Negate,
+            Self::Reciprocal(_) => Elementwise::Reciprocal,
+            Self::Clamp { lower, upper, .. } => Elementwise::clamp(lower.as_ref(), upper.as_ref())?,
+        })
     }
 
     /// What to read and write.
@@ -456,15 +484,15 @@ impl Arguments {
 
     fn check(&self) -> Result<(), String> {
         if self.inputs().contains(&Path::new("-")) {
-            return Err("standard input cannot be mapped; name a file, or /dev/stdin if it is redirected from one (./- is a file called -)".to_owned());
+            return Err("- is no input: files are mapped, not read. Save what comes through a pipe to a file first and name that; \
+                 /dev/stdin will do if it is redirected from a file, and ./- is a file called -".to_owned());
         }
         if self.output().is_some_and(is_stdout) && self.global.json {
             return Err("--json cannot go with --output -: both want standard output".to_owned());
         }
         match &self.command {
-            Command::Map(Function::Clamp { lower: Some(lower), upper: Some(upper), .. }) if lower > upper => {
-                Err(format!("--lower must not lie above --upper, got {lower} and {upper}"))
-            }
+            // What the widest type does not have, none has.
+            Command::Map(function) => function.elementwise::<f64>().map(drop).map_err(|error| error.to_string()),
             Command::Generate(generator) => generator.check().map_err(|error| error.to_string()),
             _ => Ok(()),
         }
@@ -495,18 +523,12 @@ impl Arguments {
     }
 }
 
-fn parse_number(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if !number.is_nan() => Ok(number),
-        _ => Err("expected a number".to_owned()),
-    }
+fn parse_number(text: &str) -> Result<Number, String> {
+    Number::parse(text).ok().filter(|number| !number.is_nan()).ok_or_else(|| "expected a number".to_owned())
 }
 
-fn parse_finite(text: &str) -> Result<f64, String> {
-    match parse_number(text) {
-        Ok(number) if number.is_finite() => Ok(number),
-        _ => Err("expected a finite number".to_owned()),
-    }
+fn parse_finite(text: &str) -> Result<Number, String> {
+    Number::parse(text).ok().filter(Number::is_finite).ok_or_else(|| "expected a finite number".to_owned())
 }
 
 #[cfg(test)]
@@ -551,7 +573,7 @@ mod tests {
             panic!("not map")
         };
         assert_eq!(function.files().output, Path::new("out.npy"));
-        assert!(matches!(function, Function::Affine { a: -2.5, b: 0.001, .. }));
+        assert_eq!(function.elementwise::<f64>().unwrap(), Elementwise::Affine { a: -2.5, b: 0.001 });
         assert_eq!(parse("info").unwrap().command, Command::Info);
         assert_eq!(parse("--processes 3 info").unwrap().global.processes, Some(3));
         assert_eq!(parse("stats a.npy --processes 255").unwrap().global.processes, Some(255));

@@ -4,31 +4,28 @@ use std::ops::Range;
 use std::path::Path;
 
 use workring::formats::npy;
-use workring::numeric::{self, Float};
 use workring::{
     Batch, Engine, Error, JobBuilder, SharedBatch,
     batch::{ChunkOutputs, Outputs},
     files::NpyElement,
 };
 
-use super::args::{Function, GlobalOptions};
-use super::commands::{Failure, Outcome, RETRY, give_up_if_interrupted};
+use super::args::{GlobalOptions, is_stdout};
 use super::distributions::{self, BLOCK_LEN, Distribution, Recipe};
-use super::kernels::{FloatKernels, GENERATED, Kernels, Placed};
+use super::failure::{Failure, Outcome, give_up_if_interrupted};
+use super::functions::Elementwise;
+use super::kernels::{FloatKernels, GENERATED, Kernels, Placed, RETRY};
 use super::progress::{Progress, with_progress};
 use super::stdio::write_stdout;
-
-/// What `-` means in the place of an output.
-pub(crate) const STDOUT: &str = "-";
 
 /// Elements of an array that are made before they are written to standard output: whole blocks of the generator, so that none is
 /// begun twice, and little memory.
 const PART_LEN: usize = BLOCK_LEN as usize * 256;
 
-/// Whether an output is standard output and no file.
-pub(crate) fn is_stdout(output: &Path) -> bool {
-    output == Path::new(STDOUT)
-}
+/// An output that calls of either kind can fill: element by element, and chunk by chunk.
+pub(crate) trait Filled<T>: Outputs<(T,)> + ChunkOutputs<(T,)> {}
+
+impl<T, Y: Outputs<(T,)> + ChunkOutputs<(T,)>> Filled<T> for Y {}
 
 /// What makes the elements of an array, wherever they go.
 pub(crate) trait Maker<T: NpyElement> {
@@ -36,73 +33,23 @@ pub(crate) trait Maker<T: NpyElement> {
     fn on_threads(&self, engine: &Engine, progress: &Progress, first: usize, y: &mut [T]) -> workring::Result<()>;
 
     /// Makes those of `range`, on worker processes.
-    fn on_processes(
-        &self,
-        call: JobBuilder<'_>,
-        range: Range<usize>,
-        y: impl Outputs<(T,)> + ChunkOutputs<(T,)>,
-    ) -> workring::Result<()>;
-}
-
-/// A floating point type that the parameters of the command line, given as `f64`, can be rounded to.
-pub(crate) trait Parameter: Float {
-    fn of(value: f64) -> Self;
-}
-
-impl Parameter for f32 {
-    fn of(value: f64) -> Self {
-        value as Self
-    }
-}
-
-impl Parameter for f64 {
-    fn of(value: f64) -> Self {
-        value
-    }
+    fn on_processes(&self, call: JobBuilder<'_>, range: Range<usize>, y: impl Filled<T>) -> workring::Result<()>;
 }
 
 /// The elements of an array, each passed through a function.
-pub(crate) struct Mapped<'a, T: NpyElement> {
-    pub(crate) function: &'a Function,
+pub(crate) struct Mapped<T: NpyElement> {
+    pub(crate) function: Elementwise<T>,
     pub(crate) x: SharedBatch<T>,
 }
 
-impl<T: FloatKernels + Parameter> Mapped<'_, T> {
-    fn apply(&self, x: &[T], y: &mut [T]) {
-        let applied = match self.function {
-            Function::Affine { a, b, .. } => numeric::affine(x, y, T::of(*a), T::of(*b)),
-            Function::Sqrt(_) => numeric::sqrt(x, y),
-            Function::Exp(_) => numeric::exp(x, y),
-            Function::Ln(_) => numeric::ln(x, y),
-            Function::Abs(_) => numeric::abs(x, y),
-            Function::Square(_) => numeric::square(x, y),
-            Function::Negate(_) => numeric::negate(x, y),
-            Function::Reciprocal(_) => numeric::reciprocal(x, y),
-            Function::Clamp { lower, upper, .. } => {
-                let lower = lower.map_or(T::SMALLEST, T::of);
-                numeric::clamp(x, y, lower, upper.map_or(T::LARGEST, T::of))
-            }
-        };
-        // Only a clamp with a NaN or inverted bound, or slices of different lengths, can fail; the arguments were checked.
-        if let Err(error) = applied {
-            panic!("{error}");
-        }
-    }
-}
-
-impl<T: FloatKernels + Parameter> Maker<T> for Mapped<'_, T> {
+impl<T: FloatKernels> Maker<T> for Mapped<T> {
     fn on_threads(&self, engine: &Engine, progress: &Progress, first: usize, y: &mut [T]) -> workring::Result<()> {
         engine.map_with(&self.x[first..first + y.len()], y, |x, y| {
-            progress.chunk(size_of_val(x), || self.apply(x, y));
+            progress.chunk(size_of_val(x), || self.function.apply(x, y));
         })
     }
 
-    fn on_processes(
-        &self,
-        call: JobBuilder<'_>,
-        range: Range<usize>,
-        y: impl Outputs<(T,)> + ChunkOutputs<(T,)>,
-    ) -> workring::Result<()> {
+    fn on_processes(&self, call: JobBuilder<'_>, range: Range<usize>, y: impl Filled<T>) -> workring::Result<()> {
         T::map(call, self.function, &self.x.slice(range), y)
     }
 }
@@ -121,12 +68,7 @@ impl<T: Kernels> Maker<T> for Drawn {
         })
     }
 
-    fn on_processes(
-        &self,
-        call: JobBuilder<'_>,
-        range: Range<usize>,
-        y: impl Outputs<(T,)> + ChunkOutputs<(T,)>,
-    ) -> workring::Result<()> {
+    fn on_processes(&self, call: JobBuilder<'_>, range: Range<usize>, y: impl Filled<T>) -> workring::Result<()> {
         let recipe = Recipe::new(self.distribution, self.seed);
         T::generate(call, y, &Placed { recipe, first: range.start as u64 })
     }

@@ -1,79 +1,27 @@
 //! What the commands do, on an engine.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use workring::numeric::{self, Accumulator, IntegerSum};
 use workring::{
-    Engine, Error, JobBuilder, Retry, SharedBatch,
+    Engine, JobBuilder, SharedBatch,
     files::{ElementType, NpyElement, inspect_npy},
     stats::HostInfo,
 };
 
-use super::args::{Arguments, Command, ElementName, Function, Generator, GlobalOptions, Reduction};
-use super::arrays::{Drawn, Mapped, Parameter, is_stdout, write};
-use super::kernels::{self, FloatKernels, Kernels};
+use super::args::{Arguments, Command, ElementName, Function, Generator, GlobalOptions, Reduction, is_stdout};
+use super::arrays::{Drawn, Mapped, write};
+use super::failure::{Failure, Outcome, complain, give_up_if_interrupted};
+use super::kernels::{self, FloatKernels, Kernels, RETRY};
 use super::output::{
     Described, OutputFormat, Reduced, Report, reduce_pair_report, reduce_report, render, render_several, stats_report,
 };
 use super::progress::with_progress;
-use super::signals::{die_of_broken_pipe, is_interrupted, on_signal};
-use super::stdio::{check_stdout, check_stdout_takes_data, complain, write_stdout};
+use super::signals::{is_interrupted, on_signal};
+use super::stdio::{check_stdout, check_stdout_takes_data, write_stdout};
 use super::units::format_size;
-
-/// Why a command failed; `Display` prints the one line the user sees.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    Engine(Error),
-    Message(String),
-    /// A signal asked for the end: the process dies of it.
-    Interrupted,
-    /// Whoever read the output has had enough of it.
-    BrokenPipe,
-    /// The user was told of each thing that went wrong.
-    Told,
-}
-
-impl Failure {
-    /// Tells the user and gives the exit code.
-    pub(crate) fn tell(&self) -> ExitCode {
-        match self {
-            Self::Engine(_) | Self::Message(_) => complain(self),
-            Self::BrokenPipe => die_of_broken_pipe(),
-            Self::Interrupted | Self::Told => {}
-        }
-        ExitCode::FAILURE
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Engine(error)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Engine(error) => {
-                write!(f, "{error}")?;
-                match std::error::Error::source(error) {
-                    Some(cause) => write!(f, ": {cause}"),
-                    None => Ok(()),
-                }
-            }
-            Self::Message(message) => f.write_str(message),
-            Self::Interrupted => f.write_str("interrupted"),
-            Self::BrokenPipe => f.write_str("nobody reads standard output"),
-            Self::Told => f.write_str("failed"),
-        }
-    }
-}
-
-pub(crate) type Outcome<T> = Result<T, Failure>;
 
 /// Runs one command and prints its result.
 ///
@@ -126,11 +74,6 @@ fn stats_of_each(engine: &Engine, global: &GlobalOptions, files: &[PathBuf], for
     if reports.len() == files.len() { Ok(()) } else { Err(Failure::Told) }
 }
 
-/// Fails if a signal asked for the end.
-pub(crate) fn give_up_if_interrupted() -> Outcome<()> {
-    if is_interrupted() { Err(Failure::Interrupted) } else { Ok(()) }
-}
-
 /// The engine the options ask for.
 fn engine(global: &GlobalOptions) -> Outcome<Arc<Engine>> {
     let mut builder = Engine::builder();
@@ -152,10 +95,6 @@ fn engine(global: &GlobalOptions) -> Outcome<Arc<Engine>> {
     });
     Ok(engine)
 }
-
-/// How often a share of a call is run again after the death of its worker process. Right for every kernel of the commands: each
-/// writes all of its outputs and reads none of them.
-pub(crate) const RETRY: Retry = Retry::up_to(3);
 
 /// Calls a generic function with the Rust type of an element type.
 macro_rules! for_element {
@@ -349,12 +288,16 @@ fn map(engine: &Engine, global: &GlobalOptions, function: &Function) -> Outcome<
     Ok(report.path("output", &files.output).text("dtype", element.name()).integer("len", len))
 }
 
-fn map_of<T: FloatKernels + Parameter>(engine: &Engine, global: &GlobalOptions, function: &Function) -> Outcome<u64> {
+fn map_of<T: FloatKernels>(engine: &Engine, global: &GlobalOptions, function: &Function) -> Outcome<u64> {
     let files = function.files();
+    let elementwise = function.elementwise::<T>().map_err(|error| {
+        let (file, element) = (files.input.display(), T::NAME);
+        Failure::Message(format!("{file} holds {element} elements: {error}"))
+    })?;
     let (x, info) = engine.map_npy::<T>(&files.input)?;
     let label = label(function.name(), &files.input);
     let (len, shape) = (x.len(), info.shape);
-    write(engine, global, &label, &files.output, &shape, len, &Mapped { function, x })?;
+    write(engine, global, &label, &files.output, &shape, len, &Mapped { function: elementwise, x })?;
     Ok(len as u64)
 }
 

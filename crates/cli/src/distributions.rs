@@ -130,11 +130,11 @@ impl fmt::Display for ParameterError {
 
 impl std::error::Error for ParameterError {}
 
-fn refuse<T>(what: String) -> Result<T, ParameterError> {
+pub(crate) fn refuse<T>(what: String) -> Result<T, ParameterError> {
     Err(ParameterError { what })
 }
 
-fn require(condition: bool, what: impl FnOnce() -> String) -> Result<(), ParameterError> {
+pub(crate) fn require(condition: bool, what: impl FnOnce() -> String) -> Result<(), ParameterError> {
     if condition { Ok(()) } else { refuse(what()) }
 }
 
@@ -165,19 +165,11 @@ fn sequence(start: f64, step: f64) -> Result<Shape, ParameterError> {
     Ok(Shape::Sequence { start, step })
 }
 
-/// The parameter as an `f64`.
-fn double(name: &str, number: &Number) -> Result<f64, ParameterError> {
-    match number.to_f64() {
-        Some(value) => Ok(value),
-        None => refuse(format!("{name} must be within the range of float64, got {number}")),
-    }
-}
-
 /// The parameter as an element of a floating point type.
-fn float<T: Generated>(name: &str, number: &Number) -> Result<f64, ParameterError> {
+pub(crate) fn float<T: Generated>(name: &str, number: &Number) -> Result<f64, ParameterError> {
     match T::read_float(number) {
         Some(value) => Ok(value),
-        None => refuse(format!("{name} must be within the range of {}, got {number}", T::NAME)),
+        None => refuse(format!("{name} must lie between {} for {}, got {number}", T::range(), T::NAME)),
     }
 }
 
@@ -212,16 +204,16 @@ impl Distribution {
     /// # Errors
     /// If a parameter is not finite, the standard deviation is negative, or the mean is beyond the range of the type.
     pub(crate) fn normal<T: Generated>(mean: &Number, standard_deviation: &Number) -> Result<Self, ParameterError> {
-        let standard_deviation = double("--std", standard_deviation)?;
+        let standard_deviation = float::<f64>("--std", standard_deviation)?;
         if T::IS_FLOAT {
             float::<T>("--mean", mean)?;
-            return Ok(Self { shape: normal(0, double("--mean", mean)?, standard_deviation)? });
+            return Ok(Self { shape: normal(0, float::<f64>("--mean", mean)?, standard_deviation)? });
         }
         match mean.split() {
             Some(Split { whole, fraction }) if (T::MIN..=T::MAX).contains(&whole) => {
                 Ok(Self { shape: normal(whole, fraction, standard_deviation)? })
             }
-            _ => refuse(format!("--mean must lie between {} and {} for {}, got {mean}", T::MIN, T::MAX, T::NAME)),
+            _ => refuse(format!("--mean must lie between {} for {}, got {mean}", T::range(), T::NAME)),
         }
     }
 
@@ -230,7 +222,7 @@ impl Distribution {
     /// # Errors
     /// If the rate is not positive and finite, or the mean is beyond the range of the type.
     pub(crate) fn exponential<T: Generated>(rate: &Number) -> Result<Self, ParameterError> {
-        let rate = double("--rate", rate)?;
+        let rate = float::<f64>("--rate", rate)?;
         let shape = exponential(rate)?;
         require(1.0 / rate <= T::FINITE_MAX, || {
             format!("the mean, one divided by --rate, must be within the range of {}, got a --rate of {rate}", T::NAME)
@@ -246,7 +238,7 @@ impl Distribution {
     pub(crate) fn sequence<T: Generated>(start: &Number, step: &Number, len: u64) -> Result<Self, ParameterError> {
         let last_index = len.saturating_sub(1);
         if T::IS_FLOAT {
-            let shape = sequence(double("--start", start)?, double("--step", step)?)?;
+            let shape = sequence(float::<f64>("--start", start)?, float::<f64>("--step", step)?)?;
             // They rise or fall all the way.
             for index in [0, last_index] {
                 let value = element(shape, index);
@@ -303,6 +295,8 @@ pub(crate) trait Generated: Copy {
     /// The largest finite value, rounded.
     const FINITE_MAX: f64;
 
+    /// The smallest and the largest finite value, in words.
+    fn range() -> String;
     /// The nearest value of a floating point type.
     fn read_float(number: &Number) -> Option<f64>;
     /// Whether what is rounded to a floating point type is finite there.
@@ -325,6 +319,10 @@ macro_rules! generated_floats {
             const MIN: i128 = 0;
             const MAX: i128 = 0;
             const FINITE_MAX: f64 = $float::MAX as f64;
+
+            fn range() -> String {
+                format!("{:e} and {:e}", $float::MIN, $float::MAX)
+            }
 
             fn read_float(number: &Number) -> Option<f64> {
                 number.$read().map(f64::from)
@@ -365,6 +363,10 @@ macro_rules! generated_integers {
             const MIN: i128 = $integer::MIN as i128;
             const MAX: i128 = $integer::MAX as i128;
             const FINITE_MAX: f64 = $integer::MAX as f64;
+
+            fn range() -> String {
+                format!("{} and {}", Self::MIN, Self::MAX)
+            }
 
             fn read_float(_: &Number) -> Option<f64> {
                 None
@@ -738,7 +740,7 @@ mod tests {
         let range = "--value must lie between -9223372036854775808 and 9223372036854775807 for int64";
         is_refused(constant, &format!("{range}, got 9223372036854775808"));
         let constant = Distribution::constant::<f32>(&number("1e39"));
-        is_refused(constant, "--value must be within the range of float32, got 1e39");
+        is_refused(constant, "--value must lie between -3.4028235e38 and 3.4028235e38 for float32, got 1e39");
         let mean = Distribution::normal::<u8>(&number("256"), &number("1"));
         is_refused(mean, "--mean must lie between 0 and 255 for uint8, got 256");
         let rate = Distribution::exponential::<u8>(&number("0.003"));

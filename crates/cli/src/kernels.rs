@@ -3,14 +3,14 @@
 use workring::bytemuck::{Pod, Zeroable};
 use workring::numeric::{self, Float};
 use workring::{
-    Chunking, JobBuilder, Result, SharedBatch,
+    Chunking, JobBuilder, Result, Retry, SharedBatch,
     batch::{ChunkOutputs, Outputs},
     files::NpyElement,
     kernels::KernelInfo,
 };
 
-use super::args::Function;
 use super::distributions::{BLOCK_LEN, Generated, Recipe};
+use super::functions::Elementwise;
 
 /// Every kernel a command may use.
 pub(crate) fn known() -> Vec<&'static KernelInfo> {
@@ -18,6 +18,10 @@ pub(crate) fn known() -> Vec<&'static KernelInfo> {
     known.extend(generators());
     known
 }
+
+/// How often a share of a call is run again after the death of its worker process. Right for every kernel of the commands: each
+/// writes all of its outputs and reads none of them.
+pub(crate) const RETRY: Retry = Retry::up_to(3);
 
 /// The folds and generators of an element type. Each blocks until the call is done and gives the same bits as the closures of
 /// worker threads.
@@ -32,7 +36,12 @@ pub(crate) trait Kernels: NpyElement + numeric::Element + Generated {
 
 /// The element-wise functions of a floating point type.
 pub(crate) trait FloatKernels: Kernels + Float {
-    fn map(call: JobBuilder<'_>, function: &Function, x: &SharedBatch<Self>, y: impl Outputs<(Self,)>) -> Result<()>;
+    fn map(
+        call: JobBuilder<'_>,
+        function: Elementwise<Self>,
+        x: &SharedBatch<Self>,
+        y: impl Outputs<(Self,)>,
+    ) -> Result<()>;
 }
 
 /// How generated arrays are cut: into whole blocks of the generator, so that none is begun twice.
@@ -112,27 +121,21 @@ macro_rules! float_kernels {
             impl FloatKernels for $ty {
                 fn map(
                     call: JobBuilder<'_>,
-                    function: &Function,
+                    function: Elementwise<Self>,
                     x: &SharedBatch<Self>,
                     y: impl Outputs<(Self,)>,
                 ) -> Result<()> {
                     use workring::kernels::$ty::{self as ready, Affine, Bounds};
-                    match *function {
-                        Function::Affine { a, b, .. } => {
-                            call.map(ready::affine, x, y, &Affine { a: a as $ty, b: b as $ty })
-                        }
-                        Function::Sqrt(_) => call.map(ready::sqrt, x, y, &()),
-                        Function::Exp(_) => call.map(ready::exp, x, y, &()),
-                        Function::Ln(_) => call.map(ready::ln, x, y, &()),
-                        Function::Abs(_) => call.map(ready::abs, x, y, &()),
-                        Function::Square(_) => call.map(ready::square, x, y, &()),
-                        Function::Negate(_) => call.map(ready::negate, x, y, &()),
-                        Function::Reciprocal(_) => call.map(ready::reciprocal, x, y, &()),
-                        Function::Clamp { lower, upper, .. } => {
-                            let lower = lower.map_or(<Self as numeric::Element>::SMALLEST, |lower| lower as $ty);
-                            let upper = upper.map_or(<Self as numeric::Element>::LARGEST, |upper| upper as $ty);
-                            call.map(ready::clamp, x, y, &Bounds { lower, upper })
-                        }
+                    match function {
+                        Elementwise::Affine { a, b } => call.map(ready::affine, x, y, &Affine { a, b }),
+                        Elementwise::Sqrt => call.map(ready::sqrt, x, y, &()),
+                        Elementwise::Exp => call.map(ready::exp, x, y, &()),
+                        Elementwise::Ln => call.map(ready::ln, x, y, &()),
+                        Elementwise::Abs => call.map(ready::abs, x, y, &()),
+                        Elementwise::Square => call.map(ready::square, x, y, &()),
+                        Elementwise::Negate => call.map(ready::negate, x, y, &()),
+                        Elementwise::Reciprocal => call.map(ready::reciprocal, x, y, &()),
+                        Elementwise::Clamp { lower, upper } => call.map(ready::clamp, x, y, &Bounds { lower, upper }),
                     }
                 }
             }

@@ -7,6 +7,8 @@ mod args;
 mod arrays;
 mod commands;
 mod distributions;
+mod failure;
+mod functions;
 mod kernels;
 mod number;
 mod output;

@@ -57,6 +57,16 @@ impl Number {
         Some(if is_negative { Split { whole: -whole, fraction: -fraction } } else { Split { whole, fraction } })
     }
 
+    /// Whether it is neither an infinity nor NaN, even beyond all types.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.digits().is_some()
+    }
+
+    /// Whether it is no number at all.
+    pub(crate) fn is_nan(&self) -> bool {
+        !self.is_finite() && self.to_f64().is_some_and(f64::is_nan)
+    }
+
     /// Whether the number has no fraction: those beyond all types neither, but infinities and NaN are no numbers.
     pub(crate) fn is_whole(&self) -> bool {
         self.digits().is_some_and(|digits| digits.scale >= 0)

@@ -1,10 +1,8 @@
 //! Standard output and standard error: what does not get there is an error, and never a panic.
 
-use std::fmt::Display;
-use std::io::{self, IsTerminal, Write, stderr, stdout};
+use std::io::{self, IsTerminal, Write, stdout};
 
-use super::commands::Failure;
-use super::output::printable;
+use super::failure::Failure;
 use super::startup::stdout_was_closed;
 
 /// Refuses a standard output that is closed, before any work is done for it.
@@ -48,10 +46,4 @@ fn outcome(written: io::Result<()>) -> Result<(), Failure> {
         io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
         _ => Failure::Message(format!("could not write to standard output: {error}")),
     })
-}
-
-/// Tells the user what went wrong: one line, whatever the message holds. If there is nobody to be told, the exit code says it.
-pub(crate) fn complain(failure: impl Display) {
-    let line = printable(&failure.to_string().replace('\n', " "));
-    let _ = writeln!(stderr(), "workring: {line}");
 }

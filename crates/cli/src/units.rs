@@ -2,20 +2,9 @@
 
 use std::time::Duration;
 
-/// Suffixes of sizes and what they multiply by: those of IEC 80000-13 and the decimal ones of the SI.
-const SIZE_SUFFIXES: [(&str, u64); 9] = [
-    ("b", 1),
-    ("kib", 1 << 10),
-    ("mib", 1 << 20),
-    ("gib", 1 << 30),
-    ("tib", 1 << 40),
-    ("kb", 1_000),
-    ("mb", 1_000_000),
-    ("gb", 1_000_000_000),
-    ("tb", 1_000_000_000_000),
-];
+use parse_size::{ByteSuffix, Config, Error};
 
-/// Reads a size in bytes: a whole number, with underscores if wanted, and a suffix such as `KiB`, `MiB`, `GiB` or `GB`.
+/// Reads a size in bytes: a whole number as [`parse_count`] reads it, and a suffix such as `KiB`, `MiB`, `GiB` or `GB`.
 ///
 /// Case does not matter; a space before the suffix is allowed. A bare `K`, `M` or `G` is refused, because half the
 /// world means 1000 by it and the other half 1024.
@@ -23,18 +12,14 @@ const SIZE_SUFFIXES: [(&str, u64); 9] = [
 /// # Errors
 /// A sentence saying what is wrong, for the message of a usage error. Zero is not a size.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let trimmed = text.trim();
-    let digits_end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(trimmed.len());
-    let (digits, suffix) = trimmed.split_at(digits_end);
-    let number = parse_digits(digits)?;
-    let suffix = suffix.trim_start().to_ascii_lowercase();
-    let unit = if suffix.is_empty() {
-        1
-    } else {
-        let known = SIZE_SUFFIXES.iter().find(|(name, _)| *name == suffix);
-        known.ok_or("the suffix must be B, KiB, MiB, GiB, TiB, kB, MB, GB or TB")?.1
-    };
-    let bytes = number.checked_mul(unit).ok_or("more than 2^64 - 1 bytes")?;
+    let text = text.trim();
+    // Nothing may stand behind the digits, or the whole of a suffix.
+    let suffix = if ends_with_digit(text) { ByteSuffix::Deny } else { ByteSuffix::Require };
+    let bytes = parse_whole(text, suffix).map_err(|error| match error {
+        Error::Empty => "expected a whole number".to_owned(),
+        Error::PosOverflow => "more than 2^64 - 1 bytes".to_owned(),
+        _ => "the suffix must be B, KiB, MiB, GiB, TiB, kB, MB, GB or TB".to_owned(),
+    })?;
     if bytes == 0 { Err("must be at least one byte".to_owned()) } else { Ok(bytes) }
 }
 
@@ -43,43 +28,32 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// A sentence saying what is wrong, for the message of a usage error.
 pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
-    let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
-        return parse_digits(text);
-    };
-    let exponent = u32::try_from(parse_digits(exponent)?).map_err(|_| "the exponent is too large")?;
-    let power = 10_u64.checked_pow(exponent);
-    power.and_then(|power| parse_digits(mantissa).ok()?.checked_mul(power)).ok_or_else(|| {
-        if parse_digits(mantissa).is_err() {
-            "expected a whole number before the exponent".to_owned()
-        } else {
-            "more than 2^64 - 1".to_owned()
-        }
+    let count = if ends_with_digit(text) { parse_whole(text, ByteSuffix::Deny) } else { Err(Error::InvalidDigit) };
+    count.map_err(|error| match error {
+        Error::PosOverflow => "more than 2^64 - 1".to_owned(),
+        _ => "expected a whole number".to_owned(),
     })
 }
 
-fn parse_digits(text: &str) -> Result<u64, String> {
-    let digits: String = text.chars().filter(|&c| c != '_').collect();
-    if digits.is_empty() || text.starts_with('_') || text.ends_with('_') || !digits.bytes().all(|b| b.is_ascii_digit())
-    {
-        return Err("expected a whole number".to_owned());
+fn ends_with_digit(text: &str) -> bool {
+    text.ends_with(|last: char| last.is_ascii_digit())
+}
+
+/// A text that does not begin with a digit is empty; one with a fraction, which the parser would round, has a wrong suffix.
+fn parse_whole(text: &str, suffix: ByteSuffix) -> Result<u64, Error> {
+    if !text.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err(Error::Empty);
     }
-    digits.parse().map_err(|_| "more than 2^64 - 1".to_owned())
+    if text.contains(['.', '-', '+']) {
+        return Err(Error::InvalidDigit);
+    }
+    Config::new().with_byte_suffix(suffix).parse_size(text)
 }
 
 /// A size with three significant digits and a binary unit: `999 B`, `1.50 KiB`, `16.0 EiB`.
 pub(crate) fn format_size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut scaled = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    // From half a last digit below on, rounding would print 1024.
-    while scaled >= 1023.5 && unit + 1 < UNITS.len() {
-        scaled /= 1024.0;
-        unit += 1;
-    }
-    format!("{} {}", three_digits(scaled), UNITS[unit])
+    if bytes < 1024 { format!("{bytes} B") } else { with_unit(bytes as f64 / 1024.0, 1024.0, &UNITS) }
 }
 
 /// How much was worked on, in the units of [`format_rate`]: `999 B`, `1.50 kB`, `18.4 EB`.
@@ -94,14 +68,18 @@ pub(crate) fn format_rate(bytes: u64, elapsed: Duration) -> String {
 
 /// Bytes with three significant digits and a decimal unit.
 fn format_decimal(bytes: f64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let mut scaled = bytes;
-    let mut unit = 0;
-    while scaled >= 999.5 && unit + 1 < UNITS.len() {
-        scaled /= 1000.0;
+    with_unit(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+}
+
+/// A value with three significant digits in the unit that suits it, each of which is `base` times the one before.
+fn with_unit(value: f64, base: f64, units: &[&str]) -> String {
+    let (mut scaled, mut unit) = (value, 0);
+    // From half a last digit below on, rounding would print the base.
+    while scaled >= base - 0.5 && unit + 1 < units.len() {
+        scaled /= base;
         unit += 1;
     }
-    format!("{} {}", three_digits(scaled), UNITS[unit])
+    format!("{} {}", three_digits(scaled), units[unit])
 }
 
 /// A time with about three digits: `85 ns`, `1.23 ms`, `42.0 s`, `2 min 05 s`, `3 h 07 min`.
@@ -144,6 +122,19 @@ mod tests {
 
     use super::*;
 
+    /// Suffixes of sizes and what they multiply by: those of IEC 80000-13 and the decimal ones of the SI.
+    const SIZE_SUFFIXES: [(&str, u64); 9] = [
+        ("b", 1),
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+        ("tib", 1 << 40),
+        ("kb", 1_000),
+        ("mb", 1_000_000),
+        ("gb", 1_000_000_000),
+        ("tb", 1_000_000_000_000),
+    ];
+
     #[test]
     fn sizes_are_read() {
         for (text, bytes) in [
@@ -168,6 +159,8 @@ mod tests {
             ("1.5GiB", "suffix"),
             ("1G", "suffix"),
             ("1 GiB x", "suffix"),
+            ("1Gi", "suffix"),
+            ("15e-1", "suffix"),
             ("_1", "whole number"),
             ("0", "at least one"),
             ("0GiB", "at least one"),
@@ -183,7 +176,24 @@ mod tests {
         for (text, count) in [("0", 0), ("1_000", 1_000), ("2e9", 2_000_000_000), ("1E0", 1), ("0e5", 0)] {
             assert_eq!(parse_count(text), Ok(count), "{text}");
         }
-        for text in ["", "e3", "1e", "1.5e3", "-1", "1e20", "2e19", "1e99999999999", "1e-3", "x", "1e2e3"] {
+        for text in [
+            "",
+            "e3",
+            "1e",
+            "1k",
+            "1kB",
+            "15e-1",
+            "1_",
+            " 1",
+            "1.5e3",
+            "-1",
+            "1e20",
+            "2e19",
+            "1e99999999999",
+            "1e-3",
+            "x",
+            "1e2e3",
+        ] {
             assert!(parse_count(text).is_err(), "{text}");
         }
     }
@@ -234,7 +244,7 @@ mod tests {
     }
 
     proptest! {
-            #[test]
+        #[test]
         fn no_text_panics(text in "\\PC*", digits in "[0-9_eEkKmMgGiIbB ]*") {
             let _ = (parse_size(&text), parse_count(&text), parse_size(&digits), parse_count(&digits));
         }

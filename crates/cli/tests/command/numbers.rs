@@ -78,8 +78,14 @@ fn what_a_type_does_not_have_is_refused() {
         ("constant -n 1 --value -inf --dtype int32", "--value must be a whole number for int32, got -inf"),
         ("constant -n 1 --value 1.5 --dtype uint8", "--value must be a whole number for uint8, got 1.5"),
         ("constant -n 1 --value 256 --dtype uint8", "--value must lie between 0 and 255 for uint8, got 256"),
-        ("constant -n 1 --value 1e39 --dtype float32", "--value must be within the range of float32, got 1e39"),
-        ("constant -n 1 --value 1e400", "--value must be within the range of float64, got 1e400"),
+        (
+            "constant -n 1 --value 1e39 --dtype float32",
+            "--value must lie between -3.4028235e38 and 3.4028235e38 for float32, got 1e39",
+        ),
+        (
+            "constant -n 1 --value 1e400",
+            "--value must lie between -1.7976931348623157e308 and 1.7976931348623157e308 for float64, got 1e400",
+        ),
         (
             "sequence -n 129 --dtype int8",
             "element 128 of the sequence would be 128, beyond the range of int8, -128 to 127",
@@ -103,13 +109,70 @@ fn what_a_type_does_not_have_is_refused() {
         ("uniform -n 1 --low -1 --high 4 --dtype uint16", "--low must lie between 0 and 65535 for uint16, got -1"),
         ("uniform -n 1 --low 1 --high 1.00000001 --dtype float32", "--low must lie below --high, got 1 and 1"),
         ("normal -n 1 --mean 300 --dtype uint8", "--mean must lie between 0 and 255 for uint8, got 300"),
-        ("normal -n 1 --mean 1e39 --dtype float32", "--mean must be within the range of float32, got 1e39"),
+        (
+            "normal -n 1 --mean 1e39 --dtype float32",
+            "--mean must lie between -3.4028235e38 and 3.4028235e38 for float32, got 1e39",
+        ),
         (
             "exponential -n 1 --rate 1e-3 --dtype int8",
             "the mean, one divided by --rate, must be within the range of int8, got a --rate of 0.001",
         ),
     ] {
         assert_eq!(refused(arguments), format!("error: {reason}"), "{arguments}");
+    }
+}
+
+/// `--a 1e39` gave a float32 file of infinities without a word, `--lower 1e400` clamped to infinity, and a parameter was rounded twice on its
+/// way to float32: to float64 first.
+#[test]
+fn parameters_of_functions_are_those_of_the_type_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (path(folder.path(), "x.npy"), path(folder.path(), "y.npy"));
+    fs::write(&input, npy("<f4", "(1,)", &1.0_f32.to_le_bytes())).unwrap();
+    let map = |arguments: &str, workers: &str| {
+        let mut words = vec!["map"];
+        words.extend(arguments.split(' '));
+        run(&[&words[..], &[&input, "-o", &output, "-q", workers, "1"]].concat())
+    };
+    let workers = ["--threads", "--processes"];
+    for workers in &workers[..if cfg!(target_os = "linux") { 2 } else { 1 }] {
+        for (arguments, option) in [
+            ("affine --a 1e39", "--a"),
+            ("affine --b -1e39", "--b"),
+            ("affine --a 3.4028236e38", "--a"),
+            ("clamp --lower 1e39", "--lower"),
+            ("clamp --upper -1e300", "--upper"),
+        ] {
+            let refused = map(arguments, workers);
+            let value = arguments.rsplit(' ').next().unwrap();
+            let range = "-3.4028235e38 and 3.4028235e38 for float32";
+            let reason =
+                format!("workring: {input} holds float32 elements: {option} must lie between {range}, got {value}\n");
+            assert_eq!((refused.status.code(), text(&refused.stderr)), (Some(1), &*reason), "{arguments}");
+            assert!(!fs::exists(&output).unwrap(), "{arguments}");
+        }
+        for (arguments, value) in [
+            ("affine --a 3.4028235e38", f32::MAX),
+            ("affine --a 1.000000059604644775390625000000001", 1.0 + f32::EPSILON),
+            ("clamp --lower 1.000000059604644775390625000000001", 1.0 + f32::EPSILON),
+            ("clamp --lower inf", f32::INFINITY),
+            ("clamp --lower -inf --upper 1e-50", 0.0),
+        ] {
+            let done = map(arguments, workers);
+            assert!(done.status.success(), "{arguments}: {}", text(&done.stderr));
+            let written = fs::read(&output).unwrap();
+            assert_eq!(written[written.len() - 4..], value.to_le_bytes(), "{arguments} {workers}");
+            fs::remove_file(&output).unwrap();
+        }
+        // No type has these, whatever the file holds.
+        for (arguments, option) in [("affine --b 1e400", "--b"), ("clamp --upper -1e400", "--upper")] {
+            let refused = map(arguments, workers);
+            let range = "-1.7976931348623157e308 and 1.7976931348623157e308 for float64";
+            let value = arguments.rsplit(' ').next().unwrap();
+            let reason = format!("error: {option} must lie between {range}, got {value}\n");
+            assert_eq!(refused.status.code(), Some(2), "{arguments}");
+            assert!(text(&refused.stderr).starts_with(&reason), "{}", text(&refused.stderr));
+        }
     }
 }
 

@@ -467,14 +467,20 @@ fn an_array_goes_to_standard_output() {
     // The command may be over before.
     let _ = child.stdin.take().expect("a pipe").write_all(b"x");
     assert!(text(&child.wait_with_output().expect("it ends").stderr).contains("FIFO"));
+    assert_eq!(run(&["map", "abs", ARRIVALS, "-o", "-", "--json"]).status.code(), Some(2));
+    // What to do instead is part of the answer, and of the help.
     for usage in [
-        &["map", "abs", ARRIVALS, "-o", "-", "--json"][..],
-        &["stats", "-"],
+        &["stats", "-"][..],
         &["stats", ARRIVALS, "-"],
         &["reduce", "dot", ARRIVALS, "-"],
         &["map", "abs", "-", "-o", &one],
     ] {
-        assert_eq!(run(usage).status.code(), Some(2), "{usage:?}");
+        let output = run(usage);
+        assert_eq!(output.status.code(), Some(2), "{usage:?}");
+        assert!(text(&output.stderr).contains("Save what comes through a pipe to a file first"), "{usage:?}");
+    }
+    for help in [&["stats", "--help"][..], &["map", "abs", "--help"], &["reduce", "sum", "--help"]] {
+        assert!(succeed(help).contains("no pipe and no -"), "{help:?}");
     }
     assert_eq!(names_in(folder.path()), ["one.npy", "other.npy"]);
     // A file of that name has a path.
