@@ -2,12 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use crate::engine::kernel::traits::KernelInfo;
 use crate::engine::process::connection::{Mouth, attach};
 use crate::engine::process::handshake::FromWorker;
 use crate::engine::runtime::core::Core;
+use crate::engine::schedule::start_worker::{Assignment, StartWorker, ThreadStarter};
 use crate::engine::schedule::worker;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
@@ -109,16 +110,15 @@ impl Others {
     fn start(core: &Arc<Core>, slots: ParticipantSlots) -> Result<Self> {
         let start = Arc::new(Barrier::new(usize::from(slots.len())));
         let spawn = |slot: ParticipantSlot| {
-            let (core, start) = (Arc::clone(core), Arc::clone(&start));
-            let work = move || {
+            let start = Arc::clone(&start);
+            let work = move |core: &Arc<Core>, slot| {
                 start.wait();
                 // A panic that comes out of a worker is none of a kernel's, and is told of as any other. It would leave a job with nobody at
                 // it in a process that lives.
-                let worked = catch_unwind(AssertUnwindSafe(|| worker::work_as_process(&core, slot)));
+                let worked = catch_unwind(AssertUnwindSafe(|| worker::work_as_process(core, slot)));
                 worked.unwrap_or_else(|_| std::process::abort());
             };
-            let thread = thread::Builder::new().name(format!("workring-{}", slot.get())).stack_size(STACK_LEN);
-            thread.spawn(work).map_err(|error| Error::io("start the threads of a worker process", error))
+            ThreadStarter { stack_len: Some(STACK_LEN), work }.start(core, Assignment::of_thread(slot))
         };
         let threads = slots.iter().skip(1).map(spawn).collect::<Result<_>>()?;
         Ok(Self { start, threads })

@@ -4,6 +4,7 @@ pub(crate) mod completion;
 pub(crate) mod drain;
 pub(crate) mod health;
 pub(crate) mod queue;
+pub(crate) mod start_worker;
 pub(crate) mod thread_pool;
 pub(crate) mod wait;
 pub(crate) mod worker;

@@ -4,14 +4,14 @@ use crate::engine::schedule::health;
 use crate::engine::schedule::queue;
 use crate::engine::schedule::thread_pool;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crate::engine::exec::execute::execute;
 use crate::engine::options::IdleStrategy;
 use crate::engine::runtime::core::Core;
+use crate::engine::schedule::start_worker::{Assignment, StartWorker, ThreadStarter};
 use crate::engine::schedule::thread_pool::Shift;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::participant_kind;
@@ -105,20 +105,16 @@ impl SpinBudget {
 /// Starts the worker thread of a seat.
 ///
 /// # Errors
-/// [`Error::Io`] when the system gives no thread.
+/// [`Error::Io`](crate::Error::Io) when the system gives no thread.
 pub(in crate::engine) fn start(core: &Arc<Core>, slot: ParticipantSlot) -> Result<()> {
-    let shared = Arc::clone(core);
     core.workers_alive.fetch_add(1, Ordering::Relaxed);
     if let Some(row) = core.control.participant(slot) {
         // Relaxed: for people who look.
         row.pid.store(std::process::id(), Ordering::Relaxed);
         row.kind.store(participant_kind::THREAD, Ordering::Relaxed);
     }
-    let started = thread::Builder::new().name(format!("workring-{}", slot.get())).spawn(move || work(&shared, slot));
-    started.map(drop).map_err(|error| {
-        ended(core);
-        Error::io(format!("start worker thread {} of {}", slot.get(), core.config.threads), error)
-    })
+    let started = ThreadStarter { stack_len: None, work }.start(core, Assignment::of_thread(slot));
+    started.map(drop).inspect_err(|_| ended(core))
 }
 
 pub(in crate::engine) fn ended(core: &Core) {
