@@ -250,8 +250,8 @@ pub mod files {
 #[cfg(not(workring_loom))]
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::engine::kernel::error::KernelOutcome;
     pub use crate::engine::kernel::frame::Frame;
-    pub use crate::engine::kernel::traits::KernelOutcome;
     pub use crate::front::worker_main::serve;
     /// Points at which the project's own tests make processes die.
     #[cfg(all(feature = "fault", target_os = "linux"))]

@@ -15,11 +15,13 @@ use crate::arena::{Access, Arena, ArenaConfig, Backing, FileSegment};
 use crate::engine::exec::execute::row_block_len;
 use crate::engine::job::call::{self, Param, References};
 use crate::engine::job::local_slot;
-use crate::engine::kernel::traits::{Kernel, KernelInfo};
-use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, Priority, ThreadOptions, Timing, WaitPolicy};
+use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::traits::Kernel;
+use crate::engine::options::{
+    Backpressure, EngineConfig, IdleStrategy, Priority, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
+};
 use crate::engine::runtime::core::{Core, JobReference};
 use crate::engine::runtime::worker_role::WorkerRole;
-use crate::engine::schedule::thread_pool::Wear;
 use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::Geometry;
@@ -124,7 +126,7 @@ const CONFIG: EngineConfig = EngineConfig {
     timing: Timing::All,
     ageing: 3,
     cores: 2,
-    wear: Wear { jobs: 0, bytes: 0 },
+    recycle: RecyclePolicy { jobs: 0, bytes: 0 },
     own: ThreadOptions { pin: false, nice: None, least: None, idle_timeout: Duration::ZERO },
 };
 

@@ -1,8 +1,9 @@
 //! What a caller may say about an engine and about a job.
 
+use core::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::schedule::thread_pool::Wear;
 use crate::layout::words::MAX_ATTEMPT;
 use crate::sync::Scope;
 
@@ -179,8 +180,29 @@ pub(crate) struct EngineConfig {
     /// Jobs of higher priority that may be started before one that waits; 0 for any number.
     pub(crate) ageing: u32,
     pub(crate) cores: usize,
-    pub(crate) wear: Wear,
+    pub(crate) recycle: RecyclePolicy,
     pub(crate) own: ThreadOptions,
+}
+
+impl Default for EngineConfig {
+    /// No worker, and a queue of one job.
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            processes: 0,
+            jobs_per_process: 1,
+            outside: 0,
+            queue_capacity: 1,
+            backpressure: Backpressure::Reject,
+            idle: IdleStrategy::Park,
+            help: WaitPolicy::Never,
+            timing: Timing::Off,
+            ageing: 0,
+            cores: 1,
+            recycle: RecyclePolicy::default(),
+            own: ThreadOptions::default(),
+        }
+    }
 }
 
 /// What concerns the engine's own worker threads alone.
@@ -228,4 +250,30 @@ impl EngineConfig {
         }
         Scope::Private
     }
+}
+
+/// Called with the worker's number.
+pub(crate) type Hook = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// What a program wants done on each worker thread.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) start: Option<Hook>,
+    pub(crate) end: Option<Hook>,
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (start, end) = (self.start.is_some(), self.end.is_some());
+        f.debug_struct("Hooks").field("start", &start).field("end", &end).finish()
+    }
+}
+
+/// How long a worker runs jobs before it is replaced; 0 each for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct RecyclePolicy {
+    /// Jobs it runs at most.
+    pub(crate) jobs: u64,
+    /// Bytes of its own that its process may have after a job.
+    pub(crate) bytes: u64,
 }

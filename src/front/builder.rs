@@ -7,12 +7,14 @@ use super::engine::Engine;
 #[cfg(target_os = "linux")]
 use super::processes::WorkerOptions;
 use crate::arena::{Arena, ArenaConfig, Backing};
-use crate::engine::kernel::traits::{KernelInfo, check_identities};
-use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, ThreadOptions, Timing, WaitPolicy};
+use crate::engine::kernel::info::{KernelInfo, check_identities};
+use crate::engine::options::{
+    Backpressure, EngineConfig, Hooks, IdleStrategy, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
+};
 #[cfg(target_os = "linux")]
 use crate::engine::process::supervisor;
 use crate::engine::runtime::core::Core;
-use crate::engine::schedule::thread_pool::{self, Hooks, Wear};
+use crate::engine::schedule::thread_pool;
 use crate::error::{Error, Result};
 use crate::os::host;
 use std::sync::Arc;
@@ -68,7 +70,7 @@ pub struct Builder {
     pub(super) prefault: bool,
     pub(super) retain: u64,
     pub(super) own: ThreadOptions,
-    pub(super) wear: Wear,
+    pub(super) recycle: RecyclePolicy,
     pub(super) kernels: Vec<&'static KernelInfo>,
     pub(super) least_processes: Option<usize>,
     pub(super) idle_timeout: Option<Duration>,
@@ -96,7 +98,7 @@ impl Builder {
             prefault: false,
             retain: DEFAULT_RETAIN,
             own: ThreadOptions::default(),
-            wear: Wear::default(),
+            recycle: RecyclePolicy::default(),
             kernels: Vec::new(),
             least_processes: None,
             idle_timeout: None,
@@ -205,7 +207,7 @@ impl Builder {
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
         let cores = host::available_cores();
-        let Self { processes, jobs_per_process, outside, backpressure, idle, timing, ageing, wear, .. } = self;
+        let Self { processes, jobs_per_process, outside, backpressure, idle, timing, ageing, recycle, .. } = self;
         let idle_timeout = self.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT);
         let own = ThreadOptions { idle_timeout, ..self.own };
         let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
@@ -250,7 +252,7 @@ impl Builder {
             timing,
             ageing,
             cores,
-            wear,
+            recycle,
             own,
         };
         let core = Arc::new(Core::new(config, arena)?);

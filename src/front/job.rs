@@ -14,7 +14,7 @@ use super::arguments::HeldBatches;
 use crate::arena::batch::Batch;
 use crate::engine::exec::execute;
 use crate::engine::job::call;
-use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::kernel::info::KernelInfo;
 use crate::engine::runtime::core::{Core, JobReference};
 use crate::engine::runtime::nesting;
 use crate::engine::schedule::wait;

@@ -29,8 +29,9 @@ use std::sync::OnceLock;
 use crate::numeric::Stores;
 use crate::os::host;
 
+pub use crate::engine::kernel::error::KernelError;
 /// Kernels as they are registered: their names, the types of their batches, and what their functions may return.
-pub use crate::engine::kernel::traits::{ElementLayout, KernelError, KernelInfo};
+pub use crate::engine::kernel::info::{ElementLayout, KernelInfo};
 
 /// The shortest part of an output, in bytes, that is streamed: at its end the loop waits until memory has it all. Measured over
 /// lengths of parts, half as much gained nothing and a quarter was slower.

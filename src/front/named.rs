@@ -6,7 +6,7 @@ use super::engine::Engine;
 use super::job::{Held, Job};
 use super::terminal::Terminal;
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::kernel::traits::{ElementLayout, KernelInfo};
+use crate::engine::kernel::info::{ElementLayout, KernelInfo};
 use crate::engine::runtime::core::Draft;
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;

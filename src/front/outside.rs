@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::engine::Engine;
-use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::kernel::info::KernelInfo;
 use crate::engine::process::external::{Door, Ended, Outsider};
 use crate::error::{Error, Result};
 use crate::os::events::EventFd;

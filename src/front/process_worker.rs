@@ -19,13 +19,14 @@ use crate::arena::any_batch::AnyBatch;
 use crate::arena::shared::SharedHandle;
 use crate::arena::{Arena, ArenaConfig, Backing, batch::Batch, uninit::UninitBatch};
 use crate::channel::types::Channel;
+use crate::engine::kernel::error::{KernelError, KernelOutcome};
 use crate::engine::kernel::frame::Frame;
-use crate::engine::kernel::traits::{KernelError, KernelOutcome};
-use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, ThreadOptions, Timing, WaitPolicy};
+use crate::engine::options::{
+    Backpressure, EngineConfig, IdleStrategy, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
+};
 use crate::engine::process::process_group::FirstDeath;
 use crate::engine::process::supervisor;
 use crate::engine::runtime::core::Core;
-use crate::engine::schedule::thread_pool::Wear;
 use crate::error::{Error, Failed, Result};
 use crate::ids::ParticipantSlot;
 use crate::os::host;
@@ -206,7 +207,7 @@ impl WorkerBuilder {
             timing: Timing::Off,
             ageing: 0,
             cores: host::available_cores(),
-            wear: Wear::default(),
+            recycle: RecyclePolicy::default(),
             own: ThreadOptions::default(),
         };
         // It is there all the time.

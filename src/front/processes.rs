@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::table::KernelName;
-use crate::engine::kernel::traits::KernelInfo;
 use crate::engine::process::child;
 use crate::engine::process::process_group::ProcessGroup;
 use crate::error::{Error, Result};

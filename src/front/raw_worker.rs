@@ -15,7 +15,7 @@ use super::process_worker::WorkerProcess;
 #[cfg(target_os = "linux")]
 use super::processes::WorkerProgram;
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::kernel::traits::KernelOutcome;
+use crate::engine::kernel::error::KernelOutcome;
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, Failed, Result};
 use crate::os::host::Deadline;

@@ -8,8 +8,9 @@ use super::process_worker;
 use super::raw_worker::{Worker, WorkerBuilder, WorkerScope};
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::shared::SharedHandle;
+use crate::engine::kernel::error::{KernelError, KernelOutcome};
 use crate::engine::kernel::frame::Frame;
-use crate::engine::kernel::traits::{Kernel, KernelError, KernelOutcome};
+use crate::engine::kernel::traits::Kernel;
 #[cfg(not(target_os = "linux"))]
 use crate::error::Error;
 use crate::error::{Failed, Result};

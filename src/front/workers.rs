@@ -112,7 +112,7 @@ impl Builder {
     /// followed by the next one when the last of those it has is over: a long one keeps the places beside it empty for so long, and must not
     /// wait for one that is queued behind it.
     pub fn recycle_after(mut self, jobs: u64) -> Self {
-        self.wear.jobs = jobs;
+        self.recycle.jobs = jobs;
         self
     }
 
@@ -120,7 +120,7 @@ impl Builder {
     /// does not count. Looked at once a millisecond at most. Without effect on threads, and an error of
     /// `build` where there are no processes.
     pub fn recycle_above(mut self, bytes: u64) -> Self {
-        self.wear.bytes = bytes;
+        self.recycle.bytes = bytes;
         self
     }
 
@@ -207,8 +207,13 @@ impl Builder {
             ("on_worker_end", self.hooks.end.is_some(), threads > 0, no_threads),
             ("pin", self.own.pin, threads > 0, no_threads),
             ("thread_nice", self.own.nice.is_some(), threads > 0, no_threads),
-            ("recycle_above", self.wear.bytes > 0, processes > 0, no_processes),
-            ("recycle_after", self.wear.jobs > 0, threads + processes > 0, "others start all of the engine's workers"),
+            ("recycle_above", self.recycle.bytes > 0, processes > 0, no_processes),
+            (
+                "recycle_after",
+                self.recycle.jobs > 0,
+                threads + processes > 0,
+                "others start all of the engine's workers",
+            ),
             (
                 "idle_timeout",
                 self.idle_timeout.is_some(),

@@ -15,8 +15,9 @@
 use crate::engine::schedule::completion;
 use crate::engine::schedule::health;
 use crate::engine::schedule::queue;
+use crate::sync::lock;
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::arena::Arena;
 use crate::arena::alloc::Block;
@@ -101,7 +102,7 @@ impl Gather {
         };
         let code = descriptor.status.load(Ordering::Relaxed);
         let is_stop = |code| matches!(code, status::CANCELLED | status::DEADLINE);
-        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = lock(&self.outcome);
         if outcome.as_ref().is_none_or(|kept| is_stop(kept.code) && !is_stop(code)) {
             // Not written to the whole's own record yet: that one may be over, and its descriptor another job's.
             *outcome = Some(Outcome { code, record: failure_text::Record::of(record) });
@@ -128,7 +129,7 @@ impl Gather {
             stop::CORRUPT => Some(status::CORRUPT),
             _ => Some(status::CANCELLED),
         };
-        let kept = self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = lock(&self.outcome).take();
         let code = match (&kept, stopped) {
             (Some(kept), _) => kept.code,
             (None, Some(code)) => code,

@@ -21,8 +21,8 @@ use crate::engine::job::call::KernelCall;
 use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::progress_meter::Meter;
 use crate::engine::kernel::context::{Context, StopSignals};
+use crate::engine::kernel::error::KernelError;
 use crate::engine::kernel::frame::{Frame, RawSlice};
-use crate::engine::kernel::traits::KernelError;
 use crate::engine::options::{Backpressure, Priority};
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, Result};
@@ -30,6 +30,7 @@ use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{FanOutHeader, MAX_BATCHES, MAX_OUTPUTS, RangeLine};
 use crate::os::host::Deadline;
 use crate::panics::{Panicked, catch};
+use crate::sync::lock;
 
 /// Why a kernel's work is of no use.
 #[derive(Debug)]
@@ -294,7 +295,7 @@ pub(crate) fn closure_over_chunks(
             match catch(|| body(chunk)) {
                 Ok(()) => ChunkEnd::Done,
                 Err(panicked) => {
-                    let mut first = first_panic.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut first = lock(&first_panic);
                     if first.as_ref().is_none_or(|(lowest, _)| chunk < *lowest) {
                         *first = Some((chunk, panicked));
                     }

@@ -6,7 +6,7 @@ use bytemuck::Pod;
 
 use crate::arena::{Access, Arena};
 use crate::engine::kernel::frame::RawSlice;
-use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::kernel::info::KernelInfo;
 use crate::engine::runtime::core::{Core, Draft};
 use crate::error::{Error, Result};
 use crate::ids::DescriptorIndex;

@@ -16,7 +16,7 @@
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, align_of, size_of};
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use crate::engine::exec::distributed_rows::Gather;
@@ -25,6 +25,7 @@ use crate::engine::options::Priority;
 use crate::engine::runtime::core::{Core, Draft};
 use crate::ids::DescriptorIndex;
 use crate::panics::{Panicked, catch};
+use crate::sync::lock;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes a closure, or a result, may have to be kept without a heap allocation.
@@ -375,7 +376,7 @@ impl LocalSlot {
 
     /// Keeps the waker of the task that waits for the job, instead of the one before.
     pub(crate) fn set_waker(&self, waker: &Waker) {
-        let place = || self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = || lock(&self.waker);
         let is_kept = place().as_ref().is_some_and(|kept| kept.will_wake(waker));
         if !is_kept {
             // Foreign code runs when a waker is cloned or dropped, and not under the lock.
@@ -387,27 +388,27 @@ impl LocalSlot {
 
     /// Takes the waker out.
     pub(crate) fn take_waker(&self) -> Option<Waker> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.waker).take()
     }
 
     /// Keeps what a detached job still needs, until it is finished.
     pub(crate) fn hold(&self, held: Box<dyn Any + Send>) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        *lock(&self.held) = Some(held);
     }
 
     /// Takes out what a detached job held.
     pub(crate) fn release(&self) -> Option<Box<dyn Any + Send>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.held).take()
     }
 
     /// Keeps the shares of a job. Those of an earlier one, whose last share nobody has freed yet, keep themselves.
     pub(crate) fn set_gather(&self, gather: Arc<Gather>) {
-        *self.gather.lock().unwrap_or_else(PoisonError::into_inner) = Some(gather);
+        *lock(&self.gather) = Some(gather);
     }
 
     /// The shares of this job or of an earlier one.
     pub(crate) fn gather(&self) -> Option<Arc<Gather>> {
-        self.gather.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.gather).clone()
     }
 
     /// How far a job of rows is that a thread of this process has spread, and who tells of it.
@@ -428,7 +429,7 @@ impl LocalSlot {
 
     /// Lets go of shares that are over.
     pub(crate) fn forget_gather(&self, is_over: impl FnOnce(&Gather) -> bool) {
-        self.gather.lock().unwrap_or_else(PoisonError::into_inner).take_if(|gather| is_over(gather));
+        lock(&self.gather).take_if(|gather| is_over(gather));
     }
 }
 

@@ -1,7 +1,8 @@
 //! How far work is that many share: counted where their ranges lie, by whoever wants to know. Those who do the work do nothing for it.
 
 use crate::engine::job::meta;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::lock;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::arena::Arena;
 use crate::engine::exec::fan_out::finished_chunks;
@@ -64,7 +65,7 @@ pub(in crate::engine) fn elements_done(plan: &Plan, ranges: &[RangeLine]) -> u64
 impl Meter {
     fn state(&self) -> MutexGuard<'_, Metering> {
         // No foreign code runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Lists a call, until the value is dropped, which must be before the ranges are.

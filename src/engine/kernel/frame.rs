@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 use bytemuck::Pod;
 
 use crate::engine::kernel::context::Context;
-use crate::engine::kernel::traits::KernelError;
+use crate::engine::kernel::error::KernelError;
 
 /// Bytes of one batch, or of a part of it.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::kernel::info::KernelInfo;
 use crate::engine::process::handshake::refuse;
 use crate::error::{Error, Result};
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
-use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::kernel::info::KernelInfo;
 use crate::engine::process::connection::{Mouth, attach};
 use crate::engine::process::handshake::FromWorker;
 use crate::engine::runtime::core::Core;

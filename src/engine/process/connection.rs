@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::arena::attached::{Attached, SegmentFile};
+use crate::engine::kernel::info::{KernelInfo, check_identities};
 use crate::engine::kernel::table::{KERNELS_MAX, KernelName};
-use crate::engine::kernel::traits::{KernelInfo, check_identities};
 use crate::engine::process::handshake::{FileAnswer, FromWorker, Hello, ToOutsider};
 use crate::engine::runtime::core::{Core, Summons};
 use crate::engine::runtime::worker_role::WorkerRole;

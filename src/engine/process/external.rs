@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use crate::engine::kernel::traits::KernelInfo;
+use crate::engine::kernel::info::KernelInfo;
 use crate::engine::process::connection::{Mouth, attach};
 use crate::engine::process::handshake::{FromWorker, Join, ToOutsider};
 use crate::engine::runtime::core::Core;

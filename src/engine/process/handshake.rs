@@ -19,8 +19,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy, ThreadOptions, Timing, WaitPolicy};
-use crate::engine::schedule::thread_pool::Wear;
+use crate::engine::options::{
+    Backpressure, EngineConfig, IdleStrategy, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
+};
 use crate::error::{Error, Result};
 use crate::ids::{ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
@@ -183,8 +184,8 @@ impl Hello {
             control_len: self.control_len,
             arena_len: self.arena_len,
             memory: self.limits.memory.unwrap_or(0),
-            wear_jobs: self.config.wear.jobs,
-            wear_bytes: self.config.wear.bytes,
+            wear_jobs: self.config.recycle.jobs,
+            wear_bytes: self.config.recycle.bytes,
             nice: self.limits.nice.unwrap_or(0),
             has_nice: u32::from(self.limits.nice.is_some()),
             cores: cores.len() as u32,
@@ -239,7 +240,7 @@ impl Hello {
                 timing: Timing::Off,
                 ageing: head.ageing,
                 cores: head.allowed_cores as usize,
-                wear: Wear { jobs: head.wear_jobs, bytes: head.wear_bytes },
+                recycle: RecyclePolicy { jobs: head.wear_jobs, bytes: head.wear_bytes },
                 own: ThreadOptions::default(),
             },
             kernels: head.kernels,
@@ -434,7 +435,7 @@ mod tests {
                 timing: Timing::Off,
                 ageing: 17,
                 cores: 2,
-                wear: Wear { jobs: 3, bytes: 1 << 40 },
+                recycle: RecyclePolicy { jobs: 3, bytes: 1 << 40 },
                 own: ThreadOptions::default(),
             },
             kernels: 5,

@@ -4,12 +4,11 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::arena::attached::SegmentFile;
-use crate::engine::options::EngineConfig;
+use crate::engine::options::{EngineConfig, RecyclePolicy};
 use crate::engine::process::handshake::{FileAnswer, Hello};
 use crate::engine::process::process_group::ProcessGroup;
 use crate::engine::process::spawn_errors;
 use crate::engine::runtime::core::Core;
-use crate::engine::schedule::thread_pool::Wear;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::{ParticipantSlot, ParticipantSlots};
 use crate::layout::records::{Participant, participant_kind};
@@ -176,7 +175,10 @@ impl Seat {
             slots: self.slots,
             incarnation: self.incarnation,
             // The others end when those who started them see fit.
-            config: EngineConfig { wear: if self.outside { Wear::default() } else { core.config.wear }, ..core.config },
+            config: EngineConfig {
+                recycle: if self.outside { RecyclePolicy::default() } else { core.config.recycle },
+                ..core.config
+            },
             kernels: kernels.len() as u64,
             control_len: core.control.mapping().len() as u64,
             arena_len: core.arena.mapping().len() as u64,

@@ -15,7 +15,7 @@ use crossbeam_utils::CachePadded;
 use crate::arena::Arena;
 use crate::engine::job::local_slot::{LocalSlot, LocalTable};
 use crate::engine::job::meta::Watchers;
-use crate::engine::kernel::traits::{KernelInfo, registered};
+use crate::engine::kernel::info::{KernelInfo, registered};
 use crate::engine::options::{EngineConfig, IdleStrategy};
 #[cfg(target_os = "linux")]
 use crate::engine::process::listener::Door;
@@ -477,25 +477,12 @@ impl Core {
     /// An engine without workers, of one page, for tests that play their parts.
     pub(crate) fn without_workers(threads: usize, processes: usize) -> Self {
         use crate::arena::{ArenaConfig, Backing};
-        use crate::engine::options::{Backpressure, WaitPolicy};
+        use crate::engine::options::Timing;
 
         let backing = if processes > 0 { Backing::SharedMemory } else { Backing::Anonymous };
         let arena = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
-        let config = EngineConfig {
-            threads,
-            processes,
-            jobs_per_process: 1,
-            outside: 0,
-            queue_capacity: 64,
-            backpressure: Backpressure::Reject,
-            idle: IdleStrategy::Park,
-            help: WaitPolicy::Never,
-            timing: crate::engine::options::Timing::Sampled,
-            ageing: 0,
-            cores: 1,
-            wear: crate::engine::schedule::thread_pool::Wear::default(),
-            own: crate::engine::options::ThreadOptions::default(),
-        };
+        let config =
+            EngineConfig { threads, processes, queue_capacity: 64, timing: Timing::Sampled, ..EngineConfig::default() };
         Self::new(config, Arena::create(&arena).expect("a page")).expect("a control segment")
     }
 }

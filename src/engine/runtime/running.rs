@@ -17,12 +17,13 @@
 //! [`Core::is_abandoned`]: crate::engine::runtime::core::Core::is_abandoned
 //! [`Core::claim_own`]: crate::engine::runtime::core::Core::claim_own
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crossbeam_utils::CachePadded;
 
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::lockfree::announcement;
+use crate::sync::lock;
 use crate::sync::{AtomicU32, Ordering};
 
 /// The announcements of an engine's process.
@@ -44,7 +45,7 @@ impl Running {
 
     fn helpers(&self) -> MutexGuard<'_, Vec<u32>> {
         // No foreign code runs under the lock.
-        self.helpers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.helpers)
     }
 
     #[inline]

@@ -4,11 +4,12 @@
 //! A shortage passes or it does not, and nobody can tell. So the supervisor tries again for as long as the engine lives, in ever
 //! longer pauses up to a limit. Jobs wait meanwhile; whoever does not want to wait says so (`Backpressure::Reject`, a deadline) and is told why.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::engine::options::Backpressure;
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Why no worker process can be started at the moment, if none runs. Of the origin.
@@ -28,12 +29,12 @@ impl Shortage {
         if self.is_on.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.reason).clone()
     }
 
     #[cfg(target_os = "linux")]
     fn set(&self, reason: Option<String>) {
-        let mut kept = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.reason);
         self.is_on.store(u32::from(reason.is_some()), Ordering::Relaxed);
         *kept = reason;
     }

@@ -7,7 +7,8 @@
 use crate::engine::schedule::drain;
 use crate::engine::schedule::queue;
 use crate::engine::schedule::thread_pool;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::lock;
+use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
 
 use crate::engine::runtime::core::Core;
@@ -29,7 +30,7 @@ impl<S> Default for WakerSet<S> {
 impl<S: Ord + Copy> WakerSet<S> {
     fn list(&self) -> MutexGuard<'_, Waiters<Waker, S>> {
         // No foreign code runs under the lock: wakers are cloned, woken and dropped outside of it.
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.list)
     }
 
     /// Keeps a task's waker instead of the one that its ticket stands for. `announce` is called under the lock, when the waker is in place.

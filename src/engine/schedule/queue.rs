@@ -4,9 +4,10 @@ use crate::engine::schedule::completion;
 use crate::engine::schedule::drain;
 use crate::engine::schedule::health;
 use crate::engine::schedule::thread_pool;
+use crate::sync::lock;
 use core::mem::ManuallyDrop;
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -217,7 +218,7 @@ pub(crate) fn publish_keeping(
 #[cold]
 fn make_room(core: &Core, ring: Ring<'_>, index: DescriptorIndex, is_private: bool) {
     // One at a time: each keeps one entry for a job, and several would keep several.
-    let clearing = core.clearing.lock().unwrap_or_else(PoisonError::into_inner);
+    let clearing = lock(&core.clearing);
     let mut outside = vec![index];
     for turn in 0.. {
         while outside.last().is_some_and(|&index| ring.push(index).is_ok()) {

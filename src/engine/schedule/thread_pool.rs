@@ -1,11 +1,12 @@
 //! Who works: the seats of worker threads, of which some may be empty; what is done when one begins and ends; and when a worker has
 //! run for long enough.
 
+use crate::engine::options::{Hook, Hooks, RecyclePolicy};
 use crate::engine::schedule::completion;
 use crate::engine::schedule::queue;
-use core::fmt;
+use crate::sync::lock;
 use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::Waker;
 
 use crate::engine::kernel::worker_local;
@@ -20,32 +21,6 @@ use crate::lockfree::waiters::Ticket;
 use crate::os::host::{self, Deadline};
 use crate::panics;
 use crate::sync::{AtomicU32, Ordering};
-
-/// Called with the worker's number.
-pub(crate) type Hook = Arc<dyn Fn(usize) + Send + Sync>;
-
-/// What a program wants done on each worker thread.
-#[derive(Clone, Default)]
-pub(crate) struct Hooks {
-    pub(crate) start: Option<Hook>,
-    pub(crate) end: Option<Hook>,
-}
-
-impl fmt::Debug for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (start, end) = (self.start.is_some(), self.end.is_some());
-        f.debug_struct("Hooks").field("start", &start).field("end", &end).finish()
-    }
-}
-
-/// How long a worker runs jobs before it is replaced; 0 each for ever.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Wear {
-    /// Jobs it runs at most.
-    pub(crate) jobs: u64,
-    /// Bytes of its own that its process may have after a job.
-    pub(crate) bytes: u64,
-}
 
 /// What is known of the seat of a worker thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +66,7 @@ impl Crew {
 
     fn seats(&self) -> MutexGuard<'_, Vec<SeatState>> {
         // No foreign code runs under the lock.
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seats)
     }
 
     /// The cores on which worker threads may run.
@@ -309,11 +284,11 @@ impl<'a> Shift<'a> {
     /// Notes a job that was run. `true` when the worker is a thread that has run as many as one shall; a process that has is told to leave.
     #[inline]
     pub(in crate::engine) fn count_job(&mut self) -> bool {
-        self.core.config.wear != Wear::default() && self.count_wear()
+        self.core.config.recycle != RecyclePolicy::default() && self.count_wear()
     }
 
     fn count_wear(&mut self) -> bool {
-        let Wear { jobs, bytes } = self.core.config.wear;
+        let RecyclePolicy { jobs, bytes } = self.core.config.recycle;
         // What wears out is a process, with all workers that are in it.
         self.jobs = self.core.role.as_ref().map_or(self.jobs + 1, WorkerRole::count_job);
         let is_worn = (jobs > 0 && self.jobs >= jobs) || (bytes > 0 && self.is_above(bytes));
