@@ -31,7 +31,7 @@ pub(crate) struct ParticipantSlot(u16);
 
 impl ParticipantSlot {
     /// The process that built the engine.
-    pub(crate) const ORIGIN: Self = Self(0);
+    pub(crate) const HOST: Self = Self(0);
 
     /// Row `slot`; at most 12 bits fit into a descriptor word.
     pub(crate) const fn new(slot: u16) -> Self {

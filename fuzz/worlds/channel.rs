@@ -93,7 +93,7 @@ impl Ends {
                 }
                 assert!(self.engine.len(true).max(self.worker.len(false)) <= self.engine.capacity());
                 assert!(self.engine.len(false).max(self.worker.len(true)) <= self.engine.capacity());
-                let _ = (self.worker.is_gone(), self.worker.is_terminated(), self.engine.rescues());
+                let _ = (self.worker.is_gone(), self.worker.is_terminated(), self.engine.missed_wakeups());
             }
             14 if self.engine.is_gone() => {
                 self.undelivered();

@@ -196,19 +196,19 @@ fn supervise(world: &World, step: u8) {
     let index = DescriptorIndex::new(u32::from(step >> 4));
     match step % 12 {
         0 | 1 => recovery::sweep(core, &death),
-        2 => completion::serve_collected(core),
+        2 => completion::complete_deferred(core),
         3 => {
             while let Some(index) = queue::take(core, THREAD) {
                 if let Some(descriptor) = core.control.descriptor(index)
                     && let Ok(done) = job::finish(&descriptor.word, false)
                 {
-                    completion::serve(core, index, done);
+                    completion::complete(core, index, done);
                 }
             }
         }
         4 => {
             if let Some(reference) = world.jobs.get(index.get() as usize) {
-                let _ = queue::claim_own(core, *reference, ParticipantSlot::ORIGIN);
+                let _ = queue::claim_own(core, *reference, ParticipantSlot::HOST);
             }
         }
         5 => recovery::fail_queued(core),
@@ -220,20 +220,20 @@ fn supervise(world: &World, step: u8) {
                 });
             }
         }
-        8 => health::set_quiet(core),
-        9 => completion::serve_private(core, index),
+        8 => health::set_quiescent(core),
+        9 => completion::complete_private(core, index),
         10 => queue::notify(core, u32::from(step >> 4)),
         _ => {
             // The holder lets go of a job that is done.
             if let Some(reference) = world.jobs.get(index.get() as usize) {
                 let done = state_of(core, reference.index);
                 if done.is(State::Done) && done.generation() == reference.generation {
-                    completion::dispose(core, reference.index, done);
+                    completion::drop_detached(core, reference.index, done);
                 }
             }
         }
     }
-    let _ = (core.has_work(), core.queued_hint(), core.taken_hint(), health::rescues(core));
+    let _ = (core.has_work(), core.queued_hint(), core.taken_hint(), health::missed_wakeups(core));
 }
 
 /// The messages of the handshake and after it: what is accepted is written again and read back.

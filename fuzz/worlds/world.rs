@@ -208,7 +208,7 @@ impl World {
         let mapped = Mapping::file_read_only(file(), "a nameless file".as_ref()).expect("a file can be mapped");
         let file = FileSegment::new(&arena, mapped, claim).expect("a segment is free");
         let core = Core::new(CONFIG, Arc::clone(&arena)).expect("an engine can be made");
-        core.set_bell(Box::new(|_| ()));
+        core.set_supervisor_notifier(Box::new(|_| ()));
         let geometry =
             Geometry::plan(CONFIG.queue_capacity, CONFIG.workers() as u32 + 1).expect("the limits are right");
         let arena_len = arena.mapping().len() as u64;
@@ -380,7 +380,7 @@ impl World {
         }
         let role = WorkerRole::new(ParticipantSlots::new(PROCESS, 1), INCARNATION, kernels);
         let core = Core::attached(CONFIG, control, arena, role);
-        core.set_bell(Box::new(|_| ()));
+        core.set_supervisor_notifier(Box::new(|_| ()));
         Ok((core, regions))
     }
 

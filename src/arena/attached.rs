@@ -147,7 +147,7 @@ impl Attached {
     /// Brings in the pages of a part of a batch that is going to be used, a granule at a time, the first time one is named: all of
     /// the granule that belongs to the batch, because parts seldom begin where granules do. Where the system refuses, the pages come
     /// on first touch.
-    pub(super) fn bring_in(&self, writable: &Mapping, access: Access, batch: NonNull<[u8]>, part: NonNull<[u8]>) {
+    pub(super) fn fault_in(&self, writable: &Mapping, access: Access, batch: NonNull<[u8]>, part: NonNull<[u8]>) {
         let (mapping, present) = match access {
             Access::Read => (&self.read_only, &self.present[0]),
             Access::Write => (writable, &self.present[1]),
@@ -203,7 +203,7 @@ mod tests {
         let present = |access| attached.present[usize::from(access == Access::Write)][0].load(Ordering::Relaxed);
         let read = |batch: (usize, usize), part: (usize, usize)| {
             let [batch, part] = [batch, part].map(|(from, to)| bytes(&attached.read_only, from, to));
-            attached.bring_in(&writable, Access::Read, batch, part);
+            attached.fault_in(&writable, Access::Read, batch, part);
         };
         // A few pages are not worth it.
         read((0, 4 * GRANULE), (100, GRANULE));
@@ -215,12 +215,12 @@ mod tests {
         assert_eq!(present(Access::Read), 0b1110);
         assert_eq!(present(Access::Write), 0);
         let all = bytes(&writable, 0, 4 * GRANULE);
-        attached.bring_in(&writable, Access::Write, all, all);
+        attached.fault_in(&writable, Access::Write, all, all);
         assert_eq!(present(Access::Write), 0b1111);
         // Bytes of other memory are left alone, and so is what is no part of the mapping.
         let local = vec![0u8; 2 * GRANULE];
         let local = NonNull::from(&local[..]);
-        attached.bring_in(&writable, Access::Read, local, local);
+        attached.fault_in(&writable, Access::Read, local, local);
         assert_eq!(present(Access::Read), 0b1110);
     }
 }

@@ -332,10 +332,10 @@ impl Arena {
     /// A worker process maps what others have filled, and each page it touches first is a fault: a call for many pages is a tenth
     /// of their cost. Bytes outside the arena are left alone.
     #[inline]
-    pub(crate) fn bring_in(&self, batch: NonNull<[u8]>, part: NonNull<[u8]>, access: Access) {
+    pub(crate) fn fault_in(&self, batch: NonNull<[u8]>, part: NonNull<[u8]>, access: Access) {
         #[cfg(target_os = "linux")]
         if let Some(attached) = &self.attached {
-            attached.bring_in(&self.mapping, access, batch, part);
+            attached.fault_in(&self.mapping, access, batch, part);
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (batch, part, access);

@@ -93,7 +93,7 @@ pub(crate) struct ProcessChannel {
     end_peer: OnceLock<Box<dyn Fn() + Send + Sync>>,
     pub(super) tasks: Tasks,
     /// Waits that ended only because they were bounded.
-    rescues: AtomicU64,
+    missed_wakeups: AtomicU64,
     pub(super) fork: Arc<ForkGuard>,
 }
 
@@ -181,7 +181,7 @@ impl ProcessChannel {
             damage: OnceLock::new(),
             end_peer: OnceLock::new(),
             tasks: Tasks::new(),
-            rescues: AtomicU64::new(0),
+            missed_wakeups: AtomicU64::new(0),
             fork: Arc::clone(fork),
         }
     }
@@ -454,7 +454,7 @@ impl ProcessChannel {
             let is_late = deadline.is_some_and(Deadline::is_past);
             let found = look();
             if was_uncalled.take() && found.is_some() {
-                self.rescues.fetch_add(1, Ordering::Relaxed);
+                self.missed_wakeups.fetch_add(1, Ordering::Relaxed);
             }
             (is_late || found.is_some()).then_some(found)
         };
@@ -474,8 +474,8 @@ impl ProcessChannel {
     }
 
     /// Waits that ended only because they were bounded.
-    pub(crate) fn rescues(&self) -> u64 {
-        self.rescues.load(Ordering::Relaxed)
+    pub(crate) fn missed_wakeups(&self) -> u64 {
+        self.missed_wakeups.load(Ordering::Relaxed)
     }
 }
 

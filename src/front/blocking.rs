@@ -10,7 +10,7 @@ use super::progress::ProgressMeter;
 use super::terminal::Terminal;
 use crate::arena::batch::Batch;
 use crate::engine::exec::execute::{RowWatch, ShareCall, error_of};
-use crate::engine::exec::fan_out::{FanOutEnd, Spread};
+use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
 use crate::engine::exec::runner::{ChunkRunner, DisjointParts, check_lengths, closure_over_chunks};
 use crate::engine::job::call::{self, KernelCall, References};
 use crate::engine::job::chunk_plan::Plan;
@@ -116,7 +116,7 @@ impl JobBuilder<'_> {
         plan.per_chunk = collected.per_chunk();
         self.spread(info, collected.finish(info)?, param, plan)?;
         combine_tree(&mut partials, |left, right| kernel.combine(left, right))
-            .map_err(|panicked| error_of(info.name(), crate::engine::exec::runner::Trouble::Panicked(panicked)))
+            .map_err(|panicked| error_of(info.name(), crate::engine::exec::runner::RunError::Panicked(panicked)))
     }
 
     fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<Collector<'_>> {
@@ -161,13 +161,14 @@ impl JobBuilder<'_> {
         let (core, id) = (self.core, self.core.kernel_id(kernel.info)?);
         let signals = StopSignals { word: None, fan_out: None, deadline };
         let share = ShareCall { core, call: kernel, plan, worker: 0, signals, watch: RowWatch::Nobody };
-        let (priority, caller) = (self.options.priority, ParticipantSlot::ORIGIN);
+        let (priority, caller) = (self.options.priority, ParticipantSlot::HOST);
         let meter = self.meter.map(ProgressMeter::inner);
         // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
         let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
         let retries = self.options.retry.unwrap_or(usual).limit();
         let backpressure = self.on_full_or_default();
-        let spread = Spread { core, plan, priority, caller, closures: false, retries, backpressure, rows: None, meter };
+        let spread =
+            ParallelCall { core, plan, priority, caller, closures: false, retries, backpressure, rows: None, meter };
         let mut own = None;
         let end = spread.run(
             |draft, _, _, _| {
@@ -267,7 +268,7 @@ impl JobBuilder<'_> {
         match folded {
             Ok(Some(result)) => Ok(result),
             Ok(None) => unreachable!("every chunk was folded, and there is at least one"),
-            Err(panicked) => Err(error_of("closure", crate::engine::exec::runner::Trouble::Panicked(panicked))),
+            Err(panicked) => Err(error_of("closure", crate::engine::exec::runner::RunError::Panicked(panicked))),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::engine::job::local_slot;
 use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::traits::Kernel;
 use crate::engine::options::{Backpressure, JobOptions, Priority, Retry};
-use crate::engine::runtime::core::{Core, Draft, JobReference};
+use crate::engine::runtime::core::{Core, JobReference, Reservation};
 use crate::engine::runtime::waker_set::{Awaited, Watch};
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;
@@ -161,11 +161,11 @@ impl<'e> JobBuilder<'e> {
 
     /// Writes what the options say into a draft, after what it is to run; `rows` of a job of rows, else 0.
     #[inline]
-    pub(super) fn stamp(&self, draft: &Draft<'_>, rows: u64) {
+    pub(super) fn stamp(&self, draft: &Reservation<'_>, rows: u64) {
         let deadline = self.options.deadline.map(Deadline::after);
         draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
         draft.set_part(rows, 0, self.options.retry.map_or(0, Retry::limit));
-        meta::note(self.core, draft, &self.options, deadline);
+        meta::write_meta(self.core, draft, &self.options, deadline);
     }
 
     /// What to do when the queue is full.
@@ -175,7 +175,7 @@ impl<'e> JobBuilder<'e> {
 
     /// Takes a place in the queue for a call that blocks until there is one.
     #[inline]
-    pub(super) fn reserve(&self, call: Terminal) -> Result<Draft<'e>> {
+    pub(super) fn reserve(&self, call: Terminal) -> Result<Reservation<'e>> {
         self.check(call)?;
         queue::reserve(self.core, self.on_full_or_default())
     }
@@ -219,7 +219,7 @@ impl<'e> JobBuilder<'e> {
 
     fn submit_draft<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
         &self,
-        draft: Draft<'_>,
+        draft: Reservation<'_>,
         kernel: K,
         batches: B,
         param: K::Param,
@@ -235,7 +235,7 @@ impl<'e> JobBuilder<'e> {
 
     fn fill<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
         &self,
-        draft: &Draft<'_>,
+        draft: &Reservation<'_>,
         kernel: K,
         batches: &B,
         param: &K::Param,
@@ -250,11 +250,11 @@ impl<'e> JobBuilder<'e> {
     }
 
     /// Publishes a filled draft and wakes a worker if none is awake.
-    pub(super) fn hand_over<P: Payload>(&self, draft: Draft<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
+    pub(super) fn hand_over<P: Payload>(&self, draft: Reservation<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
         match queue::publish(self.core, draft, self.options.priority) {
             Ok(reference) => {
                 queue::notify_published(self.core, 1);
-                Ok(Job::new(local_slot::lease(self.core, reference.index), reference, payload))
+                Ok(Job::new(local_slot::engine_ref(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, payload)),
         }
@@ -303,7 +303,7 @@ impl<'e> JobBuilder<'e> {
         match queue::publish_keeping(self.core, draft, self.options.priority) {
             Ok(reference) => {
                 queue::notify_published(self.core, 1);
-                Ok(Job::new(local_slot::lease(self.core, reference.index), reference, Returns { ticket }))
+                Ok(Job::new(local_slot::engine_ref(self.core, reference.index), reference, Returns { ticket }))
             }
             Err((error, done)) => {
                 let closure = self.core.local.slot(index).and_then(|slot| local_slot::take_unpublished(ticket, slot));
@@ -338,7 +338,7 @@ impl<'e> JobBuilder<'e> {
         match distributed_rows::publish_rows(self.core, draft, rows, self.options.priority) {
             Ok(reference) => {
                 let payload = Rows { batches, params, status, rows, kernel: info.name() };
-                Ok(Job::new(local_slot::lease(self.core, reference.index), reference, payload))
+                Ok(Job::new(local_slot::engine_ref(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, (batches, params))),
         }
@@ -346,7 +346,7 @@ impl<'e> JobBuilder<'e> {
 
     fn fill_rows<K, B, Q>(
         &self,
-        draft: &Draft<'_>,
+        draft: &Reservation<'_>,
         info: &'static KernelInfo,
         rows: usize,
         batches: &B,

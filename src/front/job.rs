@@ -158,7 +158,7 @@ impl<P: Payload> Open<P> {
         let is_sound = done.is(State::Done) && done.generation() == reference.generation;
         let error = if !is_sound {
             // The engine broke and nobody is at the job any more. Or a kernel that this thread ran forked, and this is the child.
-            core.check_process().err().or_else(|| health::broken(&core)).or(Some(Error::Closed))
+            core.check_process().err().or_else(|| health::poisoned(&core)).or(Some(Error::Closed))
         } else if done.has(FLAG_OUTCOME) {
             execute::outcome_of(&core, reference.index)
         } else {
@@ -177,7 +177,7 @@ impl<P: Payload> Open<P> {
         let result = payload.finish(Finished { core: &core, reference, error, is_shortened });
         if is_sound {
             // The payload has emptied the private slot, so nothing is left but to free the descriptor.
-            queue::release_lease(core, reference.index, done);
+            queue::release_with_engine_ref(core, reference.index, done);
         }
         result
     }
@@ -423,7 +423,7 @@ impl<P: Payload> Drop for Job<P> {
                 return;
             }
         }
-        completion::dispose(&core, index, word_of(&core, self.reference));
+        completion::drop_detached(&core, index, word_of(&core, self.reference));
     }
 }
 

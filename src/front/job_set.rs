@@ -168,7 +168,7 @@ impl<P: Payload, K> JobSet<P, K> {
                 late = health::park_collector(&self.core, &port.park);
             }
             port::wake_up(&port.park);
-            if late || health::is_broken(&self.core) {
+            if late || health::is_poisoned(&self.core) {
                 self.look_at_all();
             }
         }
@@ -181,8 +181,8 @@ impl<P: Payload, K> JobSet<P, K> {
         let is_over = |(_, (_, job)): &(&u32, &(K, Job<P>))| job.is_finished();
         let over = self.jobs.iter().filter(is_over).map(|(&index, _)| index);
         self.ready.extend(over);
-        if !health::is_broken(&self.core) && !self.ready.is_empty() {
-            health::count_rescue(&self.core);
+        if !health::is_poisoned(&self.core) && !self.ready.is_empty() {
+            health::count_missed_wakeup(&self.core);
         }
         for (_, job) in self.jobs.values() {
             wait::look_after(&self.core, job.reference());
@@ -202,9 +202,9 @@ impl<P: Payload, K> JobSet<P, K> {
         }
         if !in_kernel
             && self.core.config.help == WaitPolicy::AnyJob
-            && let Some(index) = queue::take(&self.core, ParticipantSlot::ORIGIN)
+            && let Some(index) = queue::take(&self.core, ParticipantSlot::HOST)
         {
-            execute(&self.core, ParticipantSlot::ORIGIN, index);
+            execute(&self.core, ParticipantSlot::HOST, index);
             return true;
         }
         false

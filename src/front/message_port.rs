@@ -327,9 +327,9 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// Waits at a channel to another process that ended only because they were bounded, although what they waited for was there: for the
     /// project's own tests.
     #[doc(hidden)]
-    pub fn timeout_rescues(&self) -> u64 {
+    pub fn missed_wakeups(&self) -> u64 {
         #[cfg(target_os = "linux")]
-        return self.channel.process().map_or(0, |process| process.rescues());
+        return self.channel.process().map_or(0, |process| process.missed_wakeups());
         #[cfg(not(target_os = "linux"))]
         0
     }

@@ -7,7 +7,7 @@ use super::job::{Held, Job};
 use super::terminal::Terminal;
 use crate::arena::any_batch::AnyBatch;
 use crate::engine::kernel::info::{ElementLayout, KernelInfo};
-use crate::engine::runtime::core::Draft;
+use crate::engine::runtime::core::Reservation;
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;
 
@@ -209,7 +209,7 @@ impl JobBuilder<'_> {
 
     fn fill_named(
         &self,
-        draft: &Draft<'_>,
+        draft: &Reservation<'_>,
         info: &'static KernelInfo,
         batches: &[AnyBatch],
         param: &[u8],

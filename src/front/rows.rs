@@ -8,7 +8,7 @@ use super::job::{Finished, Job, Payload};
 use crate::arena::Arena;
 use crate::arena::batch::Batch;
 use crate::engine::exec::execute::{ROW_FAILED, ROW_PANICKED, ROW_TEXTS, error_of};
-use crate::engine::exec::runner::Trouble;
+use crate::engine::exec::runner::RunError;
 use crate::engine::job::failure_text;
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::FailureText;
@@ -124,9 +124,9 @@ impl<B, Q> Rows<B, Q> {
         let failure = |(row, &status): (usize, &u8)| {
             let trouble = match status {
                 0 => return None,
-                ROW_PANICKED => Trouble::Panicked(kept(row)),
-                ROW_FAILED => Trouble::Failed(kept(row).message),
-                _ => Trouble::Corrupt,
+                ROW_PANICKED => RunError::Panicked(kept(row)),
+                ROW_FAILED => RunError::Failed(kept(row).message),
+                _ => RunError::Corrupt,
             };
             Some(RowFailure { row, error: error_of(self.kernel, trouble) })
         };

@@ -34,7 +34,7 @@ pub struct EngineStatistics {
     pub wake_calls: u32,
     /// Waits for another process that ended only because none lasts longer than a second. The protocol needs no such bound, so
     /// this stays 0 unless something damaged the shared bookkeeping.
-    pub timeout_rescues: u64,
+    pub missed_wakeups: u64,
     /// The arena.
     pub arena: ArenaStatistics,
 }
@@ -113,7 +113,7 @@ impl Engine {
             queued: self.core.queued_hint(),
             finished: participants.iter().map(|row| row.finished.load(Ordering::Relaxed)).sum(),
             wake_calls: queue::wake_calls(&self.core),
-            timeout_rescues: health::rescues(&self.core),
+            missed_wakeups: health::missed_wakeups(&self.core),
             arena: self.core.arena.statistics(),
         }
     }
@@ -140,7 +140,7 @@ impl Engine {
                 is_process: at > threads,
                 is_outside: at > self.core.config.workers(),
                 is_alive: if at <= threads {
-                    self.core.crew.is_taken(ParticipantSlot::new(at as u16))
+                    self.core.threads.is_taken(ParticipantSlot::new(at as u16))
                 } else {
                     word.state() == ParticipantWord::ALIVE
                 },

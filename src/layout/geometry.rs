@@ -6,7 +6,7 @@
 use core::mem::size_of;
 
 use super::records::{
-    Arguments, Descriptor, EngineLine, FailureText, FanOutHeader, IdleLine, Ledger, MAX_PARTICIPANTS, MAX_SEGMENTS,
+    Arguments, Descriptor, EngineLine, FailureText, FanOutHeader, IdleLine, JobMeta, MAX_PARTICIPANTS, MAX_SEGMENTS,
     MAX_SHARED, Participant, Port, RangeLine, RingHeader, Segment, SharedHeader, Timing,
 };
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ pub(crate) struct Geometry {
     pub(crate) ring_cells: [Span; PRIORITIES],
     pub(crate) descriptors: Span,
     pub(crate) arguments: Span,
-    pub(crate) ledgers: Span,
+    pub(crate) job_metas: Span,
     pub(crate) failures: Span,
     pub(crate) ports: Span,
     /// Bitmaps of the ports, one after the other.
@@ -126,7 +126,7 @@ impl Geometry {
         }
         let descriptors_span = cursor.take(jobs, size_of::<Descriptor>())?;
         let arguments = cursor.take(jobs, size_of::<Arguments>())?;
-        let ledgers = cursor.take(jobs, size_of::<Ledger>())?;
+        let job_metas = cursor.take(jobs, size_of::<JobMeta>())?;
         let failures = cursor.take(jobs, size_of::<FailureText>())?;
         let ports = cursor.take(PORTS as u64, size_of::<Port>())?;
         let port_bits = cursor.take(PORTS as u64 * (jobs / 64), 8)?;
@@ -143,7 +143,7 @@ impl Geometry {
             ring_cells,
             descriptors: descriptors_span,
             arguments,
-            ledgers,
+            job_metas,
             failures,
             ports,
             port_bits,
@@ -219,8 +219,8 @@ pub(crate) const LAYOUT_HASH: u64 = {
         offset_of!(Descriptor, fan_out),
         offset_of!(Descriptor, batches),
         size_of::<Arguments>(),
-        size_of::<Ledger>(),
-        offset_of!(Ledger, progress_of),
+        size_of::<JobMeta>(),
+        offset_of!(JobMeta, progress_of),
         size_of::<Timing>(),
         size_of::<FailureText>(),
         size_of::<Port>(),
@@ -269,7 +269,7 @@ mod tests {
             (geometry.ring_headers.offset, PRIORITIES as u64 * 256),
             (geometry.descriptors.offset, jobs * 128),
             (geometry.arguments.offset, jobs * 192),
-            (geometry.ledgers.offset, jobs * 64),
+            (geometry.job_metas.offset, jobs * 64),
             (geometry.timings.offset, geometry.timings.count * 5248),
             (geometry.failures.offset, jobs * 512),
             (geometry.ports.offset, PORTS as u64 * 64),

@@ -13,8 +13,8 @@ pub(crate) const INLINE_BATCHES: usize = 2;
 pub(crate) const MAX_BATCHES: usize = 12;
 /// Outputs of a job at most.
 pub(crate) const MAX_OUTPUTS: usize = 4;
-/// Bit of [`Descriptor::shape`] that the submitter sets when [`Ledger`] says something about the job.
-pub(crate) const HAS_LEDGER: u32 = 1 << 17;
+/// Bit of [`Descriptor::shape`] that the submitter sets when [`JobMeta`] says something about the job.
+pub(crate) const HAS_META: u32 = 1 << 17;
 /// Bytes of text one failure record can hold.
 pub(crate) const FAILURE_TEXT_LEN: usize = 480;
 
@@ -75,7 +75,7 @@ pub(crate) struct Arguments {
 
 /// What is known of a job besides what it works on. Jobs that need none of it leave the line alone.
 #[repr(C, align(64))]
-pub(crate) struct Ledger {
+pub(crate) struct JobMeta {
     /// When it was submitted, in nanoseconds of the monotonic clock; 0 if that was not noted.
     pub(crate) queued_ns: AtomicU64,
     /// When it was started last, likewise.
@@ -172,7 +172,7 @@ pub(crate) struct EngineLine {
     /// Odd while redelivery bits may be set: see `lockfree/redelivery.rs`.
     pub(crate) redelivery: AtomicU64,
     /// Waits that ended with the time although what they waited for was there: a wake-up was lost.
-    pub(crate) rescues: AtomicU64,
+    pub(crate) missed_wakeups: AtomicU64,
     /// 1 while somebody of the origin waits until nothing is left to do.
     pub(crate) drain_watched: AtomicU32,
     pub(crate) pad: AtomicU32,
@@ -356,8 +356,8 @@ const _: () = {
     assert!(offset_of!(Descriptor, fan_out) == 80);
     assert!(offset_of!(Descriptor, batches) == 96);
     assert!(size_of::<Arguments>() == 192);
-    assert!(size_of::<Ledger>() == 64);
-    assert!(offset_of!(Ledger, progress_of) == 56);
+    assert!(size_of::<JobMeta>() == 64);
+    assert!(offset_of!(JobMeta, progress_of) == 56);
     assert!(size_of::<Histogram>() == 2624);
     assert!(size_of::<Timing>() == 5248);
     assert!(offset_of!(Participant, began_ns) == 24);

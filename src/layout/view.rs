@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 
 use super::geometry::{Geometry, HEADER_LEN, Header, PORTS, PRIORITIES, Span};
 use super::records::{
-    Arguments, Descriptor, EngineLine, FailureText, IdleLine, Ledger, Participant, Port, RingHeader, Timing,
+    Arguments, Descriptor, EngineLine, FailureText, IdleLine, JobMeta, Participant, Port, RingHeader, Timing,
 };
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -48,7 +48,7 @@ pub(crate) struct Control {
     ring_cells: [Table<AtomicU64>; PRIORITIES],
     descriptors: Table<Descriptor>,
     arguments: Table<Arguments>,
-    ledgers: Table<Ledger>,
+    job_metas: Table<JobMeta>,
     failures: Table<FailureText>,
     ports: Table<Port>,
     port_bits: Table<AtomicU64>,
@@ -109,7 +109,7 @@ impl Control {
                 ring_cells: geometry.ring_cells.map(|span| Table::new(&mapping, span)),
                 descriptors: Table::new(&mapping, geometry.descriptors),
                 arguments: Table::new(&mapping, geometry.arguments),
-                ledgers: Table::new(&mapping, geometry.ledgers),
+                job_metas: Table::new(&mapping, geometry.job_metas),
                 failures: Table::new(&mapping, geometry.failures),
                 ports: Table::new(&mapping, geometry.ports),
                 port_bits: Table::new(&mapping, geometry.port_bits),
@@ -151,8 +151,8 @@ impl Control {
 
     /// What is known of the job in one descriptor.
     #[inline]
-    pub(crate) fn ledger(&self, index: DescriptorIndex) -> Option<&Ledger> {
-        self.all(&self.ledgers).get(index.get() as usize)
+    pub(crate) fn meta(&self, index: DescriptorIndex) -> Option<&JobMeta> {
+        self.all(&self.job_metas).get(index.get() as usize)
     }
 
     /// What each participant noted of the jobs it ran.

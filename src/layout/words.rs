@@ -467,7 +467,7 @@ mod tests {
             prop_assert_eq!(u64::from(again.attempt()), flags);
             prop_assert_eq!(again.with_attempt(0), word);
             prop_assert!(word.is(State::Running));
-            let next = word.freed().next_reservation(ParticipantSlot::ORIGIN, 0);
+            let next = word.freed().next_reservation(ParticipantSlot::HOST, 0);
             prop_assert_eq!(u64::from(next.generation()), (generation + 1) % (1 << 24));
             prop_assert!(next.is(State::Reserved));
             prop_assert_eq!(next.bits() & FLAGS_MASK, 0);

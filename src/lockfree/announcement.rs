@@ -29,10 +29,10 @@ pub(crate) fn announce(word: &AtomicU32, index: DescriptorIndex) {
 
 /// Whether the job that was announced may be claimed.
 #[inline]
-pub(crate) fn may_claim(is_broken: impl FnOnce() -> bool) -> bool {
+pub(crate) fn may_claim(is_poisoned: impl FnOnce() -> bool) -> bool {
     // SeqCst fence F1, see the head of this file.
     fence(Ordering::SeqCst);
-    !is_broken()
+    !is_poisoned()
 }
 
 /// The calling thread is at nothing any more.

@@ -96,7 +96,7 @@ pub(crate) fn publish(word: &AtomicU64, reserved: DescriptorWord) -> DescriptorW
 
 /// Reserved to Running, owned by the submitter's process: nobody claims the job, and others end it (see [`finish_generation`]).
 pub(crate) fn publish_running(word: &AtomicU64, reserved: DescriptorWord) {
-    let running = reserved.with_state(State::Running).with_owner(ParticipantSlot::ORIGIN, 0);
+    let running = reserved.with_state(State::Running).with_owner(ParticipantSlot::HOST, 0);
     // Release (R1), as in `publish`.
     word.store(running.bits(), Ordering::Release);
 }
@@ -188,8 +188,7 @@ pub(crate) fn finish(word: &AtomicU64, has_outcome: bool) -> Result<DescriptorWo
 pub(crate) fn finish_generation(word: &AtomicU64, generation: u32, has_outcome: bool) -> Option<DescriptorWord> {
     let mut current = load(word, Ordering::Relaxed);
     // Bounded: an exchange fails only when one of the six flags was set meanwhile, or somebody else finished the job.
-    while current.generation() == generation && current.is(State::Running) && current.owner() == ParticipantSlot::ORIGIN
-    {
+    while current.generation() == generation && current.is(State::Running) && current.owner() == ParticipantSlot::HOST {
         let done = current.with_state(State::Done).with_flag(if has_outcome { FLAG_OUTCOME } else { 0 });
         // AcqRel, as in `finish` (R3, A4).
         match word.compare_exchange_weak(current.bits(), done.bits(), Ordering::AcqRel, Ordering::Relaxed) {
@@ -212,7 +211,7 @@ pub(crate) fn requeue(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16
     // Bounded: an exchange fails only when the holder set one of the six flags meanwhile.
     while is_run_by(current, owner, incarnation) {
         let attempt = current.attempt().saturating_add(1).min(MAX_ATTEMPT);
-        let queued = current.with_state(State::Queued).with_attempt(attempt).with_owner(ParticipantSlot::ORIGIN, 0);
+        let queued = current.with_state(State::Queued).with_attempt(attempt).with_owner(ParticipantSlot::HOST, 0);
         // AcqRel (R1): what the sweeper repaired in the job's blocks is visible to whoever claims it (A1); the submitter's own
         // publication is, because every later change of the word is a read-modify-write.
         match word.compare_exchange_weak(current.bits(), queued.bits(), Ordering::AcqRel, Ordering::Relaxed) {

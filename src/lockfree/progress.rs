@@ -1,10 +1,10 @@
 //! How a running job says how far it is, and how whoever wants to hear of it is called: without a call while nobody listens.
 //!
-//! One reports, which is the job's owner; anybody may watch. A watcher announces itself in [`Ledger::watched`] and looks at the
+//! One reports, which is the job's owner; anybody may watch. A watcher announces itself in [`JobMeta::watched`] and looks at the
 //! progress again before it waits; the reporter stores the progress and looks for an announcement. The two fences order both pairs:
 //! if the reporter does not see the announcement, the watcher's second look sees the progress.
 
-use crate::layout::records::Ledger;
+use crate::layout::records::JobMeta;
 use crate::sync::{Ordering, fence};
 
 /// What a job last said about itself.
@@ -16,7 +16,7 @@ pub(crate) struct Reported {
 
 /// Says how far the job is that `of` names. `true` when somebody wants to be called for it: once for each announcement.
 #[must_use]
-pub(crate) fn report(ledger: &Ledger, of: u32, reported: Reported) -> bool {
+pub(crate) fn report(ledger: &JobMeta, of: u32, reported: Reported) -> bool {
     ledger.progress_total.store(reported.total, Ordering::Relaxed);
     ledger.progress_done.store(reported.done, Ordering::Relaxed);
     // Release: pairs with the acquire in `read`, which sees numbers at least as new as the name.
@@ -27,7 +27,7 @@ pub(crate) fn report(ledger: &Ledger, of: u32, reported: Reported) -> bool {
 }
 
 /// What the job that `of` names last said. The two numbers may be of two reports that follow each other.
-pub(crate) fn read(ledger: &Ledger, of: u32) -> Option<Reported> {
+pub(crate) fn read(ledger: &JobMeta, of: u32) -> Option<Reported> {
     // Acquire: pairs with the release in `report`. A descriptor that serves another job by now has another name there, or that of a
     // job before it, which never said anything.
     (ledger.progress_of.load(Ordering::Acquire) == of).then(|| Reported {
@@ -41,7 +41,7 @@ pub(crate) fn read(ledger: &Ledger, of: u32) -> Option<Reported> {
 /// By itself, without the fence of [`report`], it is for a job whose progress stands elsewhere, where many count: who has announced itself
 /// while this looked is called when it is looked at again, or at the end of the job.
 #[must_use]
-pub(crate) fn takes_announcement(ledger: &Ledger, of: u32) -> bool {
+pub(crate) fn takes_announcement(ledger: &JobMeta, of: u32) -> bool {
     // Relaxed: most often nobody listens. Acquire: pairs with the release in `watch`, so that who takes the announcement finds the waker
     // that was left before it, and what says that there are wakers.
     ledger.watched.load(Ordering::Relaxed) == of
@@ -49,7 +49,7 @@ pub(crate) fn takes_announcement(ledger: &Ledger, of: u32) -> bool {
 }
 
 /// Announces a watcher, whose waker is in place, and which then reads once more: unless that shows something new, it will be called.
-pub(crate) fn watch(ledger: &Ledger, of: u32) {
+pub(crate) fn watch(ledger: &JobMeta, of: u32) {
     // Release: pairs with the acquire of whoever takes the announcement.
     ledger.watched.store(of, Ordering::Release);
     // SeqCst: orders the announcement before the second look; pairs with the fence in `report`.

@@ -279,23 +279,23 @@ mod tests {
             const COUNT: usize = 4;
             let (word, woken) = (AtomicU32::new(0), AtomicUsize::new(0));
             let threads: [AtomicU32; COUNT] = Default::default();
-            let give_up = Deadline::after(PATIENCE);
+            let poison = Deadline::after(PATIENCE);
             std::thread::scope(|scoped| {
                 for thread in &threads {
                     let (word, woken) = (&word, &woken);
                     scoped.spawn(move || {
                         thread.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Ordering::Relaxed);
-                        if wait_until(word, 0, give_up, scope) == Waited::Woken {
+                        if wait_until(word, 0, poison, scope) == Waited::Woken {
                             woken.fetch_add(1, Ordering::Relaxed);
                         }
                     });
                 }
                 let asleep = |thread: &AtomicU32| sleeps(thread.load(Ordering::Relaxed));
-                while !threads.iter().all(asleep) && !give_up.is_past() {
+                while !threads.iter().all(asleep) && !poison.is_past() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 wake(&word);
-                while woken.load(Ordering::Relaxed) < expected && !give_up.is_past() {
+                while woken.load(Ordering::Relaxed) < expected && !poison.is_past() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 // Time for a wake too many to show: without one nothing happens, so a slow machine makes no false

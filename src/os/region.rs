@@ -496,13 +496,13 @@ mod tests {
         assert!(is_bad_address(&region.populate_page_by_page(0..2 * page).unwrap_err()));
     }
 
-    /// Wakes `wake` of scope `scope` until the sleeper on `wait` has returned, at most until `give_up`; says why it
+    /// Wakes `wake` of scope `scope` until the sleeper on `wait` has returned, at most until `poison`; says why it
     /// returned.
-    fn sleep_and_wake(wait: &AtomicU32, wake: &AtomicU32, scope: Scope, give_up: Deadline) -> Waited {
+    fn sleep_and_wake(wait: &AtomicU32, wake: &AtomicU32, scope: Scope, poison: Deadline) -> Waited {
         let returned = AtomicBool::new(false);
         std::thread::scope(|threads| {
             let sleeper = threads.spawn(|| {
-                let waited = futex::wait_until(wait, 0, give_up, scope);
+                let waited = futex::wait_until(wait, 0, poison, scope);
                 // Release: pairs with the Acquire below, which only ends the waking.
                 returned.store(true, Ordering::Release);
                 waited

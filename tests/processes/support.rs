@@ -94,7 +94,7 @@ impl Drop for Checked {
         self.0.close(STEP).expect("the engine closes");
         let statistics = self.0.statistics();
         assert_eq!(statistics.arena.in_use, 0, "bytes are left in the arena");
-        assert_eq!(statistics.timeout_rescues, 0, "waits ended only because they were bounded");
+        assert_eq!(statistics.missed_wakeups, 0, "waits ended only because they were bounded");
         for pid in pids {
             assert!(!is_alive(pid), "worker process {pid} outlived its engine");
         }

@@ -74,7 +74,7 @@ type Line = [u64; 8];
 
 /// Fails if a wait of the worker ended only because it was bounded.
 fn heard_everything<S: Pod + Send, R: Pod + Send, D>(scope: &WorkerScope<S, R, D>) -> Result<(), Error> {
-    match scope.port().timeout_rescues() {
+    match scope.port().missed_wakeups() {
         0 => Ok(()),
         _ => Err(Error::TimedOut { waited: Duration::from_secs(1) }),
     }
@@ -160,7 +160,7 @@ pub(crate) fn patient(scope: &WorkerScope<u32, u32, u32>) -> Result<(), Error> {
         },
     };
     // What the scope refuses by now the port does not.
-    let _ = scope.port().try_send(100 + scope.port().timeout_rescues() as u32, Vec::new());
+    let _ = scope.port().try_send(100 + scope.port().missed_wakeups() as u32, Vec::new());
     end
 }
 
@@ -336,7 +336,7 @@ fn pid<S: Pod + Send, R: Pod + Send>(worker: &Worker<S, R>) -> u32 {
 
 fn ended<S: Pod + Send, R: Pod + Send>(worker: &Worker<S, R>) -> ExitStatus {
     let status = worker.wait_timeout(PATIENCE).expect("it ends");
-    assert_eq!(worker.port().timeout_rescues(), 0, "waits ended only because they were bounded");
+    assert_eq!(worker.port().missed_wakeups(), 0, "waits ended only because they were bounded");
     assert!(!is_alive(pid(worker)), "its process is gone by then");
     status
 }
@@ -699,7 +699,7 @@ fn more_batches_than_there_may_be_wait() {
     worker.send_with(1, batches(24)).unwrap();
     assert_eq!(worker.recv().unwrap().value, 0);
     assert_eq!(worker.recv().unwrap().batches.len(), 24);
-    assert_eq!(worker.port().timeout_rescues(), 0);
+    assert_eq!(worker.port().missed_wakeups(), 0);
 }
 
 fn mapped_files_are_lent_too() {
@@ -814,7 +814,7 @@ fn many_threads_at_both_ends() {
     });
     received.sort_unstable();
     assert!(received.into_iter().eq((0..2).flat_map(|poster| (1..=EACH).map(move |number| poster << 32 | number))));
-    assert_eq!(worker.port().timeout_rescues(), 0);
+    assert_eq!(worker.port().missed_wakeups(), 0);
     assert_eq!(worker.join(), ExitStatus::Finished);
 }
 

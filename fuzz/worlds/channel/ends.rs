@@ -71,7 +71,7 @@ pub(super) struct Ends {
     last_undelivered: Option<u64>,
     pub(super) worker_left: bool,
     pub(super) gone: bool,
-    is_broken: bool,
+    is_poisoned: bool,
     pub(super) tasks: Vec<(Arc<Task>, Ticket)>,
     /// Messages under way, with the handles of their batches, where nothing is damaged.
     queues: [VecDeque<(u64, Vec<u64>)>; 2],
@@ -135,7 +135,7 @@ impl Ends {
             last_undelivered: None,
             worker_left: false,
             gone: false,
-            is_broken: false,
+            is_poisoned: false,
             tasks: Vec::new(),
             queues: Default::default(),
             kept: Vec::new(),
@@ -185,13 +185,13 @@ impl Ends {
         let known = self.engine.damage().expect("the channel is broken off");
         assert_eq!(known.to_string(), error.to_string());
         assert!(self.ended.load(Ordering::Relaxed) > 0, "the worker was not ended");
-        if !self.is_broken {
+        if !self.is_poisoned {
             self.reach(Reached::Damage(what, posting));
             if !self.lent.is_empty() {
                 self.reach(Reached::LentAtDamage);
             }
         }
-        self.is_broken = true;
+        self.is_poisoned = true;
     }
 
     /// A step of the engine's process: it posts a message with so many batches, unless the segment says that nobody takes it.

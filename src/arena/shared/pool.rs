@@ -105,7 +105,7 @@ impl Ticket {
     }
 
     /// Ends the wait, whose outcome nobody wants any more. A notify that had counted it goes to the next waiter.
-    pub(super) fn give_up(&self) {
+    pub(super) fn poison(&self) {
         if let Ok(Ending::Woken) = self.withdraw() {
             let _ = self.segment.notify(self.index, 1);
         }

@@ -76,7 +76,7 @@ impl Future for WaitAsync {
 impl Drop for WaitAsync {
     fn drop(&mut self) {
         if let State::Pending(ticket) = &self.0 {
-            ticket.give_up();
+            ticket.poison();
         }
     }
 }

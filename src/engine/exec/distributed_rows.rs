@@ -28,7 +28,7 @@ use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::failure_text;
 use crate::engine::job::progress_meter;
 use crate::engine::options::Priority;
-use crate::engine::runtime::core::{Core, Draft, JobReference};
+use crate::engine::runtime::core::{Core, JobReference, Reservation};
 use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{Descriptor, FanOutHeader, RangeLine, fan_out_mode, status};
@@ -41,7 +41,7 @@ use crate::sync::{AtomicU32, Ordering, fence};
 const SHARES_MAX: usize = 255;
 
 /// A job of rows whose shares are under way.
-pub(crate) struct Gather {
+pub(crate) struct DistributedRows {
     arena: Arc<Arena>,
     /// The fan-out block.
     block: Block,
@@ -64,15 +64,15 @@ struct Outcome {
 }
 
 /// What a share holds in its private slot.
-struct ShareOf(Arc<Gather>);
+struct PartitionOf(Arc<DistributedRows>);
 
-impl Drop for Gather {
+impl Drop for DistributedRows {
     fn drop(&mut self) {
         self.arena.free_bookkeeping(self.block);
     }
 }
 
-impl Gather {
+impl DistributedRows {
     /// The jobs that run its rows.
     pub(in crate::engine) fn shares(&self) -> &[JobReference] {
         &self.shares
@@ -110,7 +110,7 @@ impl Gather {
     }
 
     /// Counts a share as over; after the last one the whole is ended.
-    fn share_is_over(&self, core: &Core) {
+    fn partition_is_over(&self, core: &Core) {
         // AcqRel: the last one sees what all others kept.
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
@@ -133,7 +133,7 @@ impl Gather {
         let code = match (&kept, stopped) {
             (Some(kept), _) => kept.code,
             (None, Some(code)) => code,
-            (None, None) if !core.is_open() || health::broken(core).is_some() => status::CANCELLED,
+            (None, None) if !core.is_open() || health::poisoned(core).is_some() => status::CANCELLED,
             (None, None) if self.retries == 0 => status::CORRUPT,
             (None, None) => return self.run_again(core, descriptor),
         };
@@ -146,7 +146,7 @@ impl Gather {
 
     /// Has one worker run all rows: some were lost, and nobody can say which.
     fn run_again(&self, core: &Core, descriptor: &Descriptor) {
-        if job::requeue(&descriptor.word, ParticipantSlot::ORIGIN, 0).is_some() {
+        if job::requeue(&descriptor.word, ParticipantSlot::HOST, 0).is_some() {
             core.redelivery().mark(self.whole.index);
             queue::notify(core, 1);
         }
@@ -156,8 +156,8 @@ impl Gather {
     pub(in crate::engine) fn run_queued_shares(&self, core: &Core) -> bool {
         let mut has_run = false;
         for &share in &self.shares {
-            if queue::claim_own(core, share, ParticipantSlot::ORIGIN).is_some() {
-                execute(core, ParticipantSlot::ORIGIN, share.index);
+            if queue::claim_own(core, share, ParticipantSlot::HOST).is_some() {
+                execute(core, ParticipantSlot::HOST, share.index);
                 has_run = true;
             }
         }
@@ -179,7 +179,7 @@ impl Gather {
 /// Ends a whole that is still running; somebody else may have.
 fn end_whole(core: &Core, whole: JobReference, descriptor: &Descriptor, has_outcome: bool) {
     if let Some(done) = job::finish_generation(&descriptor.word, whole.generation, has_outcome) {
-        completion::serve(core, whole.index, done);
+        completion::complete(core, whole.index, done);
     }
 }
 
@@ -200,7 +200,7 @@ pub(in crate::engine) fn job_of_share(header: &FanOutHeader) -> Option<Descripto
 }
 
 /// Looks whether all rows of a gathered job are done, and ends the job then. Called by whoever ran out of rows.
-pub(in crate::engine) fn look_for_the_end(core: &Core, header: &FanOutHeader, ranges: &[RangeLine]) {
+pub(in crate::engine) fn end_if_complete(core: &Core, header: &FanOutHeader, ranges: &[RangeLine]) {
     let mode = header.mode.load(Ordering::Relaxed);
     if mode & 0xFF != fan_out_mode::GATHERED || header.stop.load(Ordering::Relaxed) != 0 {
         return;
@@ -219,111 +219,116 @@ pub(in crate::engine) fn look_for_the_end(core: &Core, header: &FanOutHeader, ra
 
 /// Serves a detached job that is over if it is a share: its outcome is kept, and whatever it held is returned for the moment when
 /// its descriptor is free.
-pub(in crate::engine) fn hear_share(
+pub(in crate::engine) fn on_partition_done(
     core: &Core,
     index: DescriptorIndex,
     done: DescriptorWord,
     held: Option<&(dyn Any + Send)>,
-) -> Option<Arc<Gather>> {
-    let gather = Arc::clone(&held?.downcast_ref::<ShareOf>()?.0);
-    gather.hear(core, index, done);
-    Some(gather)
+) -> Option<Arc<DistributedRows>> {
+    let distributed = Arc::clone(&held?.downcast_ref::<PartitionOf>()?.0);
+    distributed.hear(core, index, done);
+    Some(distributed)
 }
 
 /// Counts a share whose descriptor was freed.
-pub(in crate::engine) fn share_is_over(core: &Core, gather: &Gather) {
-    gather.share_is_over(core);
-    if let Some(slot) = core.local.slot(gather.whole.index)
-        && gather.left.load(Ordering::Relaxed) == 0
+pub(in crate::engine) fn partition_is_over(core: &Core, distributed: &DistributedRows) {
+    distributed.partition_is_over(core);
+    if let Some(slot) = core.local.slot(distributed.whole.index)
+        && distributed.left.load(Ordering::Relaxed) == 0
     {
-        slot.forget_gather(|kept| kept.is_of(gather.whole));
+        slot.forget_partitions(|kept| kept.is_of(distributed.whole));
     }
 }
 
 /// The gather of a running job, if it has one.
-pub(in crate::engine) fn of(core: &Core, whole: JobReference) -> Option<Arc<Gather>> {
-    core.local.slot(whole.index)?.gather().filter(|gather| gather.is_of(whole))
+pub(in crate::engine) fn of(core: &Core, whole: JobReference) -> Option<Arc<DistributedRows>> {
+    core.local.slot(whole.index)?.distributed().filter(|distributed| distributed.is_of(whole))
 }
 
 /// Publishes a filled job of rows: in shares where other processes take part, and else as one job.
 ///
 /// # Errors
 /// Those of [`Core::publish`]. The descriptor is free again then.
-pub(crate) fn publish_rows(core: &Core, draft: Draft<'_>, rows: usize, priority: Priority) -> Result<JobReference> {
+pub(crate) fn publish_rows(
+    core: &Core,
+    reservation: Reservation<'_>,
+    rows: usize,
+    priority: Priority,
+) -> Result<JobReference> {
     // Inside a kernel the waiting thread must be able to run the job itself.
     let plan = (core.config.is_shared() && panics::depth() == 0).then(|| rows_plan(rows).ok()).flatten();
     let wanted = plan.map_or(0, |plan| core.workers_now().min(plan.chunks as usize).min(SHARES_MAX));
-    let shares: Vec<Draft<'_>> = match wanted {
+    let shares: Vec<Reservation<'_>> = match wanted {
         // One worker runs one job.
         0 | 1 => Vec::new(),
         _ => core::iter::from_fn(|| queue::try_reserve(core)).take(wanted).collect(),
     };
     match plan {
-        Some(plan) if shares.len() > 1 => publish_shares(core, draft, shares, plan, priority),
-        _ => publish_whole(core, draft, priority),
+        Some(plan) if shares.len() > 1 => publish_partitions(core, reservation, shares, plan, priority),
+        _ => publish_single(core, reservation, priority),
     }
 }
 
 /// Publishes a job of rows as one, for one worker.
-fn publish_whole(core: &Core, draft: Draft<'_>, priority: Priority) -> Result<JobReference> {
-    draft.slot().set_priority(priority);
-    let reference = queue::publish(core, draft, priority)?;
+fn publish_single(core: &Core, reservation: Reservation<'_>, priority: Priority) -> Result<JobReference> {
+    reservation.slot().set_priority(priority);
+    let reference = queue::publish(core, reservation, priority)?;
     queue::notify_published(core, 1);
     Ok(reference)
 }
 
-fn publish_shares(
+fn publish_partitions(
     core: &Core,
-    whole: Draft<'_>,
-    shares: Vec<Draft<'_>>,
+    whole: Reservation<'_>,
+    shares: Vec<Reservation<'_>>,
     plan: Plan,
     priority: Priority,
 ) -> Result<JobReference> {
     let count = shares.len() as u32;
     let len = size_of::<FanOutHeader>() + shares.len() * size_of::<RangeLine>();
     // Without room for the block one worker runs all rows.
-    let Ok(block) = core.arena.allocate_bookkeeping(len as u64) else { return publish_whole(core, whole, priority) };
+    let Ok(block) = core.arena.allocate_bookkeeping(len as u64) else { return publish_single(core, whole, priority) };
     let descriptor = whole.descriptor;
     whole.set_check();
     let fields = Fields::read(core, whole.index, descriptor)?;
     let rows = fields.rows().map(|(params, statuses)| RowHandles { params, statuses });
     let reference = whole.reference();
-    let gather = Arc::new(Gather {
+    let distributed = Arc::new(DistributedRows {
         arena: Arc::clone(&core.arena),
         block,
         whole: reference,
         plan,
         retries: fields.retries,
-        shares: shares.iter().map(Draft::reference).collect(),
+        shares: shares.iter().map(Reservation::reference).collect(),
         left: AtomicU32::new(count),
         outcome: Mutex::new(None),
     });
-    let (header, ranges) = gather.block()?;
+    let (header, ranges) = distributed.block()?;
     prepare(header, ranges, &plan, rows, mode_of(reference));
-    whole.slot().set_gather(Arc::clone(&gather));
+    whole.slot().set_partitions(Arc::clone(&distributed));
     let deadline = descriptor.deadline_ns.load(Ordering::Relaxed);
     queue::publish_running(core, whole);
-    for (number, mut draft) in shares.into_iter().enumerate() {
-        fields.copy_call_to(&draft);
-        draft.set_part(block.offset, number as u32, fields.retries);
-        draft.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
-        draft.slot().hold(Box::new(ShareOf(Arc::clone(&gather))));
-        draft.detach();
-        let share = draft.index;
-        if let Err((_, done)) = queue::publish_keeping(core, draft, priority) {
+    for (number, mut reservation) in shares.into_iter().enumerate() {
+        fields.copy_call_to(&reservation);
+        reservation.set_part(block.offset, number as u32, fields.retries);
+        reservation.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
+        reservation.slot().hold(Box::new(PartitionOf(Arc::clone(&distributed))));
+        reservation.detach();
+        let share = reservation.index;
+        if let Err((_, done)) = queue::publish_keeping(core, reservation, priority) {
             // The others run its rows. If there are none the engine is closing, and the job ends as one that was not run.
             if let Some(slot) = core.local.slot(share) {
                 drop(slot.release());
             }
             completion::release(core, share, done);
-            share_is_over(core, &gather);
+            partition_is_over(core, &distributed);
         }
     }
     queue::notify_published(core, count);
     Ok(reference)
 }
 
-impl Draft<'_> {
+impl Reservation<'_> {
     /// Publishes the job as one that nobody holds: the supervisor frees it when it is over.
     fn detach(&mut self) {
         self.reserved = self.reserved.with_flag(FLAG_DETACHED);

@@ -1,8 +1,10 @@
 //! What a claimed job turns into: a kernel call, a share of a fan-out, a fan-out of rows, or a closure.
 
 use crate::engine::exec::distributed_rows;
-use crate::engine::exec::fan_out::{ChunkEnd, FanOutEnd, RowHandles, Spread, alone, finished_chunks, run_share, stop};
-use crate::engine::exec::runner::{ChunkRunner, RowRunner, Trouble, mark_row, whole};
+use crate::engine::exec::fan_out::{
+    ChunkEnd, FanOutEnd, ParallelCall, RowHandles, finished_chunks, run_share, single_partition, stop,
+};
+use crate::engine::exec::runner::{ChunkRunner, RowRunner, RunError, mark_row, whole};
 use crate::engine::job::call::{self, Fields, KernelCall};
 use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::failure_text;
@@ -57,14 +59,14 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
     let started = meta::start(core, who, index, descriptor);
     let deadline = deadline_of(descriptor);
     let result = if deadline.is_some_and(|deadline| deadline.is_past()) {
-        Err(Trouble::Deadline)
+        Err(RunError::Deadline)
     } else {
         let job = JobReference { index, generation: job::snapshot(&descriptor.word).generation() };
         nesting::run(core, Some(job), || run(core, who, index, descriptor, deadline))
     };
     let result = match result {
-        Ok(_) | Err(Trouble::Cancelled) if deadline.is_some_and(|deadline| deadline.is_past()) => {
-            Err(Trouble::Deadline)
+        Ok(_) | Err(RunError::Cancelled) if deadline.is_some_and(|deadline| deadline.is_past()) => {
+            Err(RunError::Deadline)
         }
         result => result,
     };
@@ -75,8 +77,8 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
             descriptor.status.store(status::SHORTENED, Ordering::Relaxed);
             true
         }
-        Err(trouble) => {
-            write_outcome(core, index, descriptor, &trouble);
+        Err(run_error) => {
+            write_outcome(core, index, descriptor, &run_error);
             true
         }
     };
@@ -98,7 +100,7 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
         Ok(done) => {
             fault::point(Point::F23_done);
             completion::left(core, who, index);
-            completion::serve(core, index, done);
+            completion::complete(core, index, done);
         }
         Err(BadState(word)) => {
             // Nobody but the claimer ends a running job.
@@ -112,7 +114,7 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
 /// name. The child of a thread that only helps is the user's, and is told by its next call.
 #[cold]
 fn end_forked_worker(who: ParticipantSlot) {
-    if who != ParticipantSlot::ORIGIN {
+    if who != ParticipantSlot::HOST {
         #[cfg(target_os = "linux")]
         crate::os::process::end_at_once();
         #[cfg(not(target_os = "linux"))]
@@ -135,15 +137,15 @@ fn run(
     index: DescriptorIndex,
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
-) -> Result<Ran, Trouble> {
+) -> Result<Ran, RunError> {
     if call::kind_of(descriptor) == kind::CLOSURE {
         // A closure has no fields but its kind.
         return match core.local.slot(index).and_then(|slot| Some((slot, slot.run()?))) {
             // As of a kernel, its result is that of a job that was stopped.
-            Some((slot, Ok(()))) if slot.saw_stop() => Err(Trouble::Cancelled),
-            Some((_, result)) => result.map(|()| Ran::Plain).map_err(Trouble::Panicked),
+            Some((slot, Ok(()))) if slot.saw_stop() => Err(RunError::Cancelled),
+            Some((_, result)) => result.map(|()| Ran::Plain).map_err(RunError::Panicked),
             // Nobody left a closure: the kind was scribbled on, and success would say that a kernel was run.
-            None => Err(Trouble::Corrupt),
+            None => Err(RunError::Corrupt),
         };
     }
     let fields = Fields::read(core, index, descriptor).map_err(unresolved)?;
@@ -160,18 +162,18 @@ fn run(
         }
         kind::SHARE => share_job(core, who, &fields, descriptor, deadline).map(|()| Ran::Plain),
         kind::ROWS => rows_job(core, who, index, &fields, descriptor, deadline).map(|()| Ran::Plain),
-        _ => Err(Trouble::Corrupt),
+        _ => Err(RunError::Corrupt),
     }
 }
 
 /// Why a call cannot be resolved: its descriptor is damaged, or this process cannot map a file that the call names, because it was
 /// cut short meanwhile or the system refuses.
 #[cold]
-fn unresolved(error: Error) -> Trouble {
+fn unresolved(error: Error) -> RunError {
     match error {
-        Error::Corrupt { .. } => Trouble::Corrupt,
-        Error::Io { operation, source } => Trouble::Failed(format!("its worker could not {operation}: {source}")),
-        other => Trouble::Failed(format!("its worker could not map a file: {other}")),
+        Error::Corrupt { .. } => RunError::Corrupt,
+        Error::Io { operation, source } => RunError::Failed(format!("its worker could not {operation}: {source}")),
+        other => RunError::Failed(format!("its worker could not map a file: {other}")),
     }
 }
 
@@ -201,14 +203,14 @@ const ROW_REPORTS: u32 = 64;
 
 impl<'a> ShareCall<'a> {
     /// Runs chunks until none is left; the trouble of the chunk that failed, if one did.
-    pub(crate) fn run(&self, header: &'a FanOutHeader, ranges: &[RangeLine], share: u32) -> Result<(), Trouble> {
+    pub(crate) fn run(&self, header: &'a FanOutHeader, ranges: &[RangeLine], share: u32) -> Result<(), RunError> {
         let signals = StopSignals { fan_out: Some(&header.stop), ..self.signals };
         if header.mode.load(Ordering::Relaxed) & 0xFF != fan_out_mode::CHUNKS {
             return self.run_rows(header, ranges, share, signals);
         }
         let mut runner = ChunkRunner::new(self.call, self.plan, self.worker, signals, &self.core.arena)
-            .map_err(|_| Trouble::Corrupt)?;
-        let mut trouble = None;
+            .map_err(|_| RunError::Corrupt)?;
+        let mut run_error = None;
         run_share(header, ranges, share, self.plan.chunks, |chunk| {
             if let Some(reason) = self.stop_reason() {
                 return ChunkEnd::Stop(reason);
@@ -223,12 +225,12 @@ impl<'a> ShareCall<'a> {
                 Ok(()) if runner.saw_stop() => ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED)),
                 Ok(()) => ChunkEnd::Done,
                 Err(error) => {
-                    trouble = Some(error);
+                    run_error = Some(error);
                     ChunkEnd::Stop(stop::FAILED)
                 }
             }
         });
-        trouble.map_or(Ok(()), Err)
+        run_error.map_or(Ok(()), Err)
     }
 
     fn stop_reason(&self) -> Option<u32> {
@@ -247,18 +249,18 @@ impl<'a> ShareCall<'a> {
         ranges: &[RangeLine],
         share: u32,
         signals: StopSignals<'_>,
-    ) -> Result<(), Trouble> {
-        let rows = RowBlock::of(self.core, self.call, header, &self.plan).map_err(|_| Trouble::Corrupt)?;
+    ) -> Result<(), RunError> {
+        let rows = RowBlock::of(self.core, self.call, header, &self.plan).map_err(|_| RunError::Corrupt)?;
         let mut runner =
             RowRunner::new(self.call, self.plan.total_len, rows.params, self.worker, signals, &self.core.arena)
-                .map_err(|_| Trouble::Corrupt)?;
+                .map_err(|_| RunError::Corrupt)?;
         run_share(header, ranges, share, self.plan.chunks, |chunk| {
             // The one before has been counted.
             self.tell_of_counted_rows();
             if let Some(reason) = self.stop_reason() {
                 return ChunkEnd::Stop(reason);
             }
-            runner.run(self.plan.range(chunk), |row, trouble| rows.record(self.core, header, row, &trouble));
+            runner.run(self.plan.range(chunk), |row, run_error| rows.record(self.core, header, row, &run_error));
             // As in `run`.
             if runner.saw_stop() {
                 return ChunkEnd::Stop(self.stop_reason().unwrap_or(stop::CANCELLED));
@@ -324,10 +326,10 @@ impl RowBlock {
     }
 
     /// Keeps what a row said when it failed.
-    fn record(&self, core: &Core, header: &FanOutHeader, row: usize, trouble: &Trouble) {
-        let (kind, message, location) = match trouble {
-            Trouble::Panicked(panicked) => (ROW_PANICKED, panicked.message.as_str(), panicked.location.as_str()),
-            Trouble::Failed(message) => (ROW_FAILED, message.as_str(), ""),
+    fn record(&self, core: &Core, header: &FanOutHeader, row: usize, run_error: &RunError) {
+        let (kind, message, location) = match run_error {
+            RunError::Panicked(panicked) => (ROW_PANICKED, panicked.message.as_str(), panicked.location.as_str()),
+            RunError::Failed(message) => (ROW_FAILED, message.as_str(), ""),
             _ => (ROW_FAILED, "the kernel does not fit the job", ""),
         };
         mark_row(self.status, row, kind);
@@ -348,9 +350,9 @@ fn share_job(
     fields: &Fields,
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
-) -> Result<(), Trouble> {
+) -> Result<(), RunError> {
     let handle = fields.fan_out;
-    let corrupt = |_: Error| Trouble::Corrupt;
+    let corrupt = |_: Error| RunError::Corrupt;
     let (header, _) = core.arena.fan_out(handle, 0).map_err(corrupt)?;
     let (header, ranges) = core.arena.fan_out(handle, header.shares.load(Ordering::Relaxed)).map_err(corrupt)?;
     let plan = Plan::read(header).map_err(corrupt)?;
@@ -359,7 +361,7 @@ fn share_job(
     let watch = distributed_rows::job_of_share(header).map_or(RowWatch::Nobody, RowWatch::Ranges);
     let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals, watch };
     share.run(header, ranges, fields.share)?;
-    distributed_rows::look_for_the_end(core, header, ranges);
+    distributed_rows::end_if_complete(core, header, ranges);
     Ok(())
 }
 
@@ -371,12 +373,12 @@ fn rows_job(
     fields: &Fields,
     descriptor: &Descriptor,
     deadline: Option<Deadline>,
-) -> Result<(), Trouble> {
+) -> Result<(), RunError> {
     let call = fields.resolve(core).map_err(unresolved)?;
-    let rows = usize::try_from(fields.fan_out).map_err(|_| Trouble::Corrupt)?;
-    let (params, statuses) = fields.rows().ok_or(Trouble::Corrupt)?;
+    let rows = usize::try_from(fields.fan_out).map_err(|_| RunError::Corrupt)?;
+    let (params, statuses) = fields.rows().ok_or(RunError::Corrupt)?;
     let rows_at = RowHandles { params, statuses };
-    let plan = rows_plan(rows).map_err(|_| Trouble::Corrupt)?;
+    let plan = rows_plan(rows).map_err(|_| RunError::Corrupt)?;
     if plan.chunks == 0 {
         return Ok(());
     }
@@ -387,20 +389,20 @@ fn rows_job(
     if is_shared {
         // Where other processes take part the submitter has spread the rows (`distributed_rows.rs`), and what comes here is run by one
         // worker: shares could die, and a job that waits for shares could not be started again by their deaths.
-        let (header, range) = alone(&plan, rows_at);
+        let (header, range) = single_partition(&plan, rows_at);
         let ranges = [range];
         share.run(&header, &ranges, 0)?;
         return match header.stop.load(Ordering::Relaxed) {
             0 if finished_chunks(&ranges) == u64::from(plan.chunks) => Ok(()),
-            stop::CANCELLED => Err(Trouble::Cancelled),
-            stop::DEADLINE => Err(Trouble::Deadline),
-            _ => Err(Trouble::Corrupt),
+            stop::CANCELLED => Err(RunError::Cancelled),
+            stop::DEADLINE => Err(RunError::Deadline),
+            _ => Err(RunError::Corrupt),
         };
     }
     let slot = core.local.slot(index);
     let meter = slot.map(LocalSlot::rows);
     meter.into_iter().for_each(|meter| meter.serve(meta::progress_name(core, index)));
-    let spread = Spread {
+    let parallel_call = ParallelCall {
         core,
         plan,
         priority: slot.map_or(Priority::Normal, LocalSlot::priority),
@@ -411,11 +413,11 @@ fn rows_job(
         rows: Some(rows_at),
         meter,
     };
-    let end = spread
+    let end = parallel_call
         .run(
-            |draft, _, _, _| {
-                fields.copy_call_to(draft);
-                draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+            |reservation, _, _, _| {
+                fields.copy_call_to(reservation);
+                reservation.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
             },
             |header, ranges| {
                 let _ = share.run(header, ranges, 0);
@@ -423,28 +425,30 @@ fn rows_job(
             },
         )
         .map_err(|error| match error {
-            Error::OutOfMemory { .. } => Trouble::OutOfMemory,
-            _ => Trouble::Corrupt,
+            Error::OutOfMemory { .. } => RunError::OutOfMemory,
+            _ => RunError::Corrupt,
         })?;
     match end {
         FanOutEnd::Complete => Ok(()),
         FanOutEnd::Stopped(stopped) => Err(match stopped.stop {
-            stop::CANCELLED => Trouble::Cancelled,
-            stop::DEADLINE => Trouble::Deadline,
+            stop::CANCELLED => RunError::Cancelled,
+            stop::DEADLINE => RunError::Deadline,
             // Rows that fail say so for themselves: a share does not.
-            _ => Trouble::Corrupt,
+            _ => RunError::Corrupt,
         }),
     }
 }
 
-fn write_outcome(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, trouble: &Trouble) {
-    let (code, message, location) = match trouble {
-        Trouble::Failed(message) => (status::KERNEL_FAILED, message.as_str(), ""),
-        Trouble::Panicked(panicked) => (status::KERNEL_PANICKED, panicked.message.as_str(), panicked.location.as_str()),
-        Trouble::Corrupt => (status::CORRUPT, "", ""),
-        Trouble::Cancelled => (status::CANCELLED, "", ""),
-        Trouble::Deadline => (status::DEADLINE, "", ""),
-        Trouble::OutOfMemory => (status::OUT_OF_MEMORY, "", ""),
+fn write_outcome(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, run_error: &RunError) {
+    let (code, message, location) = match run_error {
+        RunError::Failed(message) => (status::KERNEL_FAILED, message.as_str(), ""),
+        RunError::Panicked(panicked) => {
+            (status::KERNEL_PANICKED, panicked.message.as_str(), panicked.location.as_str())
+        }
+        RunError::Corrupt => (status::CORRUPT, "", ""),
+        RunError::Cancelled => (status::CANCELLED, "", ""),
+        RunError::Deadline => (status::DEADLINE, "", ""),
+        RunError::OutOfMemory => (status::OUT_OF_MEMORY, "", ""),
     };
     if code <= status::KERNEL_PANICKED
         && let Some(record) = core.control.failure(index)
@@ -484,10 +488,10 @@ pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
         status::CANCELLED if deadline_of(descriptor).is_some_and(|deadline| deadline.is_past()) => {
             core.shortage().unwrap_or(Error::DeadlineExceeded)
         }
-        status::CANCELLED => health::broken(core).unwrap_or(Error::Cancelled),
+        status::CANCELLED => health::poisoned(core).unwrap_or(Error::Cancelled),
         status::SHORTENED => return None,
         status::DEADLINE => Error::DeadlineExceeded,
-        status::WORKER_DIED if health::broken(core).is_some() => health::broken(core)?,
+        status::WORKER_DIED if health::poisoned(core).is_some() => health::poisoned(core)?,
         status::WORKER_DIED => {
             let (pid, exit, attempt) = failure_text::read_death(core.control.failure(index)?);
             Error::WorkerDied { pid, exit, kernel: kernel_name(core, descriptor), attempt }
@@ -502,16 +506,16 @@ pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
 }
 
 /// The error of a trouble met on the caller's own thread.
-pub(crate) fn error_of(kernel: &str, trouble: Trouble) -> Error {
+pub(crate) fn error_of(kernel: &str, run_error: RunError) -> Error {
     let kernel = kernel.to_owned();
-    match trouble {
-        Trouble::Failed(message) => Error::KernelFailed { kernel, message },
-        Trouble::Panicked(panicked) => {
+    match run_error {
+        RunError::Failed(message) => Error::KernelFailed { kernel, message },
+        RunError::Panicked(panicked) => {
             Error::KernelPanicked { kernel, message: panicked.message, location: panicked.location }
         }
-        Trouble::Cancelled => Error::Cancelled,
-        Trouble::Deadline => Error::DeadlineExceeded,
-        Trouble::Corrupt | Trouble::OutOfMemory => Error::Corrupt { what: "call", offset: 0, expected: 0, found: 0 },
+        RunError::Cancelled => Error::Cancelled,
+        RunError::Deadline => Error::DeadlineExceeded,
+        RunError::Corrupt | RunError::OutOfMemory => Error::Corrupt { what: "call", offset: 0, expected: 0, found: 0 },
     }
 }
 
@@ -520,12 +524,12 @@ mod tests {
     use super::*;
     use crate::engine::job::call::{Param, References};
     use crate::engine::kernel::traits::Kernel;
-    use crate::engine::runtime::core::Draft;
+    use crate::engine::runtime::core::Reservation;
     use crate::engine::schedule::queue;
 
     /// Runs a published draft on worker 1 and gives the error of its outcome.
-    fn outcome(core: &Core, draft: Draft<'_>) -> Option<Error> {
-        let reference = queue::publish(core, draft, Priority::Normal).unwrap();
+    fn outcome(core: &Core, reservation: Reservation<'_>) -> Option<Error> {
+        let reference = queue::publish(core, reservation, Priority::Normal).unwrap();
         let worker = ParticipantSlot::new(1);
         assert_eq!(queue::take(core, worker), Some(reference.index));
         execute(core, worker, reference.index);
@@ -550,16 +554,16 @@ mod tests {
     fn a_kernel_is_not_run_over_what_does_not_fit_it() {
         let core = Core::without_workers(1, 0);
         let run = |x: u64, y: u64, param_len: u32| {
-            let draft = queue::try_reserve(&core).unwrap();
+            let reservation = queue::try_reserve(&core).unwrap();
             let param = match Param::inline(&[1_u64, 2]) {
                 Param::Inline(bytes, _) => Param::Inline(bytes, param_len),
                 block => block,
             };
             let id = core.kernel_id(Kernel::info(copy)).unwrap();
-            draft.set_call(kind::WHOLE, id, &References::of(&[(x, 64)], &[(y, 64)]), &param);
-            draft.set_part(0, 0, 0);
+            reservation.set_call(kind::WHOLE, id, &References::of(&[(x, 64)], &[(y, 64)]), &param);
+            reservation.set_part(0, 0, 0);
             let before = RUNS.load(Ordering::Relaxed);
-            (outcome(&core, draft), RUNS.load(Ordering::Relaxed) - before)
+            (outcome(&core, reservation), RUNS.load(Ordering::Relaxed) - before)
         };
         let handle = |bytes| core.arena.allocate(bytes).unwrap().block.offset;
         let (x, y) = (handle(128), handle(128));
@@ -581,9 +585,9 @@ mod tests {
     #[test]
     fn a_closure_that_is_not_there_is_no_success() {
         let core = Core::without_workers(1, 0);
-        let draft = queue::try_reserve(&core).unwrap();
-        draft.set_closure();
-        let error = outcome(&core, draft).expect("it is none");
+        let reservation = queue::try_reserve(&core).unwrap();
+        reservation.set_closure();
+        let error = outcome(&core, reservation).expect("it is none");
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use crate::arena::alloc::Block;
 use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::progress_meter::{Meter, RangesAt};
 use crate::engine::options::{Backpressure, Priority, WaitPolicy};
-use crate::engine::runtime::core::{Core, Draft, JobReference};
+use crate::engine::runtime::core::{Core, JobReference, Reservation};
 use crate::engine::runtime::nesting;
 use crate::engine::schedule::wait;
 use crate::error::{Error, Result};
@@ -95,7 +95,7 @@ pub(crate) fn run_share(
 /// The next chunk of the share's own range, or the first one stolen from another's; `None` when all ranges are empty.
 ///
 /// `announce` is told of the chunk: before it is taken from the own range, after it was stolen. A share that dies between a theft
-/// and its announcement loses chunks that nobody can name; [`Spread::run`] notices that some were never finished.
+/// and its announcement loses chunks that nobody can name; [`ParallelCall::run`] notices that some were never finished.
 fn next_chunk(ranges: &[RangeLine], share: u32, announce: impl Fn(u32)) -> Option<u32> {
     let own = ranges.get(share as usize)?;
     range::take_front(&own.range, &announce).or_else(|| {
@@ -182,7 +182,7 @@ impl Stopped {
 }
 
 /// What a fan-out needs besides its plan.
-pub(crate) struct Spread<'a> {
+pub(crate) struct ParallelCall<'a> {
     pub(crate) core: &'a Core,
     pub(crate) plan: Plan,
     pub(crate) priority: Priority,
@@ -206,11 +206,11 @@ pub(crate) struct RowHandles {
     pub(crate) statuses: u64,
 }
 
-impl Spread<'_> {
+impl ParallelCall<'_> {
     /// How many shares run at once, and whether the caller is one of them.
     fn shares(&self) -> (u32, bool) {
         let config = &self.core.config;
-        let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::ORIGIN;
+        let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::HOST;
         let caller_runs = in_kernel || config.help != WaitPolicy::Never;
         // The caller takes a worker's place when the cores are all spoken for, so that no share waits for a core.
         let threads = if self.closures { config.threads } else { self.core.workers_now() } as u32;
@@ -223,7 +223,7 @@ impl Spread<'_> {
     /// Returns when no participant is inside a chunk any more, whatever happened.
     pub(crate) fn run(
         &self,
-        child: impl Fn(&Draft<'_>, u32, &FanOutHeader, &[RangeLine]),
+        child: impl Fn(&Reservation<'_>, u32, &FanOutHeader, &[RangeLine]),
         mut body: impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
     ) -> Result<FanOutEnd> {
         let (shares, caller_runs) = self.shares();
@@ -237,7 +237,7 @@ impl Spread<'_> {
             meter.begin(self.plan, Some(RangesAt { arena, block: block.block.offset, shares }))
         });
         for _ in 0..=MAX_ROUNDS {
-            let child = |draft: &Draft<'_>, share| child(draft, share, header, ranges);
+            let child = |reservation: &Reservation<'_>, share| child(reservation, share, header, ranges);
             let end = self.round(block.block.offset, header, ranges, caller_runs, child, &mut body)?;
             let (finished, waiting) = (finished_chunks(ranges), waiting_chunks(ranges));
             let wanted = u64::from(self.plan.chunks);
@@ -247,7 +247,7 @@ impl Spread<'_> {
             if finished == wanted {
                 return Ok(FanOutEnd::Complete);
             }
-            if let Some(error) = health::broken(self.core) {
+            if let Some(error) = health::poisoned(self.core) {
                 return Err(error);
             }
             if waiting > 0 && (!self.core.config.is_shared() || !self.core.is_open()) {
@@ -284,31 +284,31 @@ impl Spread<'_> {
         header: &FanOutHeader,
         ranges: &[RangeLine],
         caller_runs: bool,
-        child: impl Fn(&Draft<'_>, u32),
+        child: impl Fn(&Reservation<'_>, u32),
         body: &mut impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
     ) -> Result<Stopped> {
         let first = u32::from(caller_runs);
-        let mut children = Children { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
+        let mut sub_jobs = SubJobs { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
         for share in first..ranges.len() as u32 {
-            let draft = match queue::try_reserve(self.core) {
-                Some(draft) => draft,
+            let reservation = match queue::try_reserve(self.core) {
+                Some(reservation) => reservation,
                 // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
                 None if share == 0 && self.core.config.is_shared() => queue::reserve(self.core, self.backpressure)?,
                 None => break,
             };
-            if !children.start(draft, block, share, self, |draft| child(draft, share)) {
+            if !sub_jobs.start(reservation, block, share, self, |reservation| child(reservation, share)) {
                 break;
             }
         }
         let mut own_failure = None;
-        if children.count > 0 {
-            queue::notify_published(self.core, children.count as u32);
+        if sub_jobs.count > 0 {
+            queue::notify_published(self.core, sub_jobs.count as u32);
         }
-        if caller_runs || children.count == 0 {
+        if caller_runs || sub_jobs.count == 0 {
             // Without any share in the queue the caller runs share 0 even where it should not help, and steals the rest.
             own_failure = nesting::run(self.core, None, || body(header, ranges));
         }
-        let failure = children.finish(caller_runs || children.count == 0, header, ranges);
+        let failure = sub_jobs.finish(caller_runs || sub_jobs.count == 0, header, ranges);
         Ok(Stopped { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
     }
 }
@@ -343,7 +343,7 @@ pub(in crate::engine) fn prepare(
 }
 
 /// A fan-out of rows with a single share, in memory of its own.
-pub(crate) fn alone(plan: &Plan, rows: RowHandles) -> (FanOutHeader, RangeLine) {
+pub(crate) fn single_partition(plan: &Plan, rows: RowHandles) -> (FanOutHeader, RangeLine) {
     let header = FanOutHeader {
         chunks: AtomicU32::new(plan.chunks),
         shares: AtomicU32::new(1),
@@ -366,26 +366,26 @@ pub(crate) fn alone(plan: &Plan, rows: RowHandles) -> (FanOutHeader, RangeLine) 
 }
 
 /// The shares that run, or wait to run, on workers. All are over before the value is gone: they use the caller's memory.
-struct Children<'a> {
+struct SubJobs<'a> {
     core: &'a Core,
     jobs: [Option<(JobReference, u32)>; MAX_SHARES as usize],
     count: usize,
 }
 
-impl Children<'_> {
+impl SubJobs<'_> {
     /// Queues one share; `false` when there is no room, which costs parallelism only.
     fn start(
         &mut self,
-        draft: Draft<'_>,
+        reservation: Reservation<'_>,
         block: u64,
         share: u32,
-        spread: &Spread<'_>,
-        child: impl Fn(&Draft<'_>),
+        parallel_call: &ParallelCall<'_>,
+        child: impl Fn(&Reservation<'_>),
     ) -> bool {
-        draft.set_part(block, share, spread.retries);
-        draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
-        child(&draft);
-        let Ok(reference) = queue::publish(self.core, draft, spread.priority) else { return false };
+        reservation.set_part(block, share, parallel_call.retries);
+        reservation.descriptor.deadline_ns.store(0, Ordering::Relaxed);
+        child(&reservation);
+        let Ok(reference) = queue::publish(self.core, reservation, parallel_call.priority) else { return false };
         self.jobs[self.count] = Some((reference, share));
         self.count += 1;
         true
@@ -401,7 +401,7 @@ impl Children<'_> {
             let Some(descriptor) = self.core.control.descriptor(reference.index) else { continue };
             // Not a cancel: a share that runs its last chunk must not be told to stop.
             if emptied && let Some(done) = job::take_back(&descriptor.word, reference.generation) {
-                completion::dispose(self.core, reference.index, done);
+                completion::drop_detached(self.core, reference.index, done);
                 continue;
             }
             wait::wait_for_share(self.core, reference);
@@ -411,7 +411,7 @@ impl Children<'_> {
                 if let Some(slot) = self.core.local.slot(reference.index) {
                     slot.discard();
                 }
-                failure = Some((0, health::broken(self.core).unwrap_or(Error::Closed)));
+                failure = Some((0, health::poisoned(self.core).unwrap_or(Error::Closed)));
                 continue;
             }
             if done.has(FLAG_OUTCOME) {
@@ -425,13 +425,13 @@ impl Children<'_> {
                     failure = Some((chunk, error));
                 }
             }
-            completion::dispose(self.core, reference.index, done);
+            completion::drop_detached(self.core, reference.index, done);
         }
         failure
     }
 }
 
-impl Drop for Children<'_> {
+impl Drop for SubJobs<'_> {
     fn drop(&mut self) {
         // Only reached with children left when the caller's share unwound; they must not outlive the caller's memory.
         for at in 0..self.count {
@@ -443,7 +443,7 @@ impl Drop for Children<'_> {
                 if let Some(descriptor) = self.core.control.descriptor(reference.index) {
                     let done = job::snapshot(&descriptor.word);
                     if done.is(State::Done) && done.generation() == reference.generation {
-                        completion::dispose(self.core, reference.index, done);
+                        completion::drop_detached(self.core, reference.index, done);
                     } else if let Some(slot) = self.core.local.slot(reference.index) {
                         // As in `finish`.
                         slot.discard();
@@ -457,7 +457,7 @@ impl Drop for Children<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::schedule::health::Broken;
+    use crate::engine::schedule::health::Poisoned;
     use proptest::prelude::*;
     use std::sync::atomic::AtomicUsize;
     use std::thread;
@@ -465,8 +465,8 @@ mod tests {
     /// Runs a call of closures whose shares one thread takes, and does with them what `serve` says, until the call is over.
     fn run(core: &Core, chunks: usize, serve: impl Fn(&FanOutHeader, &[RangeLine], u32) + Sync) -> Result<FanOutEnd> {
         let plan = Plan::new(chunks * 10, Some(10), 0).expect("a plan of few chunks");
-        let (priority, caller) = (Priority::Normal, ParticipantSlot::ORIGIN);
-        let spread = Spread {
+        let (priority, caller) = (Priority::Normal, ParticipantSlot::HOST);
+        let parallel_call = ParallelCall {
             core,
             plan,
             priority,
@@ -493,10 +493,10 @@ mod tests {
                     serve(header, ranges, fields.1 & 0xFFFF);
                     let done = job::finish(&descriptor.word, false);
                     completion::left(core, worker, index);
-                    done.into_iter().for_each(|done| completion::serve(core, index, done));
+                    done.into_iter().for_each(|done| completion::complete(core, index, done));
                 }
             });
-            let end = spread.run(|draft, _, _, _| draft.set_closure(), |_, _| None);
+            let end = parallel_call.run(|reservation, _, _, _| reservation.set_closure(), |_, _| None);
             over.store(true, std::sync::atomic::Ordering::Release);
             end
         })
@@ -562,7 +562,7 @@ mod tests {
         let core = Core::without_workers(2, 0);
         let end = run(&core, 7, |header, ranges, share| {
             run_but(header, ranges, share, |_| false);
-            health::give_up(&core, Broken::Corrupt { what: "test", offset: 0, expected: 0, found: 0 });
+            health::poison(&core, Poisoned::Corrupt { what: "test", offset: 0, expected: 0, found: 0 });
         });
         // The one share that was run did all chunks, and the other one was taken back: the call may be whole, and then says so.
         match end {

@@ -16,7 +16,7 @@ use core::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::arena::{Access, Arena};
-use crate::engine::exec::fan_out::{ChunkEnd, FanOutEnd, Spread, run_share, stop};
+use crate::engine::exec::fan_out::{ChunkEnd, FanOutEnd, ParallelCall, run_share, stop};
 use crate::engine::job::call::KernelCall;
 use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::progress_meter::Meter;
@@ -34,7 +34,7 @@ use crate::sync::lock;
 
 /// Why a kernel's work is of no use.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum RunError {
     Failed(String),
     Panicked(Panicked),
     Corrupt,
@@ -43,7 +43,7 @@ pub(crate) enum Trouble {
     OutOfMemory,
 }
 
-impl From<KernelError> for Trouble {
+impl From<KernelError> for RunError {
     fn from(error: KernelError) -> Self {
         match error.message() {
             Some(message) => Self::Failed(message.to_owned()),
@@ -52,19 +52,19 @@ impl From<KernelError> for Trouble {
     }
 }
 
-fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, Panicked>) -> Result<(), Trouble> {
+fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, Panicked>) -> Result<(), RunError> {
     match result {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
-        Err(panicked) => Err(Trouble::Panicked(panicked)),
+        Err(panicked) => Err(RunError::Panicked(panicked)),
     }
 }
 
 /// Drops what the worker keeps if a kernel panicked, which may have left it half changed.
 #[inline]
-fn forget_after_panic(result: &Result<(), Trouble>, context: &mut Context<'_>) {
-    if matches!(result, Err(Trouble::Panicked(_))) {
-        context.forget_states();
+fn forget_after_panic(result: &Result<(), RunError>, context: &mut Context<'_>) {
+    if matches!(result, Err(RunError::Panicked(_))) {
+        context.forget_locals();
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn whole(
     call: &KernelCall,
     who: ParticipantSlot,
     signals: StopSignals<'_>,
-) -> Result<[usize; MAX_OUTPUTS], Trouble> {
+) -> Result<[usize; MAX_OUTPUTS], RunError> {
     let info = call.info;
     let (inputs, outputs) = call.slices().split_at(info.inputs().len());
     let mut context = Context::of_job(core, index, who, signals);
@@ -86,9 +86,9 @@ pub(crate) fn whole(
     let result = flatten(catch(|| info.run(&mut frame)));
     forget_after_panic(&result, &mut context);
     match result {
-        Ok(()) if context.saw_stop() => Err(Trouble::Cancelled),
+        Ok(()) if context.saw_stop() => Err(RunError::Cancelled),
         Ok(()) => Ok(context.output_lens()),
-        Err(trouble) => Err(trouble),
+        Err(run_error) => Err(run_error),
     }
 }
 
@@ -124,7 +124,7 @@ impl<'a> ChunkRunner<'a> {
     }
 
     /// Runs one chunk of batches in `arena`.
-    pub(crate) fn run(&mut self, chunk: u32, arena: &Arena) -> Result<(), Trouble> {
+    pub(crate) fn run(&mut self, chunk: u32, arena: &Arena) -> Result<(), RunError> {
         let (range, input_range) = (self.plan.range(chunk), self.plan.input_range(chunk));
         let info = self.call.info;
         let inputs = info.inputs().len();
@@ -136,7 +136,7 @@ impl<'a> ChunkRunner<'a> {
                 self.plan.output_range(at - inputs, slice.len_bytes() / size, chunk)
             };
             let part = slice.part(elements.start.saturating_mul(size), elements.end.saturating_mul(size));
-            arena.bring_in(slice.bytes(), part.bytes(), if at < inputs { Access::Read } else { Access::Write });
+            arena.fault_in(slice.bytes(), part.bytes(), if at < inputs { Access::Read } else { Access::Write });
             self.parts[at] = part;
         }
         let halo_before = range.start - input_range.start;
@@ -225,7 +225,7 @@ impl<'a> RowRunner<'a> {
     }
 
     /// Runs the rows of `range`; `failed` is told of each that fails or panics. The others run all the same.
-    pub(crate) fn run(&mut self, range: Range<usize>, mut failed: impl FnMut(usize, Trouble)) {
+    pub(crate) fn run(&mut self, range: Range<usize>, mut failed: impl FnMut(usize, RunError)) {
         let end = range.end.min(self.rows);
         let (info, count) = (self.call.info, self.call.slices().len());
         let inputs = info.inputs().len();
@@ -257,8 +257,8 @@ impl<'a> RowRunner<'a> {
             });
             let result = flatten(result);
             forget_after_panic(&result, &mut self.context);
-            if let Err(trouble) = result {
-                failed(row.get(), trouble);
+            if let Err(run_error) = result {
+                failed(row.get(), run_error);
             }
             from = row.get() + 1;
         }
@@ -305,22 +305,23 @@ pub(crate) fn closure_over_chunks(
         })
     };
     let shared: &ShareRunner<'_> = &share;
-    let caller = ParticipantSlot::ORIGIN;
-    let spread = Spread { core, plan, priority, caller, closures: true, retries: 0, backpressure, rows: None, meter };
-    let end = spread.run(
-        |draft, number, header, ranges| {
-            draft.set_closure();
+    let caller = ParticipantSlot::HOST;
+    let parallel_call =
+        ParallelCall { core, plan, priority, caller, closures: true, retries: 0, backpressure, rows: None, meter };
+    let end = parallel_call.run(
+        |reservation, number, header, ranges| {
+            reservation.set_closure();
             let run = move || {
                 shared(header, ranges, number);
             };
-            // SAFETY: what the closure borrows (the block, `share`, `body`) stays valid until `Spread::run` returns, which has
+            // SAFETY: what the closure borrows (the block, `share`, `body`) stays valid until `ParallelCall::run` returns, which has
             // every share's slot discarded before, whatever their words say.
-            unsafe { draft.slot().store::<_, ()>(run) };
+            unsafe { reservation.slot().store::<_, ()>(run) };
         },
         |header, ranges| share(header, ranges, 0),
     )?;
     if let Some((_, panicked)) = first_panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(crate::engine::exec::execute::error_of("closure", Trouble::Panicked(panicked)));
+        return Err(crate::engine::exec::execute::error_of("closure", RunError::Panicked(panicked)));
     }
     match end {
         FanOutEnd::Complete => Ok(()),

@@ -7,11 +7,11 @@ use bytemuck::Pod;
 use crate::arena::{Access, Arena};
 use crate::engine::kernel::frame::RawSlice;
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::runtime::core::{Core, Draft};
+use crate::engine::runtime::core::{Core, Reservation};
 use crate::error::{Error, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{
-    BatchReference, Descriptor, HAS_LEDGER, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, kind,
+    BatchReference, Descriptor, HAS_META, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, kind,
 };
 use crate::layout::words::{LEN_NOT_SAID, check, opened_len, sealed_len};
 use crate::sync::Ordering;
@@ -384,7 +384,7 @@ fn check_of_call(shape: u32, kernel: u32, references: &References, param: &Param
     sum
 }
 
-impl Draft<'_> {
+impl Reservation<'_> {
     /// Writes the call into the descriptor; once.
     #[inline]
     pub(crate) fn set_call(&self, kind: u32, kernel: u32, references: &References, param: &Param) {
@@ -423,10 +423,10 @@ impl Draft<'_> {
     }
 
     /// Says that the ledger has something about the job; once, after the call was written.
-    pub(crate) fn set_has_ledger(&self) {
+    pub(crate) fn set_has_meta(&self) {
         let shape = self.descriptor.shape.load(Ordering::Relaxed);
-        self.descriptor.shape.store(shape | HAS_LEDGER, Ordering::Relaxed);
-        self.add_to_check(check::field(check::SHAPE, u64::from(HAS_LEDGER)));
+        self.descriptor.shape.store(shape | HAS_META, Ordering::Relaxed);
+        self.add_to_check(check::field(check::SHAPE, u64::from(HAS_META)));
     }
 
     /// Writes the check over all fields written so far.
@@ -500,7 +500,7 @@ impl Fields {
     }
 
     /// Writes the call into a share of the job.
-    pub(in crate::engine) fn copy_call_to(&self, share: &Draft<'_>) {
+    pub(in crate::engine) fn copy_call_to(&self, share: &Reservation<'_>) {
         let param = match self.param {
             // Shares find their parameters by the block of the fan-out; here only the length counts.
             Param::Rows { len, .. } if len as usize <= INLINE_PARAM_LEN => Param::Inline(ParamBytes::zeroed(), len),

@@ -19,10 +19,10 @@ use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use crate::engine::exec::distributed_rows::Gather;
+use crate::engine::exec::distributed_rows::DistributedRows;
 use crate::engine::job::progress_meter::Meter;
 use crate::engine::options::Priority;
-use crate::engine::runtime::core::{Core, Draft};
+use crate::engine::runtime::core::{Core, Reservation};
 use crate::ids::DescriptorIndex;
 use crate::panics::{Panicked, catch};
 use crate::sync::lock;
@@ -74,7 +74,7 @@ pub(crate) struct LocalSlot {
     waker: Mutex<Option<Waker>>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
     /// The shares of a job of rows, while they are under way.
-    gather: Mutex<Option<Arc<Gather>>>,
+    distributed: Mutex<Option<Arc<DistributedRows>>>,
     /// How far a job of rows is that a thread of this process has spread.
     rows: Meter,
     /// The priority of a job of rows that a thread of this process will spread, by its ring.
@@ -111,12 +111,12 @@ impl<R: Send + 'static> Ticket<R> {
 }
 
 /// Puts a closure into the slot of a reserved descriptor.
-pub(crate) fn keep<F, R>(draft: &Draft<'_>, slot: &LocalSlot, closure: F) -> Ticket<R>
+pub(crate) fn keep<F, R>(reservation: &Reservation<'_>, slot: &LocalSlot, closure: F) -> Ticket<R>
 where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    debug_assert!(core::ptr::eq(slot, draft.slot()));
+    debug_assert!(core::ptr::eq(slot, reservation.slot()));
     // SAFETY: the closure borrows nothing.
     let number = unsafe { slot.store::<F, R>(closure) };
     Ticket {
@@ -152,7 +152,7 @@ impl LocalTable {
 
 /// A reference to the engine, for the handle of a job that the caller has reserved a descriptor for.
 #[inline]
-pub(crate) fn lease(core: &Arc<Core>, index: DescriptorIndex) -> Arc<Core> {
+pub(crate) fn engine_ref(core: &Arc<Core>, index: DescriptorIndex) -> Arc<Core> {
     let left = core.local.slot(index).and_then(LocalSlot::take_engine);
     left.unwrap_or_else(|| Arc::clone(core))
 }
@@ -160,7 +160,7 @@ pub(crate) fn lease(core: &Arc<Core>, index: DescriptorIndex) -> Arc<Core> {
 /// Returns the descriptor of a job that its holder has read, and leaves the holder's reference to the engine in the slot for the next
 /// one. Where that cannot be, the reference comes back, and the descriptor is still the caller's.
 #[inline]
-pub(crate) fn return_lease(core: Arc<Core>, index: DescriptorIndex) -> Option<Arc<Core>> {
+pub(crate) fn return_engine_ref(core: Arc<Core>, index: DescriptorIndex) -> Option<Arc<Core>> {
     if !core.local.slot(index).is_some_and(|slot| slot.is_private) {
         return Some(core);
     }
@@ -234,7 +234,7 @@ impl LocalSlot {
             saw_stop: AtomicU32::new(0),
             waker: Mutex::new(None),
             held: Mutex::new(None),
-            gather: Mutex::new(None),
+            distributed: Mutex::new(None),
             rows: Meter::default(),
             priority: AtomicU32::new(0),
         }
@@ -402,13 +402,13 @@ impl LocalSlot {
     }
 
     /// Keeps the shares of a job. Those of an earlier one, whose last share nobody has freed yet, keep themselves.
-    pub(crate) fn set_gather(&self, gather: Arc<Gather>) {
-        *lock(&self.gather) = Some(gather);
+    pub(crate) fn set_partitions(&self, distributed: Arc<DistributedRows>) {
+        *lock(&self.distributed) = Some(distributed);
     }
 
     /// The shares of this job or of an earlier one.
-    pub(crate) fn gather(&self) -> Option<Arc<Gather>> {
-        lock(&self.gather).clone()
+    pub(crate) fn distributed(&self) -> Option<Arc<DistributedRows>> {
+        lock(&self.distributed).clone()
     }
 
     /// How far a job of rows is that a thread of this process has spread, and who tells of it.
@@ -428,8 +428,8 @@ impl LocalSlot {
     }
 
     /// Lets go of shares that are over.
-    pub(crate) fn forget_gather(&self, is_over: impl FnOnce(&Gather) -> bool) {
-        lock(&self.gather).take_if(|gather| is_over(gather));
+    pub(crate) fn forget_partitions(&self, is_over: impl FnOnce(&DistributedRows) -> bool) {
+        lock(&self.distributed).take_if(|distributed| is_over(distributed));
     }
 }
 

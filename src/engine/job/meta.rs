@@ -9,10 +9,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::engine::options::JobOptions;
-use crate::engine::runtime::core::{Core, Draft};
+use crate::engine::runtime::core::{Core, Reservation};
 use crate::engine::runtime::waker_set::WakerSet;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
-use crate::layout::records::{Descriptor, HAS_LEDGER, Histogram, Ledger};
+use crate::layout::records::{Descriptor, HAS_META, Histogram, JobMeta};
 use crate::layout::words::histogram_bucket;
 use crate::lockfree::job;
 use crate::lockfree::progress::{self, Reported};
@@ -74,19 +74,19 @@ pub(in crate::engine) fn start(
     index: DescriptorIndex,
     descriptor: &Descriptor,
 ) -> Option<Started> {
-    if has_ledger(descriptor) { start_noted(core, who, index, descriptor) } else { None }
+    if has_meta(descriptor) { start_noted(core, who, index, descriptor) } else { None }
 }
 
 fn start_noted(core: &Core, who: ParticipantSlot, index: DescriptorIndex, descriptor: &Descriptor) -> Option<Started> {
-    let ledger = core.control.ledger(index)?;
+    let meta = core.control.meta(index)?;
     let since = Deadline::now();
     // Relaxed, all: the claimer's own until the job is over; others look at them for people.
-    if let Some(late) = late_from(ledger, since) {
+    if let Some(late) = late_from(meta, since) {
         descriptor.deadline_ns.store(late.nanoseconds(), Ordering::Relaxed);
     }
-    // Release: pairs with the acquire in `look_again`.
-    ledger.started_ns.store(since.nanoseconds(), Ordering::Release);
-    let queued = ledger.queued_ns.load(Ordering::Relaxed);
+    // Release: pairs with the acquire in `next_deadline_check`.
+    meta.started_ns.store(since.nanoseconds(), Ordering::Release);
+    let queued = meta.queued_ns.load(Ordering::Relaxed);
     let is_first = job::snapshot(&descriptor.word).attempt() == 0;
     if queued > 0 && is_first {
         add_to(core, who, since.nanoseconds().saturating_sub(queued), |timing| &timing.wait);
@@ -119,37 +119,41 @@ fn add_to(
 
 /// Whether the ledger says something about the job in a descriptor.
 #[inline]
-pub(crate) fn has_ledger(descriptor: &Descriptor) -> bool {
-    descriptor.shape.load(Ordering::Relaxed) & HAS_LEDGER != 0
+pub(crate) fn has_meta(descriptor: &Descriptor) -> bool {
+    descriptor.shape.load(Ordering::Relaxed) & HAS_META != 0
 }
 
 /// From when on a job is late that starts at `start` and may run for a limited time; `None` if the time has no limit.
-fn late_from(ledger: &Ledger, start: Deadline) -> Option<Deadline> {
-    let limit = ledger.time_limit_ns.load(Ordering::Relaxed);
-    let stated = ledger.deadline_ns.load(Ordering::Relaxed);
+fn late_from(meta: &JobMeta, start: Deadline) -> Option<Deadline> {
+    let limit = meta.time_limit_ns.load(Ordering::Relaxed);
+    let stated = meta.deadline_ns.load(Ordering::Relaxed);
     let late = start.nanoseconds().saturating_add(limit);
     (limit > 0).then(|| Deadline::from_nanoseconds(if stated == 0 { late } else { late.min(stated) }))
 }
 
 /// Makes the deadline of a job that goes back into the queue the one it was submitted with.
-pub(in crate::engine) fn forget_start(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) {
-    if let Some(ledger) = core.control.ledger(index).filter(|_| has_ledger(descriptor)) {
+pub(in crate::engine) fn reset_start(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) {
+    if let Some(meta) = core.control.meta(index).filter(|_| has_meta(descriptor)) {
         // Relaxed, both: published with the word that says Queued.
-        ledger.started_ns.store(0, Ordering::Relaxed);
-        descriptor.deadline_ns.store(ledger.deadline_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+        meta.started_ns.store(0, Ordering::Relaxed);
+        descriptor.deadline_ns.store(meta.deadline_ns.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
 /// When to look again at a job that may run for a limited time and was not seen to have begun: it cannot be late before.
-pub(in crate::engine) fn look_again(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Option<Deadline> {
-    let ledger = core.control.ledger(index).filter(|_| has_ledger(descriptor))?;
+pub(in crate::engine) fn next_deadline_check(
+    core: &Core,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+) -> Option<Deadline> {
+    let meta = core.control.meta(index).filter(|_| has_meta(descriptor))?;
     // Acquire: pairs with the release in `start_noted`. Whoever sees that it has begun sees from when on it is late.
-    let has_begun = ledger.started_ns.load(Ordering::Acquire) != 0;
+    let has_begun = meta.started_ns.load(Ordering::Acquire) != 0;
     let next = Deadline::now().plus(LOOKS_APART);
-    late_from(ledger, Deadline::now()).filter(|_| !has_begun).map(|late| late.max(next))
+    late_from(meta, Deadline::now()).filter(|_| !has_begun).map(|late| late.max(next))
 }
 
-impl Draft<'_> {
+impl Reservation<'_> {
     /// The number among the jobs of its descriptor that it will have.
     #[inline]
     pub(crate) fn sequence(&self) -> u64 {
@@ -159,30 +163,36 @@ impl Draft<'_> {
 
 /// Writes into the ledger what the submitter says of a job that is otherwise filled, if there is anything to say.
 #[inline]
-pub(crate) fn note(core: &Core, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>) {
-    let is_timed = core.config.timing.wants(draft.sequence());
+pub(crate) fn write_meta(core: &Core, reservation: &Reservation<'_>, options: &JobOptions, deadline: Option<Deadline>) {
+    let is_timed = core.config.timing.wants(reservation.sequence());
     if is_timed || options.time_limit.is_some() || options.tag != 0 {
-        note_all(core, draft, options, deadline, is_timed);
+        write_all_meta(core, reservation, options, deadline, is_timed);
     }
 }
 
-fn note_all(core: &Core, draft: &Draft<'_>, options: &JobOptions, deadline: Option<Deadline>, is_timed: bool) {
-    let Some(ledger) = core.control.ledger(draft.index) else { return };
+fn write_all_meta(
+    core: &Core,
+    reservation: &Reservation<'_>,
+    options: &JobOptions,
+    deadline: Option<Deadline>,
+    is_timed: bool,
+) {
+    let Some(meta) = core.control.meta(reservation.index) else { return };
     let now = if is_timed { Deadline::now().nanoseconds() } else { 0 };
     let limit = options.time_limit.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1));
     // Relaxed, all: the publication (R1) makes them visible.
-    ledger.queued_ns.store(now, Ordering::Relaxed);
-    ledger.started_ns.store(0, Ordering::Relaxed);
-    ledger.time_limit_ns.store(limit, Ordering::Relaxed);
-    ledger.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
-    ledger.tag.store(options.tag, Ordering::Relaxed);
-    draft.set_has_ledger();
+    meta.queued_ns.store(now, Ordering::Relaxed);
+    meta.started_ns.store(0, Ordering::Relaxed);
+    meta.time_limit_ns.store(limit, Ordering::Relaxed);
+    meta.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+    meta.tag.store(options.tag, Ordering::Relaxed);
+    reservation.set_has_meta();
 }
 
 /// What the submitter calls the job in a descriptor; 0 unless it said.
 pub(crate) fn tag_of(core: &Core, index: DescriptorIndex) -> u64 {
-    let descriptor = core.control.descriptor(index).filter(|descriptor| has_ledger(descriptor));
-    descriptor.and_then(|_| core.control.ledger(index)).map_or(0, |ledger| ledger.tag.load(Ordering::Relaxed))
+    let descriptor = core.control.descriptor(index).filter(|descriptor| has_meta(descriptor));
+    descriptor.and_then(|_| core.control.meta(index)).map_or(0, |meta| meta.tag.load(Ordering::Relaxed))
 }
 
 /// The name under which a job's progress is kept.
@@ -192,25 +202,25 @@ pub(in crate::engine) fn progress_name(core: &Core, index: DescriptorIndex) -> u
 
 /// Says how far a job is, which this thread runs.
 pub(crate) fn report_progress(core: &Core, index: DescriptorIndex, reported: Reported) {
-    let Some(ledger) = core.control.ledger(index) else { return };
-    if progress::report(ledger, progress_name(core, index), reported) {
+    let Some(meta) = core.control.meta(index) else { return };
+    if progress::report(meta, progress_name(core, index), reported) {
         call_watchers(core, index);
     }
 }
 
 /// Wakes those who watch a job's progress.
 pub(in crate::engine) fn call_watchers(core: &Core, index: DescriptorIndex) {
-    if core.is_origin() {
+    if core.is_host() {
         core.watchers.wake(index);
     } else {
         // Tasks are in the memory of the process that built the engine.
-        completion::hand_to_collector(core, index);
+        completion::defer_to_supervisor(core, index);
     }
 }
 
 /// How far a job says it is.
 pub(in crate::engine) fn said_progress(core: &Core, index: DescriptorIndex) -> Option<Reported> {
-    progress::read(core.control.ledger(index)?, progress_name(core, index))
+    progress::read(core.control.meta(index)?, progress_name(core, index))
 }
 
 /// Forgets a task that watched a job.
@@ -226,7 +236,7 @@ pub(crate) fn watch_progress(
     waker: &Waker,
 ) -> Option<Reported> {
     core.watchers.add(index, ticket, waker);
-    progress::watch(core.control.ledger(index)?, progress_name(core, index));
+    progress::watch(core.control.meta(index)?, progress_name(core, index));
     progress_meter::progress_of(core, index)
 }
 
@@ -252,19 +262,19 @@ mod tests {
         let core = Core::without_workers(1, 0);
         let options = JobOptions { time_limit: Some(Duration::from_nanos(1)), ..JobOptions::default() };
         for stated in [None, Some(Deadline::after(Duration::from_secs(100)))] {
-            let draft = queue::try_reserve(&core).unwrap();
-            draft.descriptor.deadline_ns.store(stated.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
-            draft.descriptor.shape.store(0, Ordering::Relaxed);
-            note(&core, &draft, &options, stated);
-            let (index, descriptor) = (draft.index, draft.descriptor);
-            assert!(look_again(&core, index, descriptor).is_some(), "it has not begun");
+            let reservation = queue::try_reserve(&core).unwrap();
+            reservation.descriptor.deadline_ns.store(stated.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+            reservation.descriptor.shape.store(0, Ordering::Relaxed);
+            write_meta(&core, &reservation, &options, stated);
+            let (index, descriptor) = (reservation.index, reservation.descriptor);
+            assert!(next_deadline_check(&core, index, descriptor).is_some(), "it has not begun");
             assert!(start(&core, ParticipantSlot::new(1), index, descriptor).is_some());
-            assert!(look_again(&core, index, descriptor).is_none(), "it has");
+            assert!(next_deadline_check(&core, index, descriptor).is_none(), "it has");
             let late = Deadline::from_nanoseconds(descriptor.deadline_ns.load(Ordering::Relaxed));
             assert!(late.nanoseconds() > 0 && late <= Deadline::now());
-            forget_start(&core, index, descriptor);
+            reset_start(&core, index, descriptor);
             assert_eq!(descriptor.deadline_ns.load(Ordering::Relaxed), stated.map_or(0, Deadline::nanoseconds));
-            assert!(look_again(&core, index, descriptor).is_some());
+            assert!(next_deadline_check(&core, index, descriptor).is_some());
         }
     }
 

@@ -157,14 +157,14 @@ pub(crate) fn progress_of(core: &Core, index: DescriptorIndex) -> Option<Reporte
 /// Rows that are done of a job that is running, if it was spread by this process.
 fn rows_done(core: &Core, index: DescriptorIndex, word: DescriptorWord) -> Option<u64> {
     let slot = core.local.slot(index)?;
-    let of_gathered = || slot.gather()?.rows_done(word.generation());
+    let of_gathered = || slot.distributed()?.rows_done(word.generation());
     slot.rows().present(meta::progress_name(core, index)).or_else(of_gathered)
 }
 
 /// Wakes those who watch a job of rows, some of which this thread has done.
 pub(in crate::engine) fn tell_of_rows(core: &Core, index: DescriptorIndex) {
-    if let Some(ledger) = core.control.ledger(index)
-        && progress::takes_announcement(ledger, meta::progress_name(core, index))
+    if let Some(meta) = core.control.meta(index)
+        && progress::takes_announcement(meta, meta::progress_name(core, index))
     {
         meta::call_watchers(core, index);
     }

@@ -11,7 +11,7 @@ use crate::arena::Arena;
 use crate::arena::shared::SharedHandle;
 use crate::arena::shared::array::SharedArray;
 use crate::arena::shared::element::SharedElement;
-use crate::engine::kernel::worker_local::Lent;
+use crate::engine::kernel::worker_local::WorkerLocals;
 use crate::engine::runtime::core::Core;
 use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -90,7 +90,7 @@ pub struct Context<'a> {
     /// Elements of each output that hold the result.
     output_lens: [usize; MAX_OUTPUTS],
     scratch: Vec<Line>,
-    states: Lent,
+    states: WorkerLocals,
 }
 
 impl<'a> Context<'a> {
@@ -100,7 +100,7 @@ impl<'a> Context<'a> {
         let output_lens = [usize::MAX; MAX_OUTPUTS];
         let scratch = Vec::new();
         let (chunk, range, call_len, halo_before, job) = (0, 0..0, 0, 0, None);
-        let states = Lent::default();
+        let states = WorkerLocals::default();
         Self { worker, chunk, range, call_len, halo_before, stop, arena, job, saw_stop, output_lens, scratch, states }
     }
 
@@ -335,7 +335,7 @@ impl<'a> Context<'a> {
     }
 
     /// Drops what the worker keeps, after a kernel panicked.
-    pub(crate) fn forget_states(&mut self) {
+    pub(crate) fn forget_locals(&mut self) {
         self.states.forget();
     }
 

@@ -135,12 +135,12 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..250), at in 0usize..250, change: u8) {
             let _ = KernelName::read_table(&bytes);
             let kernel = KernelName { id: 1, version: 2, signature_hash: 3, path: "a::kernel".into() };
-            let mut broken = KernelName::table(&[kernel.clone(), kernel]);
-            let len = broken.len();
-            broken[at % len] ^= change;
-            let _ = KernelName::read_table(&broken);
-            broken.truncate(at);
-            let _ = KernelName::read_table(&broken);
+            let mut poisoned = KernelName::table(&[kernel.clone(), kernel]);
+            let len = poisoned.len();
+            poisoned[at % len] ^= change;
+            let _ = KernelName::read_table(&poisoned);
+            poisoned.truncate(at);
+            let _ = KernelName::read_table(&poisoned);
         }
 
         #[test]

@@ -14,9 +14,9 @@ thread_local! {
 /// What the thread keeps, lent to one call. It goes back when the call is over; what a call made that ran inside another one replaces
 /// nothing of the outer one.
 #[derive(Default)]
-pub(in crate::engine) struct Lent(Vec<Kept>);
+pub(in crate::engine) struct WorkerLocals(Vec<Kept>);
 
-impl Lent {
+impl WorkerLocals {
     /// The value of type `S`, made now if there is none.
     pub(in crate::engine) fn get<S: 'static>(&mut self, make: impl FnOnce() -> S) -> &mut S {
         if self.0.is_empty() {
@@ -37,7 +37,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for WorkerLocals {
     fn drop(&mut self) {
         if self.0.is_empty() {
             return;

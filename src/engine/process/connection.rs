@@ -12,7 +12,7 @@ use crate::arena::attached::{Attached, SegmentFile};
 use crate::engine::kernel::info::{KernelInfo, check_identities};
 use crate::engine::kernel::table::{KERNELS_MAX, KernelName};
 use crate::engine::process::handshake::{FileAnswer, FromWorker, Hello, ToOutsider};
-use crate::engine::runtime::core::{Core, Summons};
+use crate::engine::runtime::core::{Core, SupervisorRequest};
 use crate::engine::runtime::worker_role::WorkerRole;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
@@ -142,10 +142,10 @@ pub(in crate::engine) fn attach(
     let role = WorkerRole::new(hello.slots, (hello.incarnation & 0xFFF) as u16, table);
     let core = Arc::new(Core::attached(hello.config, control, arena, role));
     let bell = mouth.clone();
-    core.set_bell(Box::new(move |summons| {
+    core.set_supervisor_notifier(Box::new(move |summons| {
         let message = match summons {
-            Summons::Look => FromWorker::Look,
-            Summons::Corrupt { found } => FromWorker::Corrupt(found),
+            SupervisorRequest::Look => FromWorker::Look,
+            SupervisorRequest::Corrupt { found } => FromWorker::Corrupt(found),
         };
         // An engine that does not take the message is gone, or has others to read that make it look.
         let _ = bell.say(&message);

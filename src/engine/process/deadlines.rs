@@ -30,7 +30,7 @@ impl Supervisor {
                 continue;
             }
             // Before the deadline is read, which its start may set.
-            let begins_later = meta::look_again(&self.core, index, descriptor);
+            let begins_later = meta::next_deadline_check(&self.core, index, descriptor);
             let deadline = deadline_of(descriptor);
             match deadline {
                 Some(deadline) if deadline.is_past() && !word.has(FLAG_CANCEL) => {

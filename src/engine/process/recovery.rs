@@ -60,7 +60,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
             // The worker may have died between taking the mark off and claiming: the mark is made again.
             Some(State::Queued) if word.attempt() > 0 => core.redelivery().mark(index),
             // It may have died between finishing the job and telling the holder.
-            Some(State::Done) => completion::serve(core, index, word),
+            Some(State::Done) => completion::complete(core, index, word),
             _ => {}
         }
         // Its late notification, for a job that the descriptor held before, may have hit the wait word of this one, whatever
@@ -75,7 +75,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
     death.slots.iter().for_each(|slot| core.sleepers().forget(slot));
     // A wake-up that was handed to the dead worker died with it, and submitters counted on its search: everybody looks again.
     core.wake_workers();
-    completion::serve_collected(core);
+    completion::complete_deferred(core);
 }
 
 /// Starts a job of a dead worker again, or ends it.
@@ -86,13 +86,13 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
     let retries = fields.as_ref().map_or(0, |fields| fields.retries).min(u32::from(MAX_ATTEMPT));
     // The job for which a worker is killed was told to stop before. A worker may finish it all the same, and begin another one, before
     // it is hit: that one died with its worker, like any other.
-    let stopped = word.has(FLAG_CANCEL) || (death.killed && health::broken(core).is_some());
+    let stopped = word.has(FLAG_CANCEL) || (death.killed && health::poisoned(core).is_some());
     let share = fields.filter(|fields| fields.kind == kind::SHARE);
     if u32::from(word.attempt()) < retries && !stopped {
         if let Some(share) = &share {
             with_share(core, share, |_, line| repair_share(line));
         }
-        crate::engine::job::meta::forget_start(core, index, descriptor);
+        crate::engine::job::meta::reset_start(core, index, descriptor);
         if job::requeue(&descriptor.word, word.owner(), death.short_incarnation()).is_some() {
             fault::point(Point::F30_requeued);
             core.redelivery().mark(index);
@@ -123,7 +123,7 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
     }
     descriptor.status.store(code, Ordering::Relaxed);
     if let Some(done) = job::finish_for_dead(&descriptor.word, word.owner(), death.short_incarnation()) {
-        completion::serve(core, index, done);
+        completion::complete(core, index, done);
     }
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn fail_queued(core: &Core) {
             && let Some(done) = job::take_back(&descriptor.word, word.generation())
         {
             debug_assert!(done.has(FLAG_OUTCOME));
-            completion::serve(core, DescriptorIndex::new(at as u32), done);
+            completion::complete(core, DescriptorIndex::new(at as u32), done);
         }
     }
 }

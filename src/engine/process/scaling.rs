@@ -13,7 +13,7 @@ impl Supervisor {
         if self.group.least >= self.core.config.processes || !self.core.is_open() {
             return;
         }
-        self.core.crew.hear_request();
+        self.core.threads.hear_request();
         if thread_pool::is_short_of_workers(&self.core) {
             self.want_more();
         }

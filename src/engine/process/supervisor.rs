@@ -24,7 +24,7 @@ use crate::engine::process::recovery::{self, Death};
 use crate::engine::process::start_failures::START_LIMIT;
 use crate::engine::process::worker_slot::{self, Peer, Seat, Worker, answer_fetch};
 use crate::engine::runtime::core::Core;
-use crate::engine::schedule::health::Broken;
+use crate::engine::schedule::health::Poisoned;
 use crate::engine::schedule::worker;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::DescriptorIndex;
@@ -69,7 +69,7 @@ pub(in crate::engine) struct Supervisor {
     /// When a process is killed that has nothing to do any more and does not exit, where it has an engine of its own.
     lingers_until: Option<Deadline>,
     /// When jobs are looked after next; `None` when none was under way.
-    look_again: Option<Deadline>,
+    next_deadline_check: Option<Deadline>,
     /// Running jobs that were told to stop, with their generation and when their worker is to be killed.
     pub(in crate::engine) stopping: HashMap<DescriptorIndex, (u32, Deadline)>,
 }
@@ -99,7 +99,7 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
     let bell = Arc::clone(door.bell());
     core.list_kernels(group.kernels.iter().map(|kernel| kernel.id));
     let ringer = Arc::clone(&bell);
-    core.set_bell(Box::new(move |_| {
+    core.set_supervisor_notifier(Box::new(move |_| {
         let _ = ringer.notify();
     }));
     let config = core.config;
@@ -121,7 +121,7 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
         started: Some(started),
         failures: 0,
         lingers_until: None,
-        look_again: None,
+        next_deadline_check: None,
         stopping: HashMap::new(),
     };
     let thread = thread::Builder::new().name("workring-supervisor".into()).spawn(move || supervisor.run());
@@ -141,7 +141,7 @@ impl Supervisor {
     fn run(&mut self) {
         let mut ready = Vec::new();
         loop {
-            if health::broken(&self.core).is_some() {
+            if health::poisoned(&self.core).is_some() {
                 self.end_everybody();
             }
             self.fit_to_load();
@@ -149,13 +149,13 @@ impl Supervisor {
             self.hall.look_around();
             self.report_start();
             self.look_at_deadlines();
-            if self.look_again.is_none_or(Deadline::is_past) {
-                self.look_again = completion::look_after_jobs(&self.core, self.look_again);
+            if self.next_deadline_check.is_none_or(Deadline::is_past) {
+                self.next_deadline_check = completion::look_after_jobs(&self.core, self.next_deadline_check);
             }
             self.end_who_lingers();
             // Threads of this process may still have jobs whose ends are this thread's to tell.
             if self.seats.iter().all(|seat| seat.ended) && self.core.workers_alive.load(Ordering::Acquire) == 1 {
-                completion::serve_collected(&self.core);
+                completion::complete_deferred(&self.core);
                 return worker::ended(&self.core);
             }
             let until = self.next_time();
@@ -173,7 +173,7 @@ impl Supervisor {
                 }));
             }
             let _ = self.bell.clear();
-            completion::serve_collected(&self.core);
+            completion::complete_deferred(&self.core);
             self.hear(&sources, &ready);
             // After the words that say so were read: one that comes later is read in the next turn.
             drain::job_is_over(&self.core);
@@ -209,7 +209,7 @@ impl Supervisor {
             .chain(self.hall.next_time())
             .chain(self.next_idle())
             .chain(self.lingers_until)
-            .chain(self.look_again)
+            .chain(self.next_deadline_check)
             .min()
     }
 
@@ -255,11 +255,11 @@ impl Supervisor {
             match FromWorker::from_bytes(&buffer) {
                 Some(FromWorker::Ready { killable }) => self.is_ready(seat, killable),
                 Some(FromWorker::Refused(reason)) if worker.peer.is_child() => worker.refused = Some(reason),
-                Some(FromWorker::Look) => completion::serve_collected(&self.core),
+                Some(FromWorker::Look) => completion::complete_deferred(&self.core),
                 Some(FromWorker::Corrupt(found)) => {
-                    health::give_up(
+                    health::poison(
                         &self.core,
-                        Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found },
+                        Poisoned::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found },
                     );
                     return;
                 }
@@ -309,7 +309,7 @@ impl Supervisor {
     /// Gives a seat to a process that others started, or says why not.
     fn seat_outsider(&mut self, channel: Channel, process: ProcessHandle) {
         let refuse = |reason: String| listener::refuse(&channel, Error::WorkerStart { reason });
-        if !self.core.is_open() || health::broken(&self.core).is_some() {
+        if !self.core.is_open() || health::poisoned(&self.core).is_some() {
             return refuse("the engine is closing".into());
         }
         let Some(seat) = self.seats.iter_mut().find(|seat| seat.outside && !seat.ended && seat.worker.is_none()) else {
@@ -320,7 +320,7 @@ impl Supervisor {
         };
         // Limits are for the engine's own processes.
         match seat.greet(&self.core, &Limits::default(), &self.kernels, &channel) {
-            Ok(()) => seat.sit_down(&self.core, Worker::new(Peer::Outsider(process), channel)),
+            Ok(()) => seat.acquire_slot(&self.core, Worker::new(Peer::Outsider(process), channel)),
             Err(error) => listener::refuse(&channel, error),
         }
     }
@@ -426,7 +426,7 @@ impl Supervisor {
             self.seats[seat].not_before = Deadline::from_nanoseconds(u64::MAX);
         }
         if self.seats.iter().all(|seat| seat.worker.is_none()) {
-            health::set_quiet(&self.core);
+            health::set_quiescent(&self.core);
         }
     }
 
@@ -452,7 +452,7 @@ impl Supervisor {
             let seat = &mut self.seats[at];
             // During a shortage nobody takes entries of jobs that are gone out of the rings.
             let nothing_left = !self.core.has_work()
-                || health::broken(&self.core).is_some()
+                || health::poisoned(&self.core).is_some()
                 || self.group.first_death.is_some()
                 || (closing && self.core.shortage().is_some() && !self.core.has_unfinished_jobs());
             if closing && nothing_left {

@@ -202,7 +202,7 @@ impl Seat {
             WorkerProcess::spawn(&mut group.command()?, socket).map_err(|error| spawn_errors::explain(group, error))?;
         crate::engine::process::process_group::pass_on_output(&mut process, self.slots.first().get());
         self.greet(core, &group.limits, kernels, &channel)?;
-        self.sit_down(core, Worker::new(Peer::Child(process), channel));
+        self.acquire_slot(core, Worker::new(Peer::Child(process), channel));
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Seat {
     }
 
     /// Gives the seat to a worker that has been greeted.
-    pub(in crate::engine) fn sit_down(&mut self, core: &Core, worker: Worker) {
+    pub(in crate::engine) fn acquire_slot(&mut self, core: &Core, worker: Worker) {
         for row in self.rows(core) {
             row.pid.store(worker.peer.handle().pid(), Ordering::Relaxed);
             row.kind.store(participant_kind::PROCESS, Ordering::Relaxed);

@@ -24,8 +24,8 @@ use crate::engine::runtime::shortage::Shortage;
 use crate::engine::runtime::waker_set::WakerSet;
 use crate::engine::runtime::worker_role::WorkerRole;
 use crate::engine::schedule::drain::Drains;
-use crate::engine::schedule::health::Broken;
-use crate::engine::schedule::thread_pool::Crew;
+use crate::engine::schedule::health::Poisoned;
+use crate::engine::schedule::thread_pool::ThreadSlots;
 use crate::error::{Error, Result};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::{COLLECTOR_PORT, PRIORITIES};
@@ -49,7 +49,7 @@ pub(crate) struct JobReference {
 }
 
 /// A reserved descriptor that is being filled. Dropping it frees the descriptor again; one that was published is forgotten.
-pub(crate) struct Draft<'a> {
+pub(crate) struct Reservation<'a> {
     pub(in crate::engine) core: &'a Core,
     pub(crate) index: DescriptorIndex,
     pub(crate) descriptor: &'a Descriptor,
@@ -58,7 +58,7 @@ pub(crate) struct Draft<'a> {
     pub(in crate::engine) check: Cell<u64>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> Reservation<'a> {
     pub(in crate::engine) fn new(
         core: &'a Core,
         index: DescriptorIndex,
@@ -79,7 +79,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.core.local.slot(self.index) {
             slot.discard();
@@ -90,13 +90,13 @@ impl Drop for Draft<'_> {
 }
 
 /// Who waits for a free descriptor.
-pub(in crate::engine) struct Space {
+pub(in crate::engine) struct CapacityWaiters {
     /// Changes whenever one was returned while somebody waited.
     pub(in crate::engine) sequence: AtomicU32,
     pub(in crate::engine) wakers: WakerSet,
 }
 
-impl Space {
+impl CapacityWaiters {
     fn new() -> Self {
         Self { sequence: AtomicU32::new(0), wakers: WakerSet::default() }
     }
@@ -104,7 +104,7 @@ impl Space {
 
 /// What the supervisor, which sits in the process that built the engine, is called for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Summons {
+pub(crate) enum SupervisorRequest {
     /// To look around: at deadlines, and at what the collector port reports.
     Look,
     /// Because a worker process found what nobody writes: a cell of a ring, or the word of a job.
@@ -112,7 +112,7 @@ pub(crate) enum Summons {
 }
 
 /// Calls the supervisor.
-type Bell = Box<dyn Fn(Summons) + Send + Sync>;
+type Bell = Box<dyn Fn(SupervisorRequest) + Send + Sync>;
 
 /// A ring in private memory.
 struct PrivateRing {
@@ -144,9 +144,9 @@ pub(crate) struct Core {
     pub(crate) config: EngineConfig,
     /// On lines of its own: submitters write it for every job, and workers read what would lie beside it.
     pub(in crate::engine) free: CachePadded<FreeList>,
-    pub(in crate::engine) space: Space,
+    pub(in crate::engine) space: CapacityWaiters,
     /// How many jobs of higher priority this process started since the first one of each ring has been waiting.
-    pub(in crate::engine) passed_over: [AtomicU32; PRIORITIES],
+    pub(in crate::engine) skip_counts: [AtomicU32; PRIORITIES],
     /// Closures, where worker processes share the other rings.
     closure_rings: Option<[PrivateRing; PRIORITIES]>,
     /// The origin's own word; worker processes read the one in the segment, which the origin does not believe.
@@ -162,9 +162,9 @@ pub(crate) struct Core {
     /// Numbers of the kernels that worker processes know; not set where there are none.
     listed: OnceLock<BTreeSet<u32>>,
     /// Why nothing can be run any more, once that is so.
-    pub(in crate::engine) broken: OnceLock<Broken>,
+    pub(in crate::engine) poisoned: OnceLock<Poisoned>,
     /// 1 when no worker process runs any more after the engine broke.
-    pub(in crate::engine) quiet: AtomicU32,
+    pub(in crate::engine) quiescent: AtomicU32,
     /// Changes, once the engine broke, whenever a job may have become one that can be read; a futex word of this process.
     pub(in crate::engine) settled: AtomicU32,
     /// Which jobs threads of this process are at.
@@ -172,7 +172,7 @@ pub(crate) struct Core {
     /// The first deadline the supervisor has to look at, in nanoseconds; the largest number for none. Of this process.
     pub(in crate::engine) next_deadline: AtomicU64,
     /// Who sits at the seats of worker threads, in the origin.
-    pub(crate) crew: Crew,
+    pub(crate) threads: ThreadSlots,
     /// Who waits until nothing is left to do, in the origin.
     pub(in crate::engine) drains: Drains,
     /// The kernels that can be called by name, in the origin.
@@ -213,9 +213,9 @@ impl Core {
 
     /// Over both segments. What serves submitting is there in the origin only.
     fn over(config: EngineConfig, control: Control, arena: Arc<Arena>, role: Option<WorkerRole>) -> Self {
-        let is_origin = role.is_none();
-        let jobs = if is_origin { config.queue_capacity } else { 0 };
-        let has_closure_rings = is_origin && config.is_shared() && config.threads > 0;
+        let is_host = role.is_none();
+        let jobs = if is_host { config.queue_capacity } else { 0 };
+        let has_closure_rings = is_host && config.is_shared() && config.threads > 0;
         Self {
             local: LocalTable::new(jobs, !config.is_shared()),
             free: CachePadded::new(FreeList::full(
@@ -225,8 +225,8 @@ impl Core {
             control,
             arena,
             config,
-            space: Space::new(),
-            passed_over: core::array::from_fn(|_| AtomicU32::new(0)),
+            space: CapacityWaiters::new(),
+            skip_counts: core::array::from_fn(|_| AtomicU32::new(0)),
             closure_rings: has_closure_rings.then(|| core::array::from_fn(|_| PrivateRing::new(jobs))),
             lifecycle: AtomicU32::new(lifecycle::OPEN),
             role,
@@ -235,12 +235,12 @@ impl Core {
             #[cfg(target_os = "linux")]
             door: OnceLock::new(),
             listed: OnceLock::new(),
-            broken: OnceLock::new(),
-            quiet: AtomicU32::new(0),
+            poisoned: OnceLock::new(),
+            quiescent: AtomicU32::new(0),
             settled: AtomicU32::new(0),
-            running: Running::new(if is_origin { config.threads } else { 0 }),
+            running: Running::new(if is_host { config.threads } else { 0 }),
             next_deadline: AtomicU64::new(u64::MAX),
-            crew: Crew::new(if is_origin { config.threads } else { 0 }),
+            threads: ThreadSlots::new(if is_host { config.threads } else { 0 }),
             drains: Drains::default(),
             named: OnceLock::new(),
             watchers: Watchers::new(),
@@ -257,14 +257,14 @@ impl Core {
 
     /// Says how the supervisor is called; once.
     #[cfg(target_os = "linux")]
-    pub(crate) fn set_bell(&self, bell: Bell) {
+    pub(crate) fn set_supervisor_notifier(&self, bell: Bell) {
         let _ = self.bell.set(bell);
     }
 
     /// Makes the supervisor look around: at deadlines, and at what the collector port reports.
-    pub(crate) fn call_supervisor(&self) {
+    pub(crate) fn notify_supervisor(&self) {
         if let Some(bell) = self.bell.get() {
-            bell(Summons::Look);
+            bell(SupervisorRequest::Look);
         }
     }
 
@@ -312,14 +312,14 @@ impl Core {
 
     /// Whether this process built the engine.
     #[inline]
-    pub(crate) fn is_origin(&self) -> bool {
+    pub(crate) fn is_host(&self) -> bool {
         self.role.is_none()
     }
 
     /// Whether the engine may be used by this process and takes jobs.
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
-        let is_usable = self.check_process().is_ok() && self.is_open() && self.broken.get().is_none();
+        let is_usable = self.check_process().is_ok() && self.is_open() && self.poisoned.get().is_none();
         if is_usable { Ok(()) } else { Err(self.why_not_open()) }
     }
 
@@ -328,7 +328,7 @@ impl Core {
         match self.check_process() {
             Err(forked) => forked,
             Ok(()) if !self.is_open() => Error::Closed,
-            Ok(()) => health::broken(self).unwrap_or(Error::Closed),
+            Ok(()) => health::poisoned(self).unwrap_or(Error::Closed),
         }
     }
 
@@ -364,7 +364,7 @@ impl Core {
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         // Relaxed: ordered by fences where it matters, see `publish` and `worker_may_end`.
-        let word = if self.is_origin() { &self.lifecycle } else { &self.control.engine_line().lifecycle };
+        let word = if self.is_host() { &self.lifecycle } else { &self.control.engine_line().lifecycle };
         word.load(Ordering::Relaxed) == lifecycle::OPEN
     }
 
@@ -442,7 +442,7 @@ impl Core {
 
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        if self.broken.get().is_some() {
+        if self.poisoned.get().is_some() {
             // Nothing is taken out of the rings any more.
             return false;
         }

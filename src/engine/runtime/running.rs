@@ -59,7 +59,7 @@ impl Running {
     pub(in crate::engine) fn announce(&self, who: ParticipantSlot, index: DescriptorIndex) {
         if let Some(word) = self.of_thread(who) {
             announcement::announce(word, index);
-        } else if who == ParticipantSlot::ORIGIN {
+        } else if who == ParticipantSlot::HOST {
             self.helpers().push(index.get());
             // Relaxed: read by the same thread only.
             self.helping.fetch_add(1, Ordering::Relaxed);
@@ -71,7 +71,7 @@ impl Running {
     pub(in crate::engine) fn left(&self, who: ParticipantSlot, index: DescriptorIndex) {
         if let Some(word) = self.of_thread(who) {
             announcement::take_back(word);
-        } else if who == ParticipantSlot::ORIGIN && self.helping.load(Ordering::Relaxed) > 0 {
+        } else if who == ParticipantSlot::HOST && self.helping.load(Ordering::Relaxed) > 0 {
             let mut helpers = self.helpers();
             if let Some(at) = helpers.iter().rposition(|&other| other == index.get()) {
                 helpers.swap_remove(at);

@@ -117,7 +117,7 @@ impl<'c> Watch<'c> {
     /// Has the task woken when what it waits for is there; `false`, and nothing is kept, when it is.
     pub(crate) fn must_wait(&mut self, waker: &Waker) -> bool {
         let must_wait = match self.awaited {
-            Awaited::Room => queue::register_for_space(self.core, &mut self.ticket, waker),
+            Awaited::Room => queue::register_for_capacity(self.core, &mut self.ticket, waker),
             Awaited::Drain => drain::watch_drain(self.core, &mut self.ticket, waker),
             Awaited::End => thread_pool::watch_end(self.core, &mut self.ticket, waker),
         };
@@ -134,7 +134,7 @@ impl<'c> Watch<'c> {
             return;
         }
         match self.awaited {
-            Awaited::Room => queue::unregister_for_space(self.core, &mut self.ticket),
+            Awaited::Room => queue::unregister_for_capacity(self.core, &mut self.ticket),
             Awaited::Drain => drain::unwatch_drain(self.core, &mut self.ticket),
             Awaited::End => thread_pool::unwatch_end(self.core, &mut self.ticket),
         }

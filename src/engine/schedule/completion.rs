@@ -18,7 +18,7 @@ use crate::sync::{Ordering, fence, fence_after_exchange};
 
 /// What is owed after a job became done: wake, report, and free it when nobody holds it.
 #[inline]
-pub(crate) fn serve(core: &Core, index: DescriptorIndex, done: DescriptorWord) {
+pub(crate) fn complete(core: &Core, index: DescriptorIndex, done: DescriptorWord) {
     const ANY: u64 = FLAG_WAITER | FLAG_PORT | FLAG_WAKER | FLAG_DETACHED;
     drain::job_is_over(core);
     if !done.has(ANY) {
@@ -40,7 +40,7 @@ pub(crate) fn serve(core: &Core, index: DescriptorIndex, done: DescriptorWord) {
         // Wakers, and what a detached job holds, lie in the origin's private memory. There, too, one thread alone serves
         // them, so that no job is freed twice: the supervisor.
         if done.has(FLAG_WAKER | FLAG_DETACHED) {
-            hand_to_collector(core, index);
+            defer_to_supervisor(core, index);
         }
         return;
     }
@@ -48,7 +48,7 @@ pub(crate) fn serve(core: &Core, index: DescriptorIndex, done: DescriptorWord) {
         wake_task(core, index);
     }
     if done.has(FLAG_DETACHED) {
-        dispose(core, index, done);
+        drop_detached(core, index, done);
     }
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn serve(core: &Core, index: DescriptorIndex, done: DescriptorWord) {
 #[inline]
 pub(in crate::engine) fn left(core: &Core, who: ParticipantSlot, index: DescriptorIndex) {
     core.running.left(who, index);
-    if core.broken.get().is_some() {
+    if core.poisoned.get().is_some() {
         health::tell_left(core, index);
     }
 }
@@ -78,29 +78,29 @@ pub(in crate::engine) fn wake_collectors(core: &Core) {
     }
 }
 
-pub(in crate::engine) fn hand_to_collector(core: &Core, index: DescriptorIndex) {
+pub(in crate::engine) fn defer_to_supervisor(core: &Core, index: DescriptorIndex) {
     let Some((port, bits)) = core.control.port(COLLECTOR_PORT) else { return };
     if let Some(word) = bits.get(index.get() as usize / 64) {
         word.fetch_or(1 << (index.get() % 64), Ordering::Release);
     }
     fault::point(Point::F25_collector_bit);
-    // AcqRel: pairs with the swap in `serve_collected`. If this swap comes first, that one sees it and with it the bit; if
+    // AcqRel: pairs with the swap in `complete_deferred`. If this swap comes first, that one sees it and with it the bit; if
     // it comes later, it finds the word cleared and calls.
     if port.park.swap(park::NOTIFIED, Ordering::AcqRel) != park::NOTIFIED {
         fault::point(Point::F25_collector_notified);
-        core.call_supervisor();
+        core.notify_supervisor();
     }
 }
 
 /// Serves what the collector port reports: wakes tasks, frees jobs that nobody holds. Only the supervisor calls it.
-pub(crate) fn serve_collected(core: &Core) {
+pub(crate) fn complete_deferred(core: &Core) {
     let Some((port, bits)) = core.control.port(COLLECTOR_PORT) else { return };
     port.park.swap(park::RUNNING, Ordering::AcqRel);
-    port::collect(bits, |index| serve_private(core, index));
+    port::collect(bits, |index| complete_private(core, index));
 }
 
 /// Serves the private half of a job if it is done. Only the supervisor calls it.
-pub(crate) fn serve_private(core: &Core, index: DescriptorIndex) {
+pub(crate) fn complete_private(core: &Core, index: DescriptorIndex) {
     let Some(descriptor) = core.control.descriptor(index) else { return };
     let done = job::snapshot(&descriptor.word);
     if !done.is(State::Done) {
@@ -111,19 +111,19 @@ pub(crate) fn serve_private(core: &Core, index: DescriptorIndex) {
         wake_task(core, index);
     }
     if done.has(FLAG_DETACHED) {
-        dispose(core, index, done);
+        drop_detached(core, index, done);
     }
 }
 
 /// Frees a finished job that nobody will read, with everything it held.
-pub(crate) fn dispose(core: &Core, index: DescriptorIndex, done: DescriptorWord) {
+pub(crate) fn drop_detached(core: &Core, index: DescriptorIndex, done: DescriptorWord) {
     if let Some(slot) = core.local.slot(index) {
         slot.discard();
         let held = slot.release();
-        if let Some(gather) = distributed_rows::hear_share(core, index, done, held.as_deref()) {
+        if let Some(distributed) = distributed_rows::on_partition_done(core, index, done, held.as_deref()) {
             drop(held);
             release(core, index, done);
-            return distributed_rows::share_is_over(core, &gather);
+            return distributed_rows::partition_is_over(core, &distributed);
         }
         let _ = panics::catch(move || drop(held));
     }
@@ -148,11 +148,11 @@ pub(crate) fn cancel_generation(core: &Core, index: DescriptorIndex, generation:
 
 /// Has the supervisor look at a deadline when it comes.
 pub(crate) fn expect_deadline(core: &Core, deadline: Deadline) {
-    if core.config.is_shared() && core.is_origin() {
+    if core.config.is_shared() && core.is_host() {
         // AcqRel: pairs with the swap in `forget_deadlines`; a deadline that is stored after it is seen by the next look.
         let before = core.next_deadline.fetch_min(deadline.nanoseconds(), Ordering::AcqRel);
         if before > deadline.nanoseconds() {
-            core.call_supervisor();
+            core.notify_supervisor();
         }
     }
 }
@@ -180,7 +180,7 @@ pub(crate) fn want_looks(core: &Core) {
         // SeqCst: pairs with the fence in `look_after_jobs`. If the flag is not seen here, the job is seen there.
         fence_after_exchange();
         if core.looks_wanted.load(Ordering::Relaxed) == 1 && core.looks_wanted.swap(0, Ordering::AcqRel) == 1 {
-            core.call_supervisor();
+            core.notify_supervisor();
         }
     }
 }
@@ -221,7 +221,7 @@ fn look_after_all(core: &Core, acts: bool) -> bool {
             crate::engine::schedule::wait::look_after_one(core, reference);
         }
     }
-    is_any && !health::is_broken(core)
+    is_any && !health::is_poisoned(core)
 }
 
 /// Whether jobs were told to stop since this was asked last.
@@ -238,14 +238,14 @@ pub(crate) fn cancel(core: &Core, reference: JobReference) -> Cancel {
     };
     let cancel = job::request_cancel(&descriptor.word, reference.generation);
     match cancel {
-        Cancel::Ended(done) => serve(core, reference.index, done),
+        Cancel::Ended(done) => complete(core, reference.index, done),
         Cancel::Requested if core.config.is_shared() => {
             // The supervisor sees to it that the job ends.
-            if let Some(gather) = distributed_rows::of(core, reference) {
-                gather.cancel(core);
+            if let Some(distributed) = distributed_rows::of(core, reference) {
+                distributed.cancel(core);
             }
             core.attention.store(1, Ordering::Release);
-            core.call_supervisor();
+            core.notify_supervisor();
         }
         Cancel::Requested | Cancel::TooLate => {}
     }
@@ -273,8 +273,8 @@ pub(crate) fn start_closing_now(core: &Core) {
 fn wake_for_closing(core: &Core) {
     // The fence in `wake_everybody` pairs with the one in `publish`.
     core.wake_workers();
-    queue::wake_space(core);
-    core.call_supervisor();
+    queue::wake_capacity_waiters(core);
+    core.notify_supervisor();
 }
 
 fn cancel_all_in(core: &Core, state: State) {

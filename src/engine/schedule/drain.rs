@@ -30,7 +30,7 @@ impl Drains {
 pub(crate) fn is_idle(core: &Core) -> bool {
     let is_over = |word: DescriptorWord| !word.is(State::Queued) && !word.is(State::Running);
     // Of an engine that broke nothing runs any more, whatever the words say.
-    health::is_quiet(core)
+    health::is_quiescent(core)
         || core.control.descriptors().iter().all(|descriptor| is_over(job::snapshot(&descriptor.word)))
 }
 
@@ -71,9 +71,9 @@ pub(in crate::engine) fn tell_if_drained(core: &Core) {
     if !is_idle(core) {
         return;
     }
-    if !core.is_origin() {
+    if !core.is_host() {
         // Tasks are in the memory of the process that built the engine.
-        return core.call_supervisor();
+        return core.notify_supervisor();
     }
     // Who finds jobs again comes back.
     let watched = &core.control.engine_line().drain_watched;

@@ -8,7 +8,7 @@
 //! ([`Core::is_readable`]).
 
 use crate::engine::exec::distributed_rows;
-use crate::engine::runtime::core::{Core, JobReference, Summons};
+use crate::engine::runtime::core::{Core, JobReference, SupervisorRequest};
 use crate::engine::schedule::completion;
 use crate::engine::schedule::drain;
 use crate::engine::schedule::queue;
@@ -25,11 +25,11 @@ use crate::watchdog::WATCHDOG_INTERVAL;
 
 /// Why nothing can be run any more.
 #[derive(Clone, Debug)]
-pub(crate) enum Broken {
+pub(crate) enum Poisoned {
     Corrupt { what: &'static str, offset: u64, expected: u64, found: u64 },
 }
 
-impl Broken {
+impl Poisoned {
     fn error(&self) -> Error {
         match self.clone() {
             Self::Corrupt { what, offset, expected, found } => Error::Corrupt { what, offset, expected, found },
@@ -39,38 +39,38 @@ impl Broken {
 
 /// The error of every job from the moment on when the engine broke: its shared memory was found damaged.
 #[inline]
-pub(crate) fn broken(core: &Core) -> Option<Error> {
-    core.broken.get().map(Broken::error)
+pub(crate) fn poisoned(core: &Core) -> Option<Error> {
+    core.poisoned.get().map(Poisoned::error)
 }
 
 /// Whether the engine broke.
 #[inline]
-pub(crate) fn is_broken(core: &Core) -> bool {
-    core.broken.get().is_some()
+pub(crate) fn is_poisoned(core: &Core) -> bool {
+    core.poisoned.get().is_some()
 }
 
 /// Gives up: nothing can be run any more. Queued jobs end, submitters that wait for room are told. The supervisor ends all
 /// worker processes.
-pub(crate) fn give_up(core: &Core, reason: Broken) {
-    if core.broken.set(reason).is_err() {
+pub(crate) fn poison(core: &Core, reason: Poisoned) {
+    if core.poisoned.set(reason).is_err() {
         return;
     }
     // SeqCst: pairs with the fence in `publish`, as in `start_closing_now`: a job that is published by a submitter which
     // still read "sound" is seen by the walk that follows, any other is taken back by its submitter.
     fence(Ordering::SeqCst);
     crate::engine::process::recovery::fail_queued(core);
-    queue::wake_space(core);
+    queue::wake_capacity_waiters(core);
     if core.bell.get().is_some() {
-        core.call_supervisor();
+        core.notify_supervisor();
     } else {
         // There are no worker processes.
-        set_quiet(core);
+        set_quiescent(core);
     }
 }
 
 /// Says that no worker process runs any more.
-pub(crate) fn set_quiet(core: &Core) {
-    if core.quiet.swap(1, Ordering::AcqRel) == 1 {
+pub(crate) fn set_quiescent(core: &Core) {
+    if core.quiescent.swap(1, Ordering::AcqRel) == 1 {
         return;
     }
     tell_settled(core);
@@ -87,8 +87,8 @@ pub(crate) fn set_quiet(core: &Core) {
 
 /// Whether the engine broke and no worker process runs any more.
 #[inline]
-pub(crate) fn is_quiet(core: &Core) -> bool {
-    core.quiet.load(Ordering::Acquire) == 1
+pub(crate) fn is_quiescent(core: &Core) -> bool {
+    core.quiescent.load(Ordering::Acquire) == 1
 }
 
 fn tell_settled(core: &Core) {
@@ -101,13 +101,14 @@ fn tell_settled(core: &Core) {
 ///
 /// For jobs whose words do not say that they are done.
 pub(crate) fn is_abandoned(core: &Core, reference: JobReference) -> bool {
-    if !is_quiet(core) {
+    if !is_quiescent(core) {
         return false;
     }
     announcement::before_asking();
     let is_left = |job: JobReference| !core.running.contains(job.index);
     is_left(reference)
-        && distributed_rows::of(core, reference).is_none_or(|gather| gather.shares().iter().copied().all(is_left))
+        && distributed_rows::of(core, reference)
+            .is_none_or(|distributed| distributed.shares().iter().copied().all(is_left))
 }
 
 /// Whether the holder of a job may read it and have back what it handed over. Does not block.
@@ -121,7 +122,7 @@ pub(crate) fn is_readable(core: &Core, reference: JobReference) -> bool {
         match word.state() {
             Some(State::Done) => return true,
             Some(State::Queued | State::Running) => {
-                return core.broken.get().is_some() && is_abandoned(core, reference);
+                return core.poisoned.get().is_some() && is_abandoned(core, reference);
             }
             _ => {}
         }
@@ -171,15 +172,15 @@ pub(in crate::engine) fn tell_left(core: &Core, index: DescriptorIndex) {
 /// Breaks the engine off: a ring cell holds what nobody writes.
 #[cold]
 pub(crate) fn found_bad_cell(core: &Core, found: u64) {
-    break_off(core, Broken::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found }, found);
+    break_off(core, Poisoned::Corrupt { what: "cell of a ring", offset: 0, expected: 0, found }, found);
 }
 
 /// Gives up, or has the process do so that built the engine.
-fn break_off(core: &Core, reason: Broken, found: u64) {
-    if core.is_origin() {
-        give_up(core, reason);
+fn break_off(core: &Core, reason: Poisoned, found: u64) {
+    if core.is_host() {
+        poison(core, reason);
     } else if let Some(bell) = core.bell.get() {
-        bell(Summons::Corrupt { found });
+        bell(SupervisorRequest::Corrupt { found });
     }
 }
 
@@ -204,7 +205,7 @@ pub(crate) fn park(core: &Core, word: &AtomicU32, until: Option<Deadline>) {
         // Jobs that flow past a worker that is not needed are no reason to count: there is nearly always one on its way.
         && core.taken_hint() == taken
     {
-        count_rescue(core);
+        count_missed_wakeup(core);
     }
 }
 
@@ -215,18 +216,18 @@ pub(crate) fn park_collector(core: &Core, word: &AtomicU32) -> bool {
 }
 
 /// Counts a wait that ended with the time although what it waited for was there.
-pub(crate) fn count_rescue(core: &Core) {
-    core.control.engine_line().rescues.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn count_missed_wakeup(core: &Core) {
+    core.control.engine_line().missed_wakeups.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Waits that ended only because they were bounded.
-pub(crate) fn rescues(core: &Core) -> u64 {
-    core.control.engine_line().rescues.load(Ordering::Relaxed)
+pub(crate) fn missed_wakeups(core: &Core) -> u64 {
+    core.control.engine_line().missed_wakeups.load(Ordering::Relaxed)
 }
 
 /// Breaks the engine off: a job's word holds what nobody writes.
 #[cold]
 pub(crate) fn found_corrupt(core: &Core, index: DescriptorIndex, word: DescriptorWord) {
     let (offset, found) = (core.control.offset_of_descriptor(index), word.bits());
-    break_off(core, Broken::Corrupt { what: "word of a job", offset, expected: 0, found }, found);
+    break_off(core, Poisoned::Corrupt { what: "word of a job", offset, expected: 0, found }, found);
 }

@@ -16,7 +16,7 @@ use crate::engine::job::call;
 use crate::engine::job::local_slot::{self, LocalSlot};
 use crate::engine::job::meta::{self, SEQUENCE_MASK};
 use crate::engine::options::{Backpressure, Priority};
-use crate::engine::runtime::core::{Core, Draft, JobReference};
+use crate::engine::runtime::core::{Core, JobReference, Reservation};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -42,15 +42,15 @@ const CLEARINGS: usize = 8;
 
 /// Takes a free descriptor, or `None` when all are in use.
 #[inline]
-pub(crate) fn try_reserve(core: &Core) -> Option<Draft<'_>> {
+pub(crate) fn try_reserve(core: &Core) -> Option<Reservation<'_>> {
     // Bounded: each turn takes an index off the list.
     while let Some(index) = core.free.pop() {
         let descriptor = core.control.descriptor(index)?;
         // The list is a hint, the word decides. A descriptor that is on the list but not free was scribbled on: it is
         // left out from now on.
-        if let Ok(reserved) = job::reserve(&descriptor.word, ParticipantSlot::ORIGIN, 0) {
+        if let Ok(reserved) = job::reserve(&descriptor.word, ParticipantSlot::HOST, 0) {
             fault::point(Point::F5_reserved);
-            return Some(Draft::new(core, index, descriptor, reserved));
+            return Some(Reservation::new(core, index, descriptor, reserved));
         }
     }
     None
@@ -58,17 +58,17 @@ pub(crate) fn try_reserve(core: &Core) -> Option<Draft<'_>> {
 
 /// Takes a free descriptor, waiting for one as `backpressure` says.
 #[inline]
-pub(crate) fn reserve(core: &Core, backpressure: Backpressure) -> Result<Draft<'_>> {
+pub(crate) fn reserve(core: &Core, backpressure: Backpressure) -> Result<Reservation<'_>> {
     core.check_open()?;
     core.check_shortage(backpressure)?;
     match try_reserve(core) {
-        Some(draft) => Ok(draft),
+        Some(reservation) => Ok(reservation),
         None => wait_for_room(core, backpressure),
     }
 }
 
 #[cold]
-fn wait_for_room(core: &Core, backpressure: Backpressure) -> Result<Draft<'_>> {
+fn wait_for_room(core: &Core, backpressure: Backpressure) -> Result<Reservation<'_>> {
     core.check_open()?;
     let full = || queue_full(core);
     let deadline = match backpressure {
@@ -79,7 +79,7 @@ fn wait_for_room(core: &Core, backpressure: Backpressure) -> Result<Draft<'_>> {
         Backpressure::WaitFor(limit) => Some(Deadline::after(limit)),
     };
     loop {
-        // Acquire: pairs with the release in `wake_space`.
+        // Acquire: pairs with the release in `wake_capacity_waiters`.
         let sequence = core.space.sequence.load(Ordering::Acquire);
         if core.free.announce_waiter() {
             // When nothing but unread results fills the table only their readers can make room: they get a while. The end
@@ -92,8 +92,8 @@ fn wait_for_room(core: &Core, backpressure: Backpressure) -> Result<Draft<'_>> {
             }
         }
         core.check_open()?;
-        if let Some(draft) = try_reserve(core) {
-            return Ok(draft);
+        if let Some(reservation) = try_reserve(core) {
+            return Ok(reservation);
         }
     }
 }
@@ -115,17 +115,17 @@ pub(crate) fn has_capacity(core: &Core) -> bool {
 }
 
 /// Registers a task that wants a free descriptor. `false` when there is one already.
-pub(in crate::engine) fn register_for_space(core: &Core, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
+pub(in crate::engine) fn register_for_capacity(core: &Core, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
     core.space.wakers.keep((), ticket, waker, || {});
     core.free.announce_waiter()
 }
 
 /// Forgets it. The announcement stays: whoever returns a descriptor then looks for tasks once in vain.
-pub(in crate::engine) fn unregister_for_space(core: &Core, ticket: &mut Option<Ticket>) {
+pub(in crate::engine) fn unregister_for_capacity(core: &Core, ticket: &mut Option<Ticket>) {
     core.space.wakers.forget(ticket, || {});
 }
 
-pub(in crate::engine) fn wake_space(core: &Core) {
+pub(in crate::engine) fn wake_capacity_waiters(core: &Core) {
     // Release: pairs with the acquire in `reserve`; who sees the new number sees the free index.
     core.space.sequence.fetch_add(1, Ordering::Release);
     futex::wake_all(&core.space.sequence, Scope::Private);
@@ -136,29 +136,29 @@ pub(in crate::engine) fn wake_space(core: &Core) {
 pub(in crate::engine) fn return_index(core: &Core, index: DescriptorIndex) {
     match core.free.push(index) {
         Returned::Quietly => {}
-        Returned::WakeWaiters => wake_space(core),
-        Returned::Closed => forget_lease(core, index),
+        Returned::WakeWaiters => wake_capacity_waiters(core),
+        Returned::Closed => forget_engine_ref(core, index),
     }
 }
 
 /// Drops the reference to the engine in a descriptor that nobody will reserve any more; the caller has one of its own.
 #[cold]
-fn forget_lease(core: &Core, index: DescriptorIndex) {
+fn forget_engine_ref(core: &Core, index: DescriptorIndex) {
     drop(core.local.slot(index).and_then(LocalSlot::take_engine));
 }
 
 /// Hands out no descriptor any more, and drops the references to the engine that lie in free ones: the engine's handle is gone.
 pub(crate) fn close_table(core: &Core) {
-    core.free.close().for_each(|index| forget_lease(core, index));
+    core.free.close().for_each(|index| forget_engine_ref(core, index));
 }
 
 /// As [`Core::release`], with the holder's reference to the engine.
 #[inline]
-pub(crate) fn release_lease(core: Arc<Core>, index: DescriptorIndex, done: DescriptorWord) {
+pub(crate) fn release_with_engine_ref(core: Arc<Core>, index: DescriptorIndex, done: DescriptorWord) {
     if let Some(descriptor) = core.control.descriptor(index) {
         fault::point(Point::F27_read);
         job::retire(&descriptor.word, done);
-        if let Some(core) = local_slot::return_lease(core, index) {
+        if let Some(core) = local_slot::return_engine_ref(core, index) {
             return_index(&core, index);
         }
     }
@@ -169,9 +169,9 @@ pub(crate) fn release_lease(core: Arc<Core>, index: DescriptorIndex, done: Descr
 /// # Errors
 /// [`Error::Closed`] when the engine closed meanwhile, and what it broke off with. The descriptor is free again then.
 #[inline]
-pub(crate) fn publish(core: &Core, draft: Draft<'_>, priority: Priority) -> Result<JobReference> {
-    let index = draft.index;
-    publish_keeping(core, draft, priority).map_err(|(error, done)| {
+pub(crate) fn publish(core: &Core, reservation: Reservation<'_>, priority: Priority) -> Result<JobReference> {
+    let index = reservation.index;
+    publish_keeping(core, reservation, priority).map_err(|(error, done)| {
         completion::release(core, index, done);
         error
     })
@@ -182,20 +182,21 @@ pub(crate) fn publish(core: &Core, draft: Draft<'_>, priority: Priority) -> Resu
 #[inline]
 pub(crate) fn publish_keeping(
     core: &Core,
-    draft: Draft<'_>,
+    reservation: Reservation<'_>,
     priority: Priority,
 ) -> Result<JobReference, (Error, DescriptorWord)> {
     // From here on nothing can fail before it is published.
-    let draft = ManuallyDrop::new(draft);
-    let deadline = begin(core, &draft);
+    let reservation = ManuallyDrop::new(reservation);
+    let deadline = begin(core, &reservation);
     fault::point(Point::F6_filled);
-    let queued = job::publish(&draft.descriptor.word, draft.reserved);
+    let queued = job::publish(&reservation.descriptor.word, reservation.reserved);
     fault::point(Point::F7_queued);
-    let reference = JobReference { index: draft.index, generation: queued.generation() };
-    let closures = core.closure_ring(priority.ring()).filter(|_| call::kind_of(draft.descriptor) == kind::CLOSURE);
+    let reference = JobReference { index: reservation.index, generation: queued.generation() };
+    let closures =
+        core.closure_ring(priority.ring()).filter(|_| call::kind_of(reservation.descriptor) == kind::CLOSURE);
     let ring = closures.unwrap_or_else(|| core.ring(priority.ring()));
-    if ring.push(draft.index).is_err() {
-        make_room(core, ring, draft.index, closures.is_some());
+    if ring.push(reservation.index).is_err() {
+        make_room(core, ring, reservation.index, closures.is_some());
     }
     fault::point(Point::F9_pushed);
     // SeqCst: orders the push before the reading of the lifecycle, and before the look at the sleeping workers (F1 of the
@@ -205,7 +206,7 @@ pub(crate) fn publish_keeping(
     if !core.is_open() && panics::depth() == 0 {
         return take_back(core, reference, Error::Closed);
     }
-    if let Some(error) = health::broken(core) {
+    if let Some(error) = health::poisoned(core) {
         return take_back(core, reference, error);
     }
     if let Some(deadline) = deadline {
@@ -249,25 +250,25 @@ fn make_room(core: &Core, ring: Ring<'_>, index: DescriptorIndex, is_private: bo
 
 /// Fills in what every job begins with; returns the deadline that the supervisor has to be told of.
 #[inline]
-fn begin(core: &Core, draft: &Draft<'_>) -> Option<Deadline> {
+fn begin(core: &Core, reservation: &Reservation<'_>) -> Option<Deadline> {
     // Relaxed, both: published with the word (R1). A job that is ended before it runs was cancelled; one that runs
     // overwrites this when it has anything else to say.
-    draft.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
-    let sequence = draft.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
-    draft.descriptor.origin.store(sequence, Ordering::Relaxed);
-    draft.set_check();
+    reservation.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
+    let sequence = reservation.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
+    reservation.descriptor.origin.store(sequence, Ordering::Relaxed);
+    reservation.set_check();
     if !core.config.is_shared() {
         return None;
     }
-    let late = meta::look_again(core, draft.index, draft.descriptor);
-    deadline_of(draft.descriptor).into_iter().chain(late).min()
+    let late = meta::next_deadline_check(core, reservation.index, reservation.descriptor);
+    deadline_of(reservation.descriptor).into_iter().chain(late).min()
 }
 
 /// Publishes a job that is in no ring and counts as running, because others run parts of it.
-pub(in crate::engine) fn publish_running(core: &Core, draft: Draft<'_>) {
-    let draft = ManuallyDrop::new(draft);
-    let deadline = begin(core, &draft);
-    job::publish_running(&draft.descriptor.word, draft.reserved);
+pub(in crate::engine) fn publish_running(core: &Core, reservation: Reservation<'_>) {
+    let reservation = ManuallyDrop::new(reservation);
+    let deadline = begin(core, &reservation);
+    job::publish_running(&reservation.descriptor.word, reservation.reserved);
     if let Some(deadline) = deadline {
         completion::expect_deadline(core, deadline);
     }
@@ -281,12 +282,12 @@ pub(crate) fn sequence_of(core: &Core, index: DescriptorIndex) -> u64 {
 /// Sees to it that a worker looks at a job which has been queued for a while, in case its ring entry was lost, or words that say
 /// who sleeps and who is awake are wrong. Ends it when no worker is left.
 #[cold]
-pub(in crate::engine) fn rescue_queued(core: &Core, reference: JobReference) {
+pub(in crate::engine) fn recover_queued(core: &Core, reference: JobReference) {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return };
     // Acquire: pairs with the release of the last worker's end, whose look at the rings came before.
     if core.workers_alive.load(Ordering::Acquire) == 0 && !core.is_open() {
         if let Some(done) = job::take_back(&descriptor.word, reference.generation) {
-            completion::serve(core, reference.index, done);
+            completion::complete(core, reference.index, done);
         }
         return;
     }
@@ -348,7 +349,7 @@ pub(crate) fn wake_calls(core: &Core) -> u32 {
 /// closure by now: that one has an entry of its own, where only the process that built the engine looks.
 #[inline]
 fn may_run(core: &Core, descriptor: &Descriptor) -> bool {
-    core.is_origin() || call::kind_of(descriptor) != kind::CLOSURE
+    core.is_host() || call::kind_of(descriptor) != kind::CLOSURE
 }
 
 /// Takes the first queued job, highest priority first but for ageing.
@@ -373,14 +374,14 @@ pub(crate) fn take(core: &Core, claimer: ParticipantSlot) -> Option<DescriptorIn
         }
     };
     let first = |priority| from(core.ring(priority)).or_else(|| core.closure_ring(priority).and_then(&from));
-    if core.broken.get().is_some() {
+    if core.poisoned.get().is_some() {
         return None;
     }
     let aged = (1..PRIORITIES).find(|&priority| has_aged(core, priority));
     let (priority, index) = aged
         .and_then(|priority| Some((priority, first(priority)?)))
         .or_else(|| (0..PRIORITIES).find_map(|priority| Some((priority, first(priority)?))))?;
-    count_passed_over(core, priority);
+    count_skips(core, priority);
     Some(index)
 }
 
@@ -390,8 +391,8 @@ fn claim_announced(core: &Core, claimer: ParticipantSlot, index: DescriptorIndex
     let Some(descriptor) = core.control.descriptor(index) else { return false };
     core.running.announce(claimer, index);
     // In an engine of threads alone words can be damaged, but nobody forges one.
-    let can_be_forged = core.config.is_shared() && core.is_origin();
-    if can_be_forged && !announcement::may_claim(|| health::is_broken(core)) {
+    let can_be_forged = core.config.is_shared() && core.is_host();
+    if can_be_forged && !announcement::may_claim(|| health::is_poisoned(core)) {
         core.running.left(claimer, index);
         return false;
     }
@@ -414,20 +415,20 @@ fn claim_announced(core: &Core, claimer: ParticipantSlot, index: DescriptorIndex
 #[inline]
 fn has_aged(core: &Core, priority: usize) -> bool {
     // Relaxed, all: a count that decides who goes first, and nothing else. Processes count by themselves.
-    let passed = core.passed_over[priority].load(Ordering::Relaxed);
+    let passed = core.skip_counts[priority].load(Ordering::Relaxed);
     passed > 0 && passed >= core.config.ageing && core.config.ageing > 0
 }
 
 /// Counts a job that was started at `priority` for those that wait at lower ones.
 #[inline]
-fn count_passed_over(core: &Core, priority: usize) {
-    if core.passed_over[priority].load(Ordering::Relaxed) > 0 {
-        core.passed_over[priority].store(0, Ordering::Relaxed);
+fn count_skips(core: &Core, priority: usize) {
+    if core.skip_counts[priority].load(Ordering::Relaxed) > 0 {
+        core.skip_counts[priority].store(0, Ordering::Relaxed);
     }
     for lower in priority + 1..PRIORITIES {
         let waits = |ring: Ring<'_>| ring.has_entries();
         if waits(core.ring(lower)) || core.closure_ring(lower).is_some_and(waits) {
-            core.passed_over[lower].fetch_add(1, Ordering::Relaxed);
+            core.skip_counts[lower].fetch_add(1, Ordering::Relaxed);
         }
     }
 }

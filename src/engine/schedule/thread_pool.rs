@@ -32,7 +32,7 @@ enum SeatState {
 }
 
 /// The seats of an engine's worker threads.
-pub(crate) struct Crew {
+pub(crate) struct ThreadSlots {
     /// The engine, for threads that are started later.
     engine: OnceLock<Weak<Core>>,
     hooks: OnceLock<Hooks>,
@@ -50,7 +50,7 @@ pub(crate) struct Crew {
     asked: AtomicU32,
 }
 
-impl Crew {
+impl ThreadSlots {
     pub(in crate::engine) fn new(threads: usize) -> Self {
         Self {
             engine: OnceLock::new(),
@@ -81,7 +81,7 @@ impl Crew {
     }
 
     /// Gives a seat to a thread that will be started.
-    fn sit_down(&self) -> Option<ParticipantSlot> {
+    fn acquire_slot(&self) -> Option<ParticipantSlot> {
         let mut seats = self.seats();
         let at = seats.iter().position(|&seat| seat == SeatState::Vacant)?;
         seats[at] = SeatState::Taken;
@@ -90,7 +90,7 @@ impl Crew {
     }
 
     /// Frees a seat whose thread has ended, or could not be started.
-    fn stand_up(&self, slot: ParticipantSlot) {
+    fn release_slot(&self, slot: ParticipantSlot) {
         self.seats()[usize::from(slot.get()) - 1] = SeatState::Vacant;
         self.vacant.fetch_add(1, Ordering::Relaxed);
     }
@@ -118,20 +118,20 @@ impl Crew {
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the system gives no thread; those that were started end again.
 pub(crate) fn begin(core: &Arc<Core>, hooks: Hooks) -> Result<()> {
-    let _ = core.crew.engine.set(Arc::downgrade(core));
-    let _ = core.crew.hooks.set(hooks);
-    let _ = core.crew.cores.set(host::allowed_cores());
+    let _ = core.threads.engine.set(Arc::downgrade(core));
+    let _ = core.threads.hooks.set(hooks);
+    let _ = core.threads.cores.set(host::allowed_cores());
     #[cfg(target_os = "linux")]
     if may_shrink(core)
         && let Some(nice) = crate::os::process::nice()
     {
-        let _ = core.crew.nice.set(nice);
+        let _ = core.threads.nice.set(nice);
     }
-    core.crew.vacant.store(core.config.threads as u32, Ordering::Relaxed);
+    core.threads.vacant.store(core.config.threads as u32, Ordering::Relaxed);
     for _ in 0..core.config.own.at_least(core.config.threads) {
-        let Some(slot) = core.crew.sit_down() else { break };
+        let Some(slot) = core.threads.acquire_slot() else { break };
         if let Err(error) = worker::start(core, slot) {
-            core.crew.stand_up(slot);
+            core.threads.release_slot(slot);
             completion::start_closing(core);
             return Err(error);
         }
@@ -143,7 +143,7 @@ pub(crate) fn begin(core: &Arc<Core>, hooks: Hooks) -> Result<()> {
 #[inline]
 pub(in crate::engine) fn grow_if_busy(core: &Core, jobs: u32) {
     // Relaxed: a hint. What a worker process reads is written by the supervisor.
-    let vacant = if core.is_origin() { &core.crew.vacant } else { &core.control.engine_line().vacant };
+    let vacant = if core.is_host() { &core.threads.vacant } else { &core.control.engine_line().vacant };
     if vacant.load(Ordering::Relaxed) > 0 {
         grow(core, jobs);
     }
@@ -152,7 +152,7 @@ pub(in crate::engine) fn grow_if_busy(core: &Core, jobs: u32) {
 /// As [`Core::grow_if_busy`], for a thread that has taken a job and is busy from now on.
 #[inline]
 pub(in crate::engine) fn grow_from_within(core: &Core) {
-    if core.is_origin() {
+    if core.is_host() {
         grow_if_busy(core, 1);
     }
 }
@@ -162,26 +162,26 @@ fn grow(core: &Core, jobs: u32) {
     if !is_short_of_workers(core) {
         return;
     }
-    if !core.is_origin() {
-        return core.call_supervisor();
+    if !core.is_host() {
+        return core.notify_supervisor();
     }
-    let Some(core) = core.crew.engine.get().and_then(Weak::upgrade) else { return };
+    let Some(core) = core.threads.engine.get().and_then(Weak::upgrade) else { return };
     for _ in 0..jobs {
-        let Some(slot) = core.crew.sit_down() else { break };
+        let Some(slot) = core.threads.acquire_slot() else { break };
         if worker::start(&core, slot).is_err() {
             // The system has no thread to give: those that are there do the work.
-            core.crew.stand_up(slot);
+            core.threads.release_slot(slot);
             break;
         }
     }
-    if core.config.processes > 0 && core.crew.asked.swap(1, Ordering::AcqRel) == 0 {
-        core.call_supervisor();
+    if core.config.processes > 0 && core.threads.asked.swap(1, Ordering::AcqRel) == 0 {
+        core.notify_supervisor();
     }
 }
 
 /// Has a task woken when all workers have ended; `false` when they have.
 pub(in crate::engine) fn watch_end(core: &Core, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
-    core.crew.closing.keep((), ticket, waker, || {});
+    core.threads.closing.keep((), ticket, waker, || {});
     // Acquire: pairs with the release of a worker's end. If the last one took the list before this waker was in it, its count
     // precedes this look.
     core.workers_alive.load(Ordering::Acquire) > 0
@@ -189,7 +189,7 @@ pub(in crate::engine) fn watch_end(core: &Core, ticket: &mut Option<Ticket>, wak
 
 /// Forgets a task that waits no more.
 pub(in crate::engine) fn unwatch_end(core: &Core, ticket: &mut Option<Ticket>) {
-    core.crew.closing.forget(ticket, || {});
+    core.threads.closing.forget(ticket, || {});
 }
 
 /// Whether jobs wait and every worker is at one.
@@ -209,7 +209,7 @@ pub(in crate::engine) fn is_asked_to_leave(core: &Core, me: ParticipantSlot) -> 
 pub(in crate::engine) fn count_vacant_process(core: &Core, is_vacant: bool) {
     let change = if is_vacant { 1 } else { u32::MAX };
     // Relaxed: hints. The supervisor alone counts processes.
-    core.crew.vacant.fetch_add(change, Ordering::Relaxed);
+    core.threads.vacant.fetch_add(change, Ordering::Relaxed);
     core.control.engine_line().vacant.fetch_add(change, Ordering::Relaxed);
 }
 
@@ -225,12 +225,12 @@ pub(in crate::engine) fn ask_to_leave(core: &Core, slot: ParticipantSlot) {
 
 /// Whether there may be fewer worker threads than there are seats.
 pub(in crate::engine) fn may_shrink(core: &Core) -> bool {
-    core.is_origin() && core.config.own.at_least(core.config.threads) < core.config.threads
+    core.is_host() && core.config.own.at_least(core.config.threads) < core.config.threads
 }
 
 /// Whether a worker thread that has been idle for long enough may go. It then looks for jobs once more and calls [`Core::is_gone`].
 pub(in crate::engine) fn may_go(core: &Core, me: ParticipantSlot) -> bool {
-    let mut seats = core.crew.seats();
+    let mut seats = core.threads.seats();
     let staying = seats.iter().filter(|&&seat| seat == SeatState::Taken).count();
     let may_go = staying > core.config.own.at_least(core.config.threads);
     if may_go {
@@ -241,7 +241,7 @@ pub(in crate::engine) fn may_go(core: &Core, me: ParticipantSlot) -> bool {
 
 /// Frees the seat of a worker thread that runs nothing any more.
 pub(in crate::engine) fn is_gone(core: &Core, me: ParticipantSlot) {
-    core.crew.stand_up(me);
+    core.threads.release_slot(me);
     if core.is_open() && core.has_work() {
         // Whoever published while the seat was still taken could start nobody.
         queue::notify(core, 1);
@@ -267,7 +267,7 @@ impl<'a> Shift<'a> {
     }
 
     fn call(&self, hook: impl Fn(&Hooks) -> Option<&Hook>) {
-        if let Some(hook) = self.core.crew.hooks.get().and_then(hook) {
+        if let Some(hook) = self.core.threads.hooks.get().and_then(hook) {
             // Foreign code, whose panic must not end the worker. Nobody waits for it who could be told, so it is said as the panic of a
             // thread is.
             if let Err(panicked) = panics::catch(|| nesting::run(self.core, None, || hook(usize::from(self.me.get()))))
@@ -284,24 +284,24 @@ impl<'a> Shift<'a> {
     /// Notes a job that was run. `true` when the worker is a thread that has run as many as one shall; a process that has is told to leave.
     #[inline]
     pub(in crate::engine) fn count_job(&mut self) -> bool {
-        self.core.config.recycle != RecyclePolicy::default() && self.count_wear()
+        self.core.config.recycle != RecyclePolicy::default() && self.count_recycle()
     }
 
-    fn count_wear(&mut self) -> bool {
+    fn count_recycle(&mut self) -> bool {
         let RecyclePolicy { jobs, bytes } = self.core.config.recycle;
         // What wears out is a process, with all workers that are in it.
         self.jobs = self.core.role.as_ref().map_or(self.jobs + 1, WorkerRole::count_job);
-        let is_worn = (jobs > 0 && self.jobs >= jobs) || (bytes > 0 && self.is_above(bytes));
-        if is_worn && !self.core.is_origin() {
+        let should_recycle = (jobs > 0 && self.jobs >= jobs) || (bytes > 0 && self.is_above(bytes));
+        if should_recycle && !self.core.is_host() {
             self.core.leave();
         }
-        is_worn && self.core.is_origin()
+        should_recycle && self.core.is_host()
     }
 
     /// Whether this worker's process has more memory of its own than so many bytes.
     fn is_above(&mut self, bytes: u64) -> bool {
         #[cfg(target_os = "linux")]
-        if !self.core.is_origin() && self.looked_at_memory.elapsed() >= MEMORY_LOOKS_APART {
+        if !self.core.is_host() && self.looked_at_memory.elapsed() >= MEMORY_LOOKS_APART {
             self.looked_at_memory = Deadline::now();
             return crate::os::process::private_memory().is_some_and(|own| own > bytes);
         }

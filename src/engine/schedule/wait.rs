@@ -53,8 +53,8 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
     }
     if deadline.is_none() && !in_kernel && core.config.help == WaitPolicy::AnyJob {
         // Only at the bottom of the stack: a foreign job run on top of a kernel could wait for that very kernel.
-        while let Some(index) = queue::take(core, ParticipantSlot::ORIGIN) {
-            execute(core, ParticipantSlot::ORIGIN, index);
+        while let Some(index) = queue::take(core, ParticipantSlot::HOST) {
+            execute(core, ParticipantSlot::HOST, index);
             if health::is_readable(core, reference) {
                 return true;
             }
@@ -74,13 +74,13 @@ pub(crate) enum Ran {
 
 /// Runs a job, or parts of it, that nobody has started, on the thread that waits for it and holds it.
 pub(crate) fn run_own(core: &Core, reference: JobReference) -> Ran {
-    if queue::claim_own(core, reference, ParticipantSlot::ORIGIN).is_some() {
-        execute(core, ParticipantSlot::ORIGIN, reference.index);
+    if queue::claim_own(core, reference, ParticipantSlot::HOST).is_some() {
+        execute(core, ParticipantSlot::HOST, reference.index);
         return Ran::Whole;
     }
     // Where processes take part the submitter has spread the rows of a job.
-    let gather = distributed_rows::of(core, reference).filter(|_| core.config.is_shared());
-    if gather.is_some_and(|gather| gather.run_queued_shares(core)) { Ran::Parts } else { Ran::Nothing }
+    let distributed = distributed_rows::of(core, reference).filter(|_| core.config.is_shared());
+    if distributed.is_some_and(|distributed| distributed.run_queued_shares(core)) { Ran::Parts } else { Ran::Nothing }
 }
 
 /// Sleeps until the job can be read or `limit` is past. At the job's own deadline it is told to stop, or taken back if no worker has
@@ -98,7 +98,7 @@ fn sleep_to_the_end(core: &Core, reference: JobReference, descriptor: &Descripto
         if limit.is_some_and(|limit| limit.is_past()) {
             return health::is_readable(core, reference);
         }
-        // The deadline that was slept to may be gone: a job whose worker died has its time again (`meta::forget_start`).
+        // The deadline that was slept to may be gone: a job whose worker died has its time again (`meta::reset_start`).
         if deadline_of(descriptor).is_some_and(|due| due.is_past()) {
             let _ = completion::cancel(core, reference);
             return sleep(core, reference, descriptor, limit);
@@ -146,11 +146,11 @@ fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, until: O
         if until.is_some_and(|until| until.is_past()) {
             return false;
         }
-        if health::is_broken(core) {
+        if health::is_poisoned(core) {
             return health::wait_until_settled(core, reference, until);
         }
         job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| {
-            if health::is_broken(core) {
+            if health::is_poisoned(core) {
                 // Who broke it off may have made its calls before this thread could be called.
                 return false;
             }
@@ -160,11 +160,11 @@ fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, until: O
                 // Acquire: a notification that came with the end of the time counts as one.
                 let unheard = wait_on.load(Ordering::Acquire) == park::PARKED;
                 if unheard && job::is_done(&descriptor.word) {
-                    health::count_rescue(core);
+                    health::count_missed_wakeup(core);
                 }
                 look_after(core, reference);
             }
-            !health::is_broken(core) && !until.is_some_and(|until| until.is_past())
+            !health::is_poisoned(core) && !until.is_some_and(|until| until.is_past())
         });
     }
 }
@@ -173,8 +173,8 @@ fn sleep(core: &Core, reference: JobReference, descriptor: &Descriptor, until: O
 /// the jobs that run the rows of it.
 pub(crate) fn look_after(core: &Core, reference: JobReference) {
     look_after_one(core, reference);
-    if let Some(gather) = distributed_rows::of(core, reference) {
-        gather.shares().iter().for_each(|&share| look_after_one(core, share));
+    if let Some(distributed) = distributed_rows::of(core, reference) {
+        distributed.shares().iter().for_each(|&share| look_after_one(core, share));
     }
 }
 
@@ -188,7 +188,7 @@ pub(in crate::engine) fn look_after_one(core: &Core, reference: JobReference) {
         _ if word.generation() != reference.generation => {}
         // The report to the thread that frees it, or wakes its task, was lost.
         Some(State::Done) if core.config.is_shared() && word.has(FLAG_DETACHED | FLAG_WAKER) => {
-            completion::hand_to_collector(core, reference.index);
+            completion::defer_to_supervisor(core, reference.index);
         }
         Some(State::Running) if is_asleep(core, word) => {
             // Acquire, both: a worker that sleeps has finished all its jobs before, so a word that still says otherwise was never
@@ -198,7 +198,7 @@ pub(in crate::engine) fn look_after_one(core: &Core, reference: JobReference) {
                 health::found_corrupt(core, reference.index, word);
             }
         }
-        Some(State::Queued) => queue::rescue_queued(core, reference),
+        Some(State::Queued) => queue::recover_queued(core, reference),
         _ => {}
     }
 }
@@ -231,10 +231,10 @@ mod tests {
         let descriptor = core.control.descriptor(reference.index).unwrap();
         core.workers_alive.store(1, Ordering::Relaxed);
         look_after(&core, reference);
-        assert!(!health::is_broken(&core), "the worker runs the job");
+        assert!(!health::is_poisoned(&core), "the worker runs the job");
         core.control.participant(worker).unwrap().park.store(park::PARKED, Ordering::Relaxed);
         look_after(&core, reference);
-        assert!(matches!(health::broken(&core), Some(Error::Corrupt { .. })));
+        assert!(matches!(health::poisoned(&core), Some(Error::Corrupt { .. })));
         completion::release(&core, reference.index, job::finish(&descriptor.word, false).unwrap());
     }
 
@@ -244,11 +244,11 @@ mod tests {
         const LIMIT: Duration = Duration::from_millis(20);
         let core = Core::without_workers(1, 0);
         let worker = ParticipantSlot::new(1);
-        let draft = queue::try_reserve(&core).expect("it is empty");
-        draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
-        meta::note(&core, &draft, &JobOptions { time_limit: Some(LIMIT), ..JobOptions::default() }, None);
-        let descriptor = draft.descriptor;
-        let reference = queue::publish(&core, draft, Priority::Normal).expect("it is open");
+        let reservation = queue::try_reserve(&core).expect("it is empty");
+        reservation.descriptor.deadline_ns.store(0, Ordering::Relaxed);
+        meta::write_meta(&core, &reservation, &JobOptions { time_limit: Some(LIMIT), ..JobOptions::default() }, None);
+        let descriptor = reservation.descriptor;
+        let reference = queue::publish(&core, reservation, Priority::Normal).expect("it is open");
         assert_eq!(queue::take(&core, worker), Some(reference.index));
         meta::start(&core, worker, reference.index, descriptor);
         thread::scope(|scope| {
@@ -257,7 +257,7 @@ mod tests {
                 thread::yield_now();
             }
             // Its worker died: it is queued once more, with its time before it.
-            meta::forget_start(&core, reference.index, descriptor);
+            meta::reset_start(&core, reference.index, descriptor);
             let queued = job::requeue(&descriptor.word, worker, 0).expect("it ran");
             // Past the deadline at which the holder took it back: that nothing happens is no event to wait for.
             thread::sleep(LIMIT * 5);

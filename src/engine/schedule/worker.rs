@@ -122,17 +122,17 @@ pub(in crate::engine) fn ended(core: &Core) {
     let before = core.workers_alive.fetch_sub(1, Ordering::AcqRel);
     futex::wake_all(&core.workers_alive, Scope::Private);
     if before == 1 {
-        core.crew.all_are_gone();
+        core.threads.all_are_gone();
     }
     // It ends after all others.
-    core.call_supervisor();
+    core.notify_supervisor();
 }
 
 /// Has the calling worker run where it shall: on its own core if workers are pinned, else where the thread that built the engine could.
 /// One that was started later has inherited what its starter was allowed, and how nice it is: another worker or anybody who submitted a job. Where the system
 /// refuses it runs elsewhere, which is only slower.
 fn settle_down(core: &Core, me: ParticipantSlot) {
-    let cores = core.crew.cores();
+    let cores = core.threads.cores();
     if core.config.own.pin {
         if let Some(&own) = cores.get((usize::from(me.get()) - 1) % cores.len().max(1)) {
             let _ = host::pin_current_thread(own);
@@ -141,7 +141,7 @@ fn settle_down(core: &Core, me: ParticipantSlot) {
         host::run_on_any_of(cores);
     }
     #[cfg(target_os = "linux")]
-    if let Some(nice) = core.config.own.nice.or(core.crew.nice()) {
+    if let Some(nice) = core.config.own.nice.or(core.threads.nice()) {
         // Checked when the engine was built. Where the system refuses all the same, the worker is only less or more polite.
         let _ = crate::os::process::set_nice(nice);
     }
@@ -150,7 +150,7 @@ fn settle_down(core: &Core, me: ParticipantSlot) {
 fn work(core: &Arc<Core>, me: ParticipantSlot) {
     settle_down(core, me);
     // The seat stays its own until the thread that follows it has it. Where the system has none to give, this one goes on.
-    while run_until_closed(core, me) == ShiftEnd::Worn {
+    while run_until_closed(core, me) == ShiftEnd::Recycle {
         if start(core, me).is_ok() {
             return ended(core);
         }
@@ -165,7 +165,7 @@ enum ShiftEnd {
     /// It is not needed any more, or its engine closes.
     Over,
     /// It is a thread that has run as many jobs as one shall.
-    Worn,
+    Recycle,
 }
 
 /// The whole life of a worker process, once it has attached.
@@ -194,7 +194,7 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
             thread_pool::grow_from_within(core);
             execute(core, me, index);
             if shift.count_job() {
-                end = ShiftEnd::Worn;
+                end = ShiftEnd::Recycle;
                 break 'shift;
             }
         }
@@ -203,7 +203,7 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
             None => break,
         }
         if shift.count_job() {
-            end = ShiftEnd::Worn;
+            end = ShiftEnd::Recycle;
             break;
         }
     }

@@ -53,8 +53,8 @@ fn break_off(omit: Omit, ran: Option<Seen>, left_alone: Option<Seen>) {
             let (scene, ran, left_alone) = (scene.clone(), ran.clone(), left_alone.clone());
             move || {
                 announce(&scene.thread, INDEX);
-                let is_broken = || scene.broken.load(Ordering::Relaxed) == 1;
-                let may = if omit == Omit::ThreadsFence { !is_broken() } else { may_claim(is_broken) };
+                let is_poisoned = || scene.broken.load(Ordering::Relaxed) == 1;
+                let may = if omit == Omit::ThreadsFence { !is_poisoned() } else { may_claim(is_poisoned) };
                 let seen = if may && scene.run() { ran } else { left_alone };
                 seen.iter().for_each(Seen::mark);
                 take_back(&scene.thread);

@@ -162,7 +162,7 @@ fn a_closed_list_loses_no_index() {
         let returning = thread::spawn({
             let stock = stock.clone();
             move || {
-                // `local::return_lease`, then `Core::return_index`.
+                // `local::return_engine_ref`, then `Core::return_index`.
                 stock.memory[index.get() as usize].write();
                 let is_told = !stock.free.push_quietly(index) && stock.free.push(index) == Returned::Closed;
                 is_told.then_some(index)

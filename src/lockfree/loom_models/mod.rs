@@ -40,7 +40,7 @@ use crate::layout::words::{DescriptorWord, State, park};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
 
 /// The process that submits, waits and helps.
-const HOLDER: ParticipantSlot = ParticipantSlot::ORIGIN;
+const HOLDER: ParticipantSlot = ParticipantSlot::HOST;
 
 fn worker(number: u16) -> ParticipantSlot {
     ParticipantSlot::new(number)

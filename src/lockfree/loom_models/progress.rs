@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::loom_futex as futex;
 use super::super::progress::{Reported, read, report, watch};
 use super::{Seen, explore};
-use crate::layout::records::Ledger;
+use crate::layout::records::JobMeta;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
 use loom::thread;
 
@@ -14,7 +14,7 @@ const JOB: u32 = 7;
 const EARLIER: u32 = 6;
 
 struct Desk {
-    ledger: Ledger,
+    ledger: JobMeta,
     /// What a waker does: 1 once it was called.
     called: AtomicU32,
     /// 1 once there is a waker: nobody is called before.
@@ -24,7 +24,7 @@ struct Desk {
 impl Desk {
     fn new() -> Arc<Self> {
         let zero = || AtomicU64::new(0);
-        let ledger = Ledger {
+        let ledger = JobMeta {
             queued_ns: zero(),
             started_ns: zero(),
             time_limit_ns: zero(),
@@ -47,7 +47,7 @@ impl Desk {
     }
 
     /// Waits until the job has said at least `done`.
-    fn wait_for(&self, done: u64, look: impl Fn(&Ledger) -> Option<Reported>, slept: &Seen) {
+    fn wait_for(&self, done: u64, look: impl Fn(&JobMeta) -> Option<Reported>, slept: &Seen) {
         self.any.store(1, Ordering::Relaxed);
         while look(&self.ledger).is_none_or(|reported| reported.done < done) {
             slept.mark();
@@ -69,7 +69,7 @@ fn a_watcher_hears_the_last_word() {
             let desk = desk.clone();
             move || (1..=2).for_each(|done| desk.report(done))
         });
-        let look = |ledger: &Ledger| {
+        let look = |ledger: &JobMeta| {
             watch(ledger, JOB);
             read(ledger, JOB)
         };
@@ -104,7 +104,7 @@ fn without_the_second_look_the_last_word_is_missed() {
             let desk = desk.clone();
             move || desk.report(2)
         });
-        let look = |ledger: &Ledger| {
+        let look = |ledger: &JobMeta| {
             let found = read(ledger, JOB);
             watch(ledger, JOB);
             found

@@ -43,7 +43,7 @@ pub(crate) fn partner(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
         }
         scope.send_with(message.value, back)?;
     }
-    match scope.port().timeout_rescues() {
+    match scope.port().missed_wakeups() {
         0 => Ok(()),
         _ => Err(Error::TimedOut { waited: Duration::from_secs(1) }),
     }
@@ -162,7 +162,7 @@ fn worker_falls(point: Point, hit: u32, what: &str) {
     drop(reviver);
     if what == "stop" {
         assert!(account.round(&engine, &worker), "{row}: it went on");
-        assert_eq!(worker.port().timeout_rescues(), 0, "{row}");
+        assert_eq!(worker.port().missed_wakeups(), 0, "{row}");
         assert_eq!(worker.join(), ExitStatus::Finished, "{row}");
     } else {
         assert_eq!(
@@ -171,7 +171,7 @@ fn worker_falls(point: Point, hit: u32, what: &str) {
             "{row}"
         );
         settle(&row, account, &worker);
-        assert_eq!(worker.port().timeout_rescues(), 0, "{row}");
+        assert_eq!(worker.port().missed_wakeups(), 0, "{row}");
         drop(worker);
     }
     assert!(!is_alive(its));
@@ -228,6 +228,6 @@ pub(crate) fn talk_with_fault(argument: &str) {
         }
     }
     assert!(account.round(&engine, &worker));
-    assert_eq!(worker.port().timeout_rescues(), 0);
+    assert_eq!(worker.port().missed_wakeups(), 0);
     assert_eq!(worker.join(), ExitStatus::Finished);
 }

@@ -119,7 +119,7 @@ fn engine(builder: Builder, len: usize, turns: usize) -> Figures {
     (0..WARM_UP).for_each(|_| turn());
     let asked = |engine: &Engine| {
         let statistics = engine.statistics();
-        (statistics.wake_calls, statistics.arena.allocations, statistics.timeout_rescues)
+        (statistics.wake_calls, statistics.arena.allocations, statistics.missed_wakeups)
     };
     let start = asked(&engine);
     let figures = steady(turns, before, &others, turn);
