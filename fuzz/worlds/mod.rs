@@ -14,6 +14,7 @@ mod world;
 use crate::engine::schedule::completion;
 use crate::engine::schedule::health;
 use crate::engine::schedule::queue;
+use crate::engine::schedule::wakeup;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,7 +23,8 @@ use std::sync::OnceLock;
 pub use self::channel::channel;
 use self::patch::Input;
 use self::world::{INCARNATION, PROCESS, SEEDS, Seed, THREAD, World, length};
-use crate::engine::exec::execute::{execute, outcome_of};
+use crate::engine::exec::execute::execute;
+use crate::engine::exec::outcome::outcome_of;
 use crate::engine::job::call;
 use crate::engine::job::failure_text;
 use crate::engine::kernel::table::KernelName;
@@ -50,7 +52,7 @@ fn read_results(core: &Core) {
         if let Some(error) = outcome_of(core, index) {
             std::hint::black_box(error.to_string());
         }
-        std::hint::black_box(call::shortened(core, index).is_ok());
+        std::hint::black_box(call::shortened(&core.control, index).is_ok());
         if let Some(record) = core.control.failure(index) {
             std::hint::black_box((failure_text::read(record), failure_text::read_death(record)));
         }
@@ -173,7 +175,7 @@ pub fn recovery(data: &[u8]) {
     read_results(&world.core);
     // Whatever was said of the jobs, no descriptor is handed out twice and the list of free ones has an end.
     let mut drafts = Vec::new();
-    while let Some(draft) = queue::try_reserve(&world.core) {
+    while let Some(draft) = world.core.jobs.try_reserve(&world.core.control) {
         drafts.push(draft);
         assert!(drafts.len() <= world.core.config.queue_capacity as usize, "a descriptor is free twice");
     }
@@ -211,7 +213,7 @@ fn supervise(world: &World, step: u8) {
                 let _ = queue::claim_own(core, *reference, ParticipantSlot::HOST);
             }
         }
-        5 => recovery::fail_queued(core),
+        5 => completion::fail_queued(core),
         6 => completion::start_closing_now(core),
         7 => {
             if let Some((_, bits)) = core.control.port(index.get()) {
@@ -222,7 +224,7 @@ fn supervise(world: &World, step: u8) {
         }
         8 => health::set_quiescent(core),
         9 => completion::complete_private(core, index),
-        10 => queue::notify(core, u32::from(step >> 4)),
+        10 => wakeup::notify(core, u32::from(step >> 4)),
         _ => {
             // The holder lets go of a job that is done.
             if let Some(reference) = world.jobs.get(index.get() as usize) {

@@ -1,6 +1,7 @@
 //! An engine with a job of every kind in its queue and no worker: what a fuzz target damages before somebody reads it.
 
 use crate::engine::exec::distributed_rows;
+use crate::engine::job::closure_slot;
 use crate::engine::schedule::queue;
 use core::num::NonZero;
 use std::fs::File;
@@ -15,12 +16,13 @@ use crate::arena::{Access, Arena, ArenaConfig, Backing, FileSegment};
 use crate::engine::exec::execute::row_block_len;
 use crate::engine::job::call::{self, Param, References};
 use crate::engine::job::local_slot;
+use crate::engine::job::reference::JobReference;
 use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::traits::Kernel;
 use crate::engine::options::{
     Backpressure, EngineConfig, IdleStrategy, Priority, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
 };
-use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::core::Core;
 use crate::engine::runtime::worker_role::WorkerRole;
 use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
@@ -163,7 +165,7 @@ pub(super) struct World {
     pub(super) core: Core,
     pub(super) ground: Rc<Ground>,
     pub(super) jobs: Vec<JobReference>,
-    ticket: Option<(usize, local_slot::Ticket<u64>)>,
+    ticket: Option<(usize, closure_slot::Ticket<u64>)>,
     file: FileSegment,
 }
 
@@ -260,7 +262,7 @@ impl World {
         let two_words = Param::inline(&[3u64, 4]);
         let doubles = || batch(LEN * 8);
         let mut block = 0;
-        let draft = queue::try_reserve(core).expect("the table has room");
+        let draft = core.jobs.try_reserve(&core.control).expect("the table has room");
         let fill = |kind, info: &'static KernelInfo, batches: &[(u64, u64)], param: &Param| {
             let id = core.kernel_id(info).expect("few kernels are known");
             let (inputs, outputs) = batches.split_at(info.inputs().len());
@@ -292,7 +294,7 @@ impl World {
             Seed::Closure => {
                 draft.set_closure();
                 let closure = || watch::enter(&[], &[], None).map_or(0, u64::from);
-                self.ticket = Some((self.jobs.len(), local_slot::keep(&draft, draft.slot(), closure)));
+                self.ticket = Some((self.jobs.len(), closure_slot::keep(draft.slot().closure(), closure)));
                 Vec::new()
             }
         };
@@ -318,7 +320,7 @@ impl World {
         }
         if seed == Seed::Detached
             && let (Some(slot), Some(descriptor)) =
-                (core.local.slot(reference.index), core.control.descriptor(reference.index))
+                (core.jobs.slot(reference.index), core.control.descriptor(reference.index))
         {
             slot.hold(Box::new([0u8; 64]));
             let _ = job::set_flag(&descriptor.word, FLAG_DETACHED);
@@ -417,9 +419,9 @@ impl World {
     /// What the holder of the closure does when its job is done.
     pub(super) fn redeem(&mut self, job: usize) {
         if let Some((_, ticket)) = self.ticket.take_if(|(of, _)| *of == job)
-            && let Some(slot) = self.core.local.slot(self.jobs[job].index)
+            && let Some(slot) = self.core.jobs.slot(self.jobs[job].index)
         {
-            let _ = ticket.redeem(slot);
+            let _ = ticket.redeem(slot.closure());
         }
     }
 }

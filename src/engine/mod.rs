@@ -17,3 +17,4 @@ pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod schedule;
+pub(crate) mod waker_set;

@@ -9,12 +9,14 @@ use super::call::{JobBuilder, collect};
 use super::progress::ProgressMeter;
 use super::terminal::Terminal;
 use crate::arena::batch::Batch;
-use crate::engine::exec::execute::{RowWatch, ShareCall, error_of};
+use crate::engine::exec::closures::closure_over_chunks;
+use crate::engine::exec::execute::{RowWatch, ShareCall};
 use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
-use crate::engine::exec::runner::{ChunkRunner, DisjointParts, check_lengths, closure_over_chunks};
+use crate::engine::exec::runner::{ChunkRunner, DisjointParts, check_lengths};
 use crate::engine::job::call::{self, KernelCall, References};
 use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::progress_meter::Metered;
+use crate::engine::job::run_error::error_of;
 use crate::engine::kernel::context::StopSignals;
 use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::traits::{Kernel, Reducer};
@@ -116,7 +118,7 @@ impl JobBuilder<'_> {
         plan.per_chunk = collected.per_chunk();
         self.spread(info, collected.finish(info)?, param, plan)?;
         combine_tree(&mut partials, |left, right| kernel.combine(left, right))
-            .map_err(|panicked| error_of(info.name(), crate::engine::exec::runner::RunError::Panicked(panicked)))
+            .map_err(|panicked| error_of(info.name(), crate::engine::job::run_error::RunError::Panicked(panicked)))
     }
 
     fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<Collector<'_>> {
@@ -268,7 +270,7 @@ impl JobBuilder<'_> {
         match folded {
             Ok(Some(result)) => Ok(result),
             Ok(None) => unreachable!("every chunk was folded, and there is at least one"),
-            Err(panicked) => Err(error_of("closure", crate::engine::exec::runner::RunError::Panicked(panicked))),
+            Err(panicked) => Err(error_of("closure", crate::engine::job::run_error::RunError::Panicked(panicked))),
         }
     }
 

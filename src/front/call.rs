@@ -1,9 +1,12 @@
 //! Handing work over: what may be said about a job, and the calls that submit one.
 
 use crate::engine::exec::distributed_rows;
-use crate::engine::job::meta;
+use crate::engine::job::closure_slot;
+use crate::engine::job::reference::JobReference;
+use crate::engine::runtime::engine_ref;
 use crate::engine::schedule::completion;
 use crate::engine::schedule::queue;
+use crate::engine::schedule::wakeup;
 use core::fmt;
 use core::future::Future;
 use std::pin::Pin;
@@ -23,12 +26,11 @@ use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
 use crate::engine::exec::execute::row_block_len;
 use crate::engine::job::call::{self, KernelCall, Param};
-use crate::engine::job::local_slot;
 use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::traits::Kernel;
 use crate::engine::options::{Backpressure, JobOptions, Priority, Retry};
-use crate::engine::runtime::core::{Core, JobReference, Reservation};
-use crate::engine::runtime::waker_set::{Awaited, Watch};
+use crate::engine::runtime::core::{Core, Reservation};
+use crate::engine::schedule::watch::{Awaited, Watch};
 use crate::error::{Error, Failed, Result};
 use crate::layout::records::kind;
 use crate::os::host::Deadline;
@@ -165,7 +167,7 @@ impl<'e> JobBuilder<'e> {
         let deadline = self.options.deadline.map(Deadline::after);
         draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
         draft.set_part(rows, 0, self.options.retry.map_or(0, Retry::limit));
-        meta::write_meta(self.core, draft, &self.options, deadline);
+        draft.write_meta(self.core.config.timing, &self.options, deadline);
     }
 
     /// What to do when the queue is full.
@@ -253,8 +255,8 @@ impl<'e> JobBuilder<'e> {
     pub(super) fn hand_over<P: Payload>(&self, draft: Reservation<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
         match queue::publish(self.core, draft, self.options.priority) {
             Ok(reference) => {
-                queue::notify_published(self.core, 1);
-                Ok(Job::new(local_slot::engine_ref(self.core, reference.index), reference, payload))
+                wakeup::notify_published(self.core, 1);
+                Ok(Job::new(engine_ref::take(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, payload)),
         }
@@ -298,15 +300,16 @@ impl<'e> JobBuilder<'e> {
         let closure = make(Some((self.core, draft.reference(), draft.sequence())));
         draft.set_closure();
         self.stamp(&draft, 0);
-        let ticket = local_slot::keep(&draft, draft.slot(), closure);
+        let ticket = closure_slot::keep(draft.slot().closure(), closure);
         let index = draft.index;
         match queue::publish_keeping(self.core, draft, self.options.priority) {
             Ok(reference) => {
-                queue::notify_published(self.core, 1);
-                Ok(Job::new(local_slot::engine_ref(self.core, reference.index), reference, Returns { ticket }))
+                wakeup::notify_published(self.core, 1);
+                Ok(Job::new(engine_ref::take(self.core, reference.index), reference, Returns { ticket }))
             }
             Err((error, done)) => {
-                let closure = self.core.local.slot(index).and_then(|slot| local_slot::take_unpublished(ticket, slot));
+                let closure =
+                    self.core.jobs.slot(index).and_then(|slot| closure_slot::take_unpublished(ticket, slot.closure()));
                 completion::release(self.core, index, done);
                 match closure {
                     Some(closure) => Err(Failed::new(error, closure)),
@@ -338,7 +341,7 @@ impl<'e> JobBuilder<'e> {
         match distributed_rows::publish_rows(self.core, draft, rows, self.options.priority) {
             Ok(reference) => {
                 let payload = Rows { batches, params, status, rows, kernel: info.name() };
-                Ok(Job::new(local_slot::engine_ref(self.core, reference.index), reference, payload))
+                Ok(Job::new(engine_ref::take(self.core, reference.index), reference, payload))
             }
             Err(error) => Err(Failed::new(error, (batches, params))),
         }
@@ -435,7 +438,7 @@ impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K,
                 Ok(()) => {}
                 Err(error) => break Err(error),
             }
-            if let Some(draft) = queue::try_reserve(call.core) {
+            if let Some(draft) = call.core.jobs.try_reserve(&call.core.control) {
                 break Ok(draft);
             }
             // A kernel that waits for room keeps a worker from making room.

@@ -4,7 +4,8 @@ use core::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::job::{CancelHandle, CancelOutcome, Job, Payload};
-use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::job::reference::JobReference;
+use crate::engine::runtime::core::Core;
 
 /// Cancels many jobs at once, of one engine or of several: what an `AbortSignal` given to many calls is elsewhere.
 ///

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::job::{Finished, Job, Payload};
-use crate::engine::job::local_slot::Ticket;
+use crate::engine::job::closure_slot::Ticket;
 use crate::error::{Failed, Result};
 
 /// A closure that was handed to an engine and came back without having run.
@@ -60,9 +60,9 @@ impl<R: Send + 'static> Payload for Returns<R> {
     type Returned = Unfinished<R>;
 
     fn finish(self, finished: Finished<'_>) -> Result<R, Failed<Unfinished<R>>> {
-        let redeemed = match finished.core.local.slot(finished.reference.index) {
+        let redeemed = match finished.core.jobs.slot(finished.reference.index) {
             // In a forked child the slot is left alone: its job may be running in the parent.
-            Some(slot) if finished.core.check_process().is_ok() => self.ticket.redeem(slot),
+            Some(slot) if finished.core.check_process().is_ok() => self.ticket.redeem(slot.closure()),
             _ => Err(None),
         };
         match (finished.error, redeemed) {

@@ -1,7 +1,6 @@
 //! The engine's handle.
 
 use crate::engine::schedule::completion;
-use crate::engine::schedule::queue;
 use core::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -408,15 +407,15 @@ impl Engine {
         let deadline = (limit != NO_LIMIT).then(|| Deadline::after(limit));
         loop {
             // Acquire: pairs with the release of a worker's end.
-            let alive = self.core.workers_alive.load(Ordering::Acquire);
+            let alive = self.core.threads.alive.load(Ordering::Acquire);
             if alive == 0 {
                 return Ok(());
             }
             match deadline {
-                None => futex::wait(&self.core.workers_alive, alive, Scope::Private),
+                None => futex::wait(&self.core.threads.alive, alive, Scope::Private),
                 Some(deadline) if deadline.is_past() => return Err(Error::TimedOut { waited: limit }),
                 Some(deadline) => {
-                    let _ = wait_until(&self.core.workers_alive, alive, deadline, Scope::Private);
+                    let _ = wait_until(&self.core.threads.alive, alive, deadline, Scope::Private);
                 }
             }
         }
@@ -431,7 +430,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if self.core.check_process().is_ok() {
             completion::start_closing_now(&self.core);
-            queue::close_table(&self.core);
+            self.core.jobs.close();
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Jobs: handles of work that was handed over, which give it back.
 
+use crate::engine::exec::help;
+use crate::engine::exec::outcome;
+use crate::engine::job::meta;
 use crate::engine::schedule::completion;
 use crate::engine::schedule::health;
-use crate::engine::schedule::queue;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -12,12 +14,11 @@ use std::time::Duration;
 
 use super::arguments::HeldBatches;
 use crate::arena::batch::Batch;
-use crate::engine::exec::execute;
 use crate::engine::job::call;
+use crate::engine::job::reference::JobReference;
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::core::Core;
 use crate::engine::runtime::nesting;
-use crate::engine::schedule::wait;
 use crate::error::{Error, Failed, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_OUTCOME, FLAG_WAKER, State};
@@ -54,7 +55,7 @@ impl<B: HeldBatches> Payload for Held<B> {
 
     fn finish(mut self, finished: Finished<'_>) -> Result<B, Failed<B>> {
         match finished.error {
-            None if finished.is_shortened => match call::shortened(finished.core, finished.reference.index) {
+            None if finished.is_shortened => match call::shortened(&finished.core.control, finished.reference.index) {
                 Ok(lens) => {
                     let inputs = self.kernel.inputs().len();
                     for (output, len) in lens.into_iter().enumerate() {
@@ -158,16 +159,16 @@ impl<P: Payload> Open<P> {
         let is_sound = done.is(State::Done) && done.generation() == reference.generation;
         let error = if !is_sound {
             // The engine broke and nobody is at the job any more. Or a kernel that this thread ran forked, and this is the child.
-            core.check_process().err().or_else(|| health::poisoned(&core)).or(Some(Error::Closed))
+            core.check_process().err().or_else(|| core.health.error()).or(Some(Error::Closed))
         } else if done.has(FLAG_OUTCOME) {
-            execute::outcome_of(&core, reference.index)
+            outcome::outcome_of(&core, reference.index)
         } else {
             None
         };
         if is_sound
             && done.has(FLAG_WAKER)
             && core.check_process().is_ok()
-            && let Some(slot) = core.local.slot(reference.index)
+            && let Some(slot) = core.jobs.slot(reference.index)
         {
             // Whoever finished the job has not taken it out yet, and may find another job in the descriptor when it looks.
             drop(slot.take_waker());
@@ -177,7 +178,7 @@ impl<P: Payload> Open<P> {
         let result = payload.finish(Finished { core: &core, reference, error, is_shortened });
         if is_sound {
             // The payload has emptied the private slot, so nothing is left but to free the descriptor.
-            queue::release_with_engine_ref(core, reference.index, done);
+            completion::release_with_engine_ref(core, reference.index, done);
         }
         result
     }
@@ -238,7 +239,7 @@ impl<P: Payload> Job<P> {
         let core = self.core().expect(taken_before);
         let forked = core.check_process().err();
         if forked.is_none() {
-            wait::wait_for(core, self.reference, None);
+            help::wait_for(core, self.reference, None);
         }
         let open = self.open.take().expect(taken_before);
         match forked {
@@ -256,7 +257,7 @@ impl<P: Payload> Job<P> {
     /// As [`Job::wait`], inside `Ok`; `Err(job)` when the time is over.
     pub fn wait_timeout(self, limit: Duration) -> Result<Result<P::Output, Failed<P::Returned>>, Self> {
         let Some(core) = self.core().filter(|core| core.check_process().is_ok()) else { return Err(self) };
-        let is_over = wait::wait_for(core, self.reference, Some(Deadline::after(limit)));
+        let is_over = help::wait_for(core, self.reference, Some(Deadline::after(limit)));
         if is_over { self.read_or_keep() } else { Err(self) }
     }
 
@@ -282,7 +283,7 @@ impl<P: Payload> Job<P> {
 
     /// A handle that can cancel the job from elsewhere.
     pub fn cancel_handle(&self) -> CancelHandle {
-        let open = self.core().map(|core| (Arc::clone(core), queue::sequence_of(core, self.reference.index)));
+        let open = self.core().map(|core| (Arc::clone(core), meta::sequence_of(&core.control, self.reference.index)));
         CancelHandle { reference: self.reference, open }
     }
 }
@@ -307,13 +308,14 @@ impl CancelHandle {
     fn state(&self) -> Option<State> {
         let (core, sequence) = self.open.as_ref()?;
         let word = word_of(core, self.reference);
-        (queue::sequence_of(core, self.reference.index) == *sequence).then(|| word.state()).flatten()
+        (meta::sequence_of(&core.control, self.reference.index) == *sequence).then(|| word.state()).flatten()
     }
 
     /// The engine and the job's descriptor, while that serves the job or has served none since.
     pub(super) fn place(&self) -> Option<(&Arc<Core>, DescriptorIndex)> {
         let (core, sequence) = self.open.as_ref()?;
-        let is_known = core.check_process().is_ok() && queue::sequence_of(core, self.reference.index) == *sequence;
+        let is_known =
+            core.check_process().is_ok() && meta::sequence_of(&core.control, self.reference.index) == *sequence;
         is_known.then_some((core, self.reference.index))
     }
 
@@ -339,7 +341,7 @@ impl CancelHandle {
     pub fn cancel(&self) -> CancelOutcome {
         match &self.open {
             // The generation alone repeats after 2^24 jobs; together with the job's sequence number it does not.
-            Some((core, sequence)) if queue::sequence_of(core, self.reference.index) == *sequence => {
+            Some((core, sequence)) if meta::sequence_of(&core.control, self.reference.index) == *sequence => {
                 completion::cancel(core, self.reference).into()
             }
             _ => CancelOutcome::TooLate,
@@ -377,9 +379,9 @@ fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> 
         }
         // Inside a kernel this thread may be the only one that could run the job: an executor that blocks it until the
         // job is done would wait for ever.
-        let _ = wait::run_own(core, reference);
+        let _ = help::run_own(core, reference);
     }
-    let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
+    let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.jobs.slot(index)) else {
         return false;
     };
     if health::is_readable(core, reference) {
@@ -390,7 +392,7 @@ fn is_ready(core: &Core, reference: JobReference, context: &TaskContext<'_>) -> 
     slot.set_waker(context.waker());
     let is_ready = match job::set_flag(&descriptor.word, FLAG_WAKER) {
         FlagSet::Set => {
-            completion::want_looks(core);
+            core.want_looks();
             false
         }
         // Of a damaged one the waker is called when nobody is at the job any more, unless that was so before it was in place.
@@ -410,7 +412,7 @@ impl<P: Payload> Drop for Job<P> {
             return;
         }
         let index = self.reference.index;
-        let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.local.slot(index)) else {
+        let (Some(descriptor), Some(slot)) = (core.control.descriptor(index), core.jobs.slot(index)) else {
             return;
         };
         // The task that polled it is to hear of nothing any more.

@@ -1,7 +1,7 @@
 //! What a closure can ask about the job it is: whether to stop, what it is called; and say how far it is.
 
 use crate::engine::job::meta;
-use crate::engine::schedule::queue;
+use crate::engine::schedule::progress;
 use core::fmt;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use super::closure::{Returns, Unstarted};
 use super::engine::Engine;
 use super::job::Job;
 use super::terminal::Terminal;
-use crate::engine::exec::execute::deadline_of;
+use crate::engine::job::meta::deadline_of;
+use crate::engine::job::reference::JobReference;
 use crate::engine::kernel::context::StopSignals;
-use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::core::Core;
 use crate::error::{Failed, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::records::Descriptor;
@@ -37,7 +38,7 @@ impl JobContext {
         let word = job::snapshot(&descriptor.word);
         let is_ours = word.is(State::Running)
             && word.generation() == reference.generation
-            && queue::sequence_of(core, reference.index) == *sequence;
+            && meta::sequence_of(&core.control, reference.index) == *sequence;
         is_ours.then_some((core, descriptor, reference.index))
     }
 
@@ -52,8 +53,8 @@ impl JobContext {
         let Some((core, descriptor, index)) = self.running() else { return false };
         let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline: deadline_of(descriptor) };
         let is_told = signals.is_set();
-        if is_told && let Some(slot) = core.local.slot(index) {
-            slot.note_stop();
+        if is_told && let Some(slot) = core.jobs.slot(index) {
+            slot.closure().note_stop();
         }
         is_told
     }
@@ -61,13 +62,13 @@ impl JobContext {
     /// As [`Context::progress`](crate::Context::progress): says how far the job is.
     pub fn progress(&self, done: u64, total: u64) {
         if let Some((core, _, index)) = self.running() {
-            meta::report_progress(core, index, Reported { done, total });
+            progress::report_progress(core, index, Reported { done, total });
         }
     }
 
     /// What the submitter calls the job ([`JobBuilder::tag`]); 0 unless it said.
     pub fn tag(&self) -> u64 {
-        self.running().map_or(0, |(core, _, index)| meta::tag_of(core, index))
+        self.running().map_or(0, |(core, _, index)| meta::tag_of(&core.control, index))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Jobs in the order they finish.
 
 use crate::engine::schedule::health;
+use crate::engine::schedule::look_after;
 use crate::engine::schedule::queue;
 use core::fmt;
 use std::collections::HashMap;
@@ -9,10 +10,11 @@ use std::sync::{Arc, PoisonError};
 
 use super::job::{Job, Payload};
 use crate::engine::exec::execute::execute;
+use crate::engine::exec::help::{self, Ran};
+use crate::engine::job::reference::JobReference;
 use crate::engine::options::WaitPolicy;
-use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::core::Core;
 use crate::engine::runtime::nesting;
-use crate::engine::schedule::wait::{self, Ran};
 use crate::error::{Error, Failed, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::geometry::PORTS;
@@ -168,7 +170,7 @@ impl<P: Payload, K> JobSet<P, K> {
                 late = health::park_collector(&self.core, &port.park);
             }
             port::wake_up(&port.park);
-            if late || health::is_poisoned(&self.core) {
+            if late || self.core.health.is_poisoned() {
                 self.look_at_all();
             }
         }
@@ -181,11 +183,11 @@ impl<P: Payload, K> JobSet<P, K> {
         let is_over = |(_, (_, job)): &(&u32, &(K, Job<P>))| job.is_finished();
         let over = self.jobs.iter().filter(is_over).map(|(&index, _)| index);
         self.ready.extend(over);
-        if !health::is_poisoned(&self.core) && !self.ready.is_empty() {
+        if !self.core.health.is_poisoned() && !self.ready.is_empty() {
             health::count_missed_wakeup(&self.core);
         }
         for (_, job) in self.jobs.values() {
-            wait::look_after(&self.core, job.reference());
+            look_after::look_after(&self.core, job.reference());
         }
     }
 
@@ -196,7 +198,7 @@ impl<P: Payload, K> JobSet<P, K> {
             return false;
         }
         while let Some(own) = self.unstarted.pop_front() {
-            if wait::run_own(&self.core, own) != Ran::Nothing {
+            if help::run_own(&self.core, own) != Ran::Nothing {
                 return true;
             }
         }

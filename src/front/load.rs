@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use crate::engine::runtime::core::Core;
-use crate::engine::runtime::waker_set::{Awaited, Watch};
+use crate::engine::schedule::watch::{Awaited, Watch};
 use crate::error::{Error, Result};
 use crate::os::host::Deadline;
 
@@ -22,7 +22,7 @@ impl Engine {
     /// Whether a job could be handed over without waiting: what others call "needs drain" when it is not so. Does not block; another
     /// thread may take the place first.
     pub fn has_capacity(&self) -> bool {
-        queue::has_capacity(&self.core)
+        self.core.jobs.has_free()
     }
 
     /// Waits, without blocking a thread, until a job can be handed over. Another task may take the place first:
@@ -175,7 +175,7 @@ impl Future for WaitCapacity<'_> {
         let Self { engine, watch } = &mut *self;
         let core = &engine.core;
         let ready = match core.check_open() {
-            Ok(()) if queue::has_capacity(core) => Ok(()),
+            Ok(()) if core.jobs.has_free() => Ok(()),
             Ok(()) if core.is_around() => Err(queue::queue_full(core)),
             Ok(()) if watch.must_wait(context.waker()) => return Poll::Pending,
             checked => checked,

@@ -15,7 +15,6 @@ use crate::engine::kernel::info::KernelInfo;
 use crate::engine::process::external::{Door, Ended, Outsider};
 use crate::error::{Error, Result};
 use crate::os::events::EventFd;
-use crate::sync::Ordering;
 
 /// Where an engine is reached by a process that wants to [`attach`]: a path, or one end of a socket.
 #[derive(Debug)]
@@ -194,6 +193,6 @@ impl Engine {
 
     /// How many outside workers take jobs at the moment. Does not block; the number may be old when it is used.
     pub fn external_workers(&self) -> usize {
-        self.core.attached.load(Ordering::Relaxed) as usize
+        self.core.external_workers()
     }
 }

@@ -1,7 +1,6 @@
 //! How far running jobs are: as a number, a stream, a call.
 
-use crate::engine::job::meta;
-use crate::engine::job::progress_meter;
+use crate::engine::schedule::progress;
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context as TaskContext, Poll};
@@ -11,8 +10,8 @@ use std::task::{Wake, Waker};
 use futures_core::Stream;
 
 use super::job::{CancelHandle, Job, Payload};
-use crate::engine::job::meta::WatchTicket;
 use crate::engine::job::progress_meter::Meter;
+use crate::engine::runtime::watchers::WatchTicket;
 use crate::lockfree::progress::Reported;
 use crate::panics;
 
@@ -109,7 +108,7 @@ impl ProgressHandle {
     /// How far the job last said it is. `None` while it has said nothing, and some time after its result was read. Does not block.
     pub fn get(&self) -> Option<Progress> {
         let (core, index) = self.job.place()?;
-        let reported = progress_meter::progress_of(core, index);
+        let reported = progress::progress_of(core, index);
         // Another job may have the place by now, and be what was read.
         self.job.place()?;
         reported.map(Progress::from)
@@ -168,7 +167,7 @@ impl ProgressChanges {
     fn leave(&mut self) {
         // As in `Watch::leave`.
         if let Some((core, _)) = self.handle.job.open().filter(|(core, _)| core.check_process().is_ok()) {
-            meta::unwatch_progress(core, &mut self.ticket);
+            progress::unwatch_progress(core, &mut self.ticket);
         }
     }
 
@@ -195,7 +194,7 @@ impl Stream for ProgressChanges {
         let Self { handle, ticket, .. } = &mut *self;
         let job = &handle.job;
         let mut now = job.place().and_then(|(core, index)| {
-            let reported = meta::watch_progress(core, index, ticket, context.waker());
+            let reported = progress::watch_progress(core, index, ticket, context.waker());
             // As in `get`.
             job.place()?;
             reported.map(Progress::from)

@@ -1,9 +1,8 @@
 //! A look at an engine while it works: [`Engine::statistics`] and [`Engine::workers`].
 
 use crate::engine::job::meta;
-use crate::engine::job::progress_meter;
 use crate::engine::schedule::health;
-use crate::engine::schedule::queue;
+use crate::engine::schedule::progress;
 use std::time::Duration;
 
 use super::engine::Engine;
@@ -112,7 +111,7 @@ impl Engine {
             queue_capacity: self.core.config.queue_capacity,
             queued: self.core.queued_hint(),
             finished: participants.iter().map(|row| row.finished.load(Ordering::Relaxed)).sum(),
-            wake_calls: queue::wake_calls(&self.core),
+            wake_calls: self.core.threads.wake_calls(),
             missed_wakeups: health::missed_wakeups(&self.core),
             arena: self.core.arena.statistics(),
         }
@@ -176,7 +175,7 @@ impl Engine {
             };
             let index = DescriptorIndex::new(at as u32);
             let (tag, progress) =
-                (meta::tag_of(core, index), progress_meter::progress_of(core, index).map(Progress::from));
+                (meta::tag_of(&core.control, index), progress::progress_of(core, index).map(Progress::from));
             let (worker, retried) = (u32::from(word.owner().get()), u32::from(word.attempt()));
             Some(JobStatus { state, kernel, tag, worker, retried, progress })
         };

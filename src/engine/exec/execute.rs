@@ -1,23 +1,23 @@
 //! What a claimed job turns into: a kernel call, a share of a fan-out, a fan-out of rows, or a closure.
 
-use crate::engine::exec::distributed_rows;
-use crate::engine::exec::fan_out::{
-    ChunkEnd, FanOutEnd, ParallelCall, RowHandles, finished_chunks, run_share, single_partition, stop,
-};
-use crate::engine::exec::runner::{ChunkRunner, RowRunner, RunError, mark_row, whole};
+use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
+use crate::engine::exec::outcome::write_outcome;
+use crate::engine::exec::runner::{ChunkRunner, RowRunner, mark_row, run_whole};
 use crate::engine::job::call::{self, Fields, KernelCall};
-use crate::engine::job::chunk_plan::Plan;
+use crate::engine::job::chunk_plan::{Plan, rows_plan};
 use crate::engine::job::failure_text;
 use crate::engine::job::local_slot::LocalSlot;
-use crate::engine::job::meta;
-use crate::engine::job::progress_meter;
-use crate::engine::kernel::context::StopSignals;
+use crate::engine::job::meta::{self, deadline_of};
+use crate::engine::job::partitions;
+use crate::engine::job::ranges::{ChunkEnd, RowHandles, finished_chunks, run_share, single_partition, stop};
+use crate::engine::job::reference::JobReference;
+use crate::engine::job::run_error::RunError;
+use crate::engine::kernel::context::{JobProbe, StopSignals};
 use crate::engine::kernel::frame::RawSlice;
 use crate::engine::options::Priority;
-use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::runtime::core::Core;
 use crate::engine::runtime::nesting;
-use crate::engine::schedule::completion;
-use crate::engine::schedule::health;
+use crate::engine::schedule::{completion, health, progress};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -36,16 +36,6 @@ pub(crate) const ROW_FAILED: u8 = 1;
 /// Status byte of a row that panicked.
 pub(crate) const ROW_PANICKED: u8 = 2;
 
-/// The longest and the usual number of rows in a chunk.
-const ROWS_PER_CHUNK_MAX: usize = 1024;
-const ROW_CHUNKS_AIMED_AT: usize = 1024;
-
-/// How many rows are cut into chunks.
-pub(in crate::engine) fn rows_plan(rows: usize) -> crate::error::Result<Plan> {
-    let chunk_len = rows.div_ceil(ROW_CHUNKS_AIMED_AT).clamp(1, ROWS_PER_CHUNK_MAX);
-    Plan::new(rows, Some(chunk_len), 0)
-}
-
 /// How a job succeeded.
 enum Ran {
     Plain,
@@ -53,16 +43,54 @@ enum Ran {
     Shortened,
 }
 
+/// A job that the calling thread has claimed and runs.
+#[derive(Clone, Copy)]
+struct ClaimedJob<'a> {
+    core: &'a Core,
+    /// The row it was claimed for.
+    worker: ParticipantSlot,
+    index: DescriptorIndex,
+    descriptor: &'a Descriptor,
+    deadline: Option<Deadline>,
+}
+
+impl<'a> ClaimedJob<'a> {
+    /// What tells its kernel to stop.
+    fn signals(&self) -> StopSignals<'a> {
+        StopSignals { word: Some(&self.descriptor.word), fan_out: None, deadline: self.deadline }
+    }
+
+    /// The call of its fields, whose batches were found in memory.
+    fn resolve(&self, fields: &Fields) -> Result<KernelCall, RunError> {
+        fields.resolve(|id| self.core.kernel(id), &self.core.arena).map_err(unresolved)
+    }
+
+    fn share_call(&self, call: &'a KernelCall, plan: Plan, watch: RowWatch) -> ShareCall<'a> {
+        let (core, worker, signals) = (self.core, u32::from(self.worker.get()), self.signals());
+        ShareCall { core, call, plan, worker, signals, watch }
+    }
+}
+
+impl JobProbe for ClaimedJob<'_> {
+    fn report_progress(&self, reported: Reported) {
+        progress::report_progress(self.core, self.index, reported);
+    }
+
+    fn tag(&self) -> u64 {
+        meta::tag_of(&self.core.control, self.index)
+    }
+}
+
 /// Runs a claimed job and finishes it.
 pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex) {
     let Some(descriptor) = core.control.descriptor(index) else { return };
-    let started = meta::start(core, who, index, descriptor);
+    let started = meta::start(&core.control, who, index, descriptor);
     let deadline = deadline_of(descriptor);
     let result = if deadline.is_some_and(|deadline| deadline.is_past()) {
         Err(RunError::Deadline)
     } else {
         let job = JobReference { index, generation: job::snapshot(&descriptor.word).generation() };
-        nesting::run(core, Some(job), || run(core, who, index, descriptor, deadline))
+        nesting::run(core, Some(job), || run(&ClaimedJob { core, worker: who, index, descriptor, deadline }))
     };
     let result = match result {
         Ok(_) | Err(RunError::Cancelled) if deadline.is_some_and(|deadline| deadline.is_past()) => {
@@ -93,7 +121,7 @@ pub(crate) fn execute(core: &Core, who: ParticipantSlot, index: DescriptorIndex)
         return;
     }
     if let Some(started) = started {
-        started.end(core, who);
+        started.end(&core.control, who);
     }
     fault::point(Point::F22_status_written);
     match job::finish(&descriptor.word, has_outcome) {
@@ -122,46 +150,32 @@ fn end_forked_worker(who: ParticipantSlot) {
     }
 }
 
-/// The deadline of a job, if it has one.
-#[inline]
-pub(crate) fn deadline_of(descriptor: &Descriptor) -> Option<Deadline> {
-    match descriptor.deadline_ns.load(Ordering::Relaxed) {
-        0 => None,
-        nanoseconds => Some(Deadline::from_nanoseconds(nanoseconds)),
-    }
-}
-
-fn run(
-    core: &Core,
-    who: ParticipantSlot,
-    index: DescriptorIndex,
-    descriptor: &Descriptor,
-    deadline: Option<Deadline>,
-) -> Result<Ran, RunError> {
+fn run(job: &ClaimedJob<'_>) -> Result<Ran, RunError> {
+    let ClaimedJob { core, index, descriptor, .. } = *job;
     if call::kind_of(descriptor) == kind::CLOSURE {
         // A closure has no fields but its kind.
-        return match core.local.slot(index).and_then(|slot| Some((slot, slot.run()?))) {
+        let closure = core.jobs.slot(index).map(LocalSlot::closure);
+        return match closure.and_then(|closure| Some((closure, closure.run()?))) {
             // As of a kernel, its result is that of a job that was stopped.
-            Some((slot, Ok(()))) if slot.saw_stop() => Err(RunError::Cancelled),
+            Some((closure, Ok(()))) if closure.saw_stop() => Err(RunError::Cancelled),
             Some((_, result)) => result.map(|()| Ran::Plain).map_err(RunError::Panicked),
             // Nobody left a closure: the kind was scribbled on, and success would say that a kernel was run.
             None => Err(RunError::Corrupt),
         };
     }
-    let fields = Fields::read(core, index, descriptor).map_err(unresolved)?;
+    let fields = Fields::read(&core.control, index, descriptor).map_err(unresolved)?;
     match fields.kind {
         kind::WHOLE => {
-            let call = fields.resolve(core).map_err(unresolved)?;
-            let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
-            let lens = whole(core, index, &call, who, signals)?;
+            let call = job.resolve(&fields)?;
+            let lens = run_whole(job, &call, job.worker, job.signals(), &core.arena)?;
             if lens == [usize::MAX; MAX_OUTPUTS] {
                 return Ok(Ran::Plain);
             }
-            call::write_output_lens(core, index, lens);
+            call::write_output_lens(&core.control, index, lens);
             Ok(Ran::Shortened)
         }
-        kind::SHARE => share_job(core, who, &fields, descriptor, deadline).map(|()| Ran::Plain),
-        kind::ROWS => rows_job(core, who, index, &fields, descriptor, deadline).map(|()| Ran::Plain),
+        kind::SHARE => share_job(job, &fields).map(|()| Ran::Plain),
+        kind::ROWS => rows_job(job, &fields).map(|()| Ran::Plain),
         _ => Err(RunError::Corrupt),
     }
 }
@@ -277,7 +291,7 @@ impl ShareCall<'_> {
     /// Calls those who watch the job, and who count in the ranges.
     fn tell_of_counted_rows(&self) {
         if let RowWatch::Ranges(job) = self.watch {
-            progress_meter::tell_of_rows(self.core, job);
+            progress::tell_of_rows(self.core, job);
         }
     }
 
@@ -287,7 +301,7 @@ impl ShareCall<'_> {
             && (chunk + 1).is_multiple_of(self.plan.chunks.div_ceil(ROW_REPORTS))
         {
             let (done, total) = (self.plan.range(chunk).end as u64, self.plan.total_len as u64);
-            meta::report_progress(self.core, job, Reported { done, total });
+            progress::report_progress(self.core, job, Reported { done, total });
         }
     }
 }
@@ -344,37 +358,23 @@ impl RowBlock {
     }
 }
 
-fn share_job(
-    core: &Core,
-    who: ParticipantSlot,
-    fields: &Fields,
-    descriptor: &Descriptor,
-    deadline: Option<Deadline>,
-) -> Result<(), RunError> {
+fn share_job(job: &ClaimedJob<'_>, fields: &Fields) -> Result<(), RunError> {
+    let ClaimedJob { core, .. } = *job;
     let handle = fields.fan_out;
     let corrupt = |_: Error| RunError::Corrupt;
     let (header, _) = core.arena.fan_out(handle, 0).map_err(corrupt)?;
     let (header, ranges) = core.arena.fan_out(handle, header.shares.load(Ordering::Relaxed)).map_err(corrupt)?;
     let plan = Plan::read(header).map_err(corrupt)?;
-    let call = fields.resolve(core).map_err(unresolved)?;
-    let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
-    let watch = distributed_rows::job_of_share(header).map_or(RowWatch::Nobody, RowWatch::Ranges);
-    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals, watch };
-    share.run(header, ranges, fields.share)?;
-    distributed_rows::end_if_complete(core, header, ranges);
+    let call = job.resolve(fields)?;
+    let watch = partitions::parent_of(header).map_or(RowWatch::Nobody, |parent| RowWatch::Ranges(parent.index));
+    job.share_call(&call, plan, watch).run(header, ranges, fields.share)?;
+    completion::end_if_complete(core, header, ranges);
     Ok(())
 }
 
 /// A job of many rows: whoever claims it fans it out, takes part, and finishes it when all shares are over.
-fn rows_job(
-    core: &Core,
-    who: ParticipantSlot,
-    index: DescriptorIndex,
-    fields: &Fields,
-    descriptor: &Descriptor,
-    deadline: Option<Deadline>,
-) -> Result<(), RunError> {
-    let call = fields.resolve(core).map_err(unresolved)?;
+fn rows_job(job: &ClaimedJob<'_>, fields: &Fields) -> Result<(), RunError> {
+    let call = job.resolve(fields)?;
     let rows = usize::try_from(fields.fan_out).map_err(|_| RunError::Corrupt)?;
     let (params, statuses) = fields.rows().ok_or(RunError::Corrupt)?;
     let rows_at = RowHandles { params, statuses };
@@ -382,42 +382,57 @@ fn rows_job(
     if plan.chunks == 0 {
         return Ok(());
     }
-    let signals = StopSignals { word: Some(&descriptor.word), fan_out: None, deadline };
-    let is_shared = core.config.is_shared();
-    let watch = if is_shared { RowWatch::Alone(index) } else { RowWatch::Ranges(index) };
-    let share = ShareCall { core, call: &call, plan, worker: u32::from(who.get()), signals, watch };
-    if is_shared {
-        // Where other processes take part the submitter has spread the rows (`distributed_rows.rs`), and what comes here is run by one
-        // worker: shares could die, and a job that waits for shares could not be started again by their deaths.
-        let (header, range) = single_partition(&plan, rows_at);
-        let ranges = [range];
-        share.run(&header, &ranges, 0)?;
-        return match header.stop.load(Ordering::Relaxed) {
-            0 if finished_chunks(&ranges) == u64::from(plan.chunks) => Ok(()),
-            stop::CANCELLED => Err(RunError::Cancelled),
-            stop::DEADLINE => Err(RunError::Deadline),
-            _ => Err(RunError::Corrupt),
-        };
+    if job.core.config.is_shared() {
+        rows_alone(job, &call, plan, rows_at)
+    } else {
+        rows_in_parallel(job, fields, &call, plan, rows_at)
     }
-    let slot = core.local.slot(index);
+}
+
+/// Runs all rows on this thread. Where other processes take part the submitter has distributed the rows (`distributed_rows.rs`), and what
+/// comes here is run by one worker: shares could die, and a job that waits for shares could not be started again by their deaths.
+fn rows_alone(job: &ClaimedJob<'_>, call: &KernelCall, plan: Plan, rows_at: RowHandles) -> Result<(), RunError> {
+    let (header, range) = single_partition(&plan, rows_at);
+    let ranges = [range];
+    job.share_call(call, plan, RowWatch::Alone(job.index)).run(&header, &ranges, 0)?;
+    match header.stop.load(Ordering::Relaxed) {
+        0 if finished_chunks(&ranges) == u64::from(plan.chunks) => Ok(()),
+        stop::CANCELLED => Err(RunError::Cancelled),
+        stop::DEADLINE => Err(RunError::Deadline),
+        _ => Err(RunError::Corrupt),
+    }
+}
+
+/// Spreads the rows over the threads of this process, this one among them.
+fn rows_in_parallel(
+    job: &ClaimedJob<'_>,
+    fields: &Fields,
+    call: &KernelCall,
+    plan: Plan,
+    rows_at: RowHandles,
+) -> Result<(), RunError> {
+    let ClaimedJob { core, index, .. } = *job;
+    let share = job.share_call(call, plan, RowWatch::Ranges(index));
+    let slot = core.jobs.slot(index);
     let meter = slot.map(LocalSlot::rows);
-    meter.into_iter().for_each(|meter| meter.serve(meta::progress_name(core, index)));
+    meter.into_iter().for_each(|meter| meter.serve(meta::progress_name(&core.control, index)));
     let parallel_call = ParallelCall {
         core,
         plan,
         priority: slot.map_or(Priority::Normal, LocalSlot::priority),
-        caller: who,
+        caller: job.worker,
         closures: false,
         retries: 0,
         backpressure: core.config.backpressure,
         rows: Some(rows_at),
         meter,
     };
+    let deadline = job.deadline.map_or(0, Deadline::nanoseconds);
     let end = parallel_call
         .run(
             |reservation, _, _, _| {
                 fields.copy_call_to(reservation);
-                reservation.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+                reservation.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
             },
             |header, ranges| {
                 let _ = share.run(header, ranges, 0);
@@ -439,89 +454,10 @@ fn rows_job(
     }
 }
 
-fn write_outcome(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, run_error: &RunError) {
-    let (code, message, location) = match run_error {
-        RunError::Failed(message) => (status::KERNEL_FAILED, message.as_str(), ""),
-        RunError::Panicked(panicked) => {
-            (status::KERNEL_PANICKED, panicked.message.as_str(), panicked.location.as_str())
-        }
-        RunError::Corrupt => (status::CORRUPT, "", ""),
-        RunError::Cancelled => (status::CANCELLED, "", ""),
-        RunError::Deadline => (status::DEADLINE, "", ""),
-        RunError::OutOfMemory => (status::OUT_OF_MEMORY, "", ""),
-    };
-    if code <= status::KERNEL_PANICKED
-        && let Some(record) = core.control.failure(index)
-    {
-        failure_text::write(record, message, location);
-    }
-    descriptor.status.store(code, Ordering::Relaxed);
-}
-
-/// Name of the kernel in a descriptor, for messages.
-fn kernel_name(core: &Core, descriptor: &Descriptor) -> String {
-    if call::kind_of(descriptor) == kind::CLOSURE {
-        return "closure".to_owned();
-    }
-    core.kernel(descriptor.kernel.load(Ordering::Relaxed))
-        .map_or_else(|| "unknown".to_owned(), |info| info.name().to_owned())
-}
-
-/// The error of a finished job whose word has the outcome flag.
-pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
-    let descriptor = core.control.descriptor(index)?;
-    let code = descriptor.status.load(Ordering::Relaxed);
-    let text = || core.control.failure(index).map(failure_text::read);
-    Some(match code {
-        status::KERNEL_FAILED => {
-            Error::KernelFailed { kernel: kernel_name(core, descriptor), message: text()?.message }
-        }
-        status::KERNEL_PANICKED => {
-            let text = text()?;
-            Error::KernelPanicked {
-                kernel: kernel_name(core, descriptor),
-                message: text.message,
-                location: text.location,
-            }
-        }
-        // A job that was taken back at its deadline, before anybody began it.
-        status::CANCELLED if deadline_of(descriptor).is_some_and(|deadline| deadline.is_past()) => {
-            core.shortage().unwrap_or(Error::DeadlineExceeded)
-        }
-        status::CANCELLED => health::poisoned(core).unwrap_or(Error::Cancelled),
-        status::SHORTENED => return None,
-        status::DEADLINE => Error::DeadlineExceeded,
-        status::WORKER_DIED if health::poisoned(core).is_some() => health::poisoned(core)?,
-        status::WORKER_DIED => {
-            let (pid, exit, attempt) = failure_text::read_death(core.control.failure(index)?);
-            Error::WorkerDied { pid, exit, kernel: kernel_name(core, descriptor), attempt }
-        }
-        status::OUT_OF_MEMORY => {
-            let statistics = core.arena.statistics();
-            let free = statistics.capacity - statistics.in_use;
-            Error::OutOfMemory { requested: 0, free, capacity: statistics.capacity }
-        }
-        code => Error::Corrupt { what: "descriptor", offset: 0, expected: 0, found: u64::from(code) },
-    })
-}
-
-/// The error of a trouble met on the caller's own thread.
-pub(crate) fn error_of(kernel: &str, run_error: RunError) -> Error {
-    let kernel = kernel.to_owned();
-    match run_error {
-        RunError::Failed(message) => Error::KernelFailed { kernel, message },
-        RunError::Panicked(panicked) => {
-            Error::KernelPanicked { kernel, message: panicked.message, location: panicked.location }
-        }
-        RunError::Cancelled => Error::Cancelled,
-        RunError::Deadline => Error::DeadlineExceeded,
-        RunError::Corrupt | RunError::OutOfMemory => Error::Corrupt { what: "call", offset: 0, expected: 0, found: 0 },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::exec::outcome::outcome_of;
     use crate::engine::job::call::{Param, References};
     use crate::engine::kernel::traits::Kernel;
     use crate::engine::runtime::core::Reservation;
@@ -554,7 +490,7 @@ mod tests {
     fn a_kernel_is_not_run_over_what_does_not_fit_it() {
         let core = Core::without_workers(1, 0);
         let run = |x: u64, y: u64, param_len: u32| {
-            let reservation = queue::try_reserve(&core).unwrap();
+            let reservation = core.jobs.try_reserve(&core.control).unwrap();
             let param = match Param::inline(&[1_u64, 2]) {
                 Param::Inline(bytes, _) => Param::Inline(bytes, param_len),
                 block => block,
@@ -585,7 +521,7 @@ mod tests {
     #[test]
     fn a_closure_that_is_not_there_is_no_success() {
         let core = Core::without_workers(1, 0);
-        let reservation = queue::try_reserve(&core).unwrap();
+        let reservation = core.jobs.try_reserve(&core.control).unwrap();
         reservation.set_closure();
         let error = outcome(&core, reservation).expect("it is none");
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");

@@ -5,130 +5,30 @@
 //! runs share 0 itself; the other shares are jobs of their own in the ring, so that a share nobody has time for is simply
 //! emptied by thieves and taken back.
 
-use crate::engine::schedule::completion;
-use crate::engine::schedule::health;
-use crate::engine::schedule::queue;
 use std::sync::Arc;
 
 use crate::arena::alloc::Block;
+use crate::engine::exec::outcome::outcome_of;
 use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::progress_meter::{Meter, RangesAt};
+use crate::engine::job::ranges::{RowHandles, finished_chunks, prepare, stop, waiting_chunks};
+use crate::engine::job::reference::JobReference;
 use crate::engine::options::{Backpressure, Priority, WaitPolicy};
-use crate::engine::runtime::core::{Core, JobReference, Reservation};
+use crate::engine::runtime::core::{Core, Reservation};
 use crate::engine::runtime::nesting;
-use crate::engine::schedule::wait;
+use crate::engine::schedule::{completion, queue, wait, wakeup};
 use crate::error::{Error, Result};
-use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
-use crate::layout::words::{FLAG_OUTCOME, ProgressWord, RangeWord, State};
+use crate::layout::words::{FLAG_OUTCOME, State};
 use crate::lockfree::job::{self, Cancel};
-use crate::lockfree::range;
 use crate::panics;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::Ordering;
 
 /// The most shares one call is cut into.
 const MAX_SHARES: u32 = 255;
 /// How often a call begins anew when deaths of workers left chunks behind.
 const MAX_ROUNDS: usize = 8;
-/// Why no further chunk is started; values of the header's stop word.
-pub(crate) mod stop {
-    pub(crate) const CANCELLED: u32 = 1;
-    pub(crate) const FAILED: u32 = 2;
-    pub(crate) const DEADLINE: u32 = 3;
-    /// A range named a chunk that the call does not have.
-    pub(crate) const CORRUPT: u32 = 4;
-}
-
-/// What a chunk says when it is over.
-pub(crate) enum ChunkEnd {
-    Done,
-    /// Start no further chunk; one of the values of [`stop`].
-    Stop(u32),
-}
-
-/// Runs chunks of a fan-out until none is left or somebody says stop. Returns the chunk in which this share failed.
-pub(crate) fn run_share(
-    header: &FanOutHeader,
-    ranges: &[RangeLine],
-    share: u32,
-    chunks: u32,
-    mut body: impl FnMut(u32) -> ChunkEnd,
-) -> Option<u32> {
-    let own = ranges.get(share as usize)?;
-    // Relaxed loads: only this share writes the word. Release stores: the outputs of the chunks it counts come before.
-    let progress = || ProgressWord::from_bits(own.progress.load(Ordering::Relaxed));
-    let set_progress = |word: ProgressWord| own.progress.store(word.bits(), Ordering::Release);
-    loop {
-        let Some(chunk) = next_chunk(ranges, share, |chunk| set_progress(progress().at(chunk))) else {
-            set_progress(progress().between_chunks());
-            return None;
-        };
-        fault::point(Point::F38_taken);
-        // Relaxed: the word carries no data; a stop seen late costs a chunk.
-        if header.stop.load(Ordering::Relaxed) != 0 {
-            return None;
-        }
-        if chunk >= chunks {
-            header.stop.store(stop::CORRUPT, Ordering::Relaxed);
-            return None;
-        }
-        match body(chunk) {
-            ChunkEnd::Done => {
-                fault::point(Point::F41_run);
-                set_progress(progress().finished());
-                fault::point(Point::F42_counted);
-            }
-            ChunkEnd::Stop(reason) => {
-                // The first reason stands.
-                let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
-                if reason == stop::FAILED {
-                    own.failed.store(u64::from(chunk) + 1, Ordering::Relaxed);
-                    return Some(chunk);
-                }
-                return None;
-            }
-        }
-    }
-}
-
-/// The next chunk of the share's own range, or the first one stolen from another's; `None` when all ranges are empty.
-///
-/// `announce` is told of the chunk: before it is taken from the own range, after it was stolen. A share that dies between a theft
-/// and its announcement loses chunks that nobody can name; [`ParallelCall::run`] notices that some were never finished.
-fn next_chunk(ranges: &[RangeLine], share: u32, announce: impl Fn(u32)) -> Option<u32> {
-    let own = ranges.get(share as usize)?;
-    range::take_front(&own.range, &announce).or_else(|| {
-        let stolen = (1..ranges.len()).find_map(|step| {
-            let victim = &ranges[(share as usize + step) % ranges.len()];
-            range::steal(&own.range, &victim.range)
-        })?;
-        announce(stolen);
-        Some(stolen)
-    })
-}
-
-/// Makes a share that died with its worker ready to be run again: the chunk it was at goes back into its range.
-pub(crate) fn repair_share(line: &RangeLine) {
-    // Acquire: pairs with the release stores in `run_share`.
-    let progress = ProgressWord::from_bits(line.progress.load(Ordering::Acquire));
-    if let Some(chunk) = progress.current() {
-        range::put_back(&line.range, chunk);
-        line.progress.store(progress.between_chunks().bits(), Ordering::Release);
-    }
-}
-
-/// Chunks that were finished.
-pub(in crate::engine) fn finished_chunks(ranges: &[RangeLine]) -> u64 {
-    // Acquire: pairs with the release stores in `run_share`.
-    ranges.iter().map(|line| u64::from(ProgressWord::from_bits(line.progress.load(Ordering::Acquire)).done())).sum()
-}
-
-/// Chunks that wait in a range.
-pub(in crate::engine) fn waiting_chunks(ranges: &[RangeLine]) -> u64 {
-    ranges.iter().map(|line| u64::from(range::remaining(&line.range))).sum()
-}
-
 /// A fan-out block in the arena, given back when dropped.
 struct FanOutBlock<'a> {
     core: &'a Core,
@@ -199,13 +99,6 @@ pub(crate) struct ParallelCall<'a> {
     pub(crate) meter: Option<&'a Meter>,
 }
 
-/// Handles of a job of rows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RowHandles {
-    pub(crate) params: u64,
-    pub(crate) statuses: u64,
-}
-
 impl ParallelCall<'_> {
     /// How many shares run at once, and whether the caller is one of them.
     fn shares(&self) -> (u32, bool) {
@@ -247,7 +140,7 @@ impl ParallelCall<'_> {
             if finished == wanted {
                 return Ok(FanOutEnd::Complete);
             }
-            if let Some(error) = health::poisoned(self.core) {
+            if let Some(error) = self.core.health.error() {
                 return Err(error);
             }
             if waiting > 0 && (!self.core.config.is_shared() || !self.core.is_open()) {
@@ -290,7 +183,7 @@ impl ParallelCall<'_> {
         let first = u32::from(caller_runs);
         let mut sub_jobs = SubJobs { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
         for share in first..ranges.len() as u32 {
-            let reservation = match queue::try_reserve(self.core) {
+            let reservation = match self.core.jobs.try_reserve(&self.core.control) {
                 Some(reservation) => reservation,
                 // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
                 None if share == 0 && self.core.config.is_shared() => queue::reserve(self.core, self.backpressure)?,
@@ -302,7 +195,7 @@ impl ParallelCall<'_> {
         }
         let mut own_failure = None;
         if sub_jobs.count > 0 {
-            queue::notify_published(self.core, sub_jobs.count as u32);
+            wakeup::notify_published(self.core, sub_jobs.count as u32);
         }
         if caller_runs || sub_jobs.count == 0 {
             // Without any share in the queue the caller runs share 0 even where it should not help, and steals the rest.
@@ -311,58 +204,6 @@ impl ParallelCall<'_> {
         let failure = sub_jobs.finish(caller_runs || sub_jobs.count == 0, header, ranges);
         Ok(Stopped { stop: header.stop.load(Ordering::Relaxed), failure, own_failure })
     }
-}
-
-/// Fills a fan-out block: every chunk waits in a range.
-pub(in crate::engine) fn prepare(
-    header: &FanOutHeader,
-    ranges: &[RangeLine],
-    plan: &Plan,
-    rows: Option<RowHandles>,
-    mode: u64,
-) {
-    // Relaxed, all of them: the publication of the shares (R1) makes them visible.
-    let shares = ranges.len() as u32;
-    header.chunks.store(plan.chunks, Ordering::Relaxed);
-    header.shares.store(shares, Ordering::Relaxed);
-    header.chunk_len.store(plan.chunk_len as u64, Ordering::Relaxed);
-    header.total_len.store(plan.total_len as u64, Ordering::Relaxed);
-    header.halo.store(plan.halo as u32, Ordering::Relaxed);
-    header.stop.store(0, Ordering::Relaxed);
-    header.mode.store(mode, Ordering::Relaxed);
-    let rows = rows.unwrap_or(RowHandles { params: 0, statuses: 0 });
-    header.param_rows.store(rows.params, Ordering::Relaxed);
-    header.row_status.store(rows.statuses, Ordering::Relaxed);
-    header.failed_rows.store(0, Ordering::Relaxed);
-    for (share, line) in ranges.iter().enumerate() {
-        let part: RangeWord = range::initial(plan.chunks, share as u32, shares);
-        line.range.store(part.bits(), Ordering::Relaxed);
-        line.progress.store(0, Ordering::Relaxed);
-        line.failed.store(0, Ordering::Relaxed);
-    }
-}
-
-/// A fan-out of rows with a single share, in memory of its own.
-pub(crate) fn single_partition(plan: &Plan, rows: RowHandles) -> (FanOutHeader, RangeLine) {
-    let header = FanOutHeader {
-        chunks: AtomicU32::new(plan.chunks),
-        shares: AtomicU32::new(1),
-        chunk_len: AtomicU64::new(plan.chunk_len as u64),
-        total_len: AtomicU64::new(plan.total_len as u64),
-        halo: AtomicU32::new(0),
-        stop: AtomicU32::new(0),
-        param_rows: AtomicU64::new(rows.params),
-        row_status: AtomicU64::new(rows.statuses),
-        failed_rows: AtomicU64::new(0),
-        mode: AtomicU64::new(fan_out_mode::ROWS),
-    };
-    let range = RangeLine {
-        range: AtomicU64::new(range::initial(plan.chunks, 0, 1).bits()),
-        progress: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
-        zero: [const { AtomicU64::new(0) }; 5],
-    };
-    (header, range)
 }
 
 /// The shares that run, or wait to run, on workers. All are over before the value is gone: they use the caller's memory.
@@ -408,17 +249,17 @@ impl SubJobs<'_> {
             let done = job::snapshot(&descriptor.word);
             if !done.is(State::Done) || done.generation() != reference.generation {
                 // The engine broke and nobody is at the share any more. A closure in its slot borrows from the caller.
-                if let Some(slot) = self.core.local.slot(reference.index) {
-                    slot.discard();
+                if let Some(slot) = self.core.jobs.slot(reference.index) {
+                    slot.closure().discard();
                 }
-                failure = Some((0, health::poisoned(self.core).unwrap_or(Error::Closed)));
+                failure = Some((0, self.core.health.error().unwrap_or(Error::Closed)));
                 continue;
             }
             if done.has(FLAG_OUTCOME) {
                 let chunk = ranges.get(share as usize).map_or(0, |line| line.failed.load(Ordering::Relaxed));
                 let chunk = (chunk as u32).saturating_sub(1);
                 if failure.as_ref().is_none_or(|(first, _)| chunk < *first)
-                    && let Some(error) = crate::engine::exec::execute::outcome_of(self.core, reference.index)
+                    && let Some(error) = outcome_of(self.core, reference.index)
                     // A share that a closing engine took back is no failure: the others run its chunks.
                     && !matches!(error, Error::Cancelled)
                 {
@@ -444,9 +285,9 @@ impl Drop for SubJobs<'_> {
                     let done = job::snapshot(&descriptor.word);
                     if done.is(State::Done) && done.generation() == reference.generation {
                         completion::drop_detached(self.core, reference.index, done);
-                    } else if let Some(slot) = self.core.local.slot(reference.index) {
+                    } else if let Some(slot) = self.core.jobs.slot(reference.index) {
                         // As in `finish`.
-                        slot.discard();
+                        slot.closure().discard();
                     }
                 }
             }
@@ -457,7 +298,10 @@ impl Drop for SubJobs<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::schedule::health::Poisoned;
+    use crate::engine::job::ranges::{ChunkEnd, run_share};
+    use crate::engine::runtime::health::Poisoned;
+    use crate::engine::schedule::health;
+    use crate::layout::words::ProgressWord;
     use proptest::prelude::*;
     use std::sync::atomic::AtomicUsize;
     use std::thread;

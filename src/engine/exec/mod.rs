@@ -1,6 +1,9 @@
 //! Running claimed jobs: kernel calls, chunks, rows, closures.
 
+pub(crate) mod closures;
 pub(crate) mod distributed_rows;
 pub(crate) mod execute;
 pub(crate) mod fan_out;
+pub(crate) mod help;
+pub(crate) mod outcome;
 pub(crate) mod runner;

@@ -13,44 +13,17 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use std::sync::{Mutex, PoisonError};
-
 use crate::arena::{Access, Arena};
-use crate::engine::exec::fan_out::{ChunkEnd, FanOutEnd, ParallelCall, run_share, stop};
 use crate::engine::job::call::KernelCall;
 use crate::engine::job::chunk_plan::Plan;
-use crate::engine::job::progress_meter::Meter;
-use crate::engine::kernel::context::{Context, StopSignals};
+use crate::engine::job::run_error::RunError;
+use crate::engine::kernel::context::{Context, JobProbe, StopSignals};
 use crate::engine::kernel::error::KernelError;
 use crate::engine::kernel::frame::{Frame, RawSlice};
-use crate::engine::options::{Backpressure, Priority};
-use crate::engine::runtime::core::Core;
 use crate::error::{Error, Result};
-use crate::ids::{DescriptorIndex, ParticipantSlot};
-use crate::layout::records::{FanOutHeader, MAX_BATCHES, MAX_OUTPUTS, RangeLine};
-use crate::os::host::Deadline;
+use crate::ids::ParticipantSlot;
+use crate::layout::records::{MAX_BATCHES, MAX_OUTPUTS};
 use crate::panics::{Panicked, catch};
-use crate::sync::lock;
-
-/// Why a kernel's work is of no use.
-#[derive(Debug)]
-pub(crate) enum RunError {
-    Failed(String),
-    Panicked(Panicked),
-    Corrupt,
-    Cancelled,
-    Deadline,
-    OutOfMemory,
-}
-
-impl From<KernelError> for RunError {
-    fn from(error: KernelError) -> Self {
-        match error.message() {
-            Some(message) => Self::Failed(message.to_owned()),
-            None => Self::Corrupt,
-        }
-    }
-}
 
 fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, Panicked>) -> Result<(), RunError> {
     match result {
@@ -69,16 +42,16 @@ fn forget_after_panic(result: &Result<(), RunError>, context: &mut Context<'_>) 
 }
 
 /// Runs a kernel once over whole batches. Gives what it said about the lengths of its outputs.
-pub(crate) fn whole(
-    core: &Core,
-    index: DescriptorIndex,
+pub(in crate::engine) fn run_whole<'a>(
+    job: &'a dyn JobProbe,
     call: &KernelCall,
-    who: ParticipantSlot,
-    signals: StopSignals<'_>,
+    worker: ParticipantSlot,
+    signals: StopSignals<'a>,
+    arena: &'a Arena,
 ) -> Result<[usize; MAX_OUTPUTS], RunError> {
     let info = call.info;
     let (inputs, outputs) = call.slices().split_at(info.inputs().len());
-    let mut context = Context::of_job(core, index, who, signals);
+    let mut context = Context::of_job(job, u32::from(worker.get()), signals, arena);
     context.place(0, 0..call.first_len(), 0);
     // SAFETY: the slices were resolved against the mapping and belong to this call alone (law 1); `call`, and with it an
     // inline parameter, outlives the frame.
@@ -267,65 +240,6 @@ impl<'a> RowRunner<'a> {
     /// Whether the kernel was told to stop: it may have returned early.
     pub(crate) fn saw_stop(&self) -> bool {
         self.context.saw_stop()
-    }
-}
-
-/// Runs one share of a fan-out over closures.
-type ShareRunner<'a> = dyn Fn(&FanOutHeader, &[RangeLine], u32) -> Option<u32> + Sync + 'a;
-
-/// Runs a closure over the chunks of a plan on the workers and, where it may help, on this thread.
-///
-/// # Errors
-/// [`Error::KernelPanicked`] for the panic in the lowest chunk, [`Error::DeadlineExceeded`], [`Error::OutOfMemory`].
-pub(crate) fn closure_over_chunks(
-    core: &Core,
-    plan: Plan,
-    priority: Priority,
-    backpressure: Backpressure,
-    deadline: Option<Deadline>,
-    meter: Option<&Meter>,
-    body: &(dyn Fn(u32) + Sync),
-) -> Result<()> {
-    let first_panic: Mutex<Option<(u32, Panicked)>> = Mutex::new(None);
-    let share = |header: &FanOutHeader, ranges: &[RangeLine], share: u32| {
-        run_share(header, ranges, share, plan.chunks, |chunk| {
-            if deadline.is_some_and(|deadline| deadline.is_past()) {
-                return ChunkEnd::Stop(stop::DEADLINE);
-            }
-            match catch(|| body(chunk)) {
-                Ok(()) => ChunkEnd::Done,
-                Err(panicked) => {
-                    let mut first = lock(&first_panic);
-                    if first.as_ref().is_none_or(|(lowest, _)| chunk < *lowest) {
-                        *first = Some((chunk, panicked));
-                    }
-                    ChunkEnd::Stop(stop::FAILED)
-                }
-            }
-        })
-    };
-    let shared: &ShareRunner<'_> = &share;
-    let caller = ParticipantSlot::HOST;
-    let parallel_call =
-        ParallelCall { core, plan, priority, caller, closures: true, retries: 0, backpressure, rows: None, meter };
-    let end = parallel_call.run(
-        |reservation, number, header, ranges| {
-            reservation.set_closure();
-            let run = move || {
-                shared(header, ranges, number);
-            };
-            // SAFETY: what the closure borrows (the block, `share`, `body`) stays valid until `ParallelCall::run` returns, which has
-            // every share's slot discarded before, whatever their words say.
-            unsafe { reservation.slot().store::<_, ()>(run) };
-        },
-        |header, ranges| share(header, ranges, 0),
-    )?;
-    if let Some((_, panicked)) = first_panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(crate::engine::exec::execute::error_of("closure", RunError::Panicked(panicked)));
-    }
-    match end {
-        FanOutEnd::Complete => Ok(()),
-        FanOutEnd::Stopped(stopped) => Err(stopped.into_error(None)),
     }
 }
 

@@ -5,14 +5,15 @@ use core::ptr::NonNull;
 use bytemuck::Pod;
 
 use crate::arena::{Access, Arena};
+use crate::engine::job::table::Reservation;
 use crate::engine::kernel::frame::RawSlice;
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::runtime::core::{Core, Reservation};
 use crate::error::{Error, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{
     BatchReference, Descriptor, HAS_META, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, kind,
 };
+use crate::layout::view::Control;
 use crate::layout::words::{LEN_NOT_SAID, check, opened_len, sealed_len};
 use crate::sync::Ordering;
 
@@ -319,14 +320,14 @@ impl KernelCall {
 
 #[inline]
 fn place<'a>(
-    core: &'a Core,
+    control: &'a Control,
     index: DescriptorIndex,
     descriptor: &'a Descriptor,
     at: usize,
 ) -> Option<&'a BatchReference> {
     match at.checked_sub(INLINE_BATCHES) {
         None => descriptor.batches.get(at),
-        Some(further) => core.control.arguments(index)?.batches.get(further),
+        Some(further) => control.arguments(index)?.batches.get(further),
     }
 }
 
@@ -384,14 +385,14 @@ fn check_of_call(shape: u32, kernel: u32, references: &References, param: &Param
     sum
 }
 
-impl Reservation<'_> {
+impl<E> Reservation<'_, E> {
     /// Writes the call into the descriptor; once.
     #[inline]
     pub(crate) fn set_call(&self, kind: u32, kernel: u32, references: &References, param: &Param) {
         let descriptor = self.descriptor;
         // Relaxed, all of them: the publication (R1) makes them visible.
         for (at, &(handle, len_bytes)) in references.as_slice().iter().enumerate() {
-            if let Some(place) = place(self.core, self.index, descriptor, at) {
+            if let Some(place) = place(self.control, self.index, descriptor, at) {
                 place.handle.store(handle, Ordering::Relaxed);
                 place.len_bytes.store(len_bytes, Ordering::Relaxed);
             }
@@ -451,7 +452,7 @@ impl Fields {
     /// # Errors
     /// [`Error::Corrupt`] when they are not what the submitter wrote.
     #[inline]
-    pub(crate) fn read(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Self> {
+    pub(crate) fn read(control: &Control, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Self> {
         // Relaxed, all: acquired with the word (A1).
         let shape = descriptor.shape.load(Ordering::Relaxed);
         let kind = shape & 0xFF;
@@ -471,7 +472,7 @@ impl Fields {
         fields.param = param_of(kind, descriptor);
         let (inputs, outputs) = sides_of(shape);
         for at in 0..(inputs + outputs).min(MAX_BATCHES) {
-            let Some(place) = place(core, index, descriptor, at) else { break };
+            let Some(place) = place(control, index, descriptor, at) else { break };
             let reference = (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed));
             if at < inputs { fields.references.push_input(reference) } else { fields.references.push_output(reference) }
         }
@@ -500,7 +501,7 @@ impl Fields {
     }
 
     /// Writes the call into a share of the job.
-    pub(in crate::engine) fn copy_call_to(&self, share: &Reservation<'_>) {
+    pub(in crate::engine) fn copy_call_to<E>(&self, share: &Reservation<'_, E>) {
         let param = match self.param {
             // Shares find their parameters by the block of the fan-out; here only the length counts.
             Param::Rows { len, .. } if len as usize <= INLINE_PARAM_LEN => Param::Inline(ParamBytes::zeroed(), len),
@@ -515,18 +516,22 @@ impl Fields {
     /// # Errors
     /// [`Error::Corrupt`] for a kernel that no submitter names and for whatever does not fit it.
     #[inline]
-    pub(crate) fn resolve(&self, core: &Core) -> Result<KernelCall> {
-        let info = core.kernel(self.kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(self.kernel)))?;
+    pub(in crate::engine) fn resolve(
+        &self,
+        kernel: impl FnOnce(u32) -> Option<&'static KernelInfo>,
+        arena: &Arena,
+    ) -> Result<KernelCall> {
+        let info = kernel(self.kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(self.kernel)))?;
         let mut call = KernelCall::unresolved(info, self.param);
-        call.resolve_batches(&core.arena, self.references.sides(), |at| self.references.entries[at])?;
+        call.resolve_batches(arena, self.references.sides(), |at| self.references.entries[at])?;
         Ok(call)
     }
 }
 
 /// Keeps what a kernel said about the lengths of its outputs, for the holder of the job.
 #[cold]
-pub(crate) fn write_output_lens(core: &Core, index: DescriptorIndex, lens: [usize; MAX_OUTPUTS]) {
-    let Some(arguments) = core.control.arguments(index) else { return };
+pub(crate) fn write_output_lens(control: &Control, index: DescriptorIndex, lens: [usize; MAX_OUTPUTS]) {
+    let Some(arguments) = control.arguments(index) else { return };
     // Relaxed: published by the finish (R3).
     for (place, len) in arguments.output_lens.iter().zip(lens) {
         place.store(if len == usize::MAX { LEN_NOT_SAID } else { sealed_len(len as u64) }, Ordering::Relaxed);
@@ -537,9 +542,9 @@ pub(crate) fn write_output_lens(core: &Core, index: DescriptorIndex, lens: [usiz
 ///
 /// # Errors
 /// [`Error::Corrupt`] when they are not what the worker wrote.
-pub(crate) fn shortened(core: &Core, index: DescriptorIndex) -> Result<[Option<usize>; MAX_OUTPUTS]> {
+pub(crate) fn shortened(control: &Control, index: DescriptorIndex) -> Result<[Option<usize>; MAX_OUTPUTS]> {
     let mut lens = [None; MAX_OUTPUTS];
-    let Some(arguments) = core.control.arguments(index) else { return Ok(lens) };
+    let Some(arguments) = control.arguments(index) else { return Ok(lens) };
     for (len, word) in lens.iter_mut().zip(&arguments.output_lens) {
         // Relaxed: acquired with the word that says Done (A3).
         let word = word.load(Ordering::Relaxed);

@@ -127,6 +127,19 @@ impl Plan {
     }
 }
 
+/// The longest and the usual number of rows in a chunk.
+const ROWS_PER_CHUNK_MAX: usize = 1024;
+const ROW_CHUNKS_AIMED_AT: usize = 1024;
+
+/// How rows are cut into chunks.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for more than 2^31 chunks.
+pub(in crate::engine) fn rows_plan(rows: usize) -> Result<Plan> {
+    let chunk_len = rows.div_ceil(ROW_CHUNKS_AIMED_AT).clamp(1, ROWS_PER_CHUNK_MAX);
+    Plan::new(rows, Some(chunk_len), 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,377 +1,89 @@
-//! What belongs to a descriptor but must not be in shared memory: closures, wakers, what a detached job held.
+//! The private half of a descriptor: what belongs to a job and must not be in shared memory.
 //!
 //! Laws of this file:
-//! 1. The storage of a slot is touched only by whoever moved the slot's state to `BUSY` or `RUNNING`, until it moves it on. The
-//!    state is private: what other processes write into descriptor words can make somebody come at the wrong moment, who then
-//!    finds another state and leaves the storage alone.
-//! 2. The state says what the storage holds, and of which closure: its *number* changes with every closure that is stored, and a
-//!    ticket, which knows the types, is good for its own number only.
-//! 3. Closures and results move by copying their bytes, once, from one place to the other.
-//! 4. In a *private* table, that of an engine of threads alone, nobody outside this process writes descriptor words. There the words
+//! 1. In a *private* table, that of an engine of threads alone, nobody outside this process writes descriptor words. There the words
 //!    themselves say who may come: the one that reserved the descriptor, then the one that claimed the job, then whoever holds the
-//!    finished job, until it returns the index (`docs/protocol.md`). So the state needs no exchange, and the reference to the
-//!    engine that a slot keeps is touched only by whoever reserved the descriptor or holds its job.
+//!    finished job, until it returns the index (`docs/protocol.md`).
+//! 2. The reference to the engine that a slot keeps is there in private tables only, and touched only by whoever reserved the descriptor
+//!    or holds its job.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
-use core::mem::{MaybeUninit, align_of, size_of};
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use crate::engine::exec::distributed_rows::DistributedRows;
+use crate::engine::job::closure_slot::ClosureSlot;
+use crate::engine::job::partitions::DistributedRows;
 use crate::engine::job::progress_meter::Meter;
 use crate::engine::options::Priority;
-use crate::engine::runtime::core::{Core, Reservation};
-use crate::ids::DescriptorIndex;
-use crate::panics::{Panicked, catch};
-use crate::sync::lock;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, Ordering, lock};
 
-/// Bytes a closure, or a result, may have to be kept without a heap allocation.
-pub(crate) const INLINE_LEN: usize = 48;
-
-type Storage = MaybeUninit<[u64; INLINE_LEN / 8]>;
-
-/// What the storage holds (law 2), in the low bits of the state; the others are the number of the closure.
-mod contents {
-    pub(in crate::engine) const NOTHING: u64 = 0;
-    pub(in crate::engine) const CLOSURE: u64 = 1;
-    pub(in crate::engine) const RESULT: u64 = 2;
-    /// The closure is being run.
-    pub(in crate::engine) const RUNNING: u64 = 3;
-    /// Something is being put in, taken out or dropped.
-    pub(in crate::engine) const BUSY: u64 = 4;
-    pub(in crate::engine) const MASK: u64 = 7;
-    pub(in crate::engine) const NUMBER_ONE: u64 = 8;
-}
-
-struct Cell {
-    storage: Storage,
-    /// Runs the closure in the storage and puts its result there.
-    run: unsafe fn(*mut Storage) -> Result<(), Panicked>,
-    drop_closure: unsafe fn(*mut Storage),
-    drop_result: unsafe fn(*mut Storage),
-}
-
-fn nothing(_: *mut Storage) {}
-
-fn nothing_to_run(_: *mut Storage) -> Result<(), Panicked> {
-    Ok(())
-}
-
-/// The private half of one descriptor.
-pub(crate) struct LocalSlot {
-    /// See [`contents`].
-    state: AtomicU64,
-    cell: UnsafeCell<Cell>,
-    /// Whether the slot is one of a private table (law 4).
+/// The private half of one descriptor, of an engine that is referred to by `E`.
+pub(crate) struct LocalSlot<E> {
+    closure: ClosureSlot,
+    /// Whether the slot is one of a private table (law 1).
     is_private: bool,
-    /// A reference to the engine for the next holder of the descriptor, left by the last one, so that neither counts one (law 4).
-    engine: UnsafeCell<Option<Arc<Core>>>,
-    /// 1 once the closure that runs was told to stop, and knows.
-    saw_stop: AtomicU32,
+    /// A reference to the engine for the next holder of the descriptor, left by the last one, so that neither counts one (law 2).
+    engine: UnsafeCell<Option<E>>,
     waker: Mutex<Option<Waker>>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
-    /// The shares of a job of rows, while they are under way.
-    distributed: Mutex<Option<Arc<DistributedRows>>>,
+    /// The partitions of a job of rows, while they are under way.
+    partitions: Mutex<Option<Arc<DistributedRows>>>,
     /// How far a job of rows is that a thread of this process has spread.
     rows: Meter,
     /// The priority of a job of rows that a thread of this process will spread, by its ring.
     priority: AtomicU32,
 }
 
-// SAFETY: the storage is touched by one thread at a time (law 1) and holds only `Send` closures and results (the bounds of
-// `store`), the reference to the engine likewise (law 4); the rest is atomic or behind locks.
-unsafe impl Sync for LocalSlot {}
-// SAFETY: as above.
-unsafe impl Send for LocalSlot {}
+// SAFETY: the reference to the engine is touched by one thread at a time (law 2) and may go from one to another; the rest is `Sync`.
+unsafe impl<E: Send> Sync for LocalSlot<E> {}
 
-/// A closure that came back without having run.
-type Unstarted<R> = Box<dyn FnOnce() -> R + Send>;
-
-/// The claim on a closure's result; made when the closure is put into its slot, redeemed when its job is done.
-pub(crate) struct Ticket<R> {
-    /// The number of the closure.
-    number: u64,
-    take_closure: fn(&LocalSlot, u64) -> Option<Unstarted<R>>,
-}
-
-impl<R: Send + 'static> Ticket<R> {
-    /// The result, or the closure itself when it never ran, or nothing when it panicked.
-    ///
-    /// `slot` must be the one the ticket was made for.
-    pub(crate) fn redeem(self, slot: &LocalSlot) -> Result<R, Option<Unstarted<R>>> {
-        // SAFETY: a ticket is made only by `keep`, which stored a closure returning `R` under this number (law 2).
-        match unsafe { slot.take_result::<R>(self.number) } {
-            Some(result) => Ok(result),
-            None => Err((self.take_closure)(slot, self.number)),
-        }
-    }
-}
-
-/// Puts a closure into the slot of a reserved descriptor.
-pub(crate) fn keep<F, R>(reservation: &Reservation<'_>, slot: &LocalSlot, closure: F) -> Ticket<R>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
-    debug_assert!(core::ptr::eq(slot, reservation.slot()));
-    // SAFETY: the closure borrows nothing.
-    let number = unsafe { slot.store::<F, R>(closure) };
-    Ticket {
-        number,
-        take_closure: |slot, number| {
-            // SAFETY: `redeem` hands the ticket's own number on, under which an `F` was stored (law 2).
-            let closure = unsafe { slot.take_closure::<F>(number) }?;
-            Some(Box::new(closure))
-        },
-    }
-}
-
-/// Takes a closure out of the slot of a draft that will not be published.
-pub(crate) fn take_unpublished<R: Send + 'static>(ticket: Ticket<R>, slot: &LocalSlot) -> Option<Unstarted<R>> {
-    ticket.redeem(slot).err().flatten()
-}
-
-/// The private halves of all descriptors of an engine.
-pub(crate) struct LocalTable(Box<[LocalSlot]>);
-
-impl LocalTable {
-    /// A table for `count` descriptors. It is private (law 4) where this process alone writes the descriptors.
-    pub(crate) fn new(count: u32, is_private: bool) -> Self {
-        Self((0..count).map(|_| LocalSlot::new(is_private)).collect())
-    }
-
-    /// The private half of a descriptor.
-    #[inline]
-    pub(crate) fn slot(&self, index: DescriptorIndex) -> Option<&LocalSlot> {
-        self.0.get(index.get() as usize)
-    }
-}
-
-/// A reference to the engine, for the handle of a job that the caller has reserved a descriptor for.
-#[inline]
-pub(crate) fn engine_ref(core: &Arc<Core>, index: DescriptorIndex) -> Arc<Core> {
-    let left = core.local.slot(index).and_then(LocalSlot::take_engine);
-    left.unwrap_or_else(|| Arc::clone(core))
-}
-
-/// Returns the descriptor of a job that its holder has read, and leaves the holder's reference to the engine in the slot for the next
-/// one. Where that cannot be, the reference comes back, and the descriptor is still the caller's.
-#[inline]
-pub(crate) fn return_engine_ref(core: Arc<Core>, index: DescriptorIndex) -> Option<Arc<Core>> {
-    if !core.local.slot(index).is_some_and(|slot| slot.is_private) {
-        return Some(core);
-    }
-    let engine = Arc::into_raw(core);
-    // SAFETY: the reference that was counted for `engine` is in the slot, and only who has the index takes it out again: this
-    // thread, or after `push_quietly` another one. The engine may be gone before that call has returned; it touches nothing of
-    // it after the exchange that returns the index.
-    unsafe {
-        let slot = (*engine).local.slot(index);
-        if let Some(slot) = slot {
-            *slot.engine.get() = Some(Arc::from_raw(engine));
-        }
-        if (*engine).free.push_quietly(index) { None } else { slot.and_then(LocalSlot::take_engine) }
-    }
-}
-
-/// How a value of type `T` lies in the storage: itself where it fits, else a box of it.
-const fn fits<T>() -> bool {
-    size_of::<T>() <= INLINE_LEN && align_of::<T>() <= align_of::<Storage>()
-}
-
-/// # Safety
-/// The storage must be exclusively the caller's and hold no value.
-unsafe fn put<T>(storage: *mut Storage, value: T) {
-    // SAFETY: the value, or its box, fits by size and alignment; the storage is the caller's.
-    unsafe {
-        if const { fits::<T>() } {
-            storage.cast::<T>().write(value);
-        } else {
-            storage.cast::<Box<T>>().write(Box::new(value));
-        }
-    }
-}
-
-/// # Safety
-/// The storage must be exclusively the caller's and hold a `T` put there by `put`, which is gone from it afterwards.
-unsafe fn take<T>(storage: *mut Storage) -> T {
-    // SAFETY: by the caller's promise the value, or its box, is there and is read this once.
-    unsafe { if const { fits::<T>() } { storage.cast::<T>().read() } else { *storage.cast::<Box<T>>().read() } }
-}
-
-unsafe fn run_closure<F: FnOnce() -> R, R>(storage: *mut Storage) -> Result<(), Panicked> {
-    // SAFETY: the caller owns the storage, which holds an `F`; afterwards it holds an `R`, or nothing after a panic.
-    unsafe {
-        let closure = take::<F>(storage);
-        let result = catch(closure)?;
-        put::<R>(storage, result);
-    }
-    Ok(())
-}
-
-unsafe fn drop_value<T>(storage: *mut Storage) {
-    // SAFETY: the caller owns the storage, which holds a `T`.
-    let value = unsafe { take::<T>(storage) };
-    // A destructor that panics must not take a worker down.
-    let _ = catch(move || drop(value));
-}
-
-impl LocalSlot {
-    fn new(is_private: bool) -> Self {
+impl<E> LocalSlot<E> {
+    pub(in crate::engine) fn new(is_private: bool) -> Self {
         Self {
+            closure: ClosureSlot::new(is_private),
             is_private,
             engine: UnsafeCell::new(None),
-            state: AtomicU64::new(contents::NOTHING),
-            cell: UnsafeCell::new(Cell {
-                storage: MaybeUninit::uninit(),
-                run: nothing_to_run,
-                drop_closure: nothing,
-                drop_result: nothing,
-            }),
-            saw_stop: AtomicU32::new(0),
             waker: Mutex::new(None),
             held: Mutex::new(None),
-            distributed: Mutex::new(None),
+            partitions: Mutex::new(None),
             rows: Meter::default(),
             priority: AtomicU32::new(0),
         }
     }
 
-    /// Moves the state from `from` to `to` under the same number; the number, if it was so. `number` says which closure, if only
-    /// one will do.
-    fn enter(&self, number: Option<u64>, from: u64, to: u64) -> Option<u64> {
-        let state = self.state.load(Ordering::Relaxed);
-        let found = state & !contents::MASK;
-        if state & contents::MASK != from || number.is_some_and(|number| number != found) {
-            return None;
-        }
-        if self.is_private {
-            // Whoever comes has the descriptor by its word (law 4), with all that the one before did.
-            self.state.store(found | to, Ordering::Relaxed);
-            return Some(found);
-        }
-        // Acquire: pairs with the release in `leave`; what the last one left in the storage is seen.
-        let entered = self.state.compare_exchange(state, found | to, Ordering::Acquire, Ordering::Relaxed);
-        entered.is_ok().then_some(found)
+    /// The place of the job's closure.
+    #[inline]
+    pub(crate) fn closure(&self) -> &ClosureSlot {
+        &self.closure
+    }
+
+    /// Whether the slot may keep a reference to the engine.
+    #[inline]
+    pub(in crate::engine) fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// Takes out the reference to the engine that the last holder left. For whoever reserved the descriptor, holds its finished job
     /// or closed the list of free descriptors with it in it.
     #[inline]
-    pub(crate) fn take_engine(&self) -> Option<Arc<Core>> {
+    pub(crate) fn take_engine_ref(&self) -> Option<E> {
         if !self.is_private {
             return None;
         }
-        // SAFETY: a private slot is the caller's own at the moments named (law 4).
+        // SAFETY: a private slot is the caller's own at the moments named (law 2).
         unsafe { (*self.engine.get()).take() }
     }
 
-    /// Lets go of the storage, which now holds `contents`.
-    fn leave(&self, number: u64, contents: u64) {
-        self.state.store(number | contents, Ordering::Release);
-    }
-
-    /// Puts a closure into the slot and returns its number. No heap allocation when it and its result have at most 48 bytes.
+    /// Leaves a reference to the engine for the next holder of the descriptor.
     ///
     /// # Safety
-    /// Everything the closure borrows must stay valid until it has been taken out, or discarded, or its slot was discarded after
-    /// it was run.
-    pub(crate) unsafe fn store<F: FnOnce() -> R + Send, R: Send>(&self, closure: F) -> u64 {
-        // The slot of a reserved descriptor is empty, unless its word was scribbled on: then an earlier holder's is dropped.
-        let number = loop {
-            match self.enter(None, contents::NOTHING, contents::BUSY) {
-                Some(number) => break number.wrapping_add(contents::NUMBER_ONE),
-                None => self.discard(),
-            }
-        };
-        let cell = self.cell.get();
-        // SAFETY: the storage is this thread's (law 1) and empty (law 2).
-        unsafe {
-            put::<F>(&raw mut (*cell).storage, closure);
-            (*cell).run = run_closure::<F, R>;
-            (*cell).drop_closure = drop_value::<F>;
-            (*cell).drop_result = drop_value::<R>;
-        }
-        self.leave(number, contents::CLOSURE);
-        number
-    }
-
-    /// Runs the closure and keeps its result; `None` when there is no closure.
-    pub(crate) fn run(&self) -> Option<Result<(), Panicked>> {
-        let number = self.enter(None, contents::CLOSURE, contents::RUNNING)?;
-        // Relaxed, here and below: the closure's own, whose threads have ended with it.
-        self.saw_stop.store(0, Ordering::Relaxed);
-        let cell = self.cell.get();
-        // SAFETY: the storage is this thread's until `leave` (law 1) and holds the closure that `run` was made for (law 2). No
-        // reference to it lives while the closure runs, which may wait for other jobs and run them.
-        let result = unsafe { ((*cell).run)(&raw mut (*cell).storage) };
-        self.leave(number, if result.is_ok() { contents::RESULT } else { contents::NOTHING });
-        Some(result)
-    }
-
-    /// Notes that the closure that runs was told to stop.
-    pub(crate) fn note_stop(&self) {
-        self.saw_stop.store(1, Ordering::Relaxed);
-    }
-
-    /// Whether the closure that has just been run was told to stop: it may have returned early.
-    pub(crate) fn saw_stop(&self) -> bool {
-        self.saw_stop.load(Ordering::Relaxed) != 0
-    }
-
-    /// Takes the result out; `None` when the closure of this number did not run to its end.
-    ///
-    /// # Safety
-    /// `R` is the result type of the closure that was stored under this number.
-    pub(crate) unsafe fn take_result<R>(&self, number: u64) -> Option<R> {
-        let number = self.enter(Some(number), contents::RESULT, contents::BUSY)?;
-        // SAFETY: the storage is this thread's (law 1) and holds an `R` by the caller's promise.
-        let result = unsafe { take::<R>(&raw mut (*self.cell.get()).storage) };
-        self.leave(number, contents::NOTHING);
-        Some(result)
-    }
-
-    /// Takes the closure of this number out again; `None` when it has run.
-    ///
-    /// # Safety
-    /// `F` is the type of the closure that was stored under this number.
-    pub(crate) unsafe fn take_closure<F>(&self, number: u64) -> Option<F> {
-        let number = self.enter(Some(number), contents::CLOSURE, contents::BUSY)?;
-        // SAFETY: the storage is this thread's (law 1) and holds an `F` by the caller's promise.
-        let closure = unsafe { take::<F>(&raw mut (*self.cell.get()).storage) };
-        self.leave(number, contents::NOTHING);
-        Some(closure)
-    }
-
-    /// Drops whatever is in the storage: for the submitter that gives up a reservation, and for whoever frees a finished job.
-    ///
-    /// Waits for a closure that is being run, which it is at such a moment only if the descriptor's word was scribbled on: what the
-    /// closure borrows must outlive it.
-    pub(crate) fn discard(&self) {
-        loop {
-            let state = self.state.load(Ordering::Relaxed);
-            let kind = state & contents::MASK;
-            match kind {
-                contents::NOTHING => return,
-                contents::CLOSURE | contents::RESULT => {
-                    let Some(number) = self.enter(Some(state & !contents::MASK), kind, contents::BUSY) else {
-                        continue;
-                    };
-                    let cell = self.cell.get();
-                    // SAFETY: the storage is this thread's (law 1) and holds what the state said (law 2), of the types that the
-                    // functions were made for.
-                    unsafe {
-                        let drop = if kind == contents::CLOSURE { (*cell).drop_closure } else { (*cell).drop_result };
-                        drop(&raw mut (*cell).storage);
-                    }
-                    return self.leave(number, contents::NOTHING);
-                }
-                _ => std::thread::yield_now(),
-            }
-        }
+    /// The slot must be private, and its descriptor the caller's own, who has not returned its index yet (law 2).
+    #[inline]
+    pub(in crate::engine) unsafe fn leave_engine_ref(&self, engine: E) {
+        // SAFETY: by the caller's promise.
+        unsafe { *self.engine.get() = Some(engine) }
     }
 
     /// Keeps the waker of the task that waits for the job, instead of the one before.
@@ -402,13 +114,13 @@ impl LocalSlot {
     }
 
     /// Keeps the shares of a job. Those of an earlier one, whose last share nobody has freed yet, keep themselves.
-    pub(crate) fn set_partitions(&self, distributed: Arc<DistributedRows>) {
-        *lock(&self.distributed) = Some(distributed);
+    pub(crate) fn set_partitions(&self, rows: Arc<DistributedRows>) {
+        *lock(&self.partitions) = Some(rows);
     }
 
     /// The shares of this job or of an earlier one.
-    pub(crate) fn distributed(&self) -> Option<Arc<DistributedRows>> {
-        lock(&self.distributed).clone()
+    pub(crate) fn partitions(&self) -> Option<Arc<DistributedRows>> {
+        lock(&self.partitions).clone()
     }
 
     /// How far a job of rows is that a thread of this process has spread, and who tells of it.
@@ -429,94 +141,6 @@ impl LocalSlot {
 
     /// Lets go of shares that are over.
     pub(crate) fn forget_partitions(&self, is_over: impl FnOnce(&DistributedRows) -> bool) {
-        lock(&self.distributed).take_if(|distributed| is_over(distributed));
-    }
-}
-
-impl Drop for LocalSlot {
-    fn drop(&mut self) {
-        self.discard();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicBool, AtomicUsize};
-    use std::thread;
-
-    /// Words that another process scribbled on can let two holders believe that a slot is theirs, with closures of other types.
-    #[test]
-    fn a_ticket_is_good_for_its_own_closure_only() {
-        let slot = LocalSlot::new(false);
-        // SAFETY: the closure borrows nothing.
-        let first = unsafe { slot.store::<_, u64>(|| 7) };
-        assert!(slot.run().unwrap().is_ok());
-        // SAFETY: as above.
-        let second = unsafe { slot.store::<_, String>(|| "text".to_owned()) };
-        assert_ne!(first, second);
-        assert!(slot.run().unwrap().is_ok());
-        assert!(slot.run().is_none(), "it is run once");
-        // SAFETY: a number under which no such type was stored is refused; that is what is tested.
-        assert_eq!(unsafe { slot.take_result::<u64>(first) }, None);
-        // SAFETY: the second closure returned a `String`.
-        assert_eq!(unsafe { slot.take_result::<String>(second) }.as_deref(), Some("text"));
-        // SAFETY: as above.
-        assert_eq!(unsafe { slot.take_result::<String>(second) }, None);
-    }
-
-    #[test]
-    fn what_an_earlier_holder_left_is_dropped_once() {
-        static DROPPED: AtomicUsize = AtomicUsize::new(0);
-        struct Counted;
-        impl Drop for Counted {
-            fn drop(&mut self) {
-                DROPPED.fetch_add(1, Ordering::AcqRel);
-            }
-        }
-        let slot = LocalSlot::new(false);
-        let counted = || {
-            let counted = Counted;
-            move || counted
-        };
-        // SAFETY: the closures borrow nothing.
-        unsafe { slot.store::<_, Counted>(counted()) };
-        // SAFETY: as above.
-        unsafe { slot.store::<_, Counted>(counted()) };
-        assert_eq!(DROPPED.load(Ordering::Acquire), 1, "a closure");
-        assert!(slot.run().unwrap().is_ok());
-        // SAFETY: as above.
-        unsafe { slot.store::<_, Counted>(counted()) };
-        assert_eq!(DROPPED.load(Ordering::Acquire), 2, "a result");
-        drop(slot);
-        assert_eq!(DROPPED.load(Ordering::Acquire), 3);
-    }
-
-    /// The caller of a `map_with` whose share's word was scribbled to "done" must not go on while the share runs on its stack.
-    #[test]
-    fn discarding_waits_for_the_end_of_a_closure() {
-        let slot = LocalSlot::new(false);
-        let [started, discarding, over] = [const { AtomicBool::new(false) }; 3];
-        // SAFETY: what it borrows outlives the scope below, in which it is run, and the slot is discarded in it.
-        unsafe {
-            slot.store::<_, ()>(|| {
-                started.store(true, Ordering::Release);
-                while !discarding.load(Ordering::Acquire) {
-                    thread::yield_now();
-                }
-                // Time enough for a discard that does not wait.
-                (0..1000).for_each(|_| thread::yield_now());
-                over.store(true, Ordering::Release);
-            });
-        }
-        thread::scope(|scope| {
-            scope.spawn(|| slot.run());
-            while !started.load(Ordering::Acquire) {
-                thread::yield_now();
-            }
-            discarding.store(true, Ordering::Release);
-            slot.discard();
-            assert!(over.load(Ordering::Acquire));
-        });
+        lock(&self.partitions).take_if(|rows| is_over(rows));
     }
 }

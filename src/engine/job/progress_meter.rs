@@ -1,19 +1,13 @@
 //! How far work is that many share: counted where their ranges lie, by whoever wants to know. Those who do the work do nothing for it.
 
-use crate::engine::job::meta;
-use crate::sync::lock;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::arena::Arena;
-use crate::engine::exec::fan_out::finished_chunks;
 use crate::engine::job::chunk_plan::Plan;
-use crate::engine::runtime::core::Core;
-use crate::ids::DescriptorIndex;
-use crate::layout::records::{RangeLine, kind};
-use crate::layout::words::{DescriptorWord, FLAG_OUTCOME, State};
-use crate::lockfree::job;
-use crate::lockfree::progress::{self, Reported};
-use crate::sync::Ordering;
+use crate::engine::job::ranges::finished_chunks;
+use crate::layout::records::RangeLine;
+use crate::lockfree::progress::Reported;
+use crate::sync::lock;
 
 /// What is done of some calls, in elements.
 #[derive(Debug, Default)]
@@ -95,7 +89,7 @@ impl Meter {
     }
 
     /// What is done of the job, also between the end of its call and its own.
-    fn present(&self, of: u32) -> Option<u64> {
+    pub(in crate::engine) fn present(&self, of: u32) -> Option<u64> {
         let state = self.state();
         (state.of == of).then(|| state.under_way.first().map_or(state.last, UnderWay::done))
     }
@@ -128,44 +122,5 @@ impl Drop for Metered<'_> {
             *total = total.saturating_add(len);
             state.last = done;
         }
-    }
-}
-
-/// How far a job is: what it said, or in a job of rows how many rows are done.
-pub(crate) fn progress_of(core: &Core, index: DescriptorIndex) -> Option<Reported> {
-    let descriptor = core.control.descriptor(index)?;
-    let word = job::snapshot(&descriptor.word);
-    if crate::engine::job::call::kind_of(descriptor) != kind::ROWS {
-        return meta::said_progress(core, index);
-    }
-    // The number of rows, which stays as long as the job.
-    let total = descriptor.fan_out.load(Ordering::Relaxed);
-    let done = match word.state()? {
-        State::Queued => Some(0),
-        State::Running => {
-            rows_done(core, index, word).or_else(|| Some(meta::said_progress(core, index).map_or(0, |said| said.done)))
-        }
-        State::Done if !word.has(FLAG_OUTCOME) => Some(total),
-        State::Done | State::Free | State::Reserved => None,
-    };
-    let reported =
-        done.map(|done| Reported { done: done.min(total), total }).or_else(|| meta::said_progress(core, index));
-    // Another job may have come in between, and be what was counted.
-    reported.filter(|_| job::snapshot(&descriptor.word).generation() == word.generation())
-}
-
-/// Rows that are done of a job that is running, if it was spread by this process.
-fn rows_done(core: &Core, index: DescriptorIndex, word: DescriptorWord) -> Option<u64> {
-    let slot = core.local.slot(index)?;
-    let of_gathered = || slot.distributed()?.rows_done(word.generation());
-    slot.rows().present(meta::progress_name(core, index)).or_else(of_gathered)
-}
-
-/// Wakes those who watch a job of rows, some of which this thread has done.
-pub(in crate::engine) fn tell_of_rows(core: &Core, index: DescriptorIndex) {
-    if let Some(meta) = core.control.meta(index)
-        && progress::takes_announcement(meta, meta::progress_name(core, index))
-    {
-        meta::call_watchers(core, index);
     }
 }

@@ -1,6 +1,5 @@
 //! What a kernel can ask about its call: who runs it, where it is, whether to stop, and for scratch memory.
 
-use crate::engine::job::meta;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::ops::Range;
@@ -12,9 +11,7 @@ use crate::arena::shared::SharedHandle;
 use crate::arena::shared::array::SharedArray;
 use crate::arena::shared::element::SharedElement;
 use crate::engine::kernel::worker_local::WorkerLocals;
-use crate::engine::runtime::core::Core;
 use crate::error::Result;
-use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::MAX_OUTPUTS;
 use crate::lockfree::job;
 use crate::lockfree::progress::Reported;
@@ -52,6 +49,15 @@ impl StopSignals<'_> {
     }
 }
 
+/// What a context can ask of the job that its kernel runs for.
+pub(in crate::engine) trait JobProbe {
+    /// Says how far the job is.
+    fn report_progress(&self, reported: Reported);
+
+    /// What the submitter calls the job; 0 unless it said.
+    fn tag(&self) -> u64;
+}
+
 /// What a kernel can ask about its call; kernels take it as `ctx: &mut Context` after their other arguments.
 ///
 /// # Examples
@@ -84,7 +90,7 @@ pub struct Context<'a> {
     stop: StopSignals<'a>,
     arena: &'a Arena,
     /// The job, where the kernel runs for one of its own.
-    job: Option<(&'a Core, DescriptorIndex)>,
+    job: Option<&'a dyn JobProbe>,
     /// Whether the kernel was told to stop: its result is then not used, as it may have returned early.
     saw_stop: Cell<bool>,
     /// Elements of each output that hold the result.
@@ -106,9 +112,14 @@ impl<'a> Context<'a> {
 
     /// As [`Context::new`], for a job over whole batches.
     #[inline]
-    pub(crate) fn of_job(core: &'a Core, index: DescriptorIndex, who: ParticipantSlot, stop: StopSignals<'a>) -> Self {
-        let mut context = Self::new(u32::from(who.get()), stop, &core.arena);
-        context.job = Some((core, index));
+    pub(in crate::engine) fn of_job(
+        job: &'a dyn JobProbe,
+        worker: u32,
+        stop: StopSignals<'a>,
+        arena: &'a Arena,
+    ) -> Self {
+        let mut context = Self::new(worker, stop, arena);
+        context.job = Some(job);
         context
     }
 
@@ -203,14 +214,14 @@ impl<'a> Context<'a> {
     /// # }
     /// ```
     pub fn progress(&self, done: u64, total: u64) {
-        if let Some((core, index)) = self.job {
-            meta::report_progress(core, index, Reported { done, total });
+        if let Some(job) = self.job {
+            job.report_progress(Reported { done, total });
         }
     }
 
     /// What the submitter calls the job ([`JobBuilder::tag`](crate::JobBuilder::tag)); 0 unless it said, and in chunks and rows of other calls.
     pub fn tag(&self) -> u64 {
-        self.job.map_or(0, |(core, index)| meta::tag_of(core, index))
+        self.job.map_or(0, JobProbe::tag)
     }
 
     /// The arena of the engine that the call was submitted to.

@@ -3,8 +3,8 @@
 use crate::engine::schedule::completion;
 use std::collections::HashMap;
 
-use crate::engine::exec::execute::deadline_of;
 use crate::engine::job::meta;
+use crate::engine::job::meta::deadline_of;
 use crate::engine::process::supervisor::{PAUSE_FIRST, Supervisor};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -15,12 +15,12 @@ use crate::os::host::Deadline;
 impl Supervisor {
     /// Ends jobs whose time is over, and kills workers whose kernels were told to stop and did not.
     pub(in crate::engine) fn look_at_deadlines(&mut self) {
-        let due = completion::next_deadline(&self.core).is_some_and(Deadline::is_past);
+        let due = self.core.next_deadline().is_some_and(Deadline::is_past);
         let kill = self.stopping.values().any(|(_, kill_at)| kill_at.is_past());
-        if !completion::take_attention(&self.core) && !due && !kill {
+        if !self.core.take_attention() && !due && !kill {
             return;
         }
-        completion::forget_deadlines(&self.core);
+        self.core.forget_deadlines();
         let mut stopping = HashMap::new();
         for at in 0..self.core.control.descriptors().len() {
             let index = DescriptorIndex::new(at as u32);
@@ -30,17 +30,17 @@ impl Supervisor {
                 continue;
             }
             // Before the deadline is read, which its start may set.
-            let begins_later = meta::next_deadline_check(&self.core, index, descriptor);
+            let begins_later = meta::next_deadline_check(&self.core.control, index, descriptor);
             let deadline = deadline_of(descriptor);
             match deadline {
                 Some(deadline) if deadline.is_past() && !word.has(FLAG_CANCEL) => {
                     completion::cancel_generation(&self.core, index, word.generation());
                 }
-                Some(deadline) if !deadline.is_past() => completion::expect_deadline(&self.core, deadline),
+                Some(deadline) if !deadline.is_past() => self.core.expect_deadline(deadline),
                 _ => {}
             }
             // Its time may begin after this look.
-            begins_later.into_iter().for_each(|late| completion::expect_deadline(&self.core, late));
+            begins_later.into_iter().for_each(|late| self.core.expect_deadline(late));
             let word = job::snapshot(&descriptor.word);
             if !word.is(State::Running) || !word.has(FLAG_CANCEL) || !self.may_kill(word.owner()) {
                 continue;

@@ -3,20 +3,17 @@
 //! Everything here is a sweep over words that say what is true: it may be repeated, and interrupted anywhere and repeated, with
 //! the same result. Only the supervisor sweeps, one death at a time, and only with the kernel's word that the process is gone.
 
-use crate::engine::exec::execute::deadline_of;
-use crate::engine::exec::fan_out::{repair_share, stop};
 use crate::engine::job::call::Fields;
 use crate::engine::job::failure_text;
+use crate::engine::job::meta::deadline_of;
+use crate::engine::job::ranges::{repair_share, stop};
 use crate::engine::runtime::core::Core;
 use crate::engine::schedule::completion;
-use crate::engine::schedule::health;
 use crate::error::WorkerExit;
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlots};
 use crate::layout::records::{Descriptor, kind, status};
-use crate::layout::words::{
-    DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, MAX_ATTEMPT, ParticipantWord, State,
-};
+use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_WAITER, MAX_ATTEMPT, ParticipantWord, State};
 use crate::lockfree::job;
 use crate::sync::Ordering;
 
@@ -66,7 +63,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
         // Its late notification, for a job that the descriptor held before, may have hit the wait word of this one, whatever
         // state that is in: the finisher of this one will then find the word notified, and not call.
         if word.has(FLAG_WAITER) {
-            job::call_waiter(&descriptor.wait, core.scope);
+            job::call_waiter(&descriptor.wait, core.scope());
         }
         fault::point(Point::F31_mid_table);
     }
@@ -82,17 +79,17 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
 fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: DescriptorWord, death: &Death) {
     // Relaxed reads: the submitter's publication precedes the claim, which precedes the death.
     // The limit is read from the segment: whatever it says, a job is not started again beyond what its word can count.
-    let fields = Fields::read(core, index, descriptor).ok();
+    let fields = Fields::read(&core.control, index, descriptor).ok();
     let retries = fields.as_ref().map_or(0, |fields| fields.retries).min(u32::from(MAX_ATTEMPT));
     // The job for which a worker is killed was told to stop before. A worker may finish it all the same, and begin another one, before
     // it is hit: that one died with its worker, like any other.
-    let stopped = word.has(FLAG_CANCEL) || (death.killed && health::poisoned(core).is_some());
+    let stopped = word.has(FLAG_CANCEL) || (death.killed && core.health.error().is_some());
     let share = fields.filter(|fields| fields.kind == kind::SHARE);
     if u32::from(word.attempt()) < retries && !stopped {
         if let Some(share) = &share {
             with_share(core, share, |_, line| repair_share(line));
         }
-        crate::engine::job::meta::reset_start(core, index, descriptor);
+        crate::engine::job::meta::reset_start(&core.control, index, descriptor);
         if job::requeue(&descriptor.word, word.owner(), death.short_incarnation()).is_some() {
             fault::point(Point::F30_requeued);
             core.redelivery().mark(index);
@@ -136,18 +133,5 @@ fn with_share(
         && let Some(line) = ranges.get(fields.share as usize)
     {
         repair(header, line);
-    }
-}
-
-/// Ends every queued job because nobody is left to run it.
-pub(crate) fn fail_queued(core: &Core) {
-    for (at, descriptor) in core.control.descriptors().iter().enumerate() {
-        let word = job::snapshot(&descriptor.word);
-        if word.is(State::Queued)
-            && let Some(done) = job::take_back(&descriptor.word, word.generation())
-        {
-            debug_assert!(done.has(FLAG_OUTCOME));
-            completion::complete(core, DescriptorIndex::new(at as u32), done);
-        }
     }
 }

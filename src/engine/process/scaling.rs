@@ -2,7 +2,9 @@
 
 use crate::engine::process::supervisor::Supervisor;
 use crate::engine::process::worker_slot::Seat;
+use crate::engine::schedule::shift;
 use crate::engine::schedule::thread_pool;
+use crate::engine::schedule::wakeup;
 use crate::layout::records::Participant;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
@@ -14,7 +16,7 @@ impl Supervisor {
             return;
         }
         self.core.threads.hear_request();
-        if thread_pool::is_short_of_workers(&self.core) {
+        if wakeup::is_short_of_workers(&self.core) {
             self.want_more();
         }
         let mut spare = self.spare();
@@ -24,7 +26,7 @@ impl Supervisor {
                 let seat = &mut self.seats[at];
                 if let Some(worker) = &mut seat.worker {
                     worker.asked_to_leave = true;
-                    seat.slots.iter().for_each(|slot| thread_pool::ask_to_leave(&self.core, slot));
+                    seat.slots.iter().for_each(|slot| shift::ask_to_leave(&self.core, slot));
                 }
             }
         }

@@ -8,8 +8,9 @@
 use crate::engine::schedule::completion;
 use crate::engine::schedule::drain;
 use crate::engine::schedule::health;
-use crate::engine::schedule::queue;
+use crate::engine::schedule::look_after;
 use crate::engine::schedule::thread_pool;
+use crate::engine::schedule::wakeup;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::engine::process::recovery::{self, Death};
 use crate::engine::process::start_failures::START_LIMIT;
 use crate::engine::process::worker_slot::{self, Peer, Seat, Worker, answer_fetch};
 use crate::engine::runtime::core::Core;
-use crate::engine::schedule::health::Poisoned;
+use crate::engine::runtime::health::Poisoned;
 use crate::engine::schedule::worker;
 use crate::error::{Error, Result, WorkerExit};
 use crate::ids::DescriptorIndex;
@@ -106,11 +107,11 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
     let mut seats = worker_slot::all(&config);
     let spare = config.processes - group.least.min(config.processes);
     seats.iter_mut().take(config.processes).skip(config.processes - spare).for_each(|seat| seat.wanted = false);
-    (0..spare).for_each(|_| thread_pool::count_vacant_process(core, true));
+    (0..spare).for_each(|_| thread_pool::count_vacant_process(&core, true));
     let (started, outcome) = channel();
     // The supervisor counts as well: it serves what the last worker leaves.
     let count = seats.len() as u32 + 1;
-    core.workers_alive.fetch_add(count, Ordering::Relaxed);
+    core.threads.alive.fetch_add(count, Ordering::Relaxed);
     let mut supervisor = Supervisor {
         core: Arc::clone(core),
         group,
@@ -141,7 +142,7 @@ impl Supervisor {
     fn run(&mut self) {
         let mut ready = Vec::new();
         loop {
-            if health::poisoned(&self.core).is_some() {
+            if self.core.health.error().is_some() {
                 self.end_everybody();
             }
             self.fit_to_load();
@@ -150,11 +151,11 @@ impl Supervisor {
             self.report_start();
             self.look_at_deadlines();
             if self.next_deadline_check.is_none_or(Deadline::is_past) {
-                self.next_deadline_check = completion::look_after_jobs(&self.core, self.next_deadline_check);
+                self.next_deadline_check = look_after::look_after_jobs(&self.core, self.next_deadline_check);
             }
             self.end_who_lingers();
             // Threads of this process may still have jobs whose ends are this thread's to tell.
-            if self.seats.iter().all(|seat| seat.ended) && self.core.workers_alive.load(Ordering::Acquire) == 1 {
+            if self.seats.iter().all(|seat| seat.ended) && self.core.threads.alive.load(Ordering::Acquire) == 1 {
                 completion::complete_deferred(&self.core);
                 return worker::ended(&self.core);
             }
@@ -205,7 +206,7 @@ impl Supervisor {
         let killings = self.stopping.values().map(|(_, kill_at)| *kill_at);
         seats
             .chain(killings)
-            .chain(completion::next_deadline(&self.core))
+            .chain(self.core.next_deadline())
             .chain(self.hall.next_time())
             .chain(self.next_idle())
             .chain(self.lingers_until)
@@ -295,7 +296,7 @@ impl Supervisor {
         if seat.outside {
             // The engine's own workers have no say in it.
             worker.killable = killable;
-            self.core.attached.fetch_add(1, Ordering::Relaxed);
+            self.core.count_external(true);
             // It takes no job before it has this. If it is gone, its process descriptor says so.
             let _ = worker.channel.send(&ToOutsider::Go.to_bytes(), &[]);
         }
@@ -303,13 +304,13 @@ impl Supervisor {
             row.word.store(ParticipantWord::new(seat.incarnation, ParticipantWord::ALIVE).bits(), Ordering::Release);
         }
         // Jobs may have been waiting for it.
-        queue::notify(&self.core, u32::from(seat.slots.len()));
+        wakeup::notify(&self.core, u32::from(seat.slots.len()));
     }
 
     /// Gives a seat to a process that others started, or says why not.
     fn seat_outsider(&mut self, channel: Channel, process: ProcessHandle) {
         let refuse = |reason: String| listener::refuse(&channel, Error::WorkerStart { reason });
-        if !self.core.is_open() || health::poisoned(&self.core).is_some() {
+        if !self.core.is_open() || self.core.health.error().is_some() {
             return refuse("the engine is closing".into());
         }
         let Some(seat) = self.seats.iter_mut().find(|seat| seat.outside && !seat.ended && seat.worker.is_none()) else {
@@ -354,7 +355,7 @@ impl Supervisor {
         at.incarnation = at.incarnation.wrapping_add(1);
         let outside = at.outside;
         if outside && worker.ready {
-            self.core.attached.fetch_sub(1, Ordering::Relaxed);
+            self.core.count_external(false);
         }
         // It may have damaged the word by which its successors learn whether the engine is open.
         self.core.tell_lifecycle();
@@ -452,7 +453,7 @@ impl Supervisor {
             let seat = &mut self.seats[at];
             // During a shortage nobody takes entries of jobs that are gone out of the rings.
             let nothing_left = !self.core.has_work()
-                || health::poisoned(&self.core).is_some()
+                || self.core.health.error().is_some()
                 || self.group.first_death.is_some()
                 || (closing && self.core.shortage().is_some() && !self.core.has_unfinished_jobs());
             if closing && nothing_left {

@@ -3,130 +3,36 @@
 //! `Core` is what workers, jobs and the engine's handle share; a worker process has one of its own. How jobs come and go is in
 //! `queue.rs`, what is owed after a job in `completion.rs`, how one is run in `execute.rs`.
 
-use crate::engine::schedule::health;
-use crate::engine::schedule::queue;
-use core::cell::Cell;
 use core::fmt;
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crossbeam_utils::CachePadded;
-
 use crate::arena::Arena;
-use crate::engine::job::local_slot::{LocalSlot, LocalTable};
-use crate::engine::job::meta::Watchers;
+use crate::engine::job::table;
 use crate::engine::kernel::info::{KernelInfo, registered};
-use crate::engine::options::{EngineConfig, IdleStrategy};
+use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy};
 #[cfg(target_os = "linux")]
 use crate::engine::process::listener::Door;
-use crate::engine::runtime::running::Running;
-use crate::engine::runtime::shortage::Shortage;
-use crate::engine::runtime::waker_set::WakerSet;
+use crate::engine::runtime::health::Health;
+#[cfg(target_os = "linux")]
+use crate::engine::runtime::process_state::SupervisorNotifier;
+use crate::engine::runtime::process_state::{ProcessState, SupervisorRequest};
+use crate::engine::runtime::rings::Rings;
+use crate::engine::runtime::thread_slots::ThreadSlots;
+use crate::engine::runtime::watchers::Watchers;
 use crate::engine::runtime::worker_role::WorkerRole;
-use crate::engine::schedule::drain::Drains;
-use crate::engine::schedule::health::Poisoned;
-use crate::engine::schedule::thread_pool::ThreadSlots;
 use crate::error::{Error, Result};
-use crate::ids::{DescriptorIndex, ParticipantSlot};
+use crate::ids::ParticipantSlot;
 use crate::layout::geometry::{COLLECTOR_PORT, PRIORITIES};
-use crate::layout::records::{Descriptor, RingHeader};
 use crate::layout::view::Control;
-use crate::layout::words::{DescriptorWord, check, lifecycle};
-use crate::lockfree::free_list::{FreeList, Returners};
+use crate::layout::words::{State, lifecycle};
 use crate::lockfree::job;
 use crate::lockfree::redelivery::Redelivery;
 use crate::lockfree::ring::Ring;
 use crate::lockfree::sleep::Sleepers;
 use crate::os::futex::Scope;
+use crate::os::host::Deadline;
 use crate::panics;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
-
-/// Which job: a descriptor in one of its generations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct JobReference {
-    pub(crate) index: DescriptorIndex,
-    pub(crate) generation: u32,
-}
-
-/// A reserved descriptor that is being filled. Dropping it frees the descriptor again; one that was published is forgotten.
-pub(crate) struct Reservation<'a> {
-    pub(in crate::engine) core: &'a Core,
-    pub(crate) index: DescriptorIndex,
-    pub(crate) descriptor: &'a Descriptor,
-    pub(in crate::engine) reserved: DescriptorWord,
-    /// What the fields written so far add up to; see [`check`].
-    pub(in crate::engine) check: Cell<u64>,
-}
-
-impl<'a> Reservation<'a> {
-    pub(in crate::engine) fn new(
-        core: &'a Core,
-        index: DescriptorIndex,
-        descriptor: &'a Descriptor,
-        reserved: DescriptorWord,
-    ) -> Self {
-        Self { core, index, descriptor, reserved, check: Cell::new(check::EMPTY) }
-    }
-
-    /// The private half of the descriptor.
-    pub(crate) fn slot(&self) -> &LocalSlot {
-        self.core.local.slot(self.index).expect("the private table is as long as the descriptor table")
-    }
-
-    /// The job it will be.
-    pub(crate) fn reference(&self) -> JobReference {
-        JobReference { index: self.index, generation: self.reserved.generation() }
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        if let Some(slot) = self.core.local.slot(self.index) {
-            slot.discard();
-        }
-        job::abandon(&self.descriptor.word, self.reserved);
-        queue::return_index(self.core, self.index);
-    }
-}
-
-/// Who waits for a free descriptor.
-pub(in crate::engine) struct CapacityWaiters {
-    /// Changes whenever one was returned while somebody waited.
-    pub(in crate::engine) sequence: AtomicU32,
-    pub(in crate::engine) wakers: WakerSet,
-}
-
-impl CapacityWaiters {
-    fn new() -> Self {
-        Self { sequence: AtomicU32::new(0), wakers: WakerSet::default() }
-    }
-}
-
-/// What the supervisor, which sits in the process that built the engine, is called for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum SupervisorRequest {
-    /// To look around: at deadlines, and at what the collector port reports.
-    Look,
-    /// Because a worker process found what nobody writes: a cell of a ring, or the word of a job.
-    Corrupt { found: u64 },
-}
-
-/// Calls the supervisor.
-type Bell = Box<dyn Fn(SupervisorRequest) + Send + Sync>;
-
-/// A ring in private memory.
-struct PrivateRing {
-    header: RingHeader,
-    cells: Box<[AtomicU64]>,
-}
-
-impl PrivateRing {
-    /// With as many cells as a shared ring has.
-    fn new(queue_capacity: u32) -> Self {
-        let cells = (0..u64::from(queue_capacity) * 2).map(|_| AtomicU64::new(0)).collect();
-        Self { header: RingHeader::new(), cells }
-    }
-}
+use crate::sync::{AtomicU32, Ordering, fence_after_exchange};
 
 #[cold]
 fn not_listed(info: &'static KernelInfo) -> Error {
@@ -136,65 +42,37 @@ fn not_listed(info: &'static KernelInfo) -> Error {
     ))
 }
 
-/// Shared by everything that belongs to one engine. A worker process has one of its own over the same segments.
+/// What everything that belongs to one engine shares. A worker process has one of its own over the same segments.
 pub(crate) struct Core {
     pub(crate) control: Control,
     pub(crate) arena: Arc<Arena>,
-    pub(crate) local: LocalTable,
     pub(crate) config: EngineConfig,
-    /// On lines of its own: submitters write it for every job, and workers read what would lie beside it.
-    pub(in crate::engine) free: CachePadded<FreeList>,
-    pub(in crate::engine) space: CapacityWaiters,
-    /// How many jobs of higher priority this process started since the first one of each ring has been waiting.
-    pub(in crate::engine) skip_counts: [AtomicU32; PRIORITIES],
-    /// Closures, where worker processes share the other rings.
-    closure_rings: Option<[PrivateRing; PRIORITIES]>,
-    /// The origin's own word; worker processes read the one in the segment, which the origin does not believe.
+    /// Private halves of the descriptors, and which are free; empty in worker processes, which submit nothing.
+    pub(crate) jobs: JobTable,
+    pub(in crate::engine) rings: Rings,
+    /// The host's own word; worker processes read the one in the segment, which the host does not believe.
     lifecycle: AtomicU32,
+    pub(crate) health: Health,
+    pub(crate) threads: ThreadSlots,
+    pub(in crate::engine) watchers: Watchers,
     /// `None` in the process that built the engine.
     pub(in crate::engine) role: Option<WorkerRole>,
-    /// Whom futex calls reach: other processes only where there are any.
-    pub(crate) scope: Scope,
-    pub(in crate::engine) bell: OnceLock<Bell>,
-    /// Where processes that others start come in, in the origin.
-    #[cfg(target_os = "linux")]
-    pub(crate) door: OnceLock<Arc<Door>>,
-    /// Numbers of the kernels that worker processes know; not set where there are none.
-    listed: OnceLock<BTreeSet<u32>>,
-    /// Why nothing can be run any more, once that is so.
-    pub(in crate::engine) poisoned: OnceLock<Poisoned>,
-    /// 1 when no worker process runs any more after the engine broke.
-    pub(in crate::engine) quiescent: AtomicU32,
-    /// Changes, once the engine broke, whenever a job may have become one that can be read; a futex word of this process.
-    pub(in crate::engine) settled: AtomicU32,
-    /// Which jobs threads of this process are at.
-    pub(in crate::engine) running: Running,
-    /// The first deadline the supervisor has to look at, in nanoseconds; the largest number for none. Of this process.
-    pub(in crate::engine) next_deadline: AtomicU64,
-    /// Who sits at the seats of worker threads, in the origin.
-    pub(crate) threads: ThreadSlots,
-    /// Who waits until nothing is left to do, in the origin.
-    pub(in crate::engine) drains: Drains,
-    /// The kernels that can be called by name, in the origin.
+    /// `None` in an engine of threads alone.
+    pub(in crate::engine) processes: Option<Box<ProcessState>>,
+    /// The kernels that can be called by name, in the host.
     named: OnceLock<Vec<&'static KernelInfo>>,
-    /// Who wants to hear of progress, in the origin.
-    pub(in crate::engine) watchers: Watchers,
-    /// 1 while the supervisor sleeps without a bound, because no job was under way: who waits in a way that needs its looks calls it.
-    pub(in crate::engine) looks_wanted: AtomicU32,
-    /// Set when a running job was told to stop, for the supervisor.
-    pub(in crate::engine) attention: AtomicU32,
-    /// Workers from outside that take jobs at the moment; a hint for how a call is spread.
-    pub(crate) attached: AtomicU32,
-    /// Workers that have not ended, and the supervisor; a futex word of this process.
-    pub(crate) workers_alive: AtomicU32,
-    /// System calls made to wake workers, for people and tests that count them.
-    pub(in crate::engine) wake_calls: AtomicU32,
-    /// Held by the submitter that clears a full ring.
-    pub(in crate::engine) clearing: Mutex<()>,
     /// Which completion ports are taken.
     pub(crate) ports: Mutex<u64>,
-    pub(in crate::engine) shortage: Shortage,
+    /// Where processes that others start come in, in the host.
+    #[cfg(target_os = "linux")]
+    pub(crate) door: OnceLock<Arc<Door>>,
 }
+
+/// The jobs of an engine, whose handles refer to it.
+pub(crate) type JobTable = table::JobTable<Arc<Core>>;
+
+/// A reserved descriptor of an engine.
+pub(crate) type Reservation<'a> = table::Reservation<'a, Arc<Core>>;
 
 impl Core {
     pub(crate) fn new(config: EngineConfig, arena: Arc<Arena>) -> Result<Self> {
@@ -211,61 +89,51 @@ impl Core {
         Self::over(config, control, arena, Some(role))
     }
 
-    /// Over both segments. What serves submitting is there in the origin only.
+    /// Over both segments. What serves submitting is there in the host only.
     fn over(config: EngineConfig, control: Control, arena: Arc<Arena>, role: Option<WorkerRole>) -> Self {
         let is_host = role.is_none();
-        let jobs = if is_host { config.queue_capacity } else { 0 };
-        let has_closure_rings = is_host && config.is_shared() && config.threads > 0;
+        let (jobs, threads) = if is_host { (config.queue_capacity, config.threads) } else { (0, 0) };
         Self {
-            local: LocalTable::new(jobs, !config.is_shared()),
-            free: CachePadded::new(FreeList::full(
-                jobs,
-                if config.is_shared() { Returners::Anybody } else { Returners::Holders },
-            )),
+            jobs: JobTable::new(jobs, !config.is_shared()),
+            rings: Rings::new(jobs, config.is_shared() && threads > 0),
             control,
             arena,
             config,
-            space: CapacityWaiters::new(),
-            skip_counts: core::array::from_fn(|_| AtomicU32::new(0)),
-            closure_rings: has_closure_rings.then(|| core::array::from_fn(|_| PrivateRing::new(jobs))),
             lifecycle: AtomicU32::new(lifecycle::OPEN),
+            health: Health::new(threads),
+            threads: ThreadSlots::new(threads),
+            watchers: Watchers::new(),
             role,
-            scope: config.scope(),
-            bell: OnceLock::new(),
+            processes: config.is_shared().then(|| Box::new(ProcessState::new())),
+            named: OnceLock::new(),
+            ports: Mutex::new(if config.is_shared() { 1 << COLLECTOR_PORT } else { 0 }),
             #[cfg(target_os = "linux")]
             door: OnceLock::new(),
-            listed: OnceLock::new(),
-            poisoned: OnceLock::new(),
-            quiescent: AtomicU32::new(0),
-            settled: AtomicU32::new(0),
-            running: Running::new(if is_host { config.threads } else { 0 }),
-            next_deadline: AtomicU64::new(u64::MAX),
-            threads: ThreadSlots::new(if is_host { config.threads } else { 0 }),
-            drains: Drains::default(),
-            named: OnceLock::new(),
-            watchers: Watchers::new(),
-            looks_wanted: AtomicU32::new(0),
-            attention: AtomicU32::new(0),
-            attached: AtomicU32::new(0),
-            workers_alive: AtomicU32::new(0),
-            wake_calls: AtomicU32::new(0),
-            clearing: Mutex::new(()),
-            ports: Mutex::new(if config.is_shared() { 1 << COLLECTOR_PORT } else { 0 }),
-            shortage: Shortage::new(),
         }
     }
 
-    /// Says how the supervisor is called; once.
+    /// Says how the supervisor is reached; once.
     #[cfg(target_os = "linux")]
-    pub(crate) fn set_supervisor_notifier(&self, bell: Bell) {
-        let _ = self.bell.set(bell);
+    pub(crate) fn set_supervisor_notifier(&self, notifier: SupervisorNotifier) {
+        if let Some(processes) = &self.processes {
+            processes.set_notifier(notifier);
+        }
     }
 
-    /// Makes the supervisor look around: at deadlines, and at what the collector port reports.
-    pub(crate) fn notify_supervisor(&self) {
-        if let Some(bell) = self.bell.get() {
-            bell(SupervisorRequest::Look);
-        }
+    /// Makes the supervisor look around: at deadlines, and at what the collector port reports. Whether there is one.
+    pub(in crate::engine) fn notify_supervisor(&self) -> bool {
+        self.request(SupervisorRequest::Look)
+    }
+
+    /// Asks the supervisor for something; `false` where there is none.
+    pub(in crate::engine) fn request(&self, request: SupervisorRequest) -> bool {
+        self.processes.as_ref().is_some_and(|processes| processes.request(request))
+    }
+
+    /// Which processes futex calls have to reach.
+    #[inline]
+    pub(crate) fn scope(&self) -> Scope {
+        self.config.scope()
     }
 
     /// The number of a kernel for a descriptor.
@@ -276,7 +144,11 @@ impl Core {
     #[inline]
     pub(crate) fn kernel_id(&self, info: &'static KernelInfo) -> Result<u32> {
         let id = info.id()?;
-        if self.listed.get().is_none_or(|listed| listed.contains(&id)) { Ok(id) } else { Err(not_listed(info)) }
+        if self.processes.as_ref().is_none_or(|processes| processes.knows_kernel(id)) {
+            Ok(id)
+        } else {
+            Err(not_listed(info))
+        }
     }
 
     /// Says which kernels can be called by name, once, before the first job.
@@ -292,7 +164,9 @@ impl Core {
     /// Says which kernels worker processes know, once, before the first job.
     #[cfg(target_os = "linux")]
     pub(crate) fn list_kernels(&self, ids: impl Iterator<Item = u32>) {
-        let _ = self.listed.set(ids.collect());
+        if let Some(processes) = &self.processes {
+            processes.list_kernels(ids);
+        }
     }
 
     /// The kernel of a number read from a descriptor.
@@ -319,7 +193,7 @@ impl Core {
     /// Whether the engine may be used by this process and takes jobs.
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
-        let is_usable = self.check_process().is_ok() && self.is_open() && self.poisoned.get().is_none();
+        let is_usable = self.check_process().is_ok() && self.is_open() && !self.health.is_poisoned();
         if is_usable { Ok(()) } else { Err(self.why_not_open()) }
     }
 
@@ -328,7 +202,7 @@ impl Core {
         match self.check_process() {
             Err(forked) => forked,
             Ok(()) if !self.is_open() => Error::Closed,
-            Ok(()) => health::poisoned(self).unwrap_or(Error::Closed),
+            Ok(()) => self.health.error().unwrap_or(Error::Closed),
         }
     }
 
@@ -393,12 +267,12 @@ impl Core {
 
     /// Workers that take jobs at the moment, at least one.
     pub(in crate::engine) fn workers_now(&self) -> usize {
-        (self.config.workers() + self.attached.load(Ordering::Relaxed) as usize).max(1)
+        (self.config.workers() + self.external_workers()).max(1)
     }
 
     #[inline]
     pub(crate) fn sleepers<'s>(&'s self) -> Sleepers<'s, impl Fn(ParticipantSlot) -> Option<&'s AtomicU32> + use<'s>> {
-        Sleepers::new(self.control.idle_line(), self.scope, |slot| {
+        Sleepers::new(self.control.idle_line(), self.scope(), |slot| {
             self.control.participant(slot).map(|participant| &participant.park)
         })
     }
@@ -409,25 +283,10 @@ impl Core {
         Ring::new(header, cells)
     }
 
-    /// The ring of closures of a priority, which only threads of this process take from. Engines of threads alone need none: there
-    /// every worker can run every job.
-    #[inline]
-    pub(in crate::engine) fn closure_ring(&self, priority: usize) -> Option<Ring<'_>> {
-        let ring = self.closure_rings.as_ref()?.get(priority)?;
-        Some(Ring::new(&ring.header, &ring.cells))
-    }
-
     /// Every ring that this process knows.
     pub(in crate::engine) fn all_rings(&self) -> impl Iterator<Item = Ring<'_>> {
         let shared = (0..PRIORITIES).map(|priority| self.ring(priority));
-        shared.chain((0..PRIORITIES).filter_map(|priority| self.closure_ring(priority)))
-    }
-
-    /// Whether closures wait.
-    #[inline]
-    pub(in crate::engine) fn has_closures(&self) -> bool {
-        self.closure_rings.is_some()
-            && (0..PRIORITIES).any(|priority| self.closure_ring(priority).is_some_and(|ring| ring.has_entries()))
+        shared.chain((0..PRIORITIES).filter_map(|priority| self.rings.closures(priority)))
     }
 
     /// Entries in the rings, among them those of jobs that are gone. A hint.
@@ -442,13 +301,13 @@ impl Core {
 
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        if self.poisoned.get().is_some() {
+        if self.health.is_poisoned() {
             // Nothing is taken out of the rings any more.
             return false;
         }
         (0..PRIORITIES).any(|priority| self.ring(priority).has_entries())
             || self.redelivery().is_on()
-            || self.has_closures()
+            || self.rings.has_closures()
     }
 
     /// Jobs that wait to be started again.
@@ -460,6 +319,92 @@ impl Core {
     /// Wakes every worker that sleeps: it looks at the rings and at the engine's state again.
     pub(crate) fn wake_workers(&self) {
         self.sleepers().wake_everybody((1..=self.config.rows() as u16).map(ParticipantSlot::new));
+    }
+
+    /// Has the supervisor look at a deadline when it comes.
+    pub(in crate::engine) fn expect_deadline(&self, deadline: Deadline) {
+        if let Some(processes) = self.processes.as_ref().filter(|_| self.is_host())
+            && processes.expect_deadline(deadline)
+        {
+            self.notify_supervisor();
+        }
+    }
+
+    /// The first deadline somebody expects.
+    #[cfg(target_os = "linux")]
+    pub(in crate::engine) fn next_deadline(&self) -> Option<Deadline> {
+        self.processes.as_ref().and_then(|processes| processes.next_deadline())
+    }
+
+    /// Forgets all expected deadlines, right before the supervisor looks at every job and expects those that are left.
+    #[cfg(target_os = "linux")]
+    pub(in crate::engine) fn forget_deadlines(&self) {
+        if let Some(processes) = &self.processes {
+            processes.forget_deadlines();
+        }
+    }
+
+    /// Whether running jobs were told to stop since this was asked last.
+    #[cfg(target_os = "linux")]
+    pub(in crate::engine) fn take_attention(&self) -> bool {
+        self.processes.as_ref().is_some_and(|processes| processes.take_attention())
+    }
+
+    /// Counts an external worker that takes jobs from now on, or does not any more.
+    #[cfg(target_os = "linux")]
+    pub(in crate::engine) fn count_external(&self, is_there: bool) {
+        if let Some(processes) = &self.processes {
+            processes.count_external(is_there);
+        }
+    }
+
+    /// External workers that take jobs at the moment. A hint.
+    pub(crate) fn external_workers(&self) -> usize {
+        self.processes.as_ref().map_or(0, |processes| processes.external())
+    }
+
+    /// Has the supervisor look after jobs from time to time, for a task that waits for one: it cannot look itself. The caller has just
+    /// changed the job's word by an exchange.
+    #[inline]
+    pub(crate) fn want_looks(&self) {
+        if let Some(processes) = &self.processes {
+            // SeqCst: pairs with the fence in `look_after_jobs`. If the flag is not seen here, the job is seen there.
+            fence_after_exchange();
+            if processes.take_looks_wanted() {
+                self.notify_supervisor();
+            }
+        }
+    }
+
+    /// The error of whoever does not wait for the end of a shortage of worker processes; `None` while there is none.
+    pub(crate) fn shortage(&self) -> Option<Error> {
+        self.processes.as_ref().and_then(|processes| processes.shortage().error())
+    }
+
+    /// Refuses a call that does not wait while nobody could run it.
+    ///
+    /// # Errors
+    /// [`Error::NoWorkers`] for [`Backpressure::Reject`] during a shortage.
+    #[inline]
+    pub(crate) fn check_shortage(&self, backpressure: Backpressure) -> Result<()> {
+        if backpressure == Backpressure::Reject { self.shortage().map_or(Ok(()), Err) } else { Ok(()) }
+    }
+
+    /// Says that a shortage began, goes on for another reason, or is over.
+    #[cfg(target_os = "linux")]
+    pub(in crate::engine) fn set_shortage(&self, reason: Option<String>) {
+        if let Some(processes) = &self.processes {
+            processes.shortage().set(reason);
+        }
+    }
+
+    /// Whether a job is queued or runs, by the words of the descriptors: a walk over all of them. Entries of rings may outlive their jobs.
+    #[cfg(target_os = "linux")]
+    pub(in crate::engine) fn has_unfinished_jobs(&self) -> bool {
+        self.control.descriptors().iter().any(|descriptor| {
+            let word = job::snapshot(&descriptor.word);
+            word.is(State::Queued) || word.is(State::Running)
+        })
     }
 
     /// How long a worker without work stays awake at most; `None` for not at all.

@@ -5,7 +5,8 @@
 
 use core::cell::RefCell;
 
-use crate::engine::runtime::core::{Core, JobReference};
+use crate::engine::job::reference::JobReference;
+use crate::engine::runtime::core::Core;
 use crate::panics;
 
 /// One kernel or closure on the stack of a thread.

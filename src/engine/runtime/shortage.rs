@@ -6,13 +6,10 @@
 
 use std::sync::Mutex;
 
-use crate::engine::options::Backpressure;
-use crate::engine::runtime::core::Core;
-use crate::error::{Error, Result};
-use crate::sync::lock;
-use crate::sync::{AtomicU32, Ordering};
+use crate::error::Error;
+use crate::sync::{AtomicU32, Ordering, lock};
 
-/// Why no worker process can be started at the moment, if none runs. Of the origin.
+/// Why no worker process can be started at the moment, if none runs. Of the host.
 pub(in crate::engine) struct Shortage {
     /// 1 while there is a reason, so that those who submit need not lock.
     is_on: AtomicU32,
@@ -32,44 +29,16 @@ impl Shortage {
         lock(&self.reason).clone()
     }
 
+    /// The error of whoever does not wait for the end of a shortage; `None` while there is none.
+    pub(in crate::engine) fn error(&self) -> Option<Error> {
+        self.reason().map(|reason| Error::NoWorkers { reason })
+    }
+
+    /// Notes that a shortage began, goes on for another reason, or is over.
     #[cfg(target_os = "linux")]
-    fn set(&self, reason: Option<String>) {
+    pub(in crate::engine) fn set(&self, reason: Option<String>) {
         let mut kept = lock(&self.reason);
         self.is_on.store(u32::from(reason.is_some()), Ordering::Relaxed);
         *kept = reason;
-    }
-}
-
-impl Core {
-    /// The error of whoever does not wait for the end of a shortage; `None` while there is none.
-    pub(crate) fn shortage(&self) -> Option<Error> {
-        self.shortage.reason().map(|reason| Error::NoWorkers { reason })
-    }
-
-    /// Refuses a call that does not wait while nobody could run it.
-    ///
-    /// # Errors
-    /// [`Error::NoWorkers`] for [`Backpressure::Reject`] during a shortage.
-    #[inline]
-    pub(crate) fn check_shortage(&self, backpressure: Backpressure) -> Result<()> {
-        if backpressure == Backpressure::Reject { self.shortage().map_or(Ok(()), Err) } else { Ok(()) }
-    }
-
-    /// Says that a shortage began, goes on for another reason, or is over.
-    #[cfg(target_os = "linux")]
-    pub(in crate::engine) fn set_shortage(&self, reason: Option<String>) {
-        self.shortage.set(reason);
-    }
-
-    /// Whether a job is queued or runs, by the words of the descriptors: a walk over all of them. Entries of rings may outlive their jobs.
-    #[cfg(target_os = "linux")]
-    pub(in crate::engine) fn has_unfinished_jobs(&self) -> bool {
-        use crate::layout::words::State;
-        use crate::lockfree::job;
-
-        self.control.descriptors().iter().any(|descriptor| {
-            let word = job::snapshot(&descriptor.word);
-            word.is(State::Queued) || word.is(State::Running)
-        })
     }
 }

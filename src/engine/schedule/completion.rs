@@ -1,20 +1,25 @@
 //! What is owed when a job is over, and how jobs are told to end: wake-ups, reports, freeing, cancels, deadlines, closing.
 
-use crate::engine::exec::distributed_rows;
+use std::sync::Arc;
+
 use crate::engine::job::local_slot::LocalSlot;
-use crate::engine::runtime::core::{Core, JobReference};
-use crate::engine::schedule::drain;
-use crate::engine::schedule::health;
-use crate::engine::schedule::queue;
+use crate::engine::job::partitions::{self, DistributedRows};
+use crate::engine::job::ranges::{finished_chunks, stop};
+use crate::engine::job::reference::JobReference;
+use crate::engine::runtime::core::Core;
+use crate::engine::runtime::engine_ref;
+use crate::engine::schedule::{drain, wakeup};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::COLLECTOR_PORT;
-use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_PORT, FLAG_WAITER, FLAG_WAKER, State, park};
+use crate::layout::records::{Descriptor, FanOutHeader, RangeLine, status};
+use crate::layout::words::{
+    DescriptorWord, FLAG_DETACHED, FLAG_OUTCOME, FLAG_PORT, FLAG_WAITER, FLAG_WAKER, State, park,
+};
 use crate::lockfree::job::{self, Cancel};
 use crate::lockfree::port;
-use crate::os::host::Deadline;
 use crate::panics;
-use crate::sync::{Ordering, fence, fence_after_exchange};
+use crate::sync::{Ordering, fence};
 
 /// What is owed after a job became done: wake, report, and free it when nobody holds it.
 #[inline]
@@ -30,11 +35,11 @@ pub(crate) fn complete(core: &Core, index: DescriptorIndex, done: DescriptorWord
         // the number may be another job's: the bit then reaches a collector that holds no such job and ignores it.
         let number = descriptor.port.load(Ordering::Relaxed);
         if let Some((port, bits)) = core.control.port(number) {
-            port::report(&port.park, bits, index, core.scope);
+            port::report(&port.park, bits, index, core.scope());
         }
     }
     if done.has(FLAG_WAITER) {
-        job::notify_waiter(&descriptor.wait, core.scope);
+        job::notify_waiter(&descriptor.wait, core.scope());
     }
     if core.config.is_shared() {
         // Wakers, and what a detached job holds, lie in the origin's private memory. There, too, one thread alone serves
@@ -55,14 +60,14 @@ pub(crate) fn complete(core: &Core, index: DescriptorIndex, done: DescriptorWord
 /// A thread has left a job that it was at: it writes to nothing of it any more.
 #[inline]
 pub(in crate::engine) fn left(core: &Core, who: ParticipantSlot, index: DescriptorIndex) {
-    core.running.left(who, index);
-    if core.poisoned.get().is_some() {
-        health::tell_left(core, index);
+    core.health.running().left(who, index);
+    if core.health.is_poisoned() {
+        tell_left(core, index);
     }
 }
 
 pub(in crate::engine) fn wake_task(core: &Core, index: DescriptorIndex) {
-    if let Some(waker) = core.local.slot(index).and_then(LocalSlot::take_waker) {
+    if let Some(waker) = core.jobs.slot(index).and_then(LocalSlot::take_waker) {
         // A waker is foreign code: its panic must not end the worker.
         let _ = panics::catch(move || waker.wake());
     }
@@ -73,7 +78,7 @@ pub(in crate::engine) fn wake_task(core: &Core, index: DescriptorIndex) {
 pub(in crate::engine) fn wake_collectors(core: &Core) {
     for number in 0..COLLECTOR_PORT {
         if let Some((port, _)) = core.control.port(number) {
-            port::call_collector(&port.park, core.scope);
+            port::call_collector(&port.park, core.scope());
         }
     }
 }
@@ -117,17 +122,147 @@ pub(crate) fn complete_private(core: &Core, index: DescriptorIndex) {
 
 /// Frees a finished job that nobody will read, with everything it held.
 pub(crate) fn drop_detached(core: &Core, index: DescriptorIndex, done: DescriptorWord) {
-    if let Some(slot) = core.local.slot(index) {
-        slot.discard();
+    if let Some(slot) = core.jobs.slot(index) {
+        slot.closure().discard();
         let held = slot.release();
-        if let Some(distributed) = distributed_rows::on_partition_done(core, index, done, held.as_deref()) {
+        if let Some(rows) = partitions::on_partition_done(&core.control, index, done, held.as_deref()) {
             drop(held);
             release(core, index, done);
-            return distributed_rows::partition_is_over(core, &distributed);
+            return partition_is_over(core, &rows);
         }
         let _ = panics::catch(move || drop(held));
     }
     release(core, index, done);
+}
+
+/// Counts a partition whose descriptor was freed; after the last one the parent is ended, and its slot forgets them.
+pub(in crate::engine) fn partition_is_over(core: &Core, rows: &DistributedRows) {
+    if rows.count_one_over() {
+        end_parent_after_partitions(core, rows);
+    }
+    let parent = rows.parent();
+    if let Some(slot) = core.jobs.slot(parent.index)
+        && rows.is_over()
+    {
+        slot.forget_partitions(|kept| kept.is_of(parent));
+    }
+}
+
+/// Ends a parent whose partitions are all over, or has one worker run all rows if some were lost.
+fn end_parent_after_partitions(core: &Core, rows: &DistributedRows) {
+    let parent = rows.parent();
+    let (Some(descriptor), Ok((header, ranges))) = (core.control.descriptor(parent.index), rows.block()) else {
+        return;
+    };
+    if finished_chunks(ranges) == u64::from(rows.plan().chunks) {
+        // Nobody looked after the last row was done, or whoever did is dead; or somebody did, and the parent is over.
+        return end_parent(core, parent, descriptor, false);
+    }
+    // From here on the parent is this thread's alone: no partition is left that could end it.
+    let stopped = match header.stop.load(Ordering::Relaxed) {
+        0 => None,
+        stop::DEADLINE => Some(status::DEADLINE),
+        stop::CORRUPT => Some(status::CORRUPT),
+        _ => Some(status::CANCELLED),
+    };
+    let kept = rows.take_outcome();
+    let code = match (&kept, stopped) {
+        (Some(kept), _) => kept.code,
+        (None, Some(code)) => code,
+        (None, None) if !core.is_open() || core.health.is_poisoned() => status::CANCELLED,
+        (None, None) if rows.retries() == 0 => status::CORRUPT,
+        // Rows were lost, and nobody can say which.
+        (None, None) => return run_again(core, parent.index, descriptor),
+    };
+    if let (Some(kept), Some(record)) = (&kept, core.control.failure(parent.index)) {
+        kept.record.write(record);
+    }
+    descriptor.status.store(code, Ordering::Relaxed);
+    end_parent(core, parent, descriptor, true);
+}
+
+/// Has one worker run a parent, with all its rows.
+fn run_again(core: &Core, index: DescriptorIndex, descriptor: &Descriptor) {
+    if job::requeue(&descriptor.word, ParticipantSlot::HOST, 0).is_some() {
+        core.redelivery().mark(index);
+        wakeup::notify(core, 1);
+    }
+}
+
+/// Ends a parent that is still running; somebody else may have.
+fn end_parent(core: &Core, parent: JobReference, descriptor: &Descriptor, has_outcome: bool) {
+    if let Some(done) = job::finish_generation(&descriptor.word, parent.generation, has_outcome) {
+        complete(core, parent.index, done);
+    }
+}
+
+/// Looks whether all rows of a parent are done, and ends it then. For a participant that ran out of rows; of a block that has no parent
+/// nothing is ended.
+pub(in crate::engine) fn end_if_complete(core: &Core, header: &FanOutHeader, ranges: &[RangeLine]) {
+    let Some(parent) = partitions::parent_of(header) else { return };
+    if header.stop.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    // SeqCst: of two partitions that count their last rows and then look at the other's count, one must see both. Without the fence
+    // each could read the other's old count, and only the supervisor would notice.
+    fence(Ordering::SeqCst);
+    if finished_chunks(ranges) == u64::from(header.chunks.load(Ordering::Relaxed))
+        && let Some(descriptor) = core.control.descriptor(parent.index)
+    {
+        end_parent(core, parent, descriptor, false);
+    }
+}
+
+/// The partitions of a running job, if it has any.
+pub(in crate::engine) fn partitions_of(core: &Core, parent: JobReference) -> Option<Arc<DistributedRows>> {
+    core.jobs.slot(parent.index)?.partitions().filter(|rows| rows.is_of(parent))
+}
+
+/// Tells every partition to stop.
+fn cancel_partitions(core: &Core, rows: &DistributedRows) {
+    if let Ok((header, _)) = rows.block() {
+        // The first reason stands.
+        let _ = header.stop.compare_exchange(0, stop::CANCELLED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    for &partition in rows.partitions() {
+        let _ = cancel(core, partition);
+    }
+}
+
+/// A thread has left a job, after the engine was poisoned: whoever waits for it looks again.
+#[cold]
+fn tell_left(core: &Core, index: DescriptorIndex) {
+    core.health.tell_settled();
+    wake_task(core, index);
+    wake_collectors(core);
+    if let Some(descriptor) = core.control.descriptor(index) {
+        job::call_waiter(&descriptor.wait, core.scope());
+    }
+}
+
+/// Ends every queued job because nobody is left to run it.
+pub(crate) fn fail_queued(core: &Core) {
+    for (at, descriptor) in core.control.descriptors().iter().enumerate() {
+        let word = job::snapshot(&descriptor.word);
+        if word.is(State::Queued)
+            && let Some(done) = job::take_back(&descriptor.word, word.generation())
+        {
+            debug_assert!(done.has(FLAG_OUTCOME));
+            complete(core, DescriptorIndex::new(at as u32), done);
+        }
+    }
+}
+
+/// As [`release`], with the holder's reference to the engine.
+#[inline]
+pub(crate) fn release_with_engine_ref(core: Arc<Core>, index: DescriptorIndex, done: DescriptorWord) {
+    if let Some(descriptor) = core.control.descriptor(index) {
+        fault::point(Point::F27_read);
+        job::retire(&descriptor.word, done);
+        if let Some(core) = engine_ref::give_back(core, index) {
+            core.jobs.return_index(index);
+        }
+    }
 }
 
 /// Frees the descriptor of a finished job whose outcome was read.
@@ -136,7 +271,7 @@ pub(crate) fn release(core: &Core, index: DescriptorIndex, done: DescriptorWord)
     if let Some(descriptor) = core.control.descriptor(index) {
         fault::point(Point::F27_read);
         job::retire(&descriptor.word, done);
-        queue::return_index(core, index);
+        core.jobs.return_index(index);
     }
 }
 
@@ -144,90 +279,6 @@ pub(crate) fn release(core: &Core, index: DescriptorIndex, done: DescriptorWord)
 #[cfg(target_os = "linux")]
 pub(crate) fn cancel_generation(core: &Core, index: DescriptorIndex, generation: u32) {
     let _ = cancel(core, JobReference { index, generation });
-}
-
-/// Has the supervisor look at a deadline when it comes.
-pub(crate) fn expect_deadline(core: &Core, deadline: Deadline) {
-    if core.config.is_shared() && core.is_host() {
-        // AcqRel: pairs with the swap in `forget_deadlines`; a deadline that is stored after it is seen by the next look.
-        let before = core.next_deadline.fetch_min(deadline.nanoseconds(), Ordering::AcqRel);
-        if before > deadline.nanoseconds() {
-            core.notify_supervisor();
-        }
-    }
-}
-
-/// The first deadline somebody expects.
-#[cfg(target_os = "linux")]
-pub(crate) fn next_deadline(core: &Core) -> Option<Deadline> {
-    match core.next_deadline.load(Ordering::Acquire) {
-        u64::MAX => None,
-        nanoseconds => Some(Deadline::from_nanoseconds(nanoseconds)),
-    }
-}
-
-/// Forgets all expected deadlines, right before the supervisor looks at every job and expects those that are left.
-#[cfg(target_os = "linux")]
-pub(crate) fn forget_deadlines(core: &Core) {
-    core.next_deadline.swap(u64::MAX, Ordering::AcqRel);
-}
-
-/// Has the supervisor look after jobs from time to time, for a task that waits for one: it cannot look itself. The caller has just
-/// changed the job's word by an exchange.
-#[inline]
-pub(crate) fn want_looks(core: &Core) {
-    if core.config.is_shared() {
-        // SeqCst: pairs with the fence in `look_after_jobs`. If the flag is not seen here, the job is seen there.
-        fence_after_exchange();
-        if core.looks_wanted.load(Ordering::Relaxed) == 1 && core.looks_wanted.swap(0, Ordering::AcqRel) == 1 {
-            core.notify_supervisor();
-        }
-    }
-}
-
-/// Looks after every job that is under way, as its holder would: tasks, and whoever dropped a handle, do not. When to do so again;
-/// `None` when nothing is under way, and somebody calls when that changes. The first look, `before` which there was none, only
-/// sees whether anything is: what has just been handed over needs nobody's help. Only the supervisor calls it.
-#[cfg(target_os = "linux")]
-pub(in crate::engine) fn look_after_jobs(core: &Core, before: Option<Deadline>) -> Option<Deadline> {
-    let mut is_any = look_after_all(core, before.is_some());
-    if !is_any {
-        core.looks_wanted.store(1, Ordering::Relaxed);
-        // SeqCst: pairs with the fence in `want_looks`.
-        fence(Ordering::SeqCst);
-        is_any = look_after_all(core, false);
-        if is_any {
-            core.looks_wanted.store(0, Ordering::Relaxed);
-        }
-    }
-    drain::job_is_over(core);
-    is_any.then(|| Deadline::after(crate::watchdog::WATCHDOG_INTERVAL))
-}
-
-#[cfg(target_os = "linux")]
-fn look_after_all(core: &Core, acts: bool) -> bool {
-    let mut is_any = false;
-    for (at, descriptor) in core.control.descriptors().iter().enumerate() {
-        let word = job::snapshot(&descriptor.word);
-        let is_under_way = match word.state() {
-            // Of a damaged word, too, the flags say whether somebody relies on others for it.
-            Some(State::Done) | None => word.has(FLAG_WAKER | FLAG_DETACHED),
-            Some(State::Free | State::Reserved) => false,
-            Some(State::Queued | State::Running) => true,
-        };
-        is_any |= is_under_way;
-        if is_under_way && acts {
-            let reference = JobReference { index: DescriptorIndex::new(at as u32), generation: word.generation() };
-            crate::engine::schedule::wait::look_after_one(core, reference);
-        }
-    }
-    is_any && !health::is_poisoned(core)
-}
-
-/// Whether jobs were told to stop since this was asked last.
-#[cfg(target_os = "linux")]
-pub(crate) fn take_attention(core: &Core) -> bool {
-    core.attention.swap(0, Ordering::AcqRel) != 0
 }
 
 /// Asks for the end of a job, serving what is owed when that ends it at once.
@@ -241,10 +292,12 @@ pub(crate) fn cancel(core: &Core, reference: JobReference) -> Cancel {
         Cancel::Ended(done) => complete(core, reference.index, done),
         Cancel::Requested if core.config.is_shared() => {
             // The supervisor sees to it that the job ends.
-            if let Some(distributed) = distributed_rows::of(core, reference) {
-                distributed.cancel(core);
+            if let Some(rows) = partitions_of(core, reference) {
+                cancel_partitions(core, &rows);
             }
-            core.attention.store(1, Ordering::Release);
+            if let Some(processes) = &core.processes {
+                processes.want_attention();
+            }
             core.notify_supervisor();
         }
         Cancel::Requested | Cancel::TooLate => {}
@@ -273,7 +326,7 @@ pub(crate) fn start_closing_now(core: &Core) {
 fn wake_for_closing(core: &Core) {
     // The fence in `wake_everybody` pairs with the one in `publish`.
     core.wake_workers();
-    queue::wake_capacity_waiters(core);
+    core.jobs.wake_capacity_waiters();
     core.notify_supervisor();
 }
 

@@ -1,28 +1,12 @@
 //! When nothing is queued and nothing runs, and who wants to be told.
 
-use crate::engine::schedule::health;
 use std::task::Waker;
 
 use crate::engine::runtime::core::Core;
-use crate::engine::runtime::waker_set::WakerSet;
 use crate::layout::words::{DescriptorWord, State};
 use crate::lockfree::job;
 use crate::lockfree::waiters::Ticket;
 use crate::sync::{Ordering, fence, fence_after_exchange};
-
-/// Tasks that wait until nothing is left to do.
-#[derive(Debug, Default)]
-pub(crate) struct Drains {
-    wakers: WakerSet,
-}
-
-#[cfg(test)]
-impl Drains {
-    /// How many wait.
-    pub(in crate::engine) fn len(&self) -> usize {
-        self.wakers.len()
-    }
-}
 
 /// Whether no job is queued and none runs. A hint while jobs are handed over.
 ///
@@ -30,7 +14,7 @@ impl Drains {
 pub(crate) fn is_idle(core: &Core) -> bool {
     let is_over = |word: DescriptorWord| !word.is(State::Queued) && !word.is(State::Running);
     // Of an engine that broke nothing runs any more, whatever the words say.
-    health::is_quiescent(core)
+    core.health.is_quiescent()
         || core.control.descriptors().iter().all(|descriptor| is_over(job::snapshot(&descriptor.word)))
 }
 
@@ -42,7 +26,7 @@ pub(in crate::engine) fn watch_drain(core: &Core, ticket: &mut Option<Ticket>, w
     }
     let watched = &core.control.engine_line().drain_watched;
     // Under the lock, under which it is taken back as well.
-    core.drains.wakers.keep((), ticket, waker, || watched.store(1, Ordering::Relaxed));
+    core.watchers.drain.keep((), ticket, waker, || watched.store(1, Ordering::Relaxed));
     // SeqCst: orders the announcement before the look at the jobs; pairs with the fence in `job_is_over`. If that does not see the
     // announcement, this look sees the job's end.
     fence(Ordering::SeqCst);
@@ -52,7 +36,7 @@ pub(in crate::engine) fn watch_drain(core: &Core, ticket: &mut Option<Ticket>, w
 /// Forgets a task that waits no more. With the last one nobody looks at the end of a job any more.
 pub(in crate::engine) fn unwatch_drain(core: &Core, ticket: &mut Option<Ticket>) {
     let watched = &core.control.engine_line().drain_watched;
-    core.drains.wakers.forget(ticket, || watched.store(0, Ordering::Relaxed));
+    core.watchers.drain.forget(ticket, || watched.store(0, Ordering::Relaxed));
 }
 
 /// Looks, after a job's end, whether it was the last one that somebody waits for. Of two jobs that end at the same moment one finds
@@ -73,9 +57,10 @@ pub(in crate::engine) fn tell_if_drained(core: &Core) {
     }
     if !core.is_host() {
         // Tasks are in the memory of the process that built the engine.
-        return core.notify_supervisor();
+        core.notify_supervisor();
+        return;
     }
     // Who finds jobs again comes back.
     let watched = &core.control.engine_line().drain_watched;
-    core.drains.wakers.wake((), || watched.store(0, Ordering::Relaxed));
+    core.watchers.drain.wake((), || watched.store(0, Ordering::Relaxed));
 }

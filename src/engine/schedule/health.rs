@@ -7,12 +7,11 @@
 //! they are at and take no others. What was handed over goes back as soon as nobody can touch it any more, job by job
 //! ([`Core::is_readable`]).
 
-use crate::engine::exec::distributed_rows;
-use crate::engine::runtime::core::{Core, JobReference, SupervisorRequest};
-use crate::engine::schedule::completion;
-use crate::engine::schedule::drain;
-use crate::engine::schedule::queue;
-use crate::error::Error;
+use crate::engine::job::reference::JobReference;
+use crate::engine::runtime::core::Core;
+use crate::engine::runtime::health::Poisoned;
+use crate::engine::runtime::process_state::SupervisorRequest;
+use crate::engine::schedule::{completion, drain};
 use crate::ids::DescriptorIndex;
 use crate::layout::words::{DescriptorWord, State, park};
 use crate::lockfree::announcement;
@@ -23,46 +22,18 @@ use crate::os::host::Deadline;
 use crate::sync::{AtomicU32, Ordering, fence};
 use crate::watchdog::WATCHDOG_INTERVAL;
 
-/// Why nothing can be run any more.
-#[derive(Clone, Debug)]
-pub(crate) enum Poisoned {
-    Corrupt { what: &'static str, offset: u64, expected: u64, found: u64 },
-}
-
-impl Poisoned {
-    fn error(&self) -> Error {
-        match self.clone() {
-            Self::Corrupt { what, offset, expected, found } => Error::Corrupt { what, offset, expected, found },
-        }
-    }
-}
-
-/// The error of every job from the moment on when the engine broke: its shared memory was found damaged.
-#[inline]
-pub(crate) fn poisoned(core: &Core) -> Option<Error> {
-    core.poisoned.get().map(Poisoned::error)
-}
-
-/// Whether the engine broke.
-#[inline]
-pub(crate) fn is_poisoned(core: &Core) -> bool {
-    core.poisoned.get().is_some()
-}
-
 /// Gives up: nothing can be run any more. Queued jobs end, submitters that wait for room are told. The supervisor ends all
 /// worker processes.
 pub(crate) fn poison(core: &Core, reason: Poisoned) {
-    if core.poisoned.set(reason).is_err() {
+    if !core.health.poison(reason) {
         return;
     }
     // SeqCst: pairs with the fence in `publish`, as in `start_closing_now`: a job that is published by a submitter which
     // still read "sound" is seen by the walk that follows, any other is taken back by its submitter.
     fence(Ordering::SeqCst);
-    crate::engine::process::recovery::fail_queued(core);
-    queue::wake_capacity_waiters(core);
-    if core.bell.get().is_some() {
-        core.notify_supervisor();
-    } else {
+    completion::fail_queued(core);
+    core.jobs.wake_capacity_waiters();
+    if !core.notify_supervisor() {
         // There are no worker processes.
         set_quiescent(core);
     }
@@ -70,10 +41,10 @@ pub(crate) fn poison(core: &Core, reason: Poisoned) {
 
 /// Says that no worker process runs any more.
 pub(crate) fn set_quiescent(core: &Core) {
-    if core.quiescent.swap(1, Ordering::AcqRel) == 1 {
+    if !core.health.set_quiescent() {
         return;
     }
-    tell_settled(core);
+    core.health.tell_settled();
     // Tasks whose jobs' words were damaged would hear of nothing else.
     for at in 0..core.config.queue_capacity {
         completion::wake_task(core, DescriptorIndex::new(at));
@@ -81,34 +52,21 @@ pub(crate) fn set_quiescent(core: &Core) {
     completion::wake_collectors(core);
     drain::tell_if_drained(core);
     for descriptor in core.control.descriptors() {
-        job::call_waiter(&descriptor.wait, core.scope);
+        job::call_waiter(&descriptor.wait, core.scope());
     }
-}
-
-/// Whether the engine broke and no worker process runs any more.
-#[inline]
-pub(crate) fn is_quiescent(core: &Core) -> bool {
-    core.quiescent.load(Ordering::Acquire) == 1
-}
-
-fn tell_settled(core: &Core) {
-    // Release: pairs with the acquire in `wait_until_settled`; who sees the new number sees what was settled.
-    core.settled.fetch_add(1, Ordering::Release);
-    futex::wake_all(&core.settled, Scope::Private);
 }
 
 /// Whether the engine broke and nobody is at a job any more, nor ever will be: no worker process, and no thread of this one.
 ///
 /// For jobs whose words do not say that they are done.
 pub(crate) fn is_abandoned(core: &Core, reference: JobReference) -> bool {
-    if !is_quiescent(core) {
+    if !core.health.is_quiescent() {
         return false;
     }
     announcement::before_asking();
-    let is_left = |job: JobReference| !core.running.contains(job.index);
+    let is_left = |job: JobReference| !core.health.running().contains(job.index);
     is_left(reference)
-        && distributed_rows::of(core, reference)
-            .is_none_or(|distributed| distributed.shares().iter().copied().all(is_left))
+        && completion::partitions_of(core, reference).is_none_or(|rows| rows.partitions().iter().copied().all(is_left))
 }
 
 /// Whether the holder of a job may read it and have back what it handed over. Does not block.
@@ -122,7 +80,7 @@ pub(crate) fn is_readable(core: &Core, reference: JobReference) -> bool {
         match word.state() {
             Some(State::Done) => return true,
             Some(State::Queued | State::Running) => {
-                return core.poisoned.get().is_some() && is_abandoned(core, reference);
+                return core.health.is_poisoned() && is_abandoned(core, reference);
             }
             _ => {}
         }
@@ -145,8 +103,7 @@ fn is_readable_in_spite_of(core: &Core, reference: JobReference, word: Descripto
 #[cold]
 pub(crate) fn wait_until_settled(core: &Core, reference: JobReference, limit: Option<Deadline>) -> bool {
     loop {
-        // Acquire: pairs with the release in `tell_settled`.
-        let settled = core.settled.load(Ordering::Acquire);
+        let settled = core.health.settled();
         if is_readable(core, reference) {
             return true;
         }
@@ -154,18 +111,7 @@ pub(crate) fn wait_until_settled(core: &Core, reference: JobReference, limit: Op
             return false;
         }
         let belt = Deadline::after(WATCHDOG_INTERVAL);
-        let _ = wait_until(&core.settled, settled, limit.map_or(belt, |limit| limit.min(belt)), Scope::Private);
-    }
-}
-
-/// A thread of this process has left a job, after the engine broke: whoever waits for it looks again.
-#[cold]
-pub(in crate::engine) fn tell_left(core: &Core, index: DescriptorIndex) {
-    tell_settled(core);
-    completion::wake_task(core, index);
-    completion::wake_collectors(core);
-    if let Some(descriptor) = core.control.descriptor(index) {
-        job::call_waiter(&descriptor.wait, core.scope);
+        core.health.wait_for_settled(settled, limit.map_or(belt, |limit| limit.min(belt)));
     }
 }
 
@@ -179,8 +125,8 @@ pub(crate) fn found_bad_cell(core: &Core, found: u64) {
 fn break_off(core: &Core, reason: Poisoned, found: u64) {
     if core.is_host() {
         poison(core, reason);
-    } else if let Some(bell) = core.bell.get() {
-        bell(SupervisorRequest::Corrupt { found });
+    } else {
+        core.request(SupervisorRequest::Corrupt { found });
     }
 }
 
@@ -189,17 +135,17 @@ fn break_off(core: &Core, reason: Poisoned, found: u64) {
 /// Where there are worker processes it does so for a second at most: the protocol needs no such belt, and counts every time it
 /// held.
 pub(crate) fn park(core: &Core, word: &AtomicU32, until: Option<Deadline>) {
-    if core.scope == Scope::Private {
+    if core.scope() == Scope::Private {
         match until {
-            None => futex::wait(word, park::PARKED, core.scope),
-            Some(until) => drop(wait_until(word, park::PARKED, until, core.scope)),
+            None => futex::wait(word, park::PARKED, core.scope()),
+            Some(until) => drop(wait_until(word, park::PARKED, until, core.scope())),
         }
         return;
     }
     let taken = core.taken_hint();
     let belt = Deadline::after(WATCHDOG_INTERVAL);
     let first = until.map_or(belt, |until| until.min(belt));
-    if wait_until(word, park::PARKED, first, core.scope) == Waited::TimedOut
+    if wait_until(word, park::PARKED, first, core.scope()) == Waited::TimedOut
         && word.load(Ordering::Acquire) == park::PARKED
         && core.has_work()
         // Jobs that flow past a worker that is not needed are no reason to count: there is nearly always one on its way.
@@ -211,7 +157,7 @@ pub(crate) fn park(core: &Core, word: &AtomicU32, until: Option<Deadline>) {
 
 /// Sleeps while a port's park word says so, for a second at most; whether that ended with the time.
 pub(crate) fn park_collector(core: &Core, word: &AtomicU32) -> bool {
-    wait_until(word, park::PARKED, Deadline::after(WATCHDOG_INTERVAL), core.scope) == Waited::TimedOut
+    wait_until(word, park::PARKED, Deadline::after(WATCHDOG_INTERVAL), core.scope()) == Waited::TimedOut
         && word.load(Ordering::Acquire) == park::PARKED
 }
 

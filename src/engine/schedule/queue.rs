@@ -1,22 +1,15 @@
 //! The way of a job into the queue and out of it: reserving a descriptor, waiting for one, publishing, taking.
 
-use crate::engine::schedule::completion;
-use crate::engine::schedule::drain;
-use crate::engine::schedule::health;
-use crate::engine::schedule::thread_pool;
-use crate::sync::lock;
 use core::mem::ManuallyDrop;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
-use crate::engine::exec::execute::deadline_of;
 use crate::engine::job::call;
-use crate::engine::job::local_slot::{self, LocalSlot};
-use crate::engine::job::meta::{self, SEQUENCE_MASK};
+use crate::engine::job::meta::{self, SEQUENCE_MASK, deadline_of};
+use crate::engine::job::reference::JobReference;
 use crate::engine::options::{Backpressure, Priority};
-use crate::engine::runtime::core::{Core, JobReference, Reservation};
+use crate::engine::runtime::core::{Core, Reservation};
+use crate::engine::schedule::{completion, drain, health, wakeup};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
@@ -24,12 +17,9 @@ use crate::layout::geometry::PRIORITIES;
 use crate::layout::records::{Descriptor, kind, status};
 use crate::layout::words::{DescriptorWord, State};
 use crate::lockfree::announcement;
-use crate::lockfree::free_list::Returned;
-use crate::lockfree::futex;
 use crate::lockfree::job::{self, Claim};
 use crate::lockfree::ring::{Ring, Taken};
-use crate::lockfree::waiters::Ticket;
-use crate::os::futex::{Scope, Waited, wait_until};
+use crate::os::futex::Waited;
 use crate::os::host::Deadline;
 use crate::panics;
 use crate::sync::{Ordering, fence};
@@ -40,28 +30,12 @@ const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a submitter clears a full ring before it goes another way.
 const CLEARINGS: usize = 8;
 
-/// Takes a free descriptor, or `None` when all are in use.
-#[inline]
-pub(crate) fn try_reserve(core: &Core) -> Option<Reservation<'_>> {
-    // Bounded: each turn takes an index off the list.
-    while let Some(index) = core.free.pop() {
-        let descriptor = core.control.descriptor(index)?;
-        // The list is a hint, the word decides. A descriptor that is on the list but not free was scribbled on: it is
-        // left out from now on.
-        if let Ok(reserved) = job::reserve(&descriptor.word, ParticipantSlot::HOST, 0) {
-            fault::point(Point::F5_reserved);
-            return Some(Reservation::new(core, index, descriptor, reserved));
-        }
-    }
-    None
-}
-
 /// Takes a free descriptor, waiting for one as `backpressure` says.
 #[inline]
 pub(crate) fn reserve(core: &Core, backpressure: Backpressure) -> Result<Reservation<'_>> {
     core.check_open()?;
     core.check_shortage(backpressure)?;
-    match try_reserve(core) {
+    match core.jobs.try_reserve(&core.control) {
         Some(reservation) => Ok(reservation),
         None => wait_for_room(core, backpressure),
     }
@@ -79,20 +53,19 @@ fn wait_for_room(core: &Core, backpressure: Backpressure) -> Result<Reservation<
         Backpressure::WaitFor(limit) => Some(Deadline::after(limit)),
     };
     loop {
-        // Acquire: pairs with the release in `wake_capacity_waiters`.
-        let sequence = core.space.sequence.load(Ordering::Acquire);
-        if core.free.announce_waiter() {
+        let sequence = core.jobs.capacity_sequence();
+        if core.jobs.announce_waiter() {
             // When nothing but unread results fills the table only their readers can make room: they get a while. The end
             // of a job that nobody reads wakes nobody here, so the look is repeated however things stand now.
             let only_unread = only_unread_results(core);
             let until = deadline.unwrap_or_else(|| Deadline::after(UNREAD_PATIENCE));
-            let timed_out = wait_until(&core.space.sequence, sequence, until, Scope::Private) == Waited::TimedOut;
+            let timed_out = core.jobs.wait_for_capacity(sequence, until) == Waited::TimedOut;
             if timed_out && (deadline.is_some() || (only_unread && only_unread_results(core))) {
                 return Err(full());
             }
         }
         core.check_open()?;
-        if let Some(reservation) = try_reserve(core) {
+        if let Some(reservation) = core.jobs.try_reserve(&core.control) {
             return Ok(reservation);
         }
     }
@@ -107,61 +80,6 @@ pub(crate) fn queue_full(core: &Core) -> Error {
 /// Whether every descriptor holds a finished job whose holder has not read it: no worker can make room then.
 fn only_unread_results(core: &Core) -> bool {
     core.control.descriptors().iter().all(|descriptor| job::is_done(&descriptor.word))
-}
-
-/// Whether a descriptor is free.
-pub(crate) fn has_capacity(core: &Core) -> bool {
-    core.free.has_free()
-}
-
-/// Registers a task that wants a free descriptor. `false` when there is one already.
-pub(in crate::engine) fn register_for_capacity(core: &Core, ticket: &mut Option<Ticket>, waker: &Waker) -> bool {
-    core.space.wakers.keep((), ticket, waker, || {});
-    core.free.announce_waiter()
-}
-
-/// Forgets it. The announcement stays: whoever returns a descriptor then looks for tasks once in vain.
-pub(in crate::engine) fn unregister_for_capacity(core: &Core, ticket: &mut Option<Ticket>) {
-    core.space.wakers.forget(ticket, || {});
-}
-
-pub(in crate::engine) fn wake_capacity_waiters(core: &Core) {
-    // Release: pairs with the acquire in `reserve`; who sees the new number sees the free index.
-    core.space.sequence.fetch_add(1, Ordering::Release);
-    futex::wake_all(&core.space.sequence, Scope::Private);
-    core.space.wakers.wake((), || {});
-}
-
-#[inline]
-pub(in crate::engine) fn return_index(core: &Core, index: DescriptorIndex) {
-    match core.free.push(index) {
-        Returned::Quietly => {}
-        Returned::WakeWaiters => wake_capacity_waiters(core),
-        Returned::Closed => forget_engine_ref(core, index),
-    }
-}
-
-/// Drops the reference to the engine in a descriptor that nobody will reserve any more; the caller has one of its own.
-#[cold]
-fn forget_engine_ref(core: &Core, index: DescriptorIndex) {
-    drop(core.local.slot(index).and_then(LocalSlot::take_engine));
-}
-
-/// Hands out no descriptor any more, and drops the references to the engine that lie in free ones: the engine's handle is gone.
-pub(crate) fn close_table(core: &Core) {
-    core.free.close().for_each(|index| forget_engine_ref(core, index));
-}
-
-/// As [`Core::release`], with the holder's reference to the engine.
-#[inline]
-pub(crate) fn release_with_engine_ref(core: Arc<Core>, index: DescriptorIndex, done: DescriptorWord) {
-    if let Some(descriptor) = core.control.descriptor(index) {
-        fault::point(Point::F27_read);
-        job::retire(&descriptor.word, done);
-        if let Some(core) = local_slot::return_engine_ref(core, index) {
-            return_index(&core, index);
-        }
-    }
 }
 
 /// Publishes a filled descriptor. Nobody is woken yet: see [`Core::notify`].
@@ -193,7 +111,7 @@ pub(crate) fn publish_keeping(
     fault::point(Point::F7_queued);
     let reference = JobReference { index: reservation.index, generation: queued.generation() };
     let closures =
-        core.closure_ring(priority.ring()).filter(|_| call::kind_of(reservation.descriptor) == kind::CLOSURE);
+        core.rings.closures(priority.ring()).filter(|_| call::kind_of(reservation.descriptor) == kind::CLOSURE);
     let ring = closures.unwrap_or_else(|| core.ring(priority.ring()));
     if ring.push(reservation.index).is_err() {
         make_room(core, ring, reservation.index, closures.is_some());
@@ -206,11 +124,11 @@ pub(crate) fn publish_keeping(
     if !core.is_open() && panics::depth() == 0 {
         return take_back(core, reference, Error::Closed);
     }
-    if let Some(error) = health::poisoned(core) {
+    if let Some(error) = core.health.error() {
         return take_back(core, reference, error);
     }
     if let Some(deadline) = deadline {
-        completion::expect_deadline(core, deadline);
+        core.expect_deadline(deadline);
     }
     Ok(reference)
 }
@@ -219,7 +137,7 @@ pub(crate) fn publish_keeping(
 #[cold]
 fn make_room(core: &Core, ring: Ring<'_>, index: DescriptorIndex, is_private: bool) {
     // One at a time: each keeps one entry for a job, and several would keep several.
-    let clearing = lock(&core.clearing);
+    let clearing = core.rings.clearing();
     let mut outside = vec![index];
     for turn in 0.. {
         while outside.last().is_some_and(|&index| ring.push(index).is_ok()) {
@@ -245,7 +163,7 @@ fn make_room(core: &Core, ring: Ring<'_>, index: DescriptorIndex, is_private: bo
     }
     drop(clearing);
     // Somebody may have looked while an entry was out of the ring, and sleep now.
-    notify(core, 1);
+    wakeup::notify(core, 1);
 }
 
 /// Fills in what every job begins with; returns the deadline that the supervisor has to be told of.
@@ -260,7 +178,7 @@ fn begin(core: &Core, reservation: &Reservation<'_>) -> Option<Deadline> {
     if !core.config.is_shared() {
         return None;
     }
-    let late = meta::next_deadline_check(core, reservation.index, reservation.descriptor);
+    let late = meta::next_deadline_check(&core.control, reservation.index, reservation.descriptor);
     deadline_of(reservation.descriptor).into_iter().chain(late).min()
 }
 
@@ -270,13 +188,8 @@ pub(in crate::engine) fn publish_running(core: &Core, reservation: Reservation<'
     let deadline = begin(core, &reservation);
     job::publish_running(&reservation.descriptor.word, reservation.reserved);
     if let Some(deadline) = deadline {
-        completion::expect_deadline(core, deadline);
+        core.expect_deadline(deadline);
     }
-}
-
-/// How many jobs a descriptor has served: with the generation, a name for one job that does not repeat.
-pub(crate) fn sequence_of(core: &Core, index: DescriptorIndex) -> u64 {
-    core.control.descriptor(index).map_or(0, |descriptor| descriptor.origin.load(Ordering::Relaxed))
 }
 
 /// Sees to it that a worker looks at a job which has been queued for a while, in case its ring entry was lost, or words that say
@@ -284,8 +197,7 @@ pub(crate) fn sequence_of(core: &Core, index: DescriptorIndex) -> u64 {
 #[cold]
 pub(in crate::engine) fn recover_queued(core: &Core, reference: JobReference) {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return };
-    // Acquire: pairs with the release of the last worker's end, whose look at the rings came before.
-    if core.workers_alive.load(Ordering::Acquire) == 0 && !core.is_open() {
+    if core.threads.all_ended() && !core.is_open() {
         if let Some(done) = job::take_back(&descriptor.word, reference.generation) {
             completion::complete(core, reference.index, done);
         }
@@ -293,7 +205,7 @@ pub(in crate::engine) fn recover_queued(core: &Core, reference: JobReference) {
     }
     if !core.all_rings().any(|ring| ring.leads_to(reference.index)) {
         // One entry too many leads to a job that is not queued any more, or to a later one a little early.
-        let closures = core.closure_ring(0).filter(|_| call::kind_of(descriptor) == kind::CLOSURE);
+        let closures = core.rings.closures(0).filter(|_| call::kind_of(descriptor) == kind::CLOSURE);
         if closures.is_none_or(|ring| ring.push(reference.index).is_err()) {
             core.redelivery().mark(reference.index);
         }
@@ -316,33 +228,6 @@ fn take_back(core: &Core, reference: JobReference, error: Error) -> Result<JobRe
 #[inline]
 pub(in crate::engine) fn is_stale(core: &Core, index: DescriptorIndex) -> bool {
     !core.control.descriptor(index).is_some_and(|descriptor| job::snapshot(&descriptor.word).is(State::Queued))
-}
-
-/// Sees to it that up to `jobs` workers look at the rings; no system call when enough are awake.
-#[inline]
-pub(crate) fn notify(core: &Core, jobs: u32) {
-    fence(Ordering::SeqCst);
-    notify_published(core, jobs);
-}
-
-/// As [`Core::notify`], right after a successful [`Core::publish`], whose fence serves both.
-#[inline]
-pub(crate) fn notify_published(core: &Core, jobs: u32) {
-    let mut calls = core.sleepers().notify(jobs.min(core.config.rows() as u32));
-    if core.has_closures() {
-        // Whoever else is awake cannot run closures: as many threads must look.
-        calls += core.sleepers().notify_first(jobs, core.config.threads as u16);
-    }
-    if calls > 0 {
-        core.wake_calls.fetch_add(calls, Ordering::Relaxed);
-    } else {
-        thread_pool::grow_if_busy(core, jobs);
-    }
-}
-
-/// System calls made so far to wake workers.
-pub(crate) fn wake_calls(core: &Core) -> u32 {
-    core.wake_calls.load(Ordering::Relaxed)
 }
 
 /// Whether this process can run a queued job. An entry of a shared ring may have outlived its job, and the descriptor hold a
@@ -373,15 +258,16 @@ pub(crate) fn take(core: &Core, claimer: ParticipantSlot) -> Option<DescriptorIn
             None
         }
     };
-    let first = |priority| from(core.ring(priority)).or_else(|| core.closure_ring(priority).and_then(&from));
-    if core.poisoned.get().is_some() {
+    let first = |priority| from(core.ring(priority)).or_else(|| core.rings.closures(priority).and_then(&from));
+    if core.health.is_poisoned() {
         return None;
     }
-    let aged = (1..PRIORITIES).find(|&priority| has_aged(core, priority));
+    let aged = (1..PRIORITIES).find(|&priority| core.rings.has_aged(priority, core.config.ageing));
     let (priority, index) = aged
         .and_then(|priority| Some((priority, first(priority)?)))
         .or_else(|| (0..PRIORITIES).find_map(|priority| Some((priority, first(priority)?))))?;
-    count_skips(core, priority);
+    let waits = |ring: Ring<'_>| ring.has_entries();
+    core.rings.count_skips(priority, |lower| waits(core.ring(lower)) || core.rings.closures(lower).is_some_and(waits));
     Some(index)
 }
 
@@ -389,46 +275,24 @@ pub(crate) fn take(core: &Core, claimer: ParticipantSlot) -> Option<DescriptorIn
 #[inline]
 fn claim_announced(core: &Core, claimer: ParticipantSlot, index: DescriptorIndex) -> bool {
     let Some(descriptor) = core.control.descriptor(index) else { return false };
-    core.running.announce(claimer, index);
+    core.health.running().announce(claimer, index);
     // In an engine of threads alone words can be damaged, but nobody forges one.
     let can_be_forged = core.config.is_shared() && core.is_host();
-    if can_be_forged && !announcement::may_claim(|| health::is_poisoned(core)) {
-        core.running.left(claimer, index);
+    if can_be_forged && !announcement::may_claim(|| core.health.is_poisoned()) {
+        core.health.running().left(claimer, index);
         return false;
     }
     let accepts = || may_run(core, descriptor);
     match job::claim_if(&descriptor.word, claimer, core.incarnation(), accepts) {
         Claim::Claimed(_) => true,
         Claim::NotQueued => {
-            core.running.left(claimer, index);
+            core.health.running().left(claimer, index);
             false
         }
         Claim::Damaged(word) => {
-            core.running.left(claimer, index);
+            core.health.running().left(claimer, index);
             health::found_corrupt(core, index, word);
             false
-        }
-    }
-}
-
-/// Whether jobs wait at a priority that were passed over for long enough.
-#[inline]
-fn has_aged(core: &Core, priority: usize) -> bool {
-    // Relaxed, all: a count that decides who goes first, and nothing else. Processes count by themselves.
-    let passed = core.skip_counts[priority].load(Ordering::Relaxed);
-    passed > 0 && passed >= core.config.ageing && core.config.ageing > 0
-}
-
-/// Counts a job that was started at `priority` for those that wait at lower ones.
-#[inline]
-fn count_skips(core: &Core, priority: usize) {
-    if core.skip_counts[priority].load(Ordering::Relaxed) > 0 {
-        core.skip_counts[priority].store(0, Ordering::Relaxed);
-    }
-    for lower in priority + 1..PRIORITIES {
-        let waits = |ring: Ring<'_>| ring.has_entries();
-        if waits(core.ring(lower)) || core.closure_ring(lower).is_some_and(waits) {
-            core.skip_counts[lower].fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -438,7 +302,7 @@ fn count_skips(core: &Core, priority: usize) {
 fn drop_some_stale(core: &Core) {
     for priority in 0..PRIORITIES {
         core.ring(priority).drop_stale(2, |index| is_stale(core, index));
-        if let Some(ring) = core.closure_ring(priority) {
+        if let Some(ring) = core.rings.closures(priority) {
             ring.drop_stale(2, |index| is_stale(core, index));
         }
     }

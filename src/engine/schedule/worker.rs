@@ -2,22 +2,22 @@
 
 use crate::engine::schedule::health;
 use crate::engine::schedule::queue;
-use crate::engine::schedule::thread_pool;
+use crate::engine::schedule::shift;
+use crate::engine::schedule::wakeup;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::exec::execute::execute;
 use crate::engine::options::IdleStrategy;
 use crate::engine::runtime::core::Core;
+use crate::engine::schedule::shift::Shift;
 use crate::engine::schedule::start_worker::{Assignment, StartWorker, ThreadStarter};
-use crate::engine::schedule::thread_pool::Shift;
 use crate::error::Result;
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::participant_kind;
 use crate::layout::words::park;
-use crate::lockfree::futex;
-use crate::os::futex::{Scope, wait_until};
+use crate::os::futex::wait_until;
 use crate::os::host::{self, Deadline};
 use crate::sync::{Ordering, spin_hint};
 
@@ -107,7 +107,7 @@ impl SpinBudget {
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the system gives no thread.
 pub(in crate::engine) fn start(core: &Arc<Core>, slot: ParticipantSlot) -> Result<()> {
-    core.workers_alive.fetch_add(1, Ordering::Relaxed);
+    core.threads.count_started(1);
     if let Some(row) = core.control.participant(slot) {
         // Relaxed: for people who look.
         row.pid.store(std::process::id(), Ordering::Relaxed);
@@ -118,12 +118,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>, slot: ParticipantSlot) -> Resul
 }
 
 pub(in crate::engine) fn ended(core: &Core) {
-    // AcqRel: release pairs with the acquire of whoever waits for the workers' end; the last one acquires what the others did.
-    let before = core.workers_alive.fetch_sub(1, Ordering::AcqRel);
-    futex::wake_all(&core.workers_alive, Scope::Private);
-    if before == 1 {
-        core.threads.all_are_gone();
-    }
+    core.threads.count_ended();
     // It ends after all others.
     core.notify_supervisor();
 }
@@ -132,7 +127,8 @@ pub(in crate::engine) fn ended(core: &Core) {
 /// One that was started later has inherited what its starter was allowed, and how nice it is: another worker or anybody who submitted a job. Where the system
 /// refuses it runs elsewhere, which is only slower.
 fn settle_down(core: &Core, me: ParticipantSlot) {
-    let cores = core.threads.cores();
+    let setup = core.threads.setup();
+    let cores = setup.map_or(&[][..], |setup| &setup.cores);
     if core.config.own.pin {
         if let Some(&own) = cores.get((usize::from(me.get()) - 1) % cores.len().max(1)) {
             let _ = host::pin_current_thread(own);
@@ -141,7 +137,7 @@ fn settle_down(core: &Core, me: ParticipantSlot) {
         host::run_on_any_of(cores);
     }
     #[cfg(target_os = "linux")]
-    if let Some(nice) = core.config.own.nice.or(core.threads.nice()) {
+    if let Some(nice) = core.config.own.nice.or(setup.and_then(|setup| setup.nice)) {
         // Checked when the engine was built. Where the system refuses all the same, the worker is only less or more polite.
         let _ = crate::os::process::set_nice(nice);
     }
@@ -155,7 +151,7 @@ fn work(core: &Arc<Core>, me: ParticipantSlot) {
             return ended(core);
         }
     }
-    thread_pool::is_gone(core, me);
+    shift::is_gone(core, me);
     ended(core);
 }
 
@@ -191,7 +187,7 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
             && let Some(index) = queue::take(core, me)
         {
             // One that has just been started may have been started for the first of several jobs.
-            thread_pool::grow_from_within(core);
+            wakeup::grow_from_within(core);
             execute(core, me, index);
             if shift.count_job() {
                 end = ShiftEnd::Recycle;
@@ -211,7 +207,7 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
     fault::point(Point::F15_retired);
     // A push that relied on this worker's last search is either seen here or finds it gone.
     if core.has_work() {
-        queue::notify(core, CHAIN);
+        wakeup::notify(core, CHAIN);
         // Who follows a worn thread looks itself.
         while end == ShiftEnd::Over
             && !core.is_leaving()
@@ -229,7 +225,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
     let sleepers = core.sleepers();
     let mut others = sleepers.start_searching(me);
     let idle_since = Deadline::now();
-    let mut long_idle = thread_pool::may_shrink(core).then(|| idle_since.plus(core.config.own.idle_timeout));
+    let mut long_idle = shift::may_shrink(core).then(|| idle_since.plus(core.config.own.idle_timeout));
     let row = core.control.participant(me);
     if let Some(row) = row {
         row.idle_since_ns.store(idle_since.nanoseconds(), Ordering::Relaxed);
@@ -243,7 +239,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             sleepers.found_job(me);
             fault::point(Point::F10_found);
             if core.has_work() {
-                queue::notify(core, CHAIN);
+                wakeup::notify(core, CHAIN);
             }
             let idle_for = Deadline::now().nanoseconds().saturating_sub(idle_since.nanoseconds());
             budget.learn(idle_for);
@@ -260,7 +256,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             let until = Deadline::after(DOZE);
             sleepers.doze(me, |word| {
                 // How it ends does not matter: the worker looks at the rings next.
-                let _ = wait_until(word, park::RUNNING, until, core.scope);
+                let _ = wait_until(word, park::RUNNING, until, core.scope());
             });
             others = 0;
             continue;
@@ -276,7 +272,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             sleepers.resume(me);
             continue;
         }
-        if stopping || thread_pool::is_asked_to_leave(core, me) {
+        if stopping || shift::is_asked_to_leave(core, me) {
             sleepers.resume(me);
             if !stopping {
                 // A process goes with all its workers: one that stayed would keep the seat, with the others' rows empty.
@@ -289,7 +285,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
         fault::point(Point::F15_woken);
         sleepers.resume(me);
         if long_idle.is_some_and(Deadline::is_past) && !core.has_work() {
-            if thread_pool::may_go(core, me) {
+            if shift::may_go(core, me) {
                 return None;
             }
             long_idle = Some(Deadline::after(core.config.own.idle_timeout));
@@ -362,7 +358,7 @@ mod tests {
         let role = WorkerRole::new(slots, 0, Vec::new());
         let core = Arc::new(Core::attached(config, control, Arena::create(&arena).expect("a page"), role));
         core.control.engine_line().lifecycle.store(lifecycle::OPEN, Ordering::Relaxed);
-        thread_pool::ask_to_leave(&core, slots.first());
+        shift::ask_to_leave(&core, slots.first());
         assert_eq!(run_until_closed(&core, slots.first()), ShiftEnd::Over);
         assert!(core.is_leaving(), "the other one takes no more jobs either");
     }

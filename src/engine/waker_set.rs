@@ -2,16 +2,12 @@
 //!
 //! A set wakes all who wait for the same at once, so that no task has to pass on what it was woken for and did not use: whoever still
 //! waits comes back. Where one call is for one task, as at the lanes of a channel, a task that leaves passes it on
-//! ([`crate::lockfree::lane::Bell`]).
+//! (`lockfree::lane::Bell`).
 
-use crate::engine::schedule::drain;
-use crate::engine::schedule::queue;
-use crate::engine::schedule::thread_pool;
 use crate::sync::lock;
 use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
 
-use crate::engine::runtime::core::Core;
 use crate::lockfree::waiters::{Ticket, Waiters};
 use crate::panics;
 
@@ -87,62 +83,5 @@ impl<S: Ord + Copy> WakerSet<S> {
     #[cfg(test)]
     pub(in crate::engine) fn len(&self) -> usize {
         self.list().len()
-    }
-}
-
-/// What a task can wait for that is no job's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Awaited {
-    /// Room in the queue.
-    Room,
-    /// That nothing is queued and nothing runs.
-    Drain,
-    /// The end of all workers.
-    End,
-}
-
-/// A task's place among those who wait for something of an engine. Dropping it leaves nothing behind.
-pub(crate) struct Watch<'c> {
-    core: &'c Core,
-    awaited: Awaited,
-    ticket: Option<Ticket>,
-}
-
-impl<'c> Watch<'c> {
-    /// A place that is not taken yet.
-    pub(crate) fn new(core: &'c Core, awaited: Awaited) -> Self {
-        Self { core, awaited, ticket: None }
-    }
-
-    /// Has the task woken when what it waits for is there; `false`, and nothing is kept, when it is.
-    pub(crate) fn must_wait(&mut self, waker: &Waker) -> bool {
-        let must_wait = match self.awaited {
-            Awaited::Room => queue::register_for_capacity(self.core, &mut self.ticket, waker),
-            Awaited::Drain => drain::watch_drain(self.core, &mut self.ticket, waker),
-            Awaited::End => thread_pool::watch_end(self.core, &mut self.ticket, waker),
-        };
-        if !must_wait {
-            self.leave();
-        }
-        must_wait
-    }
-
-    /// Gives the place up.
-    pub(crate) fn leave(&mut self) {
-        // In a forked child a thread that is not there may hold the lock for ever.
-        if self.ticket.is_none() || self.core.check_process().is_err() {
-            return;
-        }
-        match self.awaited {
-            Awaited::Room => queue::unregister_for_capacity(self.core, &mut self.ticket),
-            Awaited::Drain => drain::unwatch_drain(self.core, &mut self.ticket),
-            Awaited::End => thread_pool::unwatch_end(self.core, &mut self.ticket),
-        }
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        self.leave();
     }
 }

@@ -1,0 +1,162 @@
+//! Ranges of chunks: how the participants of one call divide its chunks among themselves (`docs/protocol.md`, "Ranges").
+//!
+//! Each share starts with an equal part of the chunks, takes them from the front, and when it has none left steals half of another share's
+//! rest from the back.
+
+use crate::engine::job::chunk_plan::Plan;
+use crate::fault::{self, Point};
+use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
+use crate::layout::words::{ProgressWord, RangeWord};
+use crate::lockfree::range;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Why no further chunk is started; values of the header's stop word.
+pub(crate) mod stop {
+    pub(crate) const CANCELLED: u32 = 1;
+    pub(crate) const FAILED: u32 = 2;
+    pub(crate) const DEADLINE: u32 = 3;
+    /// A range named a chunk that the call does not have.
+    pub(crate) const CORRUPT: u32 = 4;
+}
+
+/// What a chunk says when it is over.
+pub(crate) enum ChunkEnd {
+    Done,
+    /// Start no further chunk; one of the values of [`stop`].
+    Stop(u32),
+}
+
+/// Runs chunks of a fan-out until none is left or somebody says stop. Returns the chunk in which this share failed.
+pub(crate) fn run_share(
+    header: &FanOutHeader,
+    ranges: &[RangeLine],
+    share: u32,
+    chunks: u32,
+    mut body: impl FnMut(u32) -> ChunkEnd,
+) -> Option<u32> {
+    let own = ranges.get(share as usize)?;
+    // Relaxed loads: only this share writes the word. Release stores: the outputs of the chunks it counts come before.
+    let progress = || ProgressWord::from_bits(own.progress.load(Ordering::Relaxed));
+    let set_progress = |word: ProgressWord| own.progress.store(word.bits(), Ordering::Release);
+    loop {
+        let Some(chunk) = next_chunk(ranges, share, |chunk| set_progress(progress().at(chunk))) else {
+            set_progress(progress().between_chunks());
+            return None;
+        };
+        fault::point(Point::F38_taken);
+        // Relaxed: the word carries no data; a stop seen late costs a chunk.
+        if header.stop.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        if chunk >= chunks {
+            header.stop.store(stop::CORRUPT, Ordering::Relaxed);
+            return None;
+        }
+        match body(chunk) {
+            ChunkEnd::Done => {
+                fault::point(Point::F41_run);
+                set_progress(progress().finished());
+                fault::point(Point::F42_counted);
+            }
+            ChunkEnd::Stop(reason) => {
+                // The first reason stands.
+                let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
+                if reason == stop::FAILED {
+                    own.failed.store(u64::from(chunk) + 1, Ordering::Relaxed);
+                    return Some(chunk);
+                }
+                return None;
+            }
+        }
+    }
+}
+
+/// The next chunk of the share's own range, or the first one stolen from another's; `None` when all ranges are empty.
+///
+/// `announce` is told of the chunk: before it is taken from the own range, after it was stolen. A share that dies between a theft
+/// and its announcement loses chunks that nobody can name; [`ParallelCall::run`] notices that some were never finished.
+fn next_chunk(ranges: &[RangeLine], share: u32, announce: impl Fn(u32)) -> Option<u32> {
+    let own = ranges.get(share as usize)?;
+    range::take_front(&own.range, &announce).or_else(|| {
+        let stolen = (1..ranges.len()).find_map(|step| {
+            let victim = &ranges[(share as usize + step) % ranges.len()];
+            range::steal(&own.range, &victim.range)
+        })?;
+        announce(stolen);
+        Some(stolen)
+    })
+}
+
+/// Makes a share that died with its worker ready to be run again: the chunk it was at goes back into its range.
+pub(crate) fn repair_share(line: &RangeLine) {
+    // Acquire: pairs with the release stores in `run_share`.
+    let progress = ProgressWord::from_bits(line.progress.load(Ordering::Acquire));
+    if let Some(chunk) = progress.current() {
+        range::put_back(&line.range, chunk);
+        line.progress.store(progress.between_chunks().bits(), Ordering::Release);
+    }
+}
+
+/// Chunks that were finished.
+pub(in crate::engine) fn finished_chunks(ranges: &[RangeLine]) -> u64 {
+    // Acquire: pairs with the release stores in `run_share`.
+    ranges.iter().map(|line| u64::from(ProgressWord::from_bits(line.progress.load(Ordering::Acquire)).done())).sum()
+}
+
+/// Chunks that wait in a range.
+pub(in crate::engine) fn waiting_chunks(ranges: &[RangeLine]) -> u64 {
+    ranges.iter().map(|line| u64::from(range::remaining(&line.range))).sum()
+}
+
+/// Handles of a job of rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowHandles {
+    pub(crate) params: u64,
+    pub(crate) statuses: u64,
+}
+
+/// Fills a fan-out block: every chunk waits in a range.
+pub(crate) fn prepare(header: &FanOutHeader, ranges: &[RangeLine], plan: &Plan, rows: Option<RowHandles>, mode: u64) {
+    // Relaxed, all of them: the publication of the shares (R1) makes them visible.
+    let shares = ranges.len() as u32;
+    header.chunks.store(plan.chunks, Ordering::Relaxed);
+    header.shares.store(shares, Ordering::Relaxed);
+    header.chunk_len.store(plan.chunk_len as u64, Ordering::Relaxed);
+    header.total_len.store(plan.total_len as u64, Ordering::Relaxed);
+    header.halo.store(plan.halo as u32, Ordering::Relaxed);
+    header.stop.store(0, Ordering::Relaxed);
+    header.mode.store(mode, Ordering::Relaxed);
+    let rows = rows.unwrap_or(RowHandles { params: 0, statuses: 0 });
+    header.param_rows.store(rows.params, Ordering::Relaxed);
+    header.row_status.store(rows.statuses, Ordering::Relaxed);
+    header.failed_rows.store(0, Ordering::Relaxed);
+    for (share, line) in ranges.iter().enumerate() {
+        let part: RangeWord = range::initial(plan.chunks, share as u32, shares);
+        line.range.store(part.bits(), Ordering::Relaxed);
+        line.progress.store(0, Ordering::Relaxed);
+        line.failed.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A fan-out of rows with a single share, in memory of its own.
+pub(crate) fn single_partition(plan: &Plan, rows: RowHandles) -> (FanOutHeader, RangeLine) {
+    let header = FanOutHeader {
+        chunks: AtomicU32::new(plan.chunks),
+        shares: AtomicU32::new(1),
+        chunk_len: AtomicU64::new(plan.chunk_len as u64),
+        total_len: AtomicU64::new(plan.total_len as u64),
+        halo: AtomicU32::new(0),
+        stop: AtomicU32::new(0),
+        param_rows: AtomicU64::new(rows.params),
+        row_status: AtomicU64::new(rows.statuses),
+        failed_rows: AtomicU64::new(0),
+        mode: AtomicU64::new(fan_out_mode::ROWS),
+    };
+    let range = RangeLine {
+        range: AtomicU64::new(range::initial(plan.chunks, 0, 1).bits()),
+        progress: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+        zero: [const { AtomicU64::new(0) }; 5],
+    };
+    (header, range)
+}

@@ -1,0 +1,128 @@
+//! Looks at jobs that have been under way for a while, in case words that somebody relies on are damaged.
+//!
+//! The protocol needs none of them. A holder that waits looks after its own job; the supervisor looks after all of them, for tasks and for
+//! jobs that nobody holds.
+
+use crate::engine::job::reference::JobReference;
+use crate::engine::runtime::core::Core;
+#[cfg(target_os = "linux")]
+use crate::engine::schedule::drain;
+use crate::engine::schedule::{completion, health, queue};
+#[cfg(target_os = "linux")]
+use crate::ids::DescriptorIndex;
+use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_WAKER, State, park};
+use crate::lockfree::job;
+#[cfg(target_os = "linux")]
+use crate::os::host::Deadline;
+use crate::sync::Ordering;
+#[cfg(target_os = "linux")]
+use crate::sync::fence;
+#[cfg(target_os = "linux")]
+use crate::watchdog::WATCHDOG_INTERVAL;
+
+/// What a holder does that has waited for a second, in case words that it, or a worker, relies on are damaged: for its job, and for
+/// the jobs that run the rows of it.
+pub(crate) fn look_after(core: &Core, reference: JobReference) {
+    look_after_one(core, reference);
+    if let Some(rows) = completion::partitions_of(core, reference) {
+        rows.partitions().iter().for_each(|&partition| look_after_one(core, partition));
+    }
+}
+
+/// As above, for one job, whoever holds it.
+fn look_after_one(core: &Core, reference: JobReference) {
+    let Some(descriptor) = core.control.descriptor(reference.index) else { return };
+    let word = job::snapshot(&descriptor.word);
+    match word.state() {
+        None => health::found_corrupt(core, reference.index, word),
+        // A share that is over, or what its holder finds damaged by the look that follows.
+        _ if word.generation() != reference.generation => {}
+        // The report to the thread that frees it, or wakes its task, was lost.
+        Some(State::Done) if core.config.is_shared() && word.has(FLAG_DETACHED | FLAG_WAKER) => {
+            completion::defer_to_supervisor(core, reference.index);
+        }
+        Some(State::Running) if is_asleep(core, word) => {
+            // Acquire, both: a worker that sleeps has finished all its jobs before, so a word that still says otherwise was never
+            // true.
+            let again = job::snapshot(&descriptor.word);
+            if again.is(State::Running) && again.owner() == word.owner() && again.generation() == word.generation() {
+                health::found_corrupt(core, reference.index, word);
+            }
+        }
+        Some(State::Queued) => queue::recover_queued(core, reference),
+        _ => {}
+    }
+}
+
+/// Whether the worker that runs a job, by its word, is a process that sleeps for want of jobs.
+fn is_asleep(core: &Core, word: DescriptorWord) -> bool {
+    // A park word that says so may be what is damaged, and threads say themselves what they are at.
+    let is_process = usize::from(word.owner().get()) > core.config.threads;
+    let owner = core.control.participant(word.owner()).filter(|_| is_process);
+    owner.is_some_and(|row| row.park.load(Ordering::Acquire) == park::PARKED)
+}
+
+/// Looks after every job that is under way, as its holder would: tasks, and whoever dropped a handle, do not. When to do so again;
+/// `None` when nothing is under way, and somebody calls when that changes. The first look, `before` which there was none, only
+/// sees whether anything is: what has just been handed over needs nobody's help. Only the supervisor calls it.
+#[cfg(target_os = "linux")]
+pub(in crate::engine) fn look_after_jobs(core: &Core, before: Option<Deadline>) -> Option<Deadline> {
+    let processes = core.processes.as_ref()?;
+    let mut is_any = look_after_all(core, before.is_some());
+    if !is_any {
+        processes.set_looks_wanted(true);
+        // SeqCst: pairs with the fence in `want_looks`.
+        fence(Ordering::SeqCst);
+        is_any = look_after_all(core, false);
+        if is_any {
+            processes.set_looks_wanted(false);
+        }
+    }
+    drain::job_is_over(core);
+    is_any.then(|| Deadline::after(WATCHDOG_INTERVAL))
+}
+
+#[cfg(target_os = "linux")]
+fn look_after_all(core: &Core, acts: bool) -> bool {
+    let mut is_any = false;
+    for (at, descriptor) in core.control.descriptors().iter().enumerate() {
+        let word = job::snapshot(&descriptor.word);
+        let is_under_way = match word.state() {
+            // Of a damaged word, too, the flags say whether somebody relies on others for it.
+            Some(State::Done) | None => word.has(FLAG_WAKER | FLAG_DETACHED),
+            Some(State::Free | State::Reserved) => false,
+            Some(State::Queued | State::Running) => true,
+        };
+        is_any |= is_under_way;
+        if is_under_way && acts {
+            let reference = JobReference { index: DescriptorIndex::new(at as u32), generation: word.generation() };
+            look_after_one(core, reference);
+        }
+    }
+    is_any && !core.health.is_poisoned()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::engine::options::Priority;
+    use crate::error::Error;
+    use crate::ids::ParticipantSlot;
+
+    /// A word that was scribbled to "running, by a worker that lives" was waited on without end.
+    #[test]
+    fn a_job_that_a_sleeping_worker_runs_was_never_true() {
+        let core = Core::without_workers(0, 1);
+        let reference = queue::publish(&core, core.jobs.try_reserve(&core.control).unwrap(), Priority::Normal).unwrap();
+        let worker = ParticipantSlot::new(1);
+        assert_eq!(queue::take(&core, worker), Some(reference.index));
+        let descriptor = core.control.descriptor(reference.index).unwrap();
+        core.threads.count_started(1);
+        look_after(&core, reference);
+        assert!(!core.health.is_poisoned(), "the worker runs the job");
+        core.control.participant(worker).unwrap().park.store(park::PARKED, Ordering::Relaxed);
+        look_after(&core, reference);
+        assert!(matches!(core.health.error(), Some(Error::Corrupt { .. })));
+        completion::release(&core, reference.index, job::finish(&descriptor.word, false).unwrap());
+    }
+}
