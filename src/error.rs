@@ -265,6 +265,10 @@ impl Error {
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::InvalidArgument { what: what.into() }
     }
+
+    pub(crate) fn worker_start(reason: impl Into<String>) -> Self {
+        Self::WorkerStart { reason: reason.into() }
+    }
 }
 
 impl fmt::Display for Error {

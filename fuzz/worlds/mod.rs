@@ -28,7 +28,7 @@ use crate::engine::exec::outcome::outcome_of;
 use crate::engine::job::call;
 use crate::engine::job::failure_text;
 use crate::engine::kernel::table::KernelName;
-use crate::engine::process::handshake::{FileAnswer, FromWorker, Hello, Join, ToOutsider};
+use crate::engine::process::handshake::{FileAnswer, FromWorker, Hello, Join, ToExternalWorker};
 use crate::engine::process::recovery::{self, Death};
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, WorkerExit};
@@ -266,9 +266,9 @@ pub fn handshake(data: &[u8]) {
         let is_text = matches!((&again, &said), (Some(FromWorker::Refused(_)), FromWorker::Refused(_)));
         assert!(is_text || again.as_ref() == Some(&said), "{said:?} became {again:?}");
     }
-    if let Some(said) = ToOutsider::from_bytes(data) {
-        let again = ToOutsider::from_bytes(&said.to_bytes());
-        let is_text = matches!((&again, &said), (Some(ToOutsider::Refused(_)), ToOutsider::Refused(_)));
+    if let Some(said) = ToExternalWorker::from_bytes(data) {
+        let again = ToExternalWorker::from_bytes(&said.to_bytes());
+        let is_text = matches!((&again, &said), (Some(ToExternalWorker::Refused(_)), ToExternalWorker::Refused(_)));
         assert!(is_text || again.as_ref() == Some(&said), "{said:?} became {again:?}");
     }
     if let Some(Ok(answer)) = FileAnswer::from_bytes(data) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::process::external::{Door, Ended, Outsider};
+use crate::engine::process::external::{Address, AttachedWorker, Ended};
 use crate::error::{Error, Result};
 use crate::os::events::EventFd;
 
@@ -91,8 +91,8 @@ impl From<OwnedFd> for EngineAddr {
 /// ```
 pub unsafe fn attach(engine: impl Into<EngineAddr>, kernels: &[&'static KernelInfo]) -> Result<ExternalWorker> {
     let worker = match engine.into().0 {
-        Place::Path(path) => Outsider::join(Door::At(&path), kernels),
-        Place::Invitation(fd) => Outsider::join(Door::Invitation(fd), kernels),
+        Place::Path(path) => AttachedWorker::attach(Address::Path(&path), kernels),
+        Place::Invitation(fd) => AttachedWorker::attach(Address::Invitation(fd), kernels),
     }?;
     Ok(ExternalWorker { worker, killable: false })
 }
@@ -102,7 +102,7 @@ pub unsafe fn attach(engine: impl Into<EngineAddr>, kernels: &[&'static KernelIn
 #[derive(Debug)]
 #[must_use = "it runs no jobs until `serve` is called"]
 pub struct ExternalWorker {
-    worker: Outsider,
+    worker: AttachedWorker,
     killable: bool,
 }
 

@@ -218,7 +218,7 @@ fn an_invitation_is_for_one_process() {
     drop(engine.invite().unwrap());
     let mut late = Outsider::of(role_command("outsider plain stdin").stdin(engine.invite().unwrap()).spawn().unwrap());
     let line = late.line();
-    assert!(line.contains("all 2 seats") && line.contains("external_workers"), "{line}");
+    assert!(line.contains("all 2 slots") && line.contains("external_workers"), "{line}");
     late.process.wait().unwrap();
     all_end_as_closed(engine, outsiders);
 }

@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::process::handshake::refuse;
 use crate::error::{Error, Result};
 
 /// The longest path of a kernel.
@@ -69,7 +68,7 @@ impl KernelName {
     /// # Errors
     /// [`Error::WorkerStart`] when the bytes are none.
     pub(crate) fn read_table(mut bytes: &[u8]) -> Result<Vec<Self>> {
-        let wrong = || refuse("the engine sent something else where its kernels were expected");
+        let wrong = || Error::worker_start("the engine sent something else where its kernels were expected");
         let mut kernels = Vec::new();
         while !bytes.is_empty() {
             let (head, rest) = bytes.split_at_checked(size_of::<KernelHead>()).ok_or_else(wrong)?;
@@ -99,7 +98,7 @@ impl KernelName {
             return Ok(found);
         }
         let path = &self.path;
-        Err(refuse(match same_path.first() {
+        Err(Error::worker_start(match same_path.first() {
             None => {
                 let name = path.rsplit("::").next().unwrap_or(path);
                 // Not taken for it: that there is only one of the name may be an accident.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::process::connection::{Mouth, attach};
+use crate::engine::process::connection::{Connection, attach};
 use crate::engine::process::handshake::FromWorker;
 use crate::engine::runtime::core::Core;
 use crate::engine::schedule::start_worker::{Assignment, StartWorker, ThreadStarter};
@@ -16,7 +16,7 @@ use crate::ids::{ParticipantSlot, ParticipantSlots};
 use crate::os::channel::{Channel, Sent};
 use crate::os::process;
 
-/// The variable that tells a process that it was started as a worker, and by whom: the engine's process id.
+/// The variable that tells a process that it was started as a worker: the process id of its engine.
 pub(crate) const WORKER_VARIABLE: &str = "WORKRING_WORKER";
 
 /// Whether this process was started as a worker and has not taken up its work yet.
@@ -38,57 +38,55 @@ pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
         return;
     }
     let engine = std::env::var(WORKER_VARIABLE).ok().and_then(|pid| pid.parse::<u32>().ok());
-    // A worker without its engine has nothing to do and nobody to tell.
+    // A worker without its engine has nothing to do, and none to tell.
     let Some(engine) = engine else { process::end_at_once() };
     let is_child = process::die_with_parent(engine);
     let Ok(channel) = process::take_standard_input().and_then(Channel::from_fd) else { process::end_at_once() };
-    let Ok(mouth) = Mouth::new(channel, || process::end_family_at_once()) else { process::end_at_once() };
+    let Ok(connection) = Connection::new(channel, || process::end_family_at_once()) else { process::end_at_once() };
     match is_child.and_then(|is_child| Ok(is_child && process::end_family_with_parent(engine)?)) {
         Ok(true) => {}
-        // If the engine is gone nobody hears it.
-        Ok(false) => refuse(&mouth, no_child_of(engine)),
-        Err(error) => refuse(&mouth, error),
+        // If the engine is gone the message goes nowhere.
+        Ok(false) => refuse(&connection, no_child_of(engine)),
+        Err(error) => refuse(&connection, error),
     }
     fault::arm_as_told();
     fault::point(Point::F3_joined);
-    match attach(&mouth, kernels) {
+    match attach(&connection, kernels) {
         Ok((core, slots)) => {
-            let others = match Others::start(&core, slots) {
-                Ok(others) => others,
-                Err(error) => refuse(&mouth, error),
+            let further = match FurtherThreads::start(&core, slots) {
+                Ok(threads) => threads,
+                Err(error) => refuse(&connection, error),
             };
             // The engine may kill its own workers whenever it sees fit.
-            match mouth.say(&FromWorker::Ready { killable: true }) {
+            match connection.send(&FromWorker::Ready { killable: true }) {
                 Ok(Sent::Sent) => {}
                 Ok(Sent::WouldBlock | Sent::PeerGone) | Err(_) => process::end_family_at_once(),
             }
             fault::point(Point::F4_ready);
-            others.work_along(|| worker::work_as_process(&core, slots.first()));
+            further.work_along(|| worker::work_as_process(&core, slots.first()));
             // The queue is empty and the engine closes; or the worker leaves by itself, which it says.
             if core.is_open() {
-                let _ = mouth.say(&FromWorker::Farewell);
+                let _ = connection.send(&FromWorker::Farewell);
             }
             std::process::exit(0)
         }
-        Err(error) => refuse(&mouth, error),
+        Err(error) => refuse(&connection, error),
     }
 }
 
 /// The error of a worker that another process than the engine's started, which then could not know of the engine's end.
 fn no_child_of(engine: u32) -> Error {
     let parent = std::os::unix::process::parent_id();
-    Error::WorkerStart {
-        reason: format!(
-            "the parent of worker process {} is process {parent} and not the engine's, {engine}: what starts it must become it (exec), in the \
-             engine's PID namespace",
-            std::process::id()
-        ),
-    }
+    Error::worker_start(format!(
+        "the parent of worker process {} is process {parent} and not the engine's, {engine}: what starts it must become it (exec), in the \
+         engine's PID namespace",
+        std::process::id()
+    ))
 }
 
 /// Ends this process, which is no worker, and says why.
-fn refuse(mouth: &Mouth, error: Error) -> ! {
-    let _ = mouth.say(&FromWorker::Refused(error.into_reason()));
+fn refuse(connection: &Connection, error: Error) -> ! {
+    let _ = connection.send(&FromWorker::Refused(error.into_reason()));
     std::process::exit(1)
 }
 
@@ -97,12 +95,12 @@ const STACK_LEN: usize = 8 << 20;
 
 /// The workers beside the first one, where a process runs several jobs at a time: a thread each, which wait until the engine was told that all
 /// are there.
-struct Others {
+struct FurtherThreads {
     start: Arc<Barrier>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Others {
+impl FurtherThreads {
     /// Starts them.
     ///
     /// # Errors
@@ -113,8 +111,8 @@ impl Others {
             let start = Arc::clone(&start);
             let work = move |core: &Arc<Core>, slot| {
                 start.wait();
-                // A panic that comes out of a worker is none of a kernel's, and is told of as any other. It would leave a job with nobody at
-                // it in a process that lives.
+                // A panic that comes out of a worker is none of a kernel's, and is told of as any other. It would leave a job without a
+                // worker in a process that lives.
                 let worked = catch_unwind(AssertUnwindSafe(|| worker::work_as_process(core, slot)));
                 worked.unwrap_or_else(|_| std::process::abort());
             };

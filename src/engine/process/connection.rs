@@ -1,17 +1,17 @@
-//! How a worker process comes to the engine's memory: the handshake over its socket, the mappings, mapped files on request.
+//! The worker's end of the socket between a worker process and its engine: the handshake, the mappings, mapped files on request.
 //!
-//! Workers that the engine started and those that others started do the same here; they differ in what they do when the engine
-//! is gone, which is what [`Gone`] says.
+//! Children of the engine and external workers do the same here; they differ in what they do when the engine is gone, which is what
+//! [`Gone`] says.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::arena::attached::{Attached, SegmentFile};
 use crate::engine::kernel::info::{KernelInfo, check_identities};
 use crate::engine::kernel::table::{KERNELS_MAX, KernelName};
-use crate::engine::process::handshake::{FileAnswer, FromWorker, Hello, ToOutsider};
+use crate::engine::process::handshake::{FileAnswer, FromWorker, Hello, ToExternalWorker};
 use crate::engine::runtime::core::Core;
 use crate::engine::runtime::process_state::SupervisorRequest;
 use crate::engine::runtime::worker_role::WorkerRole;
@@ -24,51 +24,52 @@ use crate::os::channel::{Channel, Received, Sent};
 use crate::os::host::Deadline;
 use crate::os::map::Mapping;
 use crate::os::process;
+use crate::sync::lock;
 
-/// How long a worker waits for the engine's next word.
+/// The longest time for which a worker waits for the engine's next message.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest table of kernels, in bytes.
 const TABLE_LEN_MAX: u64 = 8 << 20;
 
-/// What a worker does that finds the engine gone: ends its process, or says so by an error.
+/// The act of a worker that finds the engine gone: it ends its process, or says so by an error.
 pub(in crate::engine) type Gone = fn() -> Error;
 
-/// The worker's end of its socket. Whoever asks for a file holds it until the answer is there.
+/// The worker's end of its socket. A thread that asks for a file holds it until the answer is there.
 #[derive(Clone)]
-pub(in crate::engine) struct Mouth {
+pub(in crate::engine) struct Connection {
     channel: Arc<Mutex<Channel>>,
     gone: Gone,
 }
 
-impl Mouth {
-    /// Over an end that from now on does not block: a worker never waits for the engine to read.
+impl Connection {
+    /// A connection over an end that from now on does not block: a worker never waits for the engine to read.
     pub(in crate::engine) fn new(channel: Channel, gone: Gone) -> Result<Self> {
         channel.set_nonblocking(true)?;
         Ok(Self { channel: Arc::new(Mutex::new(channel)), gone })
     }
 
-    /// Looks at the channel while nobody else does.
+    /// Looks at the channel while no other thread does.
     pub(in crate::engine) fn with<R>(&self, look: impl FnOnce(&Channel) -> R) -> R {
-        look(&self.channel.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&lock(&self.channel))
     }
 
     /// Sends a message without waiting for it to be read.
-    pub(in crate::engine) fn say(&self, message: &FromWorker) -> Result<Sent> {
+    pub(in crate::engine) fn send(&self, message: &FromWorker) -> Result<Sent> {
         self.with(|channel| channel.send(&message.to_bytes(), &[]))
     }
 
     /// The engine's next message.
-    pub(in crate::engine) fn hear(&self, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>> {
-        self.with(|channel| self.hear_at(channel, buffer))
+    pub(in crate::engine) fn recv(&self, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>> {
+        self.with(|channel| self.recv_over(channel, buffer))
     }
 
-    fn hear_at(&self, channel: &Channel, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>> {
+    fn recv_over(&self, channel: &Channel, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>> {
         match channel.receive_until(buffer, Deadline::after(PATIENCE))? {
             Received::Message(fds) => Ok(fds),
             Received::PeerGone => Err((self.gone)()),
-            Received::WouldBlock => Err(Error::WorkerStart {
-                reason: format!("the engine said nothing for {PATIENCE:?} while a worker started"),
-            }),
+            Received::WouldBlock => {
+                Err(Error::worker_start(format!("the engine said nothing for {PATIENCE:?} while a worker started")))
+            }
         }
     }
 
@@ -86,7 +87,7 @@ impl Mouth {
             }
             fault::point(Point::F35_asked);
             let mut buffer = Vec::new();
-            let fds = self.hear_at(channel, &mut buffer)?;
+            let fds = self.recv_over(channel, &mut buffer)?;
             match (FileAnswer::from_bytes(&buffer), <[OwnedFd; 1]>::try_from(fds)) {
                 (Some(Ok(answer)), Ok([fd])) if answer.segment == segment => {
                     Ok(SegmentFile::received(fd, answer.len, answer.generation, answer.writable))
@@ -104,19 +105,18 @@ impl Mouth {
 /// [`Error::WorkerStart`] when the two programs do not fit, or the engine refuses; [`Error::Io`] and [`Error::InvalidArgument`]
 /// when its memory cannot be mapped.
 pub(in crate::engine) fn attach(
-    mouth: &Mouth,
+    connection: &Connection,
     kernels: &[&'static KernelInfo],
 ) -> Result<(Arc<Core>, ParticipantSlots)> {
-    let refuse = |reason: &str| Error::WorkerStart { reason: reason.into() };
     check_identities(kernels)?;
     let mut buffer = Vec::new();
-    let fds = mouth.hear(&mut buffer)?;
-    if let Some(ToOutsider::Refused(reason)) = ToOutsider::from_bytes(&buffer) {
-        return Err(Error::WorkerStart { reason });
+    let fds = connection.recv(&mut buffer)?;
+    if let Some(ToExternalWorker::Refused(reason)) = ToExternalWorker::from_bytes(&buffer) {
+        return Err(Error::worker_start(reason));
     }
     let hello = Hello::from_bytes(&buffer)?;
     let Ok([control_fd, arena_fd, kernels_fd]) = <[OwnedFd; 3]>::try_from(fds) else {
-        return Err(refuse("the engine's first message must come with three descriptors"));
+        return Err(Error::worker_start("the engine's first message must come with three descriptors"));
     };
     let names = KernelName::read_table(&copy_of(&kernels_fd, hello.kernels, TABLE_LEN_MAX)?)?;
     let mut table: Vec<Option<&'static KernelInfo>> = Vec::new();
@@ -128,28 +128,29 @@ pub(in crate::engine) fn attach(
         table[at] = Some(name.find(kernels)?);
     }
     fault::point(Point::F4_received);
-    let control_len = usize::try_from(hello.control_len).map_err(|_| refuse("the control segment is too long"))?;
-    let arena_len = usize::try_from(hello.arena_len).map_err(|_| refuse("the arena is too long"))?;
+    let control_len =
+        usize::try_from(hello.control_len).map_err(|_| Error::worker_start("the control segment is too long"))?;
+    let arena_len = usize::try_from(hello.arena_len).map_err(|_| Error::worker_start("the arena is too long"))?;
     let control = Control::over(Mapping::attach(control_fd, control_len, true)?)?;
     let arena_rw = Mapping::attach(arena_fd, arena_len, true)?;
     let arena_ro = arena_rw.second_view()?;
-    let ear = mouth.clone();
-    let arena = Arena::attach(arena_rw, Attached::new(arena_ro, Box::new(move |segment| ear.fetch(segment))))?;
+    let fetcher = connection.clone();
+    let arena = Arena::attach(arena_rw, Attached::new(arena_ro, Box::new(move |segment| fetcher.fetch(segment))))?;
     if hello.slots.iter().any(|slot| control.participant(slot).is_none()) {
-        return Err(refuse("the engine gave the worker a row that does not exist"));
+        return Err(Error::worker_start("the engine gave the worker a row that does not exist"));
     }
     // After the mappings, which a limit on memory must not keep out.
     process::apply(&hello.limits)?;
     let role = WorkerRole::new(hello.slots, (hello.incarnation & 0xFFF) as u16, table);
     let core = Arc::new(Core::attached(hello.config, control, arena, role));
-    let bell = mouth.clone();
-    core.set_supervisor_notifier(Box::new(move |summons| {
-        let message = match summons {
+    let of_core = connection.clone();
+    core.set_supervisor_notifier(Box::new(move |request| {
+        let message = match request {
             SupervisorRequest::Look => FromWorker::Look,
             SupervisorRequest::Corrupt { found } => FromWorker::Corrupt(found),
         };
         // An engine that does not take the message is gone, or has others to read that make it look.
-        let _ = bell.say(&message);
+        let _ = of_core.send(&message);
     }));
     fault::point(Point::F4_mapped);
     Ok((core, hello.slots))

@@ -1,4 +1,4 @@
-//! A worker in a process that others started: it joins an engine, runs jobs in one of that process's threads, and leaves again.
+//! An external worker, in a process that others started: it joins an engine, runs jobs in one of that process's threads, and leaves again.
 //!
 //! Nothing here ends the process. The engine hears of the end of the work by a farewell, which is said when no shared memory is
 //! touched any more, or by the end of the process.
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::process::connection::{Mouth, attach};
-use crate::engine::process::handshake::{FromWorker, Join, ToOutsider};
+use crate::engine::process::connection::{Connection, attach};
+use crate::engine::process::handshake::{FromWorker, Join, ToExternalWorker};
 use crate::engine::runtime::core::Core;
 use crate::engine::schedule::worker;
 use crate::error::{Error, Result};
@@ -21,15 +21,15 @@ use crate::os::channel::{Channel, Sent};
 use crate::os::events::{EventFd, wait_for_hang_up};
 use crate::os::{listener, pidfd};
 
-/// Where an engine is reached.
-pub(crate) enum Door<'a> {
+/// The place where an engine is reached.
+pub(crate) enum Address<'a> {
     /// A socket at a path.
-    At(&'a Path),
+    Path(&'a Path),
     /// One end of a connected pair of sockets.
     Invitation(OwnedFd),
 }
 
-/// How the work of an outside worker ended.
+/// How the work of an external worker ended.
 pub(crate) enum Ended {
     Closed,
     Stopped,
@@ -37,10 +37,10 @@ pub(crate) enum Ended {
 }
 
 /// A worker that has joined and runs no jobs yet.
-pub(crate) struct Outsider {
+pub(crate) struct AttachedWorker {
     core: Arc<Core>,
     slot: ParticipantSlot,
-    mouth: Mouth,
+    connection: Connection,
     /// Notified to have the worker leave, and to end the thread that watches.
     leave: Arc<EventFd>,
 }
@@ -53,16 +53,16 @@ fn refused(error: Error) -> Error {
     }
 }
 
-impl Outsider {
+impl AttachedWorker {
     /// Connects, shakes hands and maps the engine's memory.
-    pub(crate) fn join(door: Door<'_>, kernels: &[&'static KernelInfo]) -> Result<Self> {
-        let channel = match door {
-            Door::At(path) => listener::connect(path)?,
-            Door::Invitation(fd) => Channel::from_fd(fd)?,
+    pub(crate) fn attach(address: Address<'_>, kernels: &[&'static KernelInfo]) -> Result<Self> {
+        let channel = match address {
+            Address::Path(path) => listener::connect(path)?,
+            Address::Invitation(fd) => Channel::from_fd(fd)?,
         };
-        let mouth = Mouth::new(channel, || Error::EngineGone)?;
+        let connection = Connection::new(channel, || Error::EngineGone)?;
         let me = pidfd::of_this_process()?;
-        match mouth.with(|channel| channel.send(&Join::to_bytes(), &[me.as_fd()]))? {
+        match connection.with(|channel| channel.send(&Join::to_bytes(), &[me.as_fd()]))? {
             Sent::Sent => {}
             Sent::PeerGone => return Err(Error::EngineGone),
             Sent::WouldBlock => return Err(Error::Attach { reason: "the engine does not read".into() }),
@@ -70,9 +70,9 @@ impl Outsider {
         fault::arm_as_told();
         let leave = Arc::new(EventFd::new()?);
         // The engine has no use for the reason of a refusal: that the connection ends says enough.
-        let (core, slots) = attach(&mouth, kernels).map_err(refused)?;
+        let (core, slots) = attach(&connection, kernels).map_err(refused)?;
         // One job at a time, on the thread that serves.
-        Ok(Self { core, slot: slots.first(), mouth, leave })
+        Ok(Self { core, slot: slots.first(), connection, leave })
     }
 
     /// What has [`serve`](Self::serve) return after the job it runs when it is notified, by any thread, now or later.
@@ -83,15 +83,15 @@ impl Outsider {
     /// Runs jobs on this thread until the engine closes or is gone, or the worker is stopped.
     pub(crate) fn serve(&self, killable: bool) -> Result<Ended> {
         let gone = || if self.core.is_open() { Ended::EngineGone } else { Ended::Closed };
-        match self.mouth.say(&FromWorker::Ready { killable })? {
+        match self.connection.send(&FromWorker::Ready { killable })? {
             Sent::Sent => {}
             Sent::PeerGone => return Ok(gone()),
             Sent::WouldBlock => return Err(Error::Attach { reason: "the engine does not read".into() }),
         }
-        // Until the engine answers it may give the row to somebody else.
+        // Until the engine answers it may give the row to another worker.
         let mut buffer = Vec::new();
-        match self.mouth.hear(&mut buffer) {
-            Ok(_) if ToOutsider::from_bytes(&buffer) == Some(ToOutsider::Go) => {}
+        match self.connection.recv(&mut buffer) {
+            Ok(_) if ToExternalWorker::from_bytes(&buffer) == Some(ToExternalWorker::Go) => {}
             Ok(_) => return Err(Error::Attach { reason: "the engine answers with something else".into() }),
             Err(Error::EngineGone) => return Ok(gone()),
             Err(error) => return Err(refused(error)),
@@ -113,11 +113,11 @@ impl Outsider {
     fn watch(&self) -> Result<thread::JoinHandle<bool>> {
         let (core, leave) = (Arc::clone(&self.core), self.leave_event());
         let socket = self
-            .mouth
+            .connection
             .with(|channel| channel.as_fd().try_clone_to_owned())
             .map_err(|error| Error::io("copy the descriptor of a socket", error))?;
         let watch = move || {
-            // Only a system out of memory lets the wait fail; a worker that nobody watches is better gone.
+            // Only a system out of memory lets the wait fail; a worker that is not watched is better gone.
             let is_gone = matches!(wait_for_hang_up(socket.as_fd(), &leave), Ok(true));
             core.leave();
             is_gone
@@ -129,19 +129,19 @@ impl Outsider {
     }
 }
 
-impl Drop for Outsider {
+impl Drop for AttachedWorker {
     fn drop(&mut self) {
         // A forked child has a copy of this, and no say in it.
         if self.core.check_process().is_ok() {
             let _ = self.leave.notify();
             // The worker touches nothing shared from here on; an engine that is gone need not be told.
-            let _ = self.mouth.say(&FromWorker::Farewell);
+            let _ = self.connection.send(&FromWorker::Farewell);
         }
     }
 }
 
-impl fmt::Debug for Outsider {
+impl fmt::Debug for AttachedWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outsider").field("slot", &self.slot).finish_non_exhaustive()
+        f.debug_struct("AttachedWorker").field("slot", &self.slot).finish_non_exhaustive()
     }
 }

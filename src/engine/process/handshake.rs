@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! engine                                   worker
-//!                                 <-------   Join, with a descriptor of its process; only who was started by others
+//!                                 <-------   Join, with a descriptor of its process; from external workers only
 //!   Hello, with the two segments
-//!   and the table of kernels      ------->   or Refused with the reason, to who was started by others
-//!                                 <-------   Ready, or Refused with the reason; who was started by others just hangs up
-//!   Go                            ------->   only to who was started by others
+//!   and the table of kernels      ------->   to an external worker also Refused, with the reason
+//!                                 <-------   Ready, or Refused with the reason; an external worker just hangs up
+//!   Go                            ------->   to external workers only
 //!                                 <-------   Look: the collector port has something
-//!                                 <-------   Corrupt: it found what nobody writes
+//!                                 <-------   Corrupt: it found words that workring never writes
 //!                                 <-------   Fetch: a mapped file is wanted
 //!   File, with its descriptor     ------->   or why there is none
 //!                                 <-------   Farewell: it touches nothing any more
@@ -69,7 +69,7 @@ struct HelloHead {
     incarnation: u32,
     threads: u32,
     processes: u32,
-    outside: u32,
+    external: u32,
     queue_capacity: u32,
     idle_ns: u64,
     idle: u32,
@@ -102,10 +102,6 @@ pub(crate) struct Hello {
     pub(crate) limits: Limits,
 }
 
-pub(in crate::engine) fn refuse(reason: impl Into<String>) -> Error {
-    Error::WorkerStart { reason: reason.into() }
-}
-
 /// Whether both sides were built with the same workring.
 fn same_build(greeting: (&str, u64, u64), protocol: u32, layout_version: u32, layout_hash: u64) -> Result<()> {
     let pairs = [
@@ -116,7 +112,7 @@ fn same_build(greeting: (&str, u64, u64), protocol: u32, layout_version: u32, la
     ];
     match pairs.into_iter().find(|(_, expected, found)| expected != found) {
         None => Ok(()),
-        Some((what, expected, found)) => Err(refuse(format!(
+        Some((what, expected, found)) => Err(Error::worker_start(format!(
             "the other side has {what} {found:#x}, this program {expected:#x}: build both with the same workring"
         ))),
     }
@@ -149,7 +145,10 @@ impl Join {
     /// [`Error::WorkerStart`] that names what differs between the two programs.
     pub(crate) fn check(bytes: &[u8]) -> Result<()> {
         if bytes.len() != size_of::<JoinHead>() {
-            return Err(refuse(format!("the first message has {} bytes, which is none of a worker", bytes.len())));
+            return Err(Error::worker_start(format!(
+                "the first message has {} bytes, which is none of a worker",
+                bytes.len()
+            )));
         }
         let head: JoinHead = bytemuck::pod_read_unaligned(bytes);
         same_build(("greeting", JOIN, head.magic), head.protocol, head.layout_version, head.layout_hash)
@@ -175,7 +174,7 @@ impl Hello {
             incarnation: self.incarnation,
             threads: self.config.threads as u32,
             processes: self.config.processes as u32,
-            outside: self.config.outside as u32,
+            external: self.config.outside as u32,
             queue_capacity: self.config.queue_capacity,
             idle_ns,
             idle,
@@ -205,7 +204,7 @@ impl Hello {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (head, rest) = bytes
             .split_at_checked(size_of::<HelloHead>())
-            .ok_or_else(|| refuse(format!("the engine's first message has only {} bytes", bytes.len())))?;
+            .ok_or_else(|| Error::worker_start(format!("the engine's first message has only {} bytes", bytes.len())))?;
         let head: HelloHead = bytemuck::pod_read_unaligned(head);
         same_build(("greeting", HELLO, head.magic), head.protocol, head.layout_version, head.layout_hash)?;
         let cores: Vec<usize> = rest
@@ -213,12 +212,12 @@ impl Hello {
             .take(CORES_MAX)
             .map(|core| u32::from_ne_bytes(core.try_into().unwrap_or_default()) as usize)
             .collect();
-        let groups = [head.threads, head.processes.saturating_mul(head.jobs_per_process), head.outside];
+        let groups = [head.threads, head.processes.saturating_mul(head.jobs_per_process), head.external];
         let rows = groups.iter().fold(0_u32, |sum, &group| sum.saturating_add(group));
         let slots = slots_among(rows, head.slot, head.slots);
         let fits = cores.len() == head.cores as usize && head.jobs_per_process > 0;
         let (Some(slots), true) = (slots, fits) else {
-            return Err(refuse("the engine's first message contradicts itself"));
+            return Err(Error::worker_start("the engine's first message contradicts itself"));
         };
         let idle = match head.idle {
             idle::SPIN => IdleStrategy::Spin(Duration::from_nanos(head.idle_ns)),
@@ -232,7 +231,7 @@ impl Hello {
                 threads: head.threads as usize,
                 processes: head.processes as usize,
                 jobs_per_process: head.jobs_per_process as usize,
-                outside: head.outside as usize,
+                outside: head.external as usize,
                 queue_capacity: head.queue_capacity,
                 backpressure: Backpressure::Reject,
                 idle,
@@ -274,11 +273,11 @@ pub(crate) enum FromWorker {
     Refused(String),
     /// The collector port has something.
     Look,
-    /// It found what nobody writes.
+    /// It found a word in shared memory that workring never writes.
     Corrupt(u64),
     /// It wants the file of a segment.
     Fetch(u16),
-    /// It runs no job and touches no shared memory any more. The process of one that others started goes on.
+    /// It runs no job and touches no shared memory any more. The process of an external worker goes on.
     Farewell,
 }
 
@@ -326,16 +325,16 @@ impl FromWorker {
     }
 }
 
-/// What the engine says to a worker that it did not start, besides Hello.
+/// What the engine says to an external worker, which it did not start, besides Hello.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum ToOutsider {
+pub(crate) enum ToExternalWorker {
     /// It may take jobs now.
     Go,
     /// It cannot join.
     Refused(String),
 }
 
-impl ToOutsider {
+impl ToExternalWorker {
     /// The bytes of the message.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         match self {
@@ -466,7 +465,7 @@ mod tests {
             let _ = Join::check(&bytes);
             let _ = FromWorker::from_bytes(&bytes);
             let _ = FileAnswer::from_bytes(&bytes);
-            let _ = ToOutsider::from_bytes(&bytes);
+            let _ = ToExternalWorker::from_bytes(&bytes);
             let mut broken = hello().to_bytes();
             let len = broken.len();
             broken[at % len] ^= change;
@@ -498,8 +497,8 @@ mod tests {
             ] {
                 prop_assert_eq!(FromWorker::from_bytes(&said.to_bytes()), Some(said));
             }
-            for said in [ToOutsider::Go, ToOutsider::Refused("no".into())] {
-                prop_assert_eq!(ToOutsider::from_bytes(&said.to_bytes()), Some(said));
+            for said in [ToExternalWorker::Go, ToExternalWorker::Refused("no".into())] {
+                prop_assert_eq!(ToExternalWorker::from_bytes(&said.to_bytes()), Some(said));
             }
         }
     }

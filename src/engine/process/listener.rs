@@ -1,14 +1,14 @@
-//! Where processes that others started come in: the engine's side of [`attach`](crate::engine::process::external).
+//! The entrance for processes that others started: the engine's side of [`AttachedWorker::attach`](crate::engine::process::external::AttachedWorker::attach).
 //!
-//! Whoever connects, or holds an invitation, is an *arrival* until it has said who it is; the supervisor reads what it says when
-//! it says it, and waits for nobody.
+//! A process that connects, or holds an invitation, has a *pending connection* until its first message; the supervisor reads that when it is
+//! there, and waits for none.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::engine::process::handshake::{Join, ToOutsider};
+use crate::engine::process::handshake::{Join, ToExternalWorker};
 use crate::error::{Error, Result};
 use crate::os::channel::{Channel, Received};
 use crate::os::credentials::{Sender, peer, sender_of_next, tell_senders};
@@ -16,37 +16,33 @@ use crate::os::events::EventFd;
 use crate::os::host::Deadline;
 use crate::os::listener::Listener;
 use crate::os::pidfd::ProcessHandle;
+use crate::sync::lock;
 
-/// Arrivals that connected, at a time. For a further one another is sent away: the one that has been silent longest, of the process that has most.
-const ARRIVALS_MAX: usize = 64;
-/// Arrivals that one process connected, at a time.
-const ARRIVALS_PER_PROCESS: usize = 16;
+/// Pending connections that were accepted, at a time. For a further one another is dropped: the oldest of the process that has most.
+const PENDING_MAX: usize = 64;
+/// Pending connections of one process, at a time.
+const PENDING_PER_PROCESS: usize = 16;
 /// Connections that are accepted before the workers have their turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// Invitations that nobody has taken up, at a time.
+/// Invitations that are open, at a time.
 const INVITATIONS_MAX: usize = 256;
-/// How long who connected may take to say who it is.
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
-/// How long nobody is accepted after the system refused.
+/// The time from a connection to its first message.
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
+/// The pause of accepting after the system refused.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the threads that use the engine share with its supervisor.
+/// Invitations on their way from the threads that use the engine to its supervisor.
 #[derive(Debug)]
-pub(crate) struct Door {
-    /// Their ends here; `None` when the supervisor has ended.
+pub(crate) struct InvitationQueue {
+    /// The engine's ends of their sockets; `None` when the supervisor has ended.
     invited: Mutex<Option<Vec<Channel>>>,
-    bell: Arc<EventFd>,
+    supervisor: Arc<EventFd>,
 }
 
-impl Door {
-    /// A door that is open until its [`Hall`] is gone.
-    pub(in crate::engine) fn new() -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { invited: Mutex::new(Some(Vec::new())), bell: Arc::new(EventFd::new()?) }))
-    }
-
-    /// What the supervisor waits for besides its workers.
-    pub(in crate::engine) fn bell(&self) -> &Arc<EventFd> {
-        &self.bell
+impl InvitationQueue {
+    /// A queue that is open until its [`PendingConnections`] are gone; `supervisor` is notified of each invitation.
+    pub(in crate::engine) fn new(supervisor: Arc<EventFd>) -> Self {
+        Self { invited: Mutex::new(Some(Vec::new())), supervisor }
     }
 
     /// One end of a connected pair of sockets; the supervisor has the other.
@@ -56,72 +52,98 @@ impl Door {
     pub(crate) fn invite(&self) -> Result<OwnedFd> {
         let (channel, theirs) = Channel::pair()?;
         tell_senders(&channel, true)?;
-        let mut guard = self.invited.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.invited);
         let invited = guard.as_mut().ok_or(Error::Closed)?;
         if invited.len() >= INVITATIONS_MAX {
             return Err(Error::invalid(format!("at most {INVITATIONS_MAX} invitations may be made at once")));
         }
         invited.push(channel);
         drop(guard);
-        self.bell.notify()?;
+        self.supervisor.notify()?;
         Ok(theirs)
+    }
+
+    /// Takes the invitations of a queue that is open.
+    fn take(&self) -> Vec<Channel> {
+        lock(&self.invited).as_mut().map(core::mem::take).unwrap_or_default()
+    }
+
+    fn close(&self) {
+        lock(&self.invited).take();
     }
 }
 
-/// Somebody who has not said yet who it is.
-struct Arrival {
+/// A connection whose process has not asked to join yet.
+struct PendingConnection {
     channel: Channel,
-    /// Until when; an invitation has no end.
+    /// The end of its time; an invitation has none.
     until: Option<Deadline>,
     /// The process that connected, where the system tells. Its number may be another's by now; it only counts.
     process: Option<u32>,
 }
 
-/// A process that wants to join, and the engine's end of its socket.
-pub(in crate::engine) type Joining = (Channel, ProcessHandle);
+/// A process that asks to join, and the engine's end of its socket.
+pub(in crate::engine) struct JoinRequest {
+    pub(in crate::engine) channel: Channel,
+    pub(in crate::engine) process: ProcessHandle,
+}
 
-/// What became of an arrival that was listened to.
-enum Heard {
-    Nothing(Arrival),
-    Join(Joining),
-    /// It said something else, or is gone.
+impl JoinRequest {
+    /// Tells the process why it cannot join.
+    pub(in crate::engine) fn refuse(&self, reason: impl Into<String>) {
+        refuse(&self.channel, reason.into());
+    }
+}
+
+/// Tells the process at the other end why it cannot join. One that does not read sees the connection end.
+fn refuse(channel: &Channel, reason: String) {
+    let _ = channel.send(&ToExternalWorker::Refused(reason).to_bytes(), &[]);
+}
+
+/// What became of a pending connection that was read.
+enum FirstMessage {
+    /// None is there.
+    Missing(PendingConnection),
+    Join(JoinRequest),
+    /// The process said something else, or is gone.
     Over,
 }
 
-impl Arrival {
-    /// Hears what it has said, if it has. Whoever wants to join is told why it cannot.
-    fn listen(self) -> Heard {
+impl PendingConnection {
+    /// Reads the first message, if it is there. A process that cannot join is told why.
+    fn recv(self) -> FirstMessage {
         // Its sender is looked at first and no longer told with the message itself.
         let sender = match sender_of_next(&self.channel) {
-            Ok(Sender::Nobody) => return Heard::Nothing(self),
+            Ok(Sender::Nobody) => return FirstMessage::Missing(self),
             Ok(Sender::Process(sender)) => Some(sender),
             Ok(Sender::Unknown) => None,
-            Err(_) => return Heard::Over,
+            Err(_) => return FirstMessage::Over,
         };
         if tell_senders(&self.channel, false).is_err() {
-            return Heard::Over;
+            return FirstMessage::Over;
         }
         let mut buffer = Vec::new();
         match self.channel.receive(&mut buffer) {
             Ok(Received::Message(fds)) => match identify(&buffer, fds, sender) {
-                Ok(process) => Heard::Join((self.channel, process)),
+                Ok(process) => FirstMessage::Join(JoinRequest { channel: self.channel, process }),
                 Err(error) => {
-                    refuse(&self.channel, error);
-                    Heard::Over
+                    refuse(&self.channel, error.into_reason());
+                    FirstMessage::Over
                 }
             },
             // It gave up, or its message cannot be read.
-            Ok(Received::WouldBlock | Received::PeerGone) | Err(_) => Heard::Over,
+            Ok(Received::WouldBlock | Received::PeerGone) | Err(_) => FirstMessage::Over,
         }
     }
 }
 
-/// Which of the processes that connected is sent away for one more of process `next`, if one has to be: the place of its oldest connection.
-fn who_makes_room(processes: &[Option<u32>], next: Option<u32>) -> Option<usize> {
+/// The place, among the processes of the pending connections, of the one that is dropped for another of process `next`, if one has to be: the
+/// oldest of its process.
+fn dropped_for(processes: &[Option<u32>], next: Option<u32>) -> Option<usize> {
     let count = |process: Option<u32>| processes.iter().filter(|&&other| other == process).count();
-    let loser = if count(next) >= ARRIVALS_PER_PROCESS {
+    let loser = if count(next) >= PENDING_PER_PROCESS {
         next
-    } else if processes.len() >= ARRIVALS_MAX {
+    } else if processes.len() >= PENDING_MAX {
         // The first of several that have as many.
         *processes.iter().rev().max_by_key(|&&process| count(process))?
     } else {
@@ -130,57 +152,56 @@ fn who_makes_room(processes: &[Option<u32>], next: Option<u32>) -> Option<usize>
     processes.iter().position(|&process| process == loser)
 }
 
-/// Who came in and has no seat yet. Of the supervisor alone.
-pub(in crate::engine) struct Hall {
-    door: Arc<Door>,
+/// The connections of processes that have no worker slot yet. Of the supervisor alone.
+pub(in crate::engine) struct PendingConnections {
+    invitations: Arc<InvitationQueue>,
     listener: Option<Listener>,
-    arrivals: Vec<Arrival>,
+    pending: Vec<PendingConnection>,
     accept_after: Deadline,
 }
 
-impl Hall {
-    /// Behind a door, and behind a socket at `path` as well if there is one.
-    pub(in crate::engine) fn new(door: Arc<Door>, path: Option<&Path>) -> Result<Self> {
+impl PendingConnections {
+    /// Those of a queue, and of a socket at `path` as well if there is one.
+    pub(in crate::engine) fn new(invitations: Arc<InvitationQueue>, path: Option<&Path>) -> Result<Self> {
         let listener = path.map(Listener::bind).transpose()?;
-        Ok(Self { door, listener, arrivals: Vec::new(), accept_after: Deadline::now() })
+        Ok(Self { invitations, listener, pending: Vec::new(), accept_after: Deadline::now() })
     }
 
-    /// The door's own descriptor, unless the system has just refused.
+    /// The descriptor of the listening socket, unless the system has just refused.
     pub(in crate::engine) fn listener(&self) -> Option<BorrowedFd<'_>> {
         let listener = self.listener.as_ref()?;
         self.accept_after.is_past().then(|| listener.as_fd())
     }
 
-    /// The descriptors of the arrivals, in their order.
-    pub(in crate::engine) fn arrivals(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.arrivals.iter().map(|arrival| arrival.channel.as_fd())
+    /// The descriptors of the pending connections, in their order.
+    pub(in crate::engine) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.pending.iter().map(|pending| pending.channel.as_fd())
     }
 
-    /// When something is due although nobody calls.
+    /// When something is due without a message.
     pub(in crate::engine) fn next_time(&self) -> Option<Deadline> {
-        let limits = self.arrivals.iter().filter_map(|arrival| arrival.until);
+        let limits = self.pending.iter().filter_map(|pending| pending.until);
         let pause = (!self.accept_after.is_past()).then_some(self.accept_after);
         limits.chain(pause).min()
     }
 
-    /// Takes in who was invited, and sends away who said nothing for too long.
-    pub(in crate::engine) fn look_around(&mut self) {
-        self.arrivals.retain(|arrival| arrival.until.is_none_or(|until| !until.is_past()));
-        let mut invited = self.door.invited.lock().unwrap_or_else(PoisonError::into_inner);
-        let invited = invited.iter_mut().flat_map(|invited| invited.drain(..));
-        self.arrivals.extend(invited.map(|channel| Arrival { channel, until: None, process: None }));
+    /// Takes in invitations, and drops connections that were silent for too long.
+    pub(in crate::engine) fn refresh(&mut self) {
+        self.pending.retain(|pending| pending.until.is_none_or(|until| !until.is_past()));
+        let invited = self.invitations.take().into_iter();
+        self.pending.extend(invited.map(|channel| PendingConnection { channel, until: None, process: None }));
     }
 
-    /// Lets nobody in any more. Who waits, or holds an invitation, sees the connection end.
+    /// Admits no process any more: pending connections and open invitations end.
     pub(in crate::engine) fn close(&mut self) {
         self.listener = None;
-        self.arrivals.clear();
-        self.door.invited.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.pending.clear();
+        self.invitations.close();
     }
 
-    /// Accepts those who connected, sending away others who are silent where there are too many. Returns those who want to join.
-    pub(in crate::engine) fn accept(&mut self) -> Vec<Joining> {
-        let mut joining = Vec::new();
+    /// Accepts connections, dropping others that are silent where there are too many. Returns the processes that ask to join.
+    pub(in crate::engine) fn accept(&mut self) -> Vec<JoinRequest> {
+        let mut requests = Vec::new();
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = &self.listener else { break };
             let channel = match listener.accept() {
@@ -189,85 +210,81 @@ impl Hall {
                 // The connection waits on, and would wake the supervisor again at once. Descriptors may lack.
                 Err(_) => {
                     self.accept_after = Deadline::after(ACCEPT_PAUSE);
-                    let oldest = self.arrivals.iter().position(|arrival| arrival.until.is_some());
-                    joining.extend(oldest.and_then(|at| self.send_away(at)));
+                    let oldest = self.pending.iter().position(|pending| pending.until.is_some());
+                    requests.extend(oldest.and_then(|at| self.drop_connection(at)));
                     break;
                 }
             };
             let process = peer(&channel);
-            match (Arrival { channel, until: Some(Deadline::after(ARRIVAL_LIMIT)), process }).listen() {
-                Heard::Join(join) => joining.push(join),
-                Heard::Over => {}
-                Heard::Nothing(arrival) => {
-                    let connected = |arrival: &(usize, &Arrival)| arrival.1.until.is_some();
-                    let (places, processes): (Vec<usize>, Vec<Option<u32>>) = self
-                        .arrivals
-                        .iter()
-                        .enumerate()
-                        .filter(connected)
-                        .map(|(place, arrival)| (place, arrival.process))
-                        .unzip();
-                    let loser = who_makes_room(&processes, process).map(|at| places[at]);
-                    joining.extend(loser.and_then(|at| self.send_away(at)));
-                    self.arrivals.push(arrival);
+            let accepted = PendingConnection { channel, until: Some(Deadline::after(JOIN_LIMIT)), process };
+            match accepted.recv() {
+                FirstMessage::Join(request) => requests.push(request),
+                FirstMessage::Over => {}
+                FirstMessage::Missing(accepted) => {
+                    requests.extend(self.make_room_for(process));
+                    self.pending.push(accepted);
                 }
             }
         }
-        joining
+        requests
     }
 
-    /// Ends the connection of an arrival, unless it has just said that it wants to join.
-    fn send_away(&mut self, at: usize) -> Option<Joining> {
-        match self.arrivals.remove(at).listen() {
-            Heard::Join(join) => Some(join),
-            Heard::Nothing(_) | Heard::Over => None,
+    /// Drops a connection for another one of `process`, if one has to be.
+    fn make_room_for(&mut self, process: Option<u32>) -> Option<JoinRequest> {
+        let accepted = self.pending.iter().enumerate().filter(|(_, pending)| pending.until.is_some());
+        let (places, processes): (Vec<usize>, Vec<Option<u32>>) =
+            accepted.map(|(place, pending)| (place, pending.process)).unzip();
+        dropped_for(&processes, process).and_then(|at| self.drop_connection(places[at]))
+    }
+
+    /// Drops a connection, unless its process has just asked to join.
+    fn drop_connection(&mut self, at: usize) -> Option<JoinRequest> {
+        match self.pending.remove(at).recv() {
+            FirstMessage::Join(request) => Some(request),
+            FirstMessage::Missing(_) | FirstMessage::Over => None,
         }
     }
 
-    /// Hears those arrivals that spoke: returns the processes that want to join, and forgets whoever said anything else.
-    pub(in crate::engine) fn hear(&mut self, spoke: &[bool]) -> Vec<Joining> {
-        let mut joining = Vec::new();
-        let mut waiting = Vec::new();
-        for (at, arrival) in core::mem::take(&mut self.arrivals).into_iter().enumerate() {
-            let heard = if spoke.get(at) == Some(&true) { arrival.listen() } else { Heard::Nothing(arrival) };
-            match heard {
-                Heard::Nothing(arrival) => waiting.push(arrival),
-                Heard::Join(join) => joining.push(join),
-                Heard::Over => {}
+    /// Reads the pending connections that are `readable`, by their order. Returns the processes that ask to join, and drops those that said
+    /// anything else.
+    pub(in crate::engine) fn recv(&mut self, readable: &[bool]) -> Vec<JoinRequest> {
+        let mut requests = Vec::new();
+        let mut pending = Vec::new();
+        for (at, connection) in core::mem::take(&mut self.pending).into_iter().enumerate() {
+            let is_readable = readable.get(at) == Some(&true);
+            let first = if is_readable { connection.recv() } else { FirstMessage::Missing(connection) };
+            match first {
+                FirstMessage::Missing(connection) => pending.push(connection),
+                FirstMessage::Join(request) => requests.push(request),
+                FirstMessage::Over => {}
             }
         }
-        self.arrivals = waiting;
-        joining
+        self.pending = pending;
+        requests
     }
 }
 
-impl Drop for Hall {
+impl Drop for PendingConnections {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-/// The process that says it wants to join, which must be the sender of the message.
+/// The process that asks to join, which must be the sender of the message.
 ///
 /// # Errors
 /// [`Error::WorkerStart`] when it does not fit, [`Error::InvalidArgument`] for a descriptor that is not the sender's own.
 fn identify(message: &[u8], fds: Vec<OwnedFd>, sender: Option<u32>) -> Result<ProcessHandle> {
-    let refuse = |reason: &str| Error::WorkerStart { reason: reason.into() };
     Join::check(message)?;
-    let [pidfd] =
-        <[OwnedFd; 1]>::try_from(fds).map_err(|_| refuse("the first message must come with one descriptor"))?;
-    let sender =
-        sender.ok_or_else(|| refuse("the process must be one that is seen from the engine's PID namespace"))?;
+    let [pidfd] = <[OwnedFd; 1]>::try_from(fds)
+        .map_err(|_| Error::worker_start("the first message must come with one descriptor"))?;
+    let sender = sender
+        .ok_or_else(|| Error::worker_start("the process must be one that is seen from the engine's PID namespace"))?;
     let process = ProcessHandle::received(pidfd, sender)?;
     if process.pid() == std::process::id() {
-        return Err(refuse("this process built the engine: give it threads"));
+        return Err(Error::worker_start("this process built the engine: give it threads"));
     }
     Ok(process)
-}
-
-/// Says why somebody cannot join. Who does not read it sees the connection end.
-pub(in crate::engine) fn refuse(channel: &Channel, error: Error) {
-    let _ = channel.send(&ToOutsider::Refused(error.into_reason()).to_bytes(), &[]);
 }
 
 #[cfg(test)]
@@ -277,23 +294,23 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Nobody is sent away for the connections of others while these have more.
+        /// No process loses a connection to others while these have more.
         #[test]
-        fn who_has_most_makes_room(connections in proptest::collection::vec(proptest::option::of(0_u32..6), 1..600)) {
+        fn the_process_with_most_connections_loses_one(connections in proptest::collection::vec(proptest::option::of(0_u32..6), 1..600)) {
             let mut waiting: Vec<Option<u32>> = Vec::new();
             let count = |waiting: &[Option<u32>], process| waiting.iter().filter(|&&other| other == process).count();
             for next in connections {
                 let before = waiting.clone();
-                if let Some(loser) = who_makes_room(&waiting, next) {
+                if let Some(loser) = dropped_for(&waiting, next) {
                     let process = waiting.remove(loser);
                     prop_assert!(!before[..loser].contains(&process), "its oldest one");
-                    let is_full = before.len() == ARRIVALS_MAX
+                    let is_full = before.len() == PENDING_MAX
                         && before.iter().all(|&other| count(&before, other) <= count(&before, process));
-                    let has_all = process == next && count(&before, next) == ARRIVALS_PER_PROCESS;
+                    let has_all = process == next && count(&before, next) == PENDING_PER_PROCESS;
                     prop_assert!(is_full || has_all);
                 }
                 waiting.push(next);
-                prop_assert!(waiting.len() <= ARRIVALS_MAX && count(&waiting, next) <= ARRIVALS_PER_PROCESS);
+                prop_assert!(waiting.len() <= PENDING_MAX && count(&waiting, next) <= PENDING_PER_PROCESS);
             }
         }
     }

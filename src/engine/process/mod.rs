@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 pub(crate) mod child;
 #[cfg(target_os = "linux")]
+pub(crate) mod connected_worker;
+#[cfg(target_os = "linux")]
 pub(crate) mod connection;
 #[cfg(target_os = "linux")]
 pub(crate) mod deadlines;
@@ -14,6 +16,8 @@ pub(crate) mod handshake;
 pub(crate) mod listener;
 #[cfg(target_os = "linux")]
 pub(crate) mod process_group;
+#[cfg(target_os = "linux")]
+pub(crate) mod process_starters;
 pub(crate) mod recovery;
 #[cfg(target_os = "linux")]
 pub(crate) mod scaling;

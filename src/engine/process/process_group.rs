@@ -15,7 +15,7 @@ use crate::os::events::{bytes_waiting, wait_for_events};
 use crate::os::map::Mapping;
 use crate::os::process::{Limits, WorkerProcess};
 
-/// Which worker died first, by its process id, and how.
+/// The first death of a worker: its process id, and how it ended.
 pub(crate) type FirstDeath = Arc<OnceLock<(u32, WorkerExit)>>;
 
 /// How worker processes are started.
@@ -126,7 +126,7 @@ impl<P: Read + AsFd> Read for WhileAlive<P> {
         }
         let Some(left) = &mut self.left else { return self.pipe.read(buffer) };
         let most = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
-        // Nothing is left, or nobody reads beside this, so that what is there can be read.
+        // Nothing is left, or this is the pipe's only reader, so that what is there can be read.
         let read = if most == 0 { 0 } else { self.pipe.read(&mut buffer[..most])? };
         *left -= read as u64;
         Ok(read)
@@ -145,7 +145,7 @@ fn pass_on(from: impl Read, prefix: &str, mut write: impl FnMut(&[u8]) -> io::Re
         if line.last() != Some(&b'\n') {
             line.push(b'\n');
         }
-        // Nobody reads what this process prints: the worker may print all the same.
+        // An output of this process that is not read is no reason to stop: the worker may print all the same.
         let _ = write(&line);
     }
 }

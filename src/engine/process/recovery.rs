@@ -42,10 +42,10 @@ impl Death {
     }
 }
 
-/// Repairs everything a dead worker left behind. Its jobs are started again or end; nobody waits for it any more.
+/// Repairs everything a dead worker left behind. Its jobs are started again or end; no wait for it is left.
 pub(crate) fn sweep(core: &Core, death: &Death) {
     for row in death.slots.iter().filter_map(|slot| core.control.participant(slot)) {
-        // Release: for people who look; what is true of jobs stands in their own words.
+        // Release: for people that look; what is true of jobs stands in their own words.
         row.word.store(ParticipantWord::new(death.incarnation, ParticipantWord::DEAD).bits(), Ordering::Release);
     }
     fault::point(Point::F29_dead_stored);
@@ -70,7 +70,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
     completion::wake_collectors(core);
     fault::point(Point::F32_swept);
     death.slots.iter().for_each(|slot| core.sleepers().forget(slot));
-    // A wake-up that was handed to the dead worker died with it, and submitters counted on its search: everybody looks again.
+    // A wake-up that was handed to the dead worker died with it, and submitters counted on its search: every worker looks again.
     core.wake_workers();
     completion::complete_deferred(core);
 }

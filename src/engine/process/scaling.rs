@@ -1,7 +1,10 @@
 //! How many worker processes there are, where fewer than the most may be enough.
 
-use crate::engine::process::supervisor::Supervisor;
-use crate::engine::process::worker_slot::Seat;
+use std::time::Duration;
+
+use crate::engine::process::process_group::ProcessGroup;
+use crate::engine::process::worker_slot::WorkerSlot;
+use crate::engine::runtime::core::Core;
 use crate::engine::schedule::shift;
 use crate::engine::schedule::thread_pool;
 use crate::engine::schedule::wakeup;
@@ -9,74 +12,97 @@ use crate::layout::records::Participant;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
 
-impl Supervisor {
+/// The bounds between which the number of worker processes follows the load.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Scaling {
+    least: usize,
+    most: usize,
+    /// How long a process beyond the least number may have nothing to do.
+    idle_timeout: Duration,
+}
+
+impl Scaling {
+    /// The bounds of a group of at most `most` processes.
+    pub(in crate::engine) fn of(group: &ProcessGroup, most: usize) -> Self {
+        Self { least: group.least.min(most), most, idle_timeout: group.idle_timeout }
+    }
+
+    /// Leaves the last worker slots of children empty until they are needed.
+    pub(in crate::engine) fn begin(&self, core: &Core, worker_slots: &mut [WorkerSlot]) {
+        let children = worker_slots.iter_mut().filter(|slot| !slot.is_external());
+        for slot in children.skip(self.least) {
+            slot.unwant();
+            thread_pool::count_vacant_process(core, true);
+        }
+    }
+
+    fn is_fixed(&self) -> bool {
+        self.least >= self.most
+    }
+
     /// Wants more workers while jobs wait for one, and asks those to leave that had nothing to do for long enough.
-    pub(in crate::engine) fn fit_to_load(&mut self) {
-        if self.group.least >= self.core.config.processes || !self.core.is_open() {
+    pub(in crate::engine) fn fit_to_load(&self, core: &Core, worker_slots: &mut [WorkerSlot]) {
+        if self.is_fixed() || !core.is_open() {
             return;
         }
-        self.core.threads.hear_request();
-        if wakeup::is_short_of_workers(&self.core) {
-            self.want_more();
+        core.threads.hear_request();
+        if wakeup::is_short_of_workers(core) {
+            want_more(core, worker_slots);
         }
-        let mut spare = self.spare();
-        for at in 0..self.seats.len() {
-            if spare > 0 && self.idle_until(at).is_some_and(Deadline::is_past) {
+        let mut spare = self.spare(worker_slots);
+        for slot in worker_slots {
+            if spare > 0 && self.idle_until(core, slot).is_some_and(Deadline::is_past) {
                 spare -= 1;
-                let seat = &mut self.seats[at];
-                if let Some(worker) = &mut seat.worker {
+                let slots = slot.slots();
+                if let Some(worker) = slot.worker_mut() {
                     worker.asked_to_leave = true;
-                    seat.slots.iter().for_each(|slot| shift::ask_to_leave(&self.core, slot));
+                    slots.iter().for_each(|row| shift::ask_to_leave(core, row));
                 }
             }
         }
     }
 
-    /// Wants workers for all jobs that wait, those counted that are being started.
-    fn want_more(&mut self) {
-        // One that is ready and has not looked for jobs yet has its share of those that wait still before it.
-        let looks = |seat: &Seat| seat.rows(&self.core).all(|row| row.began_ns.load(Ordering::Relaxed) != 0);
-        let is_starting = |seat: &&Seat| !seat.outside && seat.wanted && !(seat.is_ready() && looks(seat));
-        let starting = self.seats.iter().filter(is_starting).count() as u64;
-        let wanted = self.core.queued_hint().div_ceil(self.core.config.jobs_per_process.max(1) as u64);
-        let lacking = wanted.saturating_sub(starting);
-        let vacant = self.seats.iter_mut().filter(|seat| !seat.outside && !seat.wanted && !seat.ended);
-        for seat in vacant.take(usize::try_from(lacking).unwrap_or(usize::MAX)) {
-            seat.wanted = true;
-            seat.not_before = Deadline::now();
-            thread_pool::count_vacant_process(&self.core, false);
-        }
+    /// Workers beyond the least number that stay, as far as is known.
+    fn spare(&self, worker_slots: &[WorkerSlot]) -> usize {
+        let stays = |slot: &&WorkerSlot| !slot.is_external() && slot.worker().is_some_and(|worker| worker.stays());
+        worker_slots.iter().filter(stays).count().saturating_sub(self.least)
     }
 
-    /// Workers beyond the least number that stay as far as is known.
-    fn spare(&self) -> usize {
-        let stays = |worker: &crate::engine::process::worker_slot::Worker| worker.ready && !worker.asked_to_leave;
-        let staying = self.seats.iter().filter(|seat| !seat.outside && seat.worker.as_ref().is_some_and(stays));
-        staying.count().saturating_sub(self.group.least)
-    }
-
-    /// Until when the worker of a seat may have nothing to do, if it is one that stays and has nothing to do. What its rows say are
-    /// figures that it wrote: at worst a worker leaves too early or stays.
-    fn idle_until(&self, seat: usize) -> Option<Deadline> {
-        let seat = &self.seats[seat];
-        let worker = seat.worker.as_ref().filter(|worker| worker.ready && !worker.asked_to_leave && !seat.outside)?;
+    /// The time until which the child of a slot may have nothing to do, if it is one that stays and has nothing to do. The times in its rows
+    /// are figures that the child wrote: at worst it leaves too early or stays.
+    fn idle_until(&self, core: &Core, slot: &WorkerSlot) -> Option<Deadline> {
+        let worker = slot.worker().filter(|worker| worker.stays() && !slot.is_external())?;
         let idle_since = |row: &Participant| match row.idle_since_ns.load(Ordering::Relaxed) {
             0 => None,
             since => Some(Deadline::from_nanoseconds(since)),
         };
-        // It is idle when none of its rows has a job, and has been since the last of them ended.
-        let idle: Option<Vec<Deadline>> = seat.rows(&self.core).map(idle_since).collect();
+        // A process is idle when none of its rows has a job, and has been since the last of them ended.
+        let idle: Option<Vec<Deadline>> = slot.rows(core).map(idle_since).collect();
         let since = idle?.into_iter().fold(worker.since, Deadline::max);
-        Some(since.plus(self.group.idle_timeout))
+        Some(since.plus(self.idle_timeout))
     }
 
     /// When to look again whether a worker had nothing to do for long enough.
-    pub(in crate::engine) fn next_idle(&self) -> Option<Deadline> {
-        if self.group.least >= self.core.config.processes || self.spare() == 0 {
+    pub(in crate::engine) fn next_check(&self, core: &Core, worker_slots: &[WorkerSlot]) -> Option<Deadline> {
+        if self.is_fixed() || self.spare(worker_slots) == 0 {
             return None;
         }
-        // One that is busy now begins to be idle later.
-        let later = Deadline::after(self.group.idle_timeout);
-        (0..self.seats.len()).map(|at| self.idle_until(at).unwrap_or(later)).min()
+        // A worker that is busy now begins to be idle later.
+        let later = Deadline::after(self.idle_timeout);
+        worker_slots.iter().map(|slot| self.idle_until(core, slot).unwrap_or(later)).min()
+    }
+}
+
+/// Wants workers for all jobs that wait, those counted that are being started.
+fn want_more(core: &Core, worker_slots: &mut [WorkerSlot]) {
+    // A worker that is ready and has not looked for jobs yet has its share of those that wait still before it.
+    let looks = |slot: &WorkerSlot| slot.rows(core).all(|row| row.began_ns.load(Ordering::Relaxed) != 0);
+    let is_starting = |slot: &&WorkerSlot| !slot.is_external() && slot.is_wanted() && !(slot.is_ready() && looks(slot));
+    let starting = worker_slots.iter().filter(is_starting).count() as u64;
+    let wanted = core.queued_hint().div_ceil(core.config.jobs_per_process.max(1) as u64);
+    let lacking = usize::try_from(wanted.saturating_sub(starting)).unwrap_or(usize::MAX);
+    for slot in worker_slots.iter_mut().filter(|slot| slot.is_spare()).take(lacking) {
+        slot.want();
+        thread_pool::count_vacant_process(core, false);
     }
 }

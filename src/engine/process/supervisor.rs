@@ -5,125 +5,117 @@
 //! by the kernel's word), each worker's socket, and an event by which the engine's own threads call it. It keeps time for
 //! deadlines and for workers that were told to stop and do not.
 
-use crate::engine::schedule::completion;
-use crate::engine::schedule::drain;
-use crate::engine::schedule::health;
-use crate::engine::schedule::look_after;
-use crate::engine::schedule::thread_pool;
-use crate::engine::schedule::wakeup;
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::engine::process::handshake::{FromWorker, ToOutsider};
-use crate::engine::process::listener::{self, Door, Hall};
+use crate::engine::process::connected_worker::{ConnectedWorker, Peer};
+use crate::engine::process::deadlines::KillSchedule;
+use crate::engine::process::handshake::FromWorker;
+use crate::engine::process::listener::{InvitationQueue, JoinRequest, PendingConnections};
 use crate::engine::process::process_group::ProcessGroup;
+use crate::engine::process::process_starters::{ChildStarter, ExternalStarter};
 use crate::engine::process::recovery::{self, Death};
-use crate::engine::process::start_failures::START_LIMIT;
-use crate::engine::process::worker_slot::{self, Peer, Seat, Worker, answer_fetch};
+use crate::engine::process::scaling::Scaling;
+use crate::engine::process::start_failures::{self, AfterFailure, START_LIMIT, StartFailures, Surroundings};
+use crate::engine::process::worker_slot::WorkerSlot;
 use crate::engine::runtime::core::Core;
 use crate::engine::runtime::health::Poisoned;
+use crate::engine::schedule::completion;
+use crate::engine::schedule::drain;
+use crate::engine::schedule::health;
+use crate::engine::schedule::look_after;
+use crate::engine::schedule::thread_pool;
+use crate::engine::schedule::wakeup;
 use crate::engine::schedule::worker;
 use crate::error::{Error, Result, WorkerExit};
-use crate::ids::DescriptorIndex;
-use crate::layout::words::ParticipantWord;
-use crate::os::channel::{Channel, Received};
+use crate::fault::{self, Point};
+use crate::os::channel::Received;
 use crate::os::events::{EventFd, wait_for_events};
 use crate::os::host::Deadline;
 use crate::os::map::Mapping;
-use crate::os::pidfd::ProcessHandle;
-use crate::os::process::Limits;
 use crate::sync::Ordering;
 
-/// The first pause before a worker is replaced that ended soon after its start; doubled each time.
-pub(in crate::engine) const PAUSE_FIRST: Duration = Duration::from_millis(1);
-/// The longest such pause.
-const PAUSE_LONGEST: Duration = Duration::from_secs(1);
-/// The longest one if the worker had been ready.
-const PAUSE_LONGEST_READY: Duration = Duration::from_millis(16);
-/// A worker that lived for this long did not end soon after its start.
-const SETTLED: Duration = Duration::from_secs(1);
 /// Messages read from one worker before the others have their turn.
 const MESSAGES_PER_TURN: usize = 64;
+/// The grace that a process has to exit whose engine is its own and has closed.
+const EXIT_GRACE: Duration = Duration::from_secs(1);
+/// The pause after a wait that the system refused.
+const WAIT_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long the process of an engine of its own may take to exit.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// Told once whether the first workers are ready.
+/// The way to tell the thread that builds the engine, once, whether the first workers are ready.
 type Started = Option<Sender<Result<()>>>;
 
-pub(in crate::engine) struct Supervisor {
-    pub(in crate::engine) core: Arc<Core>,
-    pub(in crate::engine) group: ProcessGroup,
+struct Supervisor {
+    core: Arc<Core>,
+    group: ProcessGroup,
     /// The table of kernels that every worker is given.
     kernels: Mapping,
-    bell: Arc<EventFd>,
-    pub(in crate::engine) seats: Vec<Seat>,
-    /// Who wants a seat, where others may start workers.
-    hall: Hall,
+    /// The event by which other threads call the supervisor.
+    notifier: Arc<EventFd>,
+    worker_slots: Vec<WorkerSlot>,
+    /// Processes that others started and that want to join.
+    pending: PendingConnections,
     started: Started,
-    /// Failed starts since the last successful one, and what the last one said.
-    pub(in crate::engine) failures: u32,
-    /// When a process is killed that has nothing to do any more and does not exit, where it has an engine of its own.
-    lingers_until: Option<Deadline>,
+    start_failures: StartFailures,
+    scaling: Scaling,
+    kill_schedule: KillSchedule,
+    /// When processes are killed that have nothing to do any more and do not exit, where the engine is a process's own.
+    exit_grace_until: Option<Deadline>,
     /// When jobs are looked after next; `None` when none was under way.
-    next_deadline_check: Option<Deadline>,
-    /// Running jobs that were told to stop, with their generation and when their worker is to be killed.
-    pub(in crate::engine) stopping: HashMap<DescriptorIndex, (u32, Deadline)>,
+    next_job_check: Option<Deadline>,
 }
 
 /// What the supervisor waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
-    Bell,
+    Notifier,
     Listener,
-    Arrival,
-    /// A word from the worker of a seat.
-    Word(usize),
+    PendingConnection,
+    /// A message from the worker of a slot.
+    Message(usize),
     /// The end of its process.
-    End(usize),
+    Exit(usize),
 }
 
 /// Starts the worker processes of an engine, and the thread that looks after them. Blocks until all of them are ready. Returns the
-/// door by which others come in.
+/// queue by which processes that others start are invited.
 ///
 /// # Errors
 /// [`Error::WorkerStart`] when one does not become ready, [`Error::Io`] when the system refuses, [`Error::InvalidArgument`] for a
 /// path at which the engine cannot listen. No process is left then; the caller closes the engine.
-pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> {
-    let door = Door::new()?;
-    let hall = Hall::new(Arc::clone(&door), group.listen_at.as_deref())?;
+pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<InvitationQueue>> {
+    let notifier = Arc::new(EventFd::new()?);
+    let invitations = Arc::new(InvitationQueue::new(Arc::clone(&notifier)));
+    let pending = PendingConnections::new(Arc::clone(&invitations), group.listen_at.as_deref())?;
     let kernels = group.kernel_table()?;
-    let bell = Arc::clone(door.bell());
     core.list_kernels(group.kernels.iter().map(|kernel| kernel.id));
-    let ringer = Arc::clone(&bell);
+    let of_core = Arc::clone(&notifier);
     core.set_supervisor_notifier(Box::new(move |_| {
-        let _ = ringer.notify();
+        let _ = of_core.notify();
     }));
-    let config = core.config;
-    let mut seats = worker_slot::all(&config);
-    let spare = config.processes - group.least.min(config.processes);
-    seats.iter_mut().take(config.processes).skip(config.processes - spare).for_each(|seat| seat.wanted = false);
-    (0..spare).for_each(|_| thread_pool::count_vacant_process(&core, true));
+    let mut worker_slots = WorkerSlot::all(&core.config);
+    let scaling = Scaling::of(&group, core.config.processes);
+    scaling.begin(core, &mut worker_slots);
     let (started, outcome) = channel();
-    // The supervisor counts as well: it serves what the last worker leaves.
-    let count = seats.len() as u32 + 1;
+    // The supervisor counts as well: it completes what the last worker leaves.
+    let count = worker_slots.len() as u32 + 1;
     core.threads.alive.fetch_add(count, Ordering::Relaxed);
     let mut supervisor = Supervisor {
         core: Arc::clone(core),
+        kill_schedule: KillSchedule::new(group.kill_after),
         group,
         kernels,
-        bell,
-        seats,
-        hall,
+        notifier,
+        worker_slots,
+        pending,
         started: Some(started),
-        failures: 0,
-        lingers_until: None,
-        next_deadline_check: None,
-        stopping: HashMap::new(),
+        start_failures: StartFailures::default(),
+        scaling,
+        exit_grace_until: None,
+        next_job_check: None,
     };
     let thread = thread::Builder::new().name("workring-supervisor".into()).spawn(move || supervisor.run());
     if let Err(error) = thread {
@@ -132,10 +124,10 @@ pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<Door>> 
         }
         return Err(Error::io("start the supervisor's thread", error));
     }
-    let outcome = outcome.recv().unwrap_or_else(|_| {
-        Err(Error::WorkerStart { reason: "the supervisor ended before the workers were ready".into() })
-    });
-    outcome.map(|()| door)
+    let outcome = outcome
+        .recv()
+        .unwrap_or_else(|_| Err(Error::worker_start("the supervisor ended before the workers were ready")));
+    outcome.map(|()| invitations)
 }
 
 impl Supervisor {
@@ -143,19 +135,20 @@ impl Supervisor {
         let mut ready = Vec::new();
         loop {
             if self.core.health.error().is_some() {
-                self.end_everybody();
+                self.end_all_workers();
             }
-            self.fit_to_load();
-            self.replace_missing();
-            self.hall.look_around();
+            self.scaling.fit_to_load(&self.core, &mut self.worker_slots);
+            self.fill_worker_slots();
+            self.pending.refresh();
             self.report_start();
-            self.look_at_deadlines();
-            if self.next_deadline_check.is_none_or(Deadline::is_past) {
-                self.next_deadline_check = look_after::look_after_jobs(&self.core, self.next_deadline_check);
+            self.kill_schedule.check(&self.core, &mut self.worker_slots);
+            if self.next_job_check.is_none_or(Deadline::is_past) {
+                self.next_job_check = look_after::look_after_jobs(&self.core, self.next_job_check);
             }
-            self.end_who_lingers();
+            self.enforce_exit_grace();
             // Threads of this process may still have jobs whose ends are this thread's to tell.
-            if self.seats.iter().all(|seat| seat.ended) && self.core.threads.alive.load(Ordering::Acquire) == 1 {
+            let all_closed = self.worker_slots.iter().all(WorkerSlot::is_closed);
+            if all_closed && self.core.threads.alive.load(Ordering::Acquire) == 1 {
                 completion::complete_deferred(&self.core);
                 return worker::ended(&self.core);
             }
@@ -163,98 +156,98 @@ impl Supervisor {
             let (sources, fds): (Vec<Source>, Vec<BorrowedFd<'_>>) = self.sources().into_iter().unzip();
             if wait_for_events(&fds, until, &mut ready).is_err() {
                 // The system is out of memory, or allows fewer descriptors than there are here (RLIMIT_NOFILE was lowered):
-                // everybody is looked at, a little later.
-                thread::sleep(Duration::from_millis(10));
-                let seats = &mut self.seats;
-                let mut is_gone = |at: usize| seats[at].worker.as_mut().is_some_and(|worker| worker.peer.has_ended());
+                // every source is looked at, a little later.
+                thread::sleep(WAIT_PAUSE);
+                let worker_slots = &mut self.worker_slots;
+                let mut is_gone =
+                    |at: usize| worker_slots[at].worker_mut().is_some_and(|worker| worker.peer.has_ended());
                 ready.clear();
                 ready.extend(sources.iter().map(|source| match source {
-                    Source::End(at) => is_gone(*at),
+                    Source::Exit(at) => is_gone(*at),
                     _ => true,
                 }));
             }
-            let _ = self.bell.clear();
+            let _ = self.notifier.clear();
             completion::complete_deferred(&self.core);
-            self.hear(&sources, &ready);
-            // After the words that say so were read: one that comes later is read in the next turn.
+            self.handle(&sources, &ready);
+            // After the messages that say so were read: one that comes later is read in the next turn.
             drain::job_is_over(&self.core);
         }
     }
 
     fn sources(&self) -> Vec<(Source, BorrowedFd<'_>)> {
-        let mut sources = vec![(Source::Bell, self.bell.as_fd())];
-        sources.extend(self.hall.listener().map(|listener| (Source::Listener, listener)));
-        sources.extend(self.hall.arrivals().map(|arrival| (Source::Arrival, arrival)));
-        for (at, seat) in self.seats.iter().enumerate() {
-            let Some(worker) = &seat.worker else { continue };
+        let mut sources = vec![(Source::Notifier, self.notifier.as_fd())];
+        sources.extend(self.pending.listener().map(|listener| (Source::Listener, listener)));
+        sources.extend(self.pending.descriptors().map(|pending| (Source::PendingConnection, pending)));
+        for (at, slot) in self.worker_slots.iter().enumerate() {
+            let Some(worker) = slot.worker() else { continue };
             if !worker.hung_up {
-                sources.push((Source::Word(at), worker.channel.as_fd()));
+                sources.push((Source::Message(at), worker.channel.as_fd()));
             }
-            sources.push((Source::End(at), worker.peer.handle().pidfd()));
+            sources.push((Source::Exit(at), worker.peer.handle().pidfd()));
         }
         sources
     }
 
-    /// When something is due without anybody calling.
+    /// When something is due without a call.
     fn next_time(&self) -> Option<Deadline> {
-        let seats =
-            self.seats.iter().filter(|seat| !seat.ended && !seat.outside).filter_map(|seat| match &seat.worker {
-                Some(worker) if worker.ready => None,
-                Some(worker) => Some(worker.since.plus(START_LIMIT)),
-                None => seat.wanted.then_some(seat.not_before),
-            });
-        let killings = self.stopping.values().map(|(_, kill_at)| *kill_at);
-        seats
-            .chain(killings)
+        let starting = |slot: &WorkerSlot| {
+            let worker = slot.worker().filter(|worker| !worker.ready && !slot.is_external());
+            worker.map(|worker| worker.since.plus(START_LIMIT))
+        };
+        let starts = self.worker_slots.iter().flat_map(|slot| slot.next_start().into_iter().chain(starting(slot)));
+        starts
+            .chain(self.kill_schedule.next())
             .chain(self.core.next_deadline())
-            .chain(self.hall.next_time())
-            .chain(self.next_idle())
-            .chain(self.lingers_until)
-            .chain(self.next_deadline_check)
+            .chain(self.pending.next_time())
+            .chain(self.scaling.next_check(&self.core, &self.worker_slots))
+            .chain(self.exit_grace_until)
+            .chain(self.next_job_check)
             .min()
     }
 
-    /// Reads what workers say, notices those that are gone, and lets in who wants to join.
-    fn hear(&mut self, sources: &[Source], ready: &[bool]) {
-        let mut spoke = Vec::new();
-        let mut knocked = false;
+    /// Reads what workers say, notices those that are gone, and admits processes that want to join.
+    fn handle(&mut self, sources: &[Source], ready: &[bool]) {
+        let mut readable = Vec::new();
+        let mut is_connected_to = false;
         for (source, &is_ready) in sources.iter().zip(ready) {
             match source {
-                Source::Arrival => spoke.push(is_ready),
-                Source::Listener => knocked = is_ready,
-                Source::Word(seat) if is_ready => self.hear_worker(*seat),
-                Source::End(seat) if is_ready => {
+                Source::PendingConnection => readable.push(is_ready),
+                Source::Listener => is_connected_to = is_ready,
+                Source::Message(at) if is_ready => self.recv_from(*at),
+                Source::Exit(at) if is_ready => {
                     // What it said before its end counts.
-                    self.hear_worker(*seat);
-                    self.bury(*seat, true);
+                    self.recv_from(*at);
+                    self.on_worker_exit(*at, true);
                 }
-                Source::Bell | Source::Word(_) | Source::End(_) => {}
+                Source::Notifier | Source::Message(_) | Source::Exit(_) => {}
             }
         }
-        let mut joining = self.hall.hear(&spoke);
-        if knocked {
-            joining.extend(self.hall.accept());
+        let mut requests = self.pending.recv(&readable);
+        if is_connected_to {
+            requests.extend(self.pending.accept());
         }
-        for (channel, process) in joining {
-            self.seat_outsider(channel, process);
+        for request in requests {
+            self.admit(request);
         }
     }
 
-    fn hear_worker(&mut self, seat: usize) {
+    /// Reads the messages of one worker.
+    fn recv_from(&mut self, at: usize) {
         let mut buffer = Vec::new();
         for _ in 0..MESSAGES_PER_TURN {
-            let Some(worker) = &mut self.seats[seat].worker else { return };
+            let Some(worker) = self.worker_slots[at].worker_mut() else { return };
             if worker.hung_up {
                 return;
             }
-            match worker.channel.receive(&mut buffer) {
+            match worker.recv(&mut buffer) {
                 Ok(Received::Message(_)) => {}
                 Ok(Received::WouldBlock) => return,
                 // Its process is ending, or should: without the socket it is of no use.
-                Ok(Received::PeerGone) | Err(_) => return self.stop_hearing(seat),
+                Ok(Received::PeerGone) | Err(_) => return self.on_hang_up(at),
             }
             match FromWorker::from_bytes(&buffer) {
-                Some(FromWorker::Ready { killable }) => self.is_ready(seat, killable),
+                Some(FromWorker::Ready { killable }) => self.on_ready(at, killable),
                 Some(FromWorker::Refused(reason)) if worker.peer.is_child() => worker.refused = Some(reason),
                 Some(FromWorker::Look) => completion::complete_deferred(&self.core),
                 Some(FromWorker::Corrupt(found)) => {
@@ -264,97 +257,79 @@ impl Supervisor {
                     );
                     return;
                 }
-                Some(FromWorker::Fetch(segment)) => answer_fetch(&self.core, &worker.channel, segment),
-                Some(FromWorker::Farewell) if !worker.peer.is_child() => return self.bury(seat, false),
+                Some(FromWorker::Fetch(segment)) => worker.send_file(&self.core, segment),
+                Some(FromWorker::Farewell) if !worker.peer.is_child() => return self.on_worker_exit(at, false),
                 Some(FromWorker::Farewell) => worker.leaves = true,
                 // It says what no worker says.
-                Some(FromWorker::Refused(_)) | None => return self.stop_hearing(seat),
+                Some(FromWorker::Refused(_)) | None => return self.on_hang_up(at),
             }
         }
     }
 
-    /// Has a worker end that can be heard no longer. Its seat is free when its process is gone, or at once if it never took a job.
-    fn stop_hearing(&mut self, seat: usize) {
-        let Some(worker) = &mut self.seats[seat].worker else { return };
+    /// Has a worker end whose socket is of no use any more. Its slot is free when its process is gone, or at once if it never took a job.
+    fn on_hang_up(&mut self, at: usize) {
+        let Some(worker) = self.worker_slots[at].worker_mut() else { return };
         worker.hung_up = true;
         worker.end();
         if !worker.peer.is_child() && !worker.ready {
-            self.bury(seat, false);
+            self.on_worker_exit(at, false);
         }
     }
 
-    fn is_ready(&mut self, seat: usize, killable: bool) {
-        if !self.seats[seat].outside {
-            self.start_succeeded();
+    fn on_ready(&mut self, at: usize, killable: bool) {
+        let is_external = self.worker_slots[at].is_external();
+        if !is_external && self.start_failures.succeeded() {
+            self.core.set_shortage(None);
         }
-        let seat = &mut self.seats[seat];
-        let Some(worker) = &mut seat.worker else { return };
-        if worker.ready {
-            return;
-        }
+        let Some(worker) = self.worker_slots[at].worker_mut().filter(|worker| !worker.ready) else { return };
         worker.ready = true;
-        if seat.outside {
+        if is_external {
             // The engine's own workers have no say in it.
             worker.killable = killable;
             self.core.count_external(true);
-            // It takes no job before it has this. If it is gone, its process descriptor says so.
-            let _ = worker.channel.send(&ToOutsider::Go.to_bytes(), &[]);
+            // It takes no job before it has this.
+            worker.send_go();
         }
-        for row in seat.rows(&self.core) {
-            row.word.store(ParticipantWord::new(seat.incarnation, ParticipantWord::ALIVE).bits(), Ordering::Release);
-        }
+        self.worker_slots[at].set_alive(&self.core);
         // Jobs may have been waiting for it.
-        wakeup::notify(&self.core, u32::from(seat.slots.len()));
+        wakeup::notify(&self.core, u32::from(self.worker_slots[at].slots().len()));
     }
 
-    /// Gives a seat to a process that others started, or says why not.
-    fn seat_outsider(&mut self, channel: Channel, process: ProcessHandle) {
-        let refuse = |reason: String| listener::refuse(&channel, Error::WorkerStart { reason });
+    /// Gives a worker slot to a process that others started, or says why not.
+    fn admit(&mut self, request: JoinRequest) {
         if !self.core.is_open() || self.core.health.error().is_some() {
-            return refuse("the engine is closing".into());
+            return request.refuse("the engine is closing");
         }
-        let Some(seat) = self.seats.iter_mut().find(|seat| seat.outside && !seat.ended && seat.worker.is_none()) else {
-            return refuse(format!(
-                "all {} seats for outside workers are taken; see Builder::external_workers",
+        let Some(slot) = self.worker_slots.iter_mut().find(|slot| slot.is_open_to_external()) else {
+            return request.refuse(format!(
+                "all {} slots for external workers are taken; see Builder::external_workers",
                 self.core.config.outside
             ));
         };
-        // Limits are for the engine's own processes.
-        match seat.greet(&self.core, &Limits::default(), &self.kernels, &channel) {
-            Ok(()) => seat.acquire_slot(&self.core, Worker::new(Peer::Outsider(process), channel)),
-            Err(error) => listener::refuse(&channel, error),
-        }
+        // A process that cannot be admitted was told why.
+        let _ = slot.acquire(&self.core, ExternalStarter { request, kernels: &self.kernels });
     }
 
-    /// A worker is gone, with its process or without it: sweeps, and says when the next one may be started.
-    fn bury(&mut self, seat: usize, process_ended: bool) {
-        let Some(mut worker) = self.seats[seat].worker.take() else { return };
+    /// Sweeps after a worker that is gone, with its process or without it, and frees its slot.
+    fn on_worker_exit(&mut self, at: usize, process_ended: bool) {
+        let Some(worker) = self.worker_slots[at].worker_mut() else { return };
         let exit = if process_ended { worker.peer.take_exit() } else { WorkerExit::Unknown };
-        crate::fault::point(crate::fault::Point::F33_reaped);
-        let at = &mut self.seats[seat];
+        fault::point(Point::F33_reaped);
+        let slot = &mut self.worker_slots[at];
+        let Some((worker, assignment)) = slot.release() else { return };
+        if worker.asked_to_leave {
+            slot.unwant();
+            thread_pool::count_vacant_process(&self.core, true);
+        }
+        let is_external = slot.is_external();
         let death = Death {
-            slots: at.slots,
-            incarnation: at.incarnation,
+            slots: assignment.slots,
+            incarnation: assignment.incarnation,
             pid: worker.peer.handle().pid(),
             exit,
             killed: worker.killed,
         };
-        let lived = worker.since.elapsed();
-        if worker.asked_to_leave {
-            at.wanted = false;
-            thread_pool::count_vacant_process(&self.core, true);
-        }
-        at.pause = if worker.killed || worker.leaves || (worker.ready && lived > SETTLED) {
-            Duration::ZERO
-        } else {
-            // A worker that was ready most likely fell to a job, of which every one may do so only so many times.
-            let longest = if worker.ready { PAUSE_LONGEST_READY } else { PAUSE_LONGEST };
-            (at.pause * 2).clamp(PAUSE_FIRST, longest)
-        };
-        at.not_before = Deadline::after(at.pause);
-        at.incarnation = at.incarnation.wrapping_add(1);
-        let outside = at.outside;
-        if outside && worker.ready {
+        if is_external && worker.ready {
             self.core.count_external(false);
         }
         // It may have damaged the word by which its successors learn whether the engine is open.
@@ -367,82 +342,93 @@ impl Supervisor {
             let _ = first_death.set((death.pid, exit));
             completion::start_closing_now(&self.core);
         }
-        if !worker.ready && !outside {
-            self.worker_failed(worker, exit);
+        if !worker.ready && !is_external {
+            let (error, may_pass) = start_failures::error_of(worker, exit);
+            self.on_start_failure(error, may_pass);
         }
     }
 
-    /// Kills the process of an engine of its own that was closed, and has been without a job for a while: it may be stopped, or hang in what
-    /// its program does at its exit. Elsewhere the engine's end waits for its workers.
-    fn end_who_lingers(&mut self) {
+    /// Counts a start that failed, and does what follows from it.
+    fn on_start_failure(&mut self, error: Error, may_pass: bool) {
+        let has_others = self.core.config.threads + self.core.config.outside > 0;
+        let around = Surroundings {
+            is_starting: self.started.is_some(),
+            has_others: has_others || self.worker_slots.iter().any(WorkerSlot::is_ready),
+        };
+        match self.start_failures.failed(error, may_pass, around) {
+            AfterFailure::TryAgain => {}
+            AfterFailure::GiveUpStart(error) => self.give_up_start(error),
+            AfterFailure::Shortage(reason) => self.core.set_shortage(Some(reason)),
+        }
+    }
+
+    /// Kills the process of an engine that is its own and was closed, when it has been without a job for a while: it may be stopped, or hang
+    /// in what its program does at its exit. Elsewhere the engine's end waits for its workers.
+    fn enforce_exit_grace(&mut self) {
         if self.group.first_death.is_none() || self.core.is_open() || self.core.has_unfinished_jobs() {
             return;
         }
-        match self.lingers_until {
-            None => self.lingers_until = Some(Deadline::after(LINGER)),
+        match self.exit_grace_until {
+            None => self.exit_grace_until = Some(Deadline::after(EXIT_GRACE)),
             Some(until) if until.is_past() => {
-                self.lingers_until = None;
-                self.seats.iter_mut().filter_map(|seat| seat.worker.as_mut()).for_each(Worker::end);
+                self.exit_grace_until = None;
+                self.worker_slots.iter_mut().filter_map(WorkerSlot::worker_mut).for_each(ConnectedWorker::end);
             }
             Some(_) => {}
         }
     }
 
-    /// Whether the engine is still being built.
-    pub(in crate::engine) fn is_starting(&self) -> bool {
-        self.started.is_some()
-    }
-
-    /// Tells whoever builds the engine why it cannot be.
-    pub(in crate::engine) fn give_up_start(&mut self, error: Error) {
+    /// Tells the thread that builds the engine why it cannot be built.
+    fn give_up_start(&mut self, error: Error) {
         if let Some(started) = self.started.take() {
             let _ = started.send(Err(error));
             completion::start_closing(&self.core);
-            self.seats.iter_mut().for_each(|seat| seat.worker = None);
+            self.worker_slots.iter_mut().for_each(WorkerSlot::drop_worker);
         }
     }
 
-    /// Tells whoever builds the engine that all workers are ready.
+    /// Tells the thread that builds the engine that all workers are ready.
     fn report_start(&mut self) {
-        let all = self.seats.iter().all(|seat| seat.outside || !seat.wanted || seat.is_ready());
+        let all = self.worker_slots.iter().all(|slot| slot.is_external() || !slot.is_wanted() || slot.is_ready());
         if all && let Some(started) = self.started.take() {
             let _ = started.send(Ok(()));
         }
     }
 
-    /// Ends every worker after the engine broke, and says so when they are gone. Outside workers that may not be killed are asked
+    /// Ends every worker after the engine was poisoned, and says so when they are gone. External workers that may not be killed are asked
     /// to leave, and waited for as threads are.
-    fn end_everybody(&mut self) {
-        for seat in 0..self.seats.len() {
-            if let Some(worker) = &mut self.seats[seat].worker {
+    fn end_all_workers(&mut self) {
+        for at in 0..self.worker_slots.len() {
+            if let Some(worker) = self.worker_slots[at].worker_mut() {
                 worker.killed = worker.killable;
                 worker.end();
                 if let Peer::Child(process) = &mut worker.peer {
                     let _ = process.reap();
-                    self.bury(seat, true);
+                    self.on_worker_exit(at, true);
                 } else if !worker.ready {
-                    self.bury(seat, false);
+                    self.on_worker_exit(at, false);
                 }
             }
-            self.seats[seat].not_before = Deadline::from_nanoseconds(u64::MAX);
+            self.worker_slots[at].never_start();
         }
-        if self.seats.iter().all(|seat| seat.worker.is_none()) {
+        if self.worker_slots.iter().all(|slot| slot.worker().is_none()) {
             health::set_quiescent(&self.core);
         }
     }
 
-    /// Starts a worker for every seat that lacks one, unless the engine is closing and nothing is left to do.
-    fn replace_missing(&mut self) {
+    /// Starts a child in every worker slot that lacks one, unless the engine is closing and nothing is left to do.
+    fn fill_worker_slots(&mut self) {
         let closing = !self.core.is_open();
-        for at in 0..self.seats.len() {
-            let seat = &mut self.seats[at];
-            if seat.ended {
+        for at in 0..self.worker_slots.len() {
+            let slot = &mut self.worker_slots[at];
+            if slot.is_closed() {
                 continue;
             }
-            if let Some(worker) = &mut seat.worker {
-                match (seat.outside, worker.ready) {
+            let is_external = slot.is_external();
+            if let Some(worker) = slot.worker_mut() {
+                match (is_external, worker.ready) {
                     // It has not begun and may not begin any more; those that have leave by themselves.
-                    (true, false) if closing => self.bury(at, false),
+                    (true, false) if closing => self.on_worker_exit(at, false),
                     (false, false) if worker.since.elapsed() > START_LIMIT => {
                         worker.end();
                         continue;
@@ -450,25 +436,23 @@ impl Supervisor {
                     _ => continue,
                 }
             }
-            let seat = &mut self.seats[at];
-            // During a shortage nobody takes entries of jobs that are gone out of the rings.
+            // During a shortage entries of jobs that are gone stay in the rings.
             let nothing_left = !self.core.has_work()
                 || self.core.health.error().is_some()
                 || self.group.first_death.is_some()
                 || (closing && self.core.shortage().is_some() && !self.core.has_unfinished_jobs());
+            let slot = &mut self.worker_slots[at];
             if closing && nothing_left {
-                // Before the last one is told of: who sees the engine closed finds its socket gone.
-                self.hall.close();
-                seat.ended = true;
+                // Before the last end is told: where the engine is seen closed, its socket is gone.
+                self.pending.close();
+                slot.close();
                 worker::ended(&self.core);
-            } else if !seat.outside
-                && seat.wanted
-                && seat.not_before.is_past()
-                && let Err(error) = seat.spawn(&self.core, &self.group, &self.kernels)
+            } else if slot.next_start().is_some_and(Deadline::is_past)
+                && let Err(error) =
+                    slot.acquire(&self.core, ChildStarter { group: &self.group, kernels: &self.kernels })
             {
-                seat.pause = (seat.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST);
-                seat.not_before = Deadline::after(seat.pause);
-                self.start_failed(error, false);
+                slot.back_off();
+                self.on_start_failure(error, false);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::engine::job::table;
 use crate::engine::kernel::info::{KernelInfo, registered};
 use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy};
 #[cfg(target_os = "linux")]
-use crate::engine::process::listener::Door;
+use crate::engine::process::listener::InvitationQueue;
 use crate::engine::runtime::health::Health;
 #[cfg(target_os = "linux")]
 use crate::engine::runtime::process_state::SupervisorNotifier;
@@ -65,7 +65,7 @@ pub(crate) struct Core {
     pub(crate) ports: Mutex<u64>,
     /// Where processes that others start come in, in the host.
     #[cfg(target_os = "linux")]
-    pub(crate) door: OnceLock<Arc<Door>>,
+    pub(crate) door: OnceLock<Arc<InvitationQueue>>,
 }
 
 /// The jobs of an engine, whose handles refer to it.

@@ -76,7 +76,7 @@ impl House {
         eventually("the seat is free", || {
             let mut outsider = Outsider::start("stoppable", &self.path());
             let line = outsider.line();
-            assert!(line == "attached" || line.contains("all 1 seats"), "{line}");
+            assert!(line == "attached" || line.contains("all 1 slots"), "{line}");
             if line == "attached" {
                 seated = Some(outsider);
             } else {
