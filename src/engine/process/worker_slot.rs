@@ -205,3 +205,63 @@ impl WorkerSlot {
         self.worker = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::process::connected_worker::Peer;
+    use crate::os::channel::Channel;
+    use crate::os::pidfd::{self, ProcessHandle};
+
+    /// A starter of a further kind: this process is the worker's, and `work` is what the worker has done before its start returns.
+    struct QuickStarter<W>(W);
+
+    impl<W: FnOnce(&Core, Assignment)> StartWorker for QuickStarter<W> {
+        type Started = ConnectedWorker;
+
+        fn start(self, core: &Arc<Core>, assignment: Assignment) -> Result<ConnectedWorker> {
+            (self.0)(core, assignment);
+            let (channel, _socket) = Channel::pair()?;
+            let process = ProcessHandle::received(pidfd::of_this_process()?, std::process::id())?;
+            Ok(ConnectedWorker::new(Peer::External(process), channel))
+        }
+    }
+
+    /// A worker that looked for jobs before its starter returned lost the time at which it began. It then counted as one that is being
+    /// started as long as it lived, and too few were started for the jobs that waited.
+    #[test]
+    fn what_a_quick_worker_writes_is_kept() {
+        let core = Arc::new(Core::without_workers(0, 1));
+        let mut slot = WorkerSlot::all(&core.config).pop().expect("a slot for the process");
+        let begin = |core: &Core, assignment: Assignment| {
+            let row = core.control.participant(assignment.slots.first()).expect("a row");
+            row.began_ns.store(u64::from(assignment.incarnation) + 7, Ordering::Relaxed);
+        };
+        for life in 0..2_u64 {
+            slot.acquire(&core, QuickStarter(begin)).expect("the system gives sockets");
+            slot.set_alive(&core);
+            let row = slot.rows(&core).next().expect("a row");
+            assert_eq!(row.began_ns.load(Ordering::Relaxed), life + 7);
+            assert_eq!(row.pid.load(Ordering::Relaxed), std::process::id());
+            assert_eq!(u64::from(slot.release().expect("a worker").1.incarnation), life);
+        }
+    }
+
+    #[test]
+    fn pauses_grow_and_end_with_a_worker_that_the_engine_killed() {
+        let core = Arc::new(Core::without_workers(0, 1));
+        let mut slot = WorkerSlot::all(&core.config).pop().expect("a slot for the process");
+        let mut pause_after = |ready: bool, killed: bool| {
+            slot.acquire(&core, QuickStarter(|_: &Core, _| ())).expect("the system gives sockets");
+            assert!(slot.next_start().is_none() && !slot.is_ready());
+            let worker = slot.worker_mut().expect("just started");
+            (worker.ready, worker.killed) = (ready, killed);
+            let _ = slot.release();
+            slot.pause
+        };
+        let pauses: Vec<Duration> = (0..12).map(|_| pause_after(false, false)).collect();
+        assert_eq!((pauses[0], pauses[1], pauses[11]), (PAUSE_FIRST, PAUSE_FIRST * 2, PAUSE_LONGEST));
+        assert_eq!(pause_after(true, false), PAUSE_LONGEST_READY);
+        assert_eq!(pause_after(false, true), Duration::ZERO);
+    }
+}
