@@ -28,8 +28,7 @@ use crate::engine::exec::outcome::outcome_of;
 use crate::engine::job::call;
 use crate::engine::job::failure_text;
 use crate::engine::kernel::table::KernelName;
-use crate::engine::process::handshake::{FileAnswer, FromWorker, Hello, Join, ToExternalWorker};
-use crate::engine::process::recovery::{self, Death};
+use crate::engine::process::{Death, FileAnswer, FromWorker, Hello, Join, ToExternalWorker, sweep};
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, WorkerExit};
 use crate::formats::npy;
@@ -197,7 +196,7 @@ fn supervise(world: &World, step: u8) {
     };
     let index = DescriptorIndex::new(u32::from(step >> 4));
     match step % 12 {
-        0 | 1 => recovery::sweep(core, &death),
+        0 | 1 => sweep(core, &death),
         2 => completion::complete_deferred(core),
         3 => {
             while let Some(index) = queue::take(core, THREAD) {

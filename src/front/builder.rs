@@ -12,7 +12,7 @@ use crate::engine::options::{
     Backpressure, EngineConfig, Hooks, IdleStrategy, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
 };
 #[cfg(target_os = "linux")]
-use crate::engine::process::supervisor;
+use crate::engine::process::start_supervisor;
 use crate::engine::runtime::core::Core;
 use crate::engine::schedule::thread_pool;
 use crate::error::{Error, Result};
@@ -261,7 +261,7 @@ impl Builder {
         #[cfg(target_os = "linux")]
         if let Some(group) = group {
             // The threads are there already, and would wait for jobs for ever.
-            let door = supervisor::start(&core, group).inspect_err(|_| completion::start_closing(&core))?;
+            let door = start_supervisor(&core, group).inspect_err(|_| completion::start_closing(&core))?;
             let _ = core.door.set(door);
         }
         Ok(Engine::new_from(core))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::process::external::{Address, AttachedWorker, Ended};
+use crate::engine::process::{Address, AttachedWorker, Ended};
 use crate::error::{Error, Result};
 use crate::os::events::EventFd;
 

@@ -24,8 +24,7 @@ use crate::engine::kernel::frame::Frame;
 use crate::engine::options::{
     Backpressure, EngineConfig, IdleStrategy, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
 };
-use crate::engine::process::process_group::FirstDeath;
-use crate::engine::process::supervisor;
+use crate::engine::process::{FirstDeath, start_supervisor};
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, Failed, Result};
 use crate::ids::ParticipantSlot;
@@ -215,7 +214,7 @@ impl WorkerBuilder {
         let mut group = group.ok_or_else(|| Error::invalid("no process"))?;
         group.first_death = Some(Arc::clone(first_death));
         let core = Arc::new(Core::new(config, Arc::clone(arena))?);
-        let door = supervisor::start(&core, group).inspect_err(|_| completion::start_closing(&core))?;
+        let door = start_supervisor(&core, group).inspect_err(|_| completion::start_closing(&core))?;
         let _ = core.door.set(door);
         Ok(Engine::new_from(core))
     }

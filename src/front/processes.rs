@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::table::KernelName;
-use crate::engine::process::child;
-use crate::engine::process::process_group::ProcessGroup;
+use crate::engine::process::{ProcessGroup, enter_worker, is_unclaimed_worker};
 use crate::error::{Error, Result};
 use crate::os::process::Limits;
 
@@ -38,7 +37,7 @@ const KILL_AFTER: Duration = Duration::from_millis(20);
 /// }
 /// ```
 pub fn worker_entry(kernels: &[&'static KernelInfo]) {
-    child::enter(kernels);
+    enter_worker(kernels);
 }
 
 /// What worker processes are started from, where and with which limits. Made by [`WorkerProgram::this`] or
@@ -160,7 +159,7 @@ impl WorkerOptions {
         if processes + outside == 0 {
             return Ok(None);
         }
-        if child::is_unclaimed_worker() {
+        if is_unclaimed_worker() {
             return Err(Error::WorkerStart {
                 reason: "this process was itself started as a worker, but its main did not call \
                          workring::worker_entry(kernels![..]) before it built an engine"

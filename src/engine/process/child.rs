@@ -33,7 +33,7 @@ fn standard_input_is_channel() -> bool {
 }
 
 /// Runs this process as a worker if it was started as one, and then never returns.
-pub(crate) fn enter(kernels: &[&'static KernelInfo]) {
+pub(crate) fn enter_worker(kernels: &[&'static KernelInfo]) {
     if !is_unclaimed_worker() {
         return;
     }

@@ -1,4 +1,4 @@
-//! The entrance for processes that others started: the engine's side of [`AttachedWorker::attach`](crate::engine::process::external::AttachedWorker::attach).
+//! The entrance for processes that others started: the engine's side of [`AttachedWorker::attach`](crate::engine::process::AttachedWorker::attach).
 //!
 //! A process that connects, or holds an invitation, has a *pending connection* until its first message; the supervisor reads that when it is
 //! there, and waits for none.

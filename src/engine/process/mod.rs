@@ -1,31 +1,52 @@
 //! Worker processes: how they are started, looked after, replaced, and what they say to their engine.
+//!
+//! The engine's side: [`start_supervisor`] starts the thread that fills worker slots (`supervisor`, `worker_slot`), by children
+//! (`process_starters`, `process_group`) and by external workers that come in (`listener`). The worker's side: a child begins at
+//! [`enter_worker`], an external worker at [`AttachedWorker::attach`]; both speak through `connection`. Both sides know the messages
+//! (`handshake`).
 
 #[cfg(target_os = "linux")]
-pub(crate) mod child;
+mod child;
 #[cfg(target_os = "linux")]
-pub(crate) mod connected_worker;
+mod connected_worker;
 #[cfg(target_os = "linux")]
-pub(crate) mod connection;
+mod connection;
 #[cfg(target_os = "linux")]
-pub(crate) mod deadlines;
+mod deadlines;
 #[cfg(target_os = "linux")]
-pub(crate) mod external;
+mod external;
 #[cfg(target_os = "linux")]
-pub(crate) mod handshake;
+mod handshake;
 #[cfg(target_os = "linux")]
-pub(crate) mod listener;
+mod listener;
 #[cfg(target_os = "linux")]
-pub(crate) mod process_group;
+mod process_group;
 #[cfg(target_os = "linux")]
-pub(crate) mod process_starters;
-pub(crate) mod recovery;
+mod process_starters;
 #[cfg(target_os = "linux")]
-pub(crate) mod scaling;
+mod recovery;
 #[cfg(target_os = "linux")]
-pub(crate) mod spawn_errors;
+mod scaling;
 #[cfg(target_os = "linux")]
-pub(crate) mod start_failures;
+mod spawn_errors;
 #[cfg(target_os = "linux")]
-pub(crate) mod supervisor;
+mod start_failures;
 #[cfg(target_os = "linux")]
-pub(crate) mod worker_slot;
+mod supervisor;
+#[cfg(target_os = "linux")]
+mod worker_slot;
+
+#[cfg(target_os = "linux")]
+pub(crate) use child::{enter_worker, is_unclaimed_worker};
+#[cfg(target_os = "linux")]
+pub(crate) use external::{Address, AttachedWorker, Ended};
+#[cfg(all(workring_fuzzing, target_os = "linux"))]
+pub(crate) use handshake::{FileAnswer, FromWorker, Hello, Join, ToExternalWorker};
+#[cfg(target_os = "linux")]
+pub(crate) use listener::InvitationQueue;
+#[cfg(target_os = "linux")]
+pub(crate) use process_group::{FirstDeath, ProcessGroup};
+#[cfg(all(workring_fuzzing, target_os = "linux"))]
+pub(crate) use recovery::{Death, sweep};
+#[cfg(target_os = "linux")]
+pub(crate) use supervisor::start_supervisor;

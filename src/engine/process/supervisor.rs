@@ -86,7 +86,7 @@ enum Source {
 /// # Errors
 /// [`Error::WorkerStart`] when one does not become ready, [`Error::Io`] when the system refuses, [`Error::InvalidArgument`] for a
 /// path at which the engine cannot listen. No process is left then; the caller closes the engine.
-pub(crate) fn start(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<InvitationQueue>> {
+pub(crate) fn start_supervisor(core: &Arc<Core>, group: ProcessGroup) -> Result<Arc<InvitationQueue>> {
     let notifier = Arc::new(EventFd::new()?);
     let invitations = Arc::new(InvitationQueue::new(Arc::clone(&notifier)));
     let pending = PendingConnections::new(Arc::clone(&invitations), group.listen_at.as_deref())?;

@@ -11,7 +11,7 @@ use crate::engine::job::table;
 use crate::engine::kernel::info::{KernelInfo, registered};
 use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy};
 #[cfg(target_os = "linux")]
-use crate::engine::process::listener::InvitationQueue;
+use crate::engine::process::InvitationQueue;
 use crate::engine::runtime::health::Health;
 #[cfg(target_os = "linux")]
 use crate::engine::runtime::process_state::SupervisorNotifier;
