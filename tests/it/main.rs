@@ -3,6 +3,7 @@ mod batches;
 mod crew;
 mod errors;
 mod files;
+mod glossary;
 mod jobs;
 mod kernels;
 mod large_outputs;

@@ -101,12 +101,12 @@ const BESIDE: &[(&str, &str)] = &[("fuzz/worlds/", "fuzzing/"), (COMMAND, "")];
 const COMMAND: &str = "crates/cli/src/";
 
 /// A source file below `src/`, or in a folder beside it.
-struct Source {
+pub(super) struct Source {
     /// Path below `src/`, or below the root where it lies elsewhere, with `/`.
-    path: String,
-    text: String,
+    pub(super) path: String,
+    pub(super) text: String,
     /// The text with comments and literals blanked out, line by line as long as before.
-    code: String,
+    pub(super) code: String,
 }
 
 impl Source {
@@ -153,7 +153,7 @@ fn relative(path: &Path, base: &Path) -> String {
     path.strip_prefix(base).unwrap().to_str().unwrap().replace('\\', "/")
 }
 
-fn sources() -> Vec<Source> {
+pub(super) fn sources() -> Vec<Source> {
     let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
     let below = |folder: &str, base: PathBuf| {
         let paths = files_below(&root().join(folder)).into_iter().filter(is_rust);
@@ -663,11 +663,11 @@ fn check_layout_tables(layout: &str, records: &BTreeMap<String, Vec<(u64, u64, S
     violations
 }
 
-fn report(violations: Vec<String>) {
+pub(super) fn report(violations: Vec<String>) {
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
-fn read_below_root(path: &Path) -> Option<String> {
+pub(super) fn read_below_root(path: &Path) -> Option<String> {
     let path = root().join(path);
     if path.is_dir() { Some(String::new()) } else { fs::read_to_string(path).ok() }
 }
