@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::process::{Address, AttachedWorker, Ended};
+use crate::engine::process::{Address, AttachedWorker, ServeOutcome};
 use crate::error::{Error, Result};
 use crate::os::events::EventFd;
 
@@ -146,9 +146,9 @@ impl ExternalWorker {
     /// run then.
     pub fn serve(self) -> Result<ServeEnd> {
         Ok(match self.worker.serve(self.killable)? {
-            Ended::Closed => ServeEnd::Closed,
-            Ended::Stopped => ServeEnd::Stopped,
-            Ended::EngineGone => ServeEnd::EngineGone,
+            ServeOutcome::Closed => ServeEnd::Closed,
+            ServeOutcome::Stopped => ServeEnd::Stopped,
+            ServeOutcome::EngineGone => ServeEnd::EngineGone,
         })
     }
 }

@@ -30,7 +30,7 @@ pub(crate) enum Address<'a> {
 }
 
 /// How the work of an external worker ended.
-pub(crate) enum Ended {
+pub(crate) enum ServeOutcome {
     Closed,
     Stopped,
     EngineGone,
@@ -81,8 +81,8 @@ impl AttachedWorker {
     }
 
     /// Runs jobs on this thread until the engine closes or is gone, or the worker is stopped.
-    pub(crate) fn serve(&self, killable: bool) -> Result<Ended> {
-        let gone = || if self.core.is_open() { Ended::EngineGone } else { Ended::Closed };
+    pub(crate) fn serve(&self, killable: bool) -> Result<ServeOutcome> {
+        let gone = || if self.core.is_open() { ServeOutcome::EngineGone } else { ServeOutcome::Closed };
         match self.connection.send(&FromWorker::Ready { killable })? {
             Sent::Sent => {}
             Sent::PeerGone => return Ok(gone()),
@@ -102,9 +102,9 @@ impl AttachedWorker {
         let _ = self.leave.notify();
         let is_gone = watcher.join().unwrap_or(true);
         Ok(match (self.core.is_open(), is_gone) {
-            (false, _) => Ended::Closed,
-            (true, true) => Ended::EngineGone,
-            (true, false) => Ended::Stopped,
+            (false, _) => ServeOutcome::Closed,
+            (true, true) => ServeOutcome::EngineGone,
+            (true, false) => ServeOutcome::Stopped,
         })
     }
 

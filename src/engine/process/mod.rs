@@ -39,7 +39,7 @@ mod worker_slot;
 #[cfg(target_os = "linux")]
 pub(crate) use child::{enter_worker, is_unclaimed_worker};
 #[cfg(target_os = "linux")]
-pub(crate) use external::{Address, AttachedWorker, Ended};
+pub(crate) use external::{Address, AttachedWorker, ServeOutcome};
 #[cfg(all(workring_fuzzing, target_os = "linux"))]
 pub(crate) use handshake::{FileAnswer, FromWorker, Hello, Join, ToExternalWorker};
 #[cfg(target_os = "linux")]

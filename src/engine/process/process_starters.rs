@@ -26,7 +26,7 @@ pub(in crate::engine) struct ChildStarter<'a> {
 }
 
 impl StartWorker for ChildStarter<'_> {
-    type Started = ConnectedWorker;
+    type Handle = ConnectedWorker;
 
     /// # Errors
     /// [`Error::Io`] when the system refuses, and those of [`send_hello`]. No process is left then.
@@ -49,7 +49,7 @@ pub(in crate::engine) struct ExternalStarter<'a> {
 }
 
 impl StartWorker for ExternalStarter<'_> {
-    type Started = ConnectedWorker;
+    type Handle = ConnectedWorker;
 
     /// # Errors
     /// Those of [`send_hello`], of which the process is told as well.

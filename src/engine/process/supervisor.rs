@@ -46,7 +46,7 @@ const EXIT_GRACE: Duration = Duration::from_secs(1);
 const WAIT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The way to tell the thread that builds the engine, once, whether the first workers are ready.
-type Started = Option<Sender<Result<()>>>;
+type StartReport = Option<Sender<Result<()>>>;
 
 struct Supervisor {
     core: Arc<Core>,
@@ -58,7 +58,7 @@ struct Supervisor {
     worker_slots: Vec<WorkerSlot>,
     /// Processes that others started and that want to join.
     pending: PendingConnections,
-    started: Started,
+    start_report: StartReport,
     start_failures: StartFailures,
     scaling: Scaling,
     kill_schedule: KillSchedule,
@@ -99,7 +99,7 @@ pub(crate) fn start_supervisor(core: &Arc<Core>, group: ProcessGroup) -> Result<
     let mut worker_slots = WorkerSlot::all(&core.config);
     let scaling = Scaling::of(&group, core.config.processes);
     scaling.begin(core, &mut worker_slots);
-    let (started, outcome) = channel();
+    let (start_report, outcome) = channel();
     // The supervisor counts as well: it completes what the last worker leaves.
     let count = worker_slots.len() as u32 + 1;
     core.threads.alive.fetch_add(count, Ordering::Relaxed);
@@ -111,7 +111,7 @@ pub(crate) fn start_supervisor(core: &Arc<Core>, group: ProcessGroup) -> Result<
         notifier,
         worker_slots,
         pending,
-        started: Some(started),
+        start_report: Some(start_report),
         start_failures: StartFailures::default(),
         scaling,
         exit_grace_until: None,
@@ -352,7 +352,7 @@ impl Supervisor {
     fn on_start_failure(&mut self, error: Error, may_pass: bool) {
         let has_others = self.core.config.threads + self.core.config.outside > 0;
         let around = Surroundings {
-            is_starting: self.started.is_some(),
+            is_starting: self.start_report.is_some(),
             has_others: has_others || self.worker_slots.iter().any(WorkerSlot::is_ready),
         };
         match self.start_failures.failed(error, may_pass, around) {
@@ -380,8 +380,8 @@ impl Supervisor {
 
     /// Tells the thread that builds the engine why it cannot be built.
     fn give_up_start(&mut self, error: Error) {
-        if let Some(started) = self.started.take() {
-            let _ = started.send(Err(error));
+        if let Some(start_report) = self.start_report.take() {
+            let _ = start_report.send(Err(error));
             completion::start_closing(&self.core);
             self.worker_slots.iter_mut().for_each(WorkerSlot::drop_worker);
         }
@@ -390,8 +390,8 @@ impl Supervisor {
     /// Tells the thread that builds the engine that all workers are ready.
     fn report_start(&mut self) {
         let all = self.worker_slots.iter().all(|slot| slot.is_external() || !slot.is_wanted() || slot.is_ready());
-        if all && let Some(started) = self.started.take() {
-            let _ = started.send(Ok(()));
+        if all && let Some(start_report) = self.start_report.take() {
+            let _ = start_report.send(Ok(()));
         }
     }
 

@@ -157,7 +157,7 @@ impl WorkerSlot {
     pub(in crate::engine) fn acquire(
         &mut self,
         core: &Arc<Core>,
-        starter: impl StartWorker<Started = ConnectedWorker>,
+        starter: impl StartWorker<Handle = ConnectedWorker>,
     ) -> Result<()> {
         for row in self.rows(core) {
             // Before the start: a worker that is quick may write them before its starter returns.
@@ -217,7 +217,7 @@ mod tests {
     struct QuickStarter<W>(W);
 
     impl<W: FnOnce(&Core, Assignment)> StartWorker for QuickStarter<W> {
-        type Started = ConnectedWorker;
+        type Handle = ConnectedWorker;
 
         fn start(self, core: &Arc<Core>, assignment: Assignment) -> Result<ConnectedWorker> {
             (self.0)(core, assignment);

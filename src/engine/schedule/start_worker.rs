@@ -29,13 +29,13 @@ impl Assignment {
 /// A way to start one worker.
 pub(in crate::engine) trait StartWorker {
     /// What the starter hands out to watch the worker, and to end it.
-    type Started;
+    type Handle;
 
     /// Starts a worker, without waiting until it takes jobs.
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses, and what else the implementation says. Nothing of the worker is left then.
-    fn start(self, core: &Arc<Core>, assignment: Assignment) -> Result<Self::Started>;
+    fn start(self, core: &Arc<Core>, assignment: Assignment) -> Result<Self::Handle>;
 }
 
 /// Starts a worker as a thread of this process; `work` is its whole life.
@@ -46,7 +46,7 @@ pub(in crate::engine) struct ThreadStarter<W> {
 }
 
 impl<W: FnOnce(&Arc<Core>, ParticipantSlot) + Send + 'static> StartWorker for ThreadStarter<W> {
-    type Started = JoinHandle<()>;
+    type Handle = JoinHandle<()>;
 
     fn start(self, core: &Arc<Core>, assignment: Assignment) -> Result<JoinHandle<()>> {
         let (core, slot) = (Arc::clone(core), assignment.slots.first());
