@@ -22,6 +22,25 @@ pub fn peek(engine: &Engine, bit: u64) -> Option<u32> {
     engine.core().control.peek(bit)
 }
 
+/// Flips one of the bits by which sleepers are found and called: of the bitmaps of sleepers and searchers, of the park words of every row
+/// and of the first completion ports, and of the summary of redelivered jobs. Says which word it was, or nothing when there are no more.
+pub fn flip_waking(engine: &Engine, bit: usize) -> Option<String> {
+    let control = &engine.core().control;
+    let line = control.idle_line();
+    let maps = line.idle.iter().map(|word| ("idle", word)).chain(line.searching.iter().map(|word| ("searching", word)));
+    let words: Vec<_> = maps.chain([("redelivery", &control.engine_line().redelivery)]).collect();
+    if let Some((name, word)) = words.get(bit / 64) {
+        let before = word.fetch_xor(1 << (bit % 64), Ordering::Relaxed);
+        return Some(format!("bit {} of word {} ({name}), {before:#x}", bit % 64, bit / 64));
+    }
+    let bit = bit - 64 * words.len();
+    let rows = control.participants().iter().map(|row| ("park word of row", &row.park));
+    let ports = (0..2).filter_map(|port| Some(("park word of port", &control.port(port)?.0.park)));
+    let (name, word) = rows.chain(ports).nth(bit / 32)?;
+    let before = word.fetch_xor(1 << (bit % 32), Ordering::Relaxed);
+    Some(format!("bit {} of the {name} {}, {before:#x}", bit % 32, bit / 32))
+}
+
 /// Writes a lap that never was into every cell of the engine's shared rings: whoever takes jobs finds it.
 pub fn spoil_rings(engine: &Engine) {
     for priority in 0..PRIORITIES {

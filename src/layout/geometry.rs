@@ -16,7 +16,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"workring");
 /// Written as a native integer: a reader with the other byte order sees it reversed.
 pub(crate) const ENDIAN_TAG: u32 = 0x0102_0304;
 /// Increased by every change of the layout.
-pub(crate) const LAYOUT_VERSION: u32 = 6;
+pub(crate) const LAYOUT_VERSION: u32 = 7;
 /// Number of priorities, each with a ring of its own.
 pub(crate) const PRIORITIES: usize = 3;
 /// Completion ports in the table.

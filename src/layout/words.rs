@@ -411,15 +411,24 @@ impl ParticipantWord {
 }
 
 /// Values of a park word, one per worker. Changed from Parked by exactly one waker, which then makes the system call.
+///
+/// Any two differ in two bits: a flipped bit makes none of them another one. Whoever finds a value that nobody writes takes it for Parked,
+/// as a call too many costs a look.
 pub(crate) mod park {
     /// Awake.
     pub(crate) const RUNNING: u32 = 0;
     /// Asleep, or about to be.
-    pub(crate) const PARKED: u32 = 1;
+    pub(crate) const PARKED: u32 = 0b0011;
     /// A waker took it and owes the system call; others who need the worker make the call again.
-    pub(crate) const PENDING: u32 = 2;
+    pub(crate) const PENDING: u32 = 0b0101;
     /// The call was made.
-    pub(crate) const NOTIFIED: u32 = 3;
+    pub(crate) const NOTIFIED: u32 = 0b0110;
+
+    /// Whether somebody may sleep on a word of this value, to whom nobody owes a call.
+    #[inline]
+    pub(crate) const fn may_sleep(word: u32) -> bool {
+        !matches!(word, RUNNING | PENDING | NOTIFIED)
+    }
 }
 
 /// The bucket of a histogram that counts times of so many nanoseconds: single ones below a power of two of steps, then equal steps
@@ -489,6 +498,14 @@ mod tests {
             let flipped = DescriptorWord::from_bits(word.bits() ^ (1 << bit));
             prop_assert_eq!(flipped.state(), None);
             prop_assert!(!flipped.is(state));
+        }
+
+        /// A flipped bit turned "asleep" into "awake" or "was called": nobody called the sleeper.
+        #[test]
+        fn a_park_word_with_a_flipped_bit_may_be_slept_on(value in 0usize..4, bit in 0u32..32) {
+            let value = [park::RUNNING, park::PARKED, park::PENDING, park::NOTIFIED][value];
+            prop_assert_eq!(park::may_sleep(value), value == park::PARKED);
+            prop_assert!(park::may_sleep(value ^ (1 << bit)));
         }
 
         #[test]

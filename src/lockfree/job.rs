@@ -377,9 +377,9 @@ pub(crate) fn call_waiter(wait_on: &AtomicU32, scope: Scope) {
 ///
 /// The descriptor may already serve another job: its waiter then wakes, finds that job unfinished and sleeps again.
 pub(crate) fn notify_waiter(wait_on: &AtomicU32, scope: Scope) {
-    // Release (R8), and acquire to stay in order with other notifications: see `sleep_until_done`. A word that is not Parked
-    // needs no call: the waiter has yet to swap it, and will see Done when it does.
-    if wait_on.swap(park::NOTIFIED, Ordering::AcqRel) == park::PARKED {
+    // Release (R8), and acquire to stay in order with other notifications: see `sleep_until_done`. A word that says that nobody
+    // sleeps needs no call: the waiter has yet to swap it, and will see Done when it does.
+    if park::may_sleep(wait_on.swap(park::NOTIFIED, Ordering::AcqRel)) {
         fault::point(Point::F24_waiter_notified);
         futex::wake_all(wait_on, scope);
     }

@@ -27,7 +27,7 @@ pub(crate) fn report(park_word: &AtomicU32, bits: &[AtomicU64], index: Descripto
     fault::point(Point::F24_port_bit);
     // SeqCst fence F1, see the head of this file.
     fence(Ordering::SeqCst);
-    if park_word.load(Ordering::Relaxed) == park::PARKED {
+    if park::may_sleep(park_word.load(Ordering::Relaxed)) {
         // Relaxed: the bit was set before the fence; several finishers may each make the call, which is only slower.
         park_word.store(park::NOTIFIED, Ordering::Relaxed);
         fault::point(Point::F24_port_notified);

@@ -28,9 +28,14 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence};
 use super::futex;
 
 /// The sleeping arrangements of one engine. `park_word` finds the park word of a worker.
+///
+/// The words of the bitmaps have more bits than an engine has workers. Only those of rows that can have a worker count: one that a fault of
+/// the memory set anywhere else would be a searcher that never finds anything, and never takes its bit back.
 #[derive(Clone, Copy)]
 pub(crate) struct Sleepers<'a, P> {
     line: &'a IdleLine,
+    /// The last row that can have a worker; the first one is 1, as row 0 is that of the process that submits.
+    last: u16,
     scope: Scope,
     park_word: P,
 }
@@ -40,13 +45,21 @@ fn bit_of(slot: ParticipantSlot) -> (usize, u64) {
     (usize::from(slot.get()) % MAX_PARTICIPANTS / 64, 1 << (slot.get() % 64))
 }
 
-/// The bits of word `at` that stand for rows up to `last`.
+/// The bits of word `at` that stand for the rows `1..=last`.
+#[inline]
 fn rows_up_to(last: u16, at: usize) -> u64 {
-    match usize::from(last) / 64 {
+    let rows = match usize::from(last) / 64 {
         word if at < word => u64::MAX,
         word if at == word => u64::MAX >> (63 - last % 64),
         _ => 0,
-    }
+    };
+    if at == 0 { rows & !1 } else { rows }
+}
+
+/// Whether a bit of the rows `1..=last` is set.
+#[inline]
+fn is_any(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> bool {
+    bits.iter().enumerate().any(|(at, word)| word.load(Ordering::Relaxed) & rows_up_to(last, at) != 0)
 }
 
 fn count(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> u32 {
@@ -55,10 +68,10 @@ fn count(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> u32 {
 }
 
 impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
-    /// A view of the sleeping arrangements.
+    /// A view of the sleeping arrangements of an engine whose workers have the rows `1..=last`.
     #[inline]
-    pub(crate) fn new(line: &'a IdleLine, scope: Scope, park_word: P) -> Self {
-        Self { line, scope, park_word }
+    pub(crate) fn new(line: &'a IdleLine, last: u16, scope: Scope, park_word: P) -> Self {
+        Self { line, last: last.min(MAX_PARTICIPANTS as u16 - 1), scope, park_word }
     }
 
     /// Running to searching. Returns how many others search already.
@@ -67,7 +80,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         let (word, bit) = bit_of(me);
         // Relaxed: a submitter that sees the bit relies only on what this worker does after clearing it (F2).
         self.line.searching[word].fetch_or(bit, Ordering::Relaxed);
-        count(&self.line.searching, MAX_PARTICIPANTS as u16 - 1).saturating_sub(1)
+        count(&self.line.searching, self.last).saturating_sub(1)
     }
 
     /// Searching to running: the worker has a job. The caller then looks at the rings and, if an entry is left, calls
@@ -134,23 +147,30 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     #[inline]
     pub(crate) fn notify(&self, wanted: u32) -> u32 {
         // The usual cases first: somebody is awake, or nobody sleeps.
-        if wanted <= 1 && self.line.searching.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
+        if wanted <= 1 && is_any(&self.line.searching, self.last) {
             return 0;
         }
-        if self.line.idle.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+        if !is_any(&self.line.idle, self.last) {
             return 0;
         }
-        self.wake_some(wanted, MAX_PARTICIPANTS as u16 - 1)
+        self.wake_some(wanted, self.last)
     }
 
     /// Whether a worker looks for work, or sleeps and can be woken. A hint.
     pub(crate) fn is_anybody_free(&self) -> bool {
-        self.line.idle.iter().chain(&self.line.searching).any(|word| word.load(Ordering::Relaxed) != 0)
+        is_any(&self.line.searching, self.last) || (is_any(&self.line.idle, self.last) && self.is_anybody_asleep())
+    }
+
+    /// Whether the park word of a worker says that it sleeps, or is about to, whatever the bitmaps say. A hint.
+    pub(crate) fn is_anybody_asleep(&self) -> bool {
+        let word = |row| (self.park_word)(ParticipantSlot::new(row));
+        // Acquire: who sees a worker asleep sees what it did before.
+        (1..=self.last).filter_map(word).any(|word| park::may_sleep(word.load(Ordering::Acquire)))
     }
 
     /// As [`Sleepers::notify`], but only of the workers `1..=last`.
     pub(crate) fn notify_first(&self, wanted: u32, last: u16) -> u32 {
-        self.wake_some(wanted.min(u32::from(last)), last)
+        self.wake_some(wanted.min(u32::from(last)), last.min(self.last))
     }
 
     /// Wakes workers of the rows up to `last` until `wanted` of them are looking.
@@ -178,11 +198,22 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         // Acquire: a worker seen as running has its searching bit set before; the count may miss it, which costs a wake-up
         // of another one at most.
         match park_word.load(Ordering::Acquire) {
-            park::PARKED => {
+            park::RUNNING => 0,
+            park::PENDING => {
+                // The waker that set it may be stopped before its call: make it again.
+                futex::wake_all(park_word, self.scope);
+                *looking += 1;
+                1
+            }
+            park::NOTIFIED => {
+                *looking += 1;
+                0
+            }
+            // Parked, or what nobody writes: then a bit of it was flipped, and the worker may sleep on it.
+            parked => {
                 // Relaxed: exactly one waker wins; the job it wakes for was pushed before F1, and the woken worker's own
                 // fence or the kernel's wake orders the rest.
-                let taken =
-                    park_word.compare_exchange(park::PARKED, park::PENDING, Ordering::Relaxed, Ordering::Relaxed);
+                let taken = park_word.compare_exchange(parked, park::PENDING, Ordering::Relaxed, Ordering::Relaxed);
                 if taken.is_err() {
                     return 0;
                 }
@@ -194,17 +225,6 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
                 *looking += 1;
                 1
             }
-            park::PENDING => {
-                // The waker that set it may be stopped before its call: make it again.
-                futex::wake_all(park_word, self.scope);
-                *looking += 1;
-                1
-            }
-            park::NOTIFIED => {
-                *looking += 1;
-                0
-            }
-            _ => 0,
         }
     }
 
@@ -224,9 +244,15 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     /// Has everybody look at the rings who may sleep, whatever the words say, which may be wrong: nobody counts as searching, and
     /// every sleeper is called.
     pub(crate) fn rouse(&self, slots: impl Iterator<Item = ParticipantSlot>) {
+        self.forget_searchers();
+        self.wake_everybody(slots);
+    }
+
+    /// Lets nobody count as searching: for whoever finds that a job was left lying though workers sleep, for whatever reason. A bit of a
+    /// row whose worker is at a long job, or that has none just now, would stay set and hold back every call.
+    pub(crate) fn forget_searchers(&self) {
         // Relaxed: a worker that does search loses its bit, so that the next submitter wakes another one: that costs a call.
         self.line.searching.iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        self.wake_everybody(slots);
     }
 
     /// Wakes everybody, for shutdown: whoever sleeps or is about to looks at the engine's state again.
@@ -235,8 +261,93 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         for slot in slots {
             if let Some(park_word) = (self.park_word)(slot) {
                 let _ = park_word.compare_exchange(park::PARKED, park::PENDING, Ordering::Relaxed, Ordering::Relaxed);
+                // Also on a word that says something else: a bit of it may have been flipped.
                 futex::wake_all(park_word, self.scope);
             }
+        }
+    }
+}
+
+#[cfg(all(test, not(workring_loom)))]
+mod tests {
+    use super::*;
+
+    /// An engine's words, and the workers' loop one step at a time.
+    struct Words {
+        line: IdleLine,
+        park: [AtomicU32; ROWS + 1],
+    }
+
+    /// Workers; the row before theirs is that of the process that submits.
+    const ROWS: usize = 3;
+
+    fn zeros() -> [AtomicU64; PARTICIPANT_WORDS] {
+        core::array::from_fn(|_| AtomicU64::new(0))
+    }
+
+    impl Words {
+        /// Two workers that sleep, and one that runs a job.
+        fn new() -> Self {
+            let line = IdleLine { idle: zeros(), searching: zeros() };
+            let words = Self { line, park: core::array::from_fn(|_| AtomicU32::new(park::RUNNING)) };
+            words.sleepers().prepare_to_park(ParticipantSlot::new(1));
+            words.sleepers().prepare_to_park(ParticipantSlot::new(2));
+            words
+        }
+
+        fn sleepers<'s>(&'s self) -> Sleepers<'s, impl Fn(ParticipantSlot) -> Option<&'s AtomicU32> + use<'s>> {
+            Sleepers::new(&self.line, ROWS as u16, Scope::Private, |slot| self.park.get(usize::from(slot.get())))
+        }
+
+        fn is_called(&self) -> bool {
+            self.park[1..].iter().any(|word| word.load(Ordering::Relaxed) == park::NOTIFIED)
+        }
+    }
+
+    /// A bit of a row that has no worker made every submitter believe that somebody searches, and was never taken back: each job then
+    /// waited for the bound of a worker's sleep.
+    #[test]
+    fn a_flipped_bit_holds_back_no_second_call() {
+        let bits = 64 * PARTICIPANT_WORDS;
+        for bit in 0..2 * bits {
+            let words = Words::new();
+            let (map, row) = if bit < bits { (&words.line.idle, bit) } else { (&words.line.searching, bit - bits) };
+            let word = &map[row / 64];
+            word.store(word.load(Ordering::Relaxed) ^ 1 << (row % 64), Ordering::Relaxed);
+            let exists = (1..=ROWS).contains(&row);
+            words.sleepers().notify(1);
+            assert!(words.is_called() || exists, "bit {bit} stands for nobody");
+            assert!(words.sleepers().is_anybody_free());
+            if !words.is_called() {
+                // Nobody can tell such a bit from a searcher's, but for somebody who finds the job left lying.
+                words.sleepers().rouse(core::iter::empty());
+                words.sleepers().notify(1);
+                assert!(words.is_called(), "bit {bit} is forgotten");
+            }
+        }
+        let all_run = Words::new();
+        for row in 1..=2 {
+            all_run.sleepers().resume(ParticipantSlot::new(row));
+            all_run.sleepers().found_job(ParticipantSlot::new(row));
+        }
+        assert!(!all_run.sleepers().is_anybody_free());
+        for row in (0..bits).filter(|row| !(1..=ROWS).contains(row)) {
+            all_run.line.searching[row / 64].fetch_or(1 << (row % 64), Ordering::Relaxed);
+            all_run.line.idle[row / 64].fetch_or(1 << (row % 64), Ordering::Relaxed);
+        }
+        assert!(!all_run.sleepers().is_anybody_free(), "no bit of a row without a worker counts");
+    }
+
+    /// A flipped bit made "asleep" mean "awake", or "was called already".
+    #[test]
+    fn a_worker_is_called_whatever_bit_of_its_park_word_flips() {
+        for bit in 0..32 {
+            let words = Words::new();
+            words.park[1].store(park::PARKED ^ 1 << bit, Ordering::Relaxed);
+            assert_eq!(words.sleepers().notify(1), 1);
+            assert_eq!(words.park[1].load(Ordering::Relaxed), park::NOTIFIED, "bit {bit}");
+            words.sleepers().resume(ParticipantSlot::new(1));
+            assert_eq!(words.park[1].load(Ordering::Relaxed), park::RUNNING);
         }
     }
 }

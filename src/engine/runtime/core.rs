@@ -272,7 +272,7 @@ impl Core {
 
     #[inline]
     pub(crate) fn sleepers<'s>(&'s self) -> Sleepers<'s, impl Fn(ParticipantSlot) -> Option<&'s AtomicU32> + use<'s>> {
-        Sleepers::new(self.control.idle_line(), self.scope(), |slot| {
+        Sleepers::new(self.control.idle_line(), self.config.rows() as u16, self.scope(), |slot| {
             self.control.participant(slot).map(|participant| &participant.park)
         })
     }

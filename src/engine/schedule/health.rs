@@ -152,6 +152,7 @@ pub(crate) fn park(core: &Core, word: &AtomicU32, until: Option<Deadline>) {
         && core.taken_hint() == taken
     {
         count_missed_wakeup(core);
+        core.sleepers().forget_searchers();
     }
 }
 

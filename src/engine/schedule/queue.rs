@@ -210,6 +210,10 @@ pub(in crate::engine) fn recover_queued(core: &Core, reference: JobReference) {
             core.redelivery().mark(reference.index);
         }
     }
+    if core.sleepers().is_anybody_asleep() && call::kind_of(descriptor) != kind::CLOSURE {
+        // Whoever sleeps could have run it, and was not called.
+        health::count_missed_wakeup(core);
+    }
     core.sleepers().rouse((1..=core.config.rows() as u16).map(ParticipantSlot::new));
 }
 

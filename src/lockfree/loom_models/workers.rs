@@ -99,7 +99,7 @@ impl Engine {
     }
 
     fn sleepers<'s>(&'s self) -> Sleepers<'s, impl Fn(ParticipantSlot) -> Option<&'s AtomicU32> + use<'s>> {
-        Sleepers::new(&self.line, Scope::Private, |slot| self.park.get(usize::from(slot.get())))
+        Sleepers::new(&self.line, self.workers, Scope::Private, |slot| self.park.get(usize::from(slot.get())))
     }
 
     fn ring(&self) -> Ring<'_> {

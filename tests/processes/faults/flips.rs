@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use workring::__private::fault::{bits, flip, peek};
-use workring::{Batch, Builder, Chunking, Engine, Error, Failed, SharedBatch, WaitPolicy};
+use workring::__private::fault::{bits, flip, flip_waking, peek};
+use workring::{Batch, Builder, Chunking, Engine, Error, Failed, IdleStrategy, SharedBatch, WaitPolicy};
 
 use crate::kernels::{affine, below, increment, sum};
 
@@ -16,6 +16,8 @@ const ROUNDS: u32 = 40;
 const LEN: usize = 20_000;
 /// Elements of a small job's batches.
 const SMALL: usize = 64;
+/// Bits that say something of a worker, in the bitmaps of sleepers and searchers, of an engine with two.
+const BITS_OF_WORKERS: usize = 4;
 /// Times the load is run in a round.
 const LOADS: u32 = 6;
 
@@ -40,14 +42,17 @@ enum Kind {
 }
 
 impl Kind {
-    fn build(self) -> Engine {
+    fn builder(self) -> Builder {
         let builder: Builder = Engine::builder().queue_capacity(64).capacity(1 << 27).wait_policy(WaitPolicy::Never);
-        let builder = match self {
+        match self {
             Self::Threads => builder.threads(2),
             Self::Processes => builder.processes(2).kernels(crate::kernels::ALL()),
             Self::Mixed => builder.processes(1).threads(1).kernels(crate::kernels::ALL()),
-        };
-        builder.build().expect("an undamaged engine can be built")
+        }
+    }
+
+    fn build(self) -> Engine {
+        self.builder().build().expect("an undamaged engine can be built")
     }
 
     fn has_threads(self) -> bool {
@@ -304,6 +309,44 @@ fn damage(kind: Kind, seed: u64) {
         drop(engine);
     }
     println!("{kind:?}: {rounds} rounds, {broken} engines broken off, slowest {slowest:?}, {:?}", complaints.0);
+}
+
+/// Flips each bit of the words by which sleepers are found, one after the other in one engine, none of them back, and has jobs run after
+/// each: a wait ends by its bound at most once, and then the words are right again; for most bits none does.
+fn bits_that_say_who_sleeps(kind: Kind) {
+    let engine = kind.builder().idle_strategy(IdleStrategy::Park).build().expect("an undamaged engine can be built");
+    let rescues = |engine: &Engine| engine.statistics().timeout_rescues;
+    let mut rescued = BTreeMap::new();
+    for bit in 0.. {
+        // Asleep, most often, before the bit flips.
+        thread::sleep(Duration::from_millis(1));
+        let before = rescues(&engine);
+        let Some(what) = flip_waking(&engine, bit) else { break };
+        for _ in 0..3 {
+            let batch = engine.batch::<u64>(SMALL).expect("there is memory");
+            let job = engine.submit(increment, batch, ()).expect("an engine takes jobs whoever sleeps");
+            assert!(job.wait().expect("a job runs whoever sleeps").iter().all(|&value| value == 1));
+        }
+        let more = rescues(&engine) - before;
+        assert!(more <= 1, "{more} waits ended by their bound alone after {what}");
+        if more > 0 {
+            rescued.insert(bit, what);
+        }
+        // A bit of a row that has a worker can say of it what is not so; no other bit means anything.
+        assert!(rescued.len() <= BITS_OF_WORKERS, "waits that ended by their bound alone: {rescued:?}");
+    }
+    println!("{kind:?}: waits that ended by their bound: {rescued:?}");
+}
+
+/// A bit that made a row without a worker look as if it searched was never taken back, and every job waited for the bound of a worker's
+/// sleep: one round of 2,100 took 23 s.
+pub(super) fn bits_that_say_who_sleeps_of_processes() {
+    bits_that_say_who_sleeps(Kind::Processes);
+}
+
+/// As above, where threads and processes share the words.
+pub(super) fn bits_that_say_who_sleeps_of_a_mixed_engine() {
+    bits_that_say_who_sleeps(Kind::Mixed);
 }
 
 /// Of 520 such rounds 4 hung and 16 gave a wrong result without an error, when words were believed as they were read.
