@@ -13,13 +13,23 @@ pub(crate) struct FileSegment {
     pub(super) arena: Arc<Arena>,
     mapping: Mapping,
     segment: u16,
-    /// To the file: it ends after the mapping.
-    _claim: Claim,
+    /// To the file: it ends after the mapping. `None` where the owner of the only batch has it.
+    _claim: Option<Claim>,
 }
 
 impl FileSegment {
     /// Registers a mapping with `arena`. The claim to its file was made before the mapping, and says as what.
     pub(crate) fn new(arena: &Arc<Arena>, mapping: Mapping, claim: Claim) -> Result<Self> {
+        Self::register(arena, mapping, Some(claim))
+    }
+
+    /// As [`FileSegment::new`], for a caller who keeps the claim beside the only batch there will be over it: the claim may be given up
+    /// while nobody can get at the batch, and made again before anybody can.
+    pub(crate) fn with_claim_elsewhere(arena: &Arc<Arena>, mapping: Mapping) -> Result<Self> {
+        Self::register(arena, mapping, None)
+    }
+
+    fn register(arena: &Arc<Arena>, mapping: Mapping, claim: Option<Claim>) -> Result<Self> {
         let segment = arena.register(&mapping)?;
         Ok(Self { arena: Arc::clone(arena), mapping, segment, _claim: claim })
     }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf, is_separator};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Failed, Result};
 use crate::os::file;
 use crate::sync::lock;
 
@@ -112,36 +112,52 @@ impl OutputFile {
     /// system makes files without names and yet gives them none, the file is copied.
     ///
     /// # Errors
-    /// [`Error::Io`] with the path. The old target is untouched and the temporary file is gone, with one exception: if
-    /// the directory cannot be synced (the operation is `sync directory ...`), the new file is in place but may not
-    /// survive a crash of the machine.
-    pub fn commit(self, durability: Durability) -> Result<()> {
-        self.commit_with(durability, file::give_name)
+    /// [`Error::Io`] with the path, and the file itself: the old target is untouched, and what was written is not lost. It can
+    /// be committed again when the reason is gone, or read and put elsewhere. With one exception nothing comes back
+    /// (`None`): if the directory cannot be synced (the operation is `sync directory ...`), the new file is in place but may
+    /// not survive a crash of the machine.
+    pub fn commit(mut self, durability: Durability) -> Result<(), Failed<Option<Box<Self>>>> {
+        if let Err(error) = self.put_in_place(durability) {
+            return Err(Failed::new(error, Some(Box::new(self))));
+        }
+        self.sync_place(durability).map_err(|error| Failed::new(error, None))
     }
 
-    /// As [`commit`](Self::commit), with the way to name a file that has no name.
-    fn commit_with(
-        mut self,
+    /// The first half of [`commit`](Self::commit), up to the moment when the file has its name.
+    ///
+    /// # Errors
+    /// As there. The file is as it was then, and this may be called again.
+    pub(crate) fn put_in_place(&mut self, durability: Durability) -> Result<()> {
+        self.put_in_place_with(durability, file::give_name)
+    }
+
+    /// The second half: with [`Durability::Machine`] the name is on the disk, too.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub(crate) fn sync_place(&self, durability: Durability) -> Result<()> {
+        if durability == Durability::Machine {
+            let directory = directory_of(&self.target);
+            sync_directory(directory)
+                .map_err(|error| Error::io(format!("sync directory {}", directory.display()), error))?;
+        }
+        Ok(())
+    }
+
+    /// As [`put_in_place`](Self::put_in_place), with the way to name a file that has no name.
+    fn put_in_place_with(
+        &mut self,
         durability: Durability,
         mut give_name: impl FnMut(&File, &Path) -> io::Result<()>,
     ) -> Result<()> {
         sync_data(&self.file, &self.target, durability)?;
         let is_new = !adopt_access_of(&self.target, &self.file)?;
-        let temporary = match self.temporary.take() {
-            Some(name) => Some(name),
-            None if is_new => match give_name(&self.file, &self.target) {
-                Ok(()) => None,
-                Err(_) => Some(self.name_temporarily(durability, give_name)?),
-            },
-            None => Some(self.name_temporarily(durability, give_name)?),
-        };
-        if let Some(name) = temporary {
+        if let Some(name) = &self.temporary {
             name.replace(&self.target)?;
-        }
-        if durability == Durability::Machine {
-            let directory = directory_of(&self.target);
-            sync_directory(directory)
-                .map_err(|error| Error::io(format!("sync directory {}", directory.display()), error))?;
+            self.temporary = None;
+        } else if !(is_new && give_name(&self.file, &self.target).is_ok()) {
+            // When this fails the temporary name goes; the file stays without one.
+            self.name_temporarily(durability, give_name)?.replace(&self.target)?;
         }
         Ok(())
     }
@@ -250,8 +266,8 @@ impl TemporaryName {
     }
 
     /// Renames the file to `target`, replacing what is there.
-    fn replace(self, target: &Path) -> Result<()> {
-        // Dropping it afterwards finds no file of the name any more.
+    fn replace(&self, target: &Path) -> Result<()> {
+        // Dropping it after that finds no file of the name any more.
         fs::rename(&self.path, target)
             .map_err(|error| Error::io(format!("rename {} to {}", self.path.display(), target.display()), error))
     }
@@ -430,8 +446,8 @@ mod tests {
     }
 
     /// The error of a call that must fail, with operation and source as one text.
-    fn failure<T>(result: Result<T>) -> (String, io::ErrorKind) {
-        match result {
+    fn failure<T>(result: Result<T, impl Into<Error>>) -> (String, io::ErrorKind) {
+        match result.map_err(Into::into) {
             Err(Error::Io { operation, source }) => (format!("{operation}: {source}"), source.kind()),
             Err(other) => panic!("{other:?}"),
             Ok(_) => panic!("must fail"),
@@ -655,6 +671,36 @@ mod tests {
         assert_eq!(names_in(&target), ["inside"]);
     }
 
+    /// A commit that failed dropped the file with hours of work in it.
+    #[test]
+    fn a_file_whose_commit_failed_comes_back_and_can_be_committed_again() {
+        for kind in KINDS {
+            for durability in [Durability::Process, Durability::Machine] {
+                let directory = TempDir::new().unwrap();
+                let target = directory.path().join("result");
+                let output = OutputFile::create_with(&target, 0, kind).unwrap();
+                output.file().write_all(b"result").unwrap();
+                // Twice: no attempt uses up what the next one needs.
+                fs::create_dir(&target).unwrap();
+                let output = output.commit(durability).unwrap_err().returned.unwrap();
+                let mut output = output.commit(durability).unwrap_err().returned.unwrap();
+                fs::remove_dir(&target).unwrap();
+                if output.temporary.is_none() {
+                    // Here after it was looked at.
+                    let appear = |_: &File, _: &Path| {
+                        fs::create_dir(&target).unwrap();
+                        Err(io::ErrorKind::AlreadyExists.into())
+                    };
+                    output.put_in_place_with(durability, appear).unwrap_err();
+                    fs::remove_dir(&target).unwrap();
+                }
+                output.commit(durability).unwrap();
+                assert_eq!(fs::read(&target).unwrap(), b"result");
+                assert_eq!(names_in(directory.path()), ["result"]);
+            }
+        }
+    }
+
     #[test]
     fn a_relative_target_is_made_absolute() {
         let name = "result that no test creates";
@@ -795,7 +841,7 @@ mod tests {
         for kind in KINDS {
             let directory = TempDir::new().unwrap();
             let target = directory.path().join("result");
-            let output = OutputFile::create_with(&target, 0, kind).unwrap();
+            let mut output = OutputFile::create_with(&target, 0, kind).unwrap();
             output.file().write_all(b"new").unwrap();
             // Between the look at the target and the link.
             let appear = |file: &File, path: &Path| {
@@ -809,7 +855,7 @@ mod tests {
                 fs::write(&target, "other").unwrap();
                 set_mode(&target, 0o600);
             }
-            output.commit_with(Durability::Process, appear).unwrap();
+            output.put_in_place_with(Durability::Process, appear).unwrap();
             assert_eq!((fs::read(&target).unwrap(), mode_of(&target)), (b"new".to_vec(), 0o600));
             assert_eq!(names_in(directory.path()), ["result"]);
         }
@@ -826,9 +872,10 @@ mod tests {
         let target = directory.path().join("result");
         for (durability, mode) in [(Durability::Process, None), (Durability::Machine, Some(0o600))] {
             mode.into_iter().for_each(|mode| set_mode(&target, mode));
-            let output = OutputFile::create(&target, 5 << 20).unwrap();
+            let mut output = OutputFile::create(&target, 5 << 20).unwrap();
             output.file().write_all(b"result").unwrap();
-            output.commit_with(durability, |_, _| Err(io::ErrorKind::PermissionDenied.into())).unwrap();
+            let refuse = |_: &File, _: &Path| Err(io::ErrorKind::PermissionDenied.into());
+            output.put_in_place_with(durability, refuse).unwrap();
             let mut expected = b"result".to_vec();
             expected.resize(5 << 20, 0);
             assert!(fs::read(&target).unwrap() == expected);

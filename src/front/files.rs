@@ -15,7 +15,7 @@ use super::arguments::{
 use super::engine::Engine;
 use crate::arena::FileSegment;
 use crate::arena::batch::{Batch, SharedBatch};
-use crate::error::{Error, Result};
+use crate::error::{Error, Failed, Result};
 use crate::formats::npy::{self, MAX_HEADER_BYTES, NpyHeader};
 use crate::formats::output::{Durability, OutputFile};
 use crate::formats::{ElementType, NpyError};
@@ -279,18 +279,18 @@ impl Engine {
         let total = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(header.len()));
         let total = total.ok_or_else(|| Error::invalid(format!("{len} elements exceed the address space")))?;
         let file = OutputFile::create(path, total as u64)?;
+        let claim = claim(file.file(), path, Use::Written)?;
         let batch = if total == 0 {
             self.batch::<T>(0)?
         } else {
-            let claim = claim(file.file(), path, Use::Written)?;
             let mapping = Mapping::file_read_write(file.file(), total, path)?;
-            let segment = FileSegment::new(&self.core().arena, mapping, claim)?;
+            let segment = FileSegment::with_claim_elsewhere(&self.core().arena, mapping)?;
             let offset = header.len();
             let mut bytes = Batch::<u8>::over_file(segment, 0, total)?;
             bytes[..offset].copy_from_slice(header);
             bytes.reinterpret(offset, len)?
         };
-        Ok(OutputBatch { batch, file, made_len: len, header_len: header.len() })
+        Ok(OutputBatch { batch, claim: Some(claim), file, made_len: len, header_len: header.len() })
     }
 }
 
@@ -328,9 +328,12 @@ impl Engine {
 /// ```
 #[must_use = "a result file appears only when it is committed"]
 pub struct OutputBatch<T: Pod> {
+    /// The only batch over the file, which nobody else gets hold of.
     batch: Batch<T>,
+    /// To the file; it ends after the batch. `None` during a commit.
+    claim: Option<Claim>,
     file: OutputFile,
-    /// Elements the file was made for.
+    /// Elements the file has room for.
     made_len: usize,
     /// Bytes before the first element.
     header_len: usize,
@@ -340,42 +343,85 @@ impl<T: NpyElement> OutputBatch<T> {
     /// Gives the file its name, replacing what was there, all at once. The system writes the data to the disk in its own time.
     ///
     /// # Errors
-    /// [`Error::Io`]; the name then still is what it was.
-    pub fn commit(self) -> Result<()> {
+    /// [`Error::Io`] with the result itself (in a box, as it is large beside the error): the name still is what it was, and what was computed is not lost. It can be committed
+    /// again when the reason is gone (a full disk, a folder that cannot be written), or copied elsewhere: it is a slice.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> workring::Result<()> {
+    /// # let folder = tempfile::tempdir().expect("a folder can be made");
+    /// # let path = folder.path().join("counts.npy");
+    /// let engine = workring::Engine::builder().threads(1).build()?;
+    /// let counts = engine.create_file::<u64>(&path, 1000)?;
+    /// # std::fs::create_dir(&path).expect("nothing is there");
+    /// if let Err(failed) = counts.commit() {
+    ///     eprintln!("{}", failed.error);
+    ///     // Not `None`: only a name that could not be synced leaves the file in its place.
+    ///     let counts = failed.returned.expect("the file is not in its place");
+    /// #   std::fs::remove_dir(&path).expect("it is empty");
+    ///     // .. somebody makes room ..
+    ///     counts.commit()?;
+    /// }
+    /// # assert!(engine.map_file::<u64>(&path)?.len() == 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn commit(self) -> Result<(), Failed<Option<Box<Self>>>> {
         self.finish(Durability::Process)
     }
 
     /// As [`OutputBatch::commit`], but the data is on the disk when it returns. Blocks for as long as that takes.
     ///
     /// # Errors
-    /// As [`OutputBatch::commit`].
-    pub fn commit_durably(self) -> Result<()> {
+    /// As [`OutputBatch::commit`]. Nothing comes back (`None`) when the directory cannot be synced (the operation is `sync directory
+    /// ...`): the new file is in place then, but may not survive a crash of the machine.
+    pub fn commit_durably(self) -> Result<(), Failed<Option<Box<Self>>>> {
         self.finish(Durability::Machine)
     }
 
-    fn finish(self, durability: Durability) -> Result<()> {
-        let Self { batch, file, made_len, header_len } = self;
-        let len = batch.len();
-        // Before the file has its name: whoever finds it there may map it, as nobody in this process writes it any more.
-        drop(batch);
-        if len < made_len {
-            let total = (header_len + len * size_of::<T>()) as u64;
-            let cut = || -> std::io::Result<()> {
-                if header_len > 0 {
-                    let header = npy::header(T::TYPE, &[len as u64]).map_err(std::io::Error::other)?;
-                    // Headers leave room for the first axis to grow: that of a shorter one is as long.
-                    if header.len() != header_len {
-                        return Err(std::io::Error::other(format!("a header of {header_len} bytes has no room")));
-                    }
-                    file.file().rewind()?;
-                    file.file().write_all(&header)?;
-                }
-                file.file().set_len(total)
-            };
-            let doing = || format!("shorten {} to {len} elements", file.target().display());
-            cut().map_err(|error| Error::io(doing(), error))?;
+    fn finish(mut self, durability: Durability) -> Result<(), Failed<Option<Box<Self>>>> {
+        if let Err(error) = self.cut() {
+            return Err(Failed::new(error, Some(Box::new(self))));
         }
-        file.commit(durability)
+        // Before the file has its name: whoever finds it there may map it. Nobody in this process writes it any more, as this batch is the
+        // only way to do so, and goes back to the caller only with a claim.
+        self.claim = None;
+        if let Err(error) = self.file.put_in_place(durability) {
+            // It has no name by which anybody could have mapped it; should somebody have found a temporary one, it is not written again.
+            self.claim = claim(self.file.file(), self.file.target(), Use::Written).ok();
+            let returned = self.claim.is_some().then(|| Box::new(self));
+            return Err(Failed::new(error, returned));
+        }
+        let Self { batch, file, .. } = self;
+        drop(batch);
+        file.sync_place(durability).map_err(|error| Failed::new(error, None))
+    }
+
+    /// Makes the file as long as the result is, if that was shortened.
+    fn cut(&mut self) -> Result<()> {
+        let (len, header_len, file) = (self.batch.len(), self.header_len, self.file.file());
+        if len == self.made_len {
+            return Ok(());
+        }
+        let total = (header_len + len * size_of::<T>()) as u64;
+        let cut = || -> std::io::Result<()> {
+            if header_len > 0 {
+                let header = npy::header(T::TYPE, &[len as u64]).map_err(std::io::Error::other)?;
+                // Headers leave room for the first axis to grow: that of a shorter one is as long.
+                if header.len() != header_len {
+                    return Err(std::io::Error::other(format!("a header of {header_len} bytes has no room")));
+                }
+                let mut file = file;
+                file.rewind()?;
+                file.write_all(&header)?;
+            }
+            // Nobody touches the part of the mapping that is cut off: the batch ends before it.
+            file.set_len(total)
+        };
+        let doing = || format!("shorten {} to {len} elements", self.file.target().display());
+        cut().map_err(|error| Error::io(doing(), error))?;
+        self.made_len = len;
+        Ok(())
     }
 }
 

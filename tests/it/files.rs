@@ -72,6 +72,40 @@ fn a_result_file_lends_nothing_but_a_slice() {
     });
 }
 
+/// A commit that failed, for a full disk say, dropped the result of the whole call.
+#[test]
+fn a_result_whose_commit_failed_comes_back() {
+    watched(|| {
+        for (name, durably) in [("x.bin", false), ("x.npy", false), ("y.npy", true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            let engine = Checked::threads(1);
+            let commit = |out: OutputBatch<u64>| if durably { out.commit_durably() } else { out.commit() };
+            let mut out = engine.create_file::<u64>(&path, 1000).unwrap();
+            out.iter_mut().enumerate().for_each(|(at, element)| *element = at as u64);
+            // Shortened by the first attempt, and once more after it.
+            out.truncate(900);
+            fs::create_dir(&path).unwrap();
+            let failed = commit(out).unwrap_err();
+            assert!(matches!(&failed.error, Error::Io { .. }), "{}", failed.error);
+            let mut out = *failed.returned.expect("the file is not in its place");
+            assert!(out.len() == 900 && out.iter().enumerate().all(|(at, &element)| element == at as u64));
+            #[cfg(target_os = "linux")]
+            for way in descriptors_of(&folder.path().display().to_string()) {
+                // It is being written again.
+                assert_eq!(refusal::<u64>(&engine, &way), Some(ErrorKind::ResourceBusy), "{}", way.display());
+            }
+            out.truncate(800);
+            engine.map(twice, &engine.batch_from_slice(&[4_u64; 800]).unwrap(), &mut out, &()).unwrap();
+            fs::remove_dir(&path).unwrap();
+            commit(out).unwrap();
+            let shared = engine.map_file::<u64>(&path).unwrap();
+            assert!(shared.len() == 800 && shared.iter().all(|&element| element == 8));
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        }
+    });
+}
+
 /// The temporary file of a result has a name, and descriptors have paths: `map_file` of either gave a slice of what the program was
 /// still writing.
 #[test]

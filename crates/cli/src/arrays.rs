@@ -129,5 +129,6 @@ pub(crate) fn write<T: NpyElement>(
     })?;
     // Dropping the file leaves nothing behind.
     give_up_if_interrupted()?;
-    Ok(y.commit()?)
+    // What comes back with the error goes with the process.
+    Ok(y.commit().map_err(workring::Error::from)?)
 }
