@@ -257,7 +257,9 @@ pub mod __private {
     #[cfg(all(feature = "fault", target_os = "linux"))]
     pub mod fault {
         pub use crate::fault::{POINTS, Point, arm, name, point};
-        pub use crate::front::damage::{bits, flip, flip_running, flip_waking, peek, spoil_rings};
+        pub use crate::front::damage::{
+            bits, flip, flip_message, flip_running, flip_waking, message_bits, peek, spoil_rings,
+        };
     }
 }
 

@@ -81,6 +81,11 @@ impl Patch {
         }
     }
 
+    /// Whether what it writes means something, so that checks over it are to be made anew: what lies behind them is read, too.
+    pub(super) fn is_meaningful(&self) -> bool {
+        matches!(self.change, Change::Meaningful)
+    }
+
     /// Whether it changes the word that decides about a job. Whoever holds a job waits for its worker when that word says so.
     pub(super) fn hits_a_descriptor_word(&self) -> bool {
         matches!(self.place, 0 | 1) && self.field.is_multiple_of(16) || self.place >= 10

@@ -10,11 +10,12 @@ use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::shared::{Shape, SharedHandle, SharedSegment};
 use crate::channel::loan_table::{Books, LoanName};
-use crate::channel::types::{For, VALUE_WORDS_MAX, WITH_BATCHES, Words};
+use crate::channel::types::{For, VALUE_WORDS_MAX, Words};
 use crate::channel::waker_thread::Tasks;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::layout::channel::{BATCHES_WORDS, ChannelPlan, KIND, at};
+use crate::layout::words::flag;
 use crate::lockfree::doorbell::{Doorbell, Slept, bell};
 use crate::lockfree::spsc::{Cells, Garbled};
 use crate::os::fork::ForkGuard;
@@ -191,6 +192,12 @@ impl ProcessChannel {
         let _ = self.end_peer.set(end_peer);
     }
 
+    /// The memory of both ends, for the project's own tests, which damage it.
+    #[cfg(all(feature = "fault", target_os = "linux"))]
+    pub(crate) fn segment(&self) -> &SharedSegment {
+        &self.segment
+    }
+
     /// One word of the segment, which the plan has.
     #[inline]
     pub(super) fn word(&self, at: usize) -> &AtomicU64 {
@@ -273,12 +280,12 @@ impl ProcessChannel {
         }
         let value_words = self.plan.message_words(self.end) - BATCHES_WORDS;
         if batches.is_empty() && outgoing.lent.is_empty() {
-            cells.post(tail, &value[..value_words], 0);
+            cells.post(tail, &value[..value_words], false);
         } else {
             // Its cell has room, so what was there before was taken.
             outgoing.lent.remove(&tail.wrapping_sub(self.plan.cells as u64));
             if batches.is_empty() {
-                cells.post(tail, &value[..value_words], 0);
+                cells.post(tail, &value[..value_words], false);
             } else {
                 let Some((loans, names)) = self.hand_over(batches) else { return Ok(false) };
                 let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
@@ -287,7 +294,7 @@ impl ProcessChannel {
                 if self.end == ENGINE {
                     outgoing.lent.insert(tail, names);
                 }
-                cells.post(tail, &message[..value_words + BATCHES_WORDS], WITH_BATCHES);
+                cells.post(tail, &message[..value_words + BATCHES_WORDS], true);
             }
         }
         outgoing.tail = Cells::next(tail);
@@ -328,10 +335,12 @@ impl ProcessChannel {
         let head = self.head.load(Ordering::Relaxed);
         let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
         let words = self.plan.message_words(lane);
-        let Some(mark) = cells.read(head, &mut message[..words]).map_err(|garbled| self.garbled(lane, garbled))? else {
+        let Some(has_batches) =
+            cells.read(head, &mut message[..words]).map_err(|garbled| self.garbled(lane, garbled))?
+        else {
             return Ok(false);
         };
-        if mark == WITH_BATCHES {
+        if has_batches {
             let loans = message[words - BATCHES_WORDS];
             *batches = if self.end == ENGINE { self.take_back(loans) } else { self.borrow(loans) }?;
         }
@@ -343,7 +352,7 @@ impl ProcessChannel {
         drop(taking);
         fault::point(Point::F50_message_taken);
         self.bell(self.other()).ring(bell::ROOM);
-        if mark == WITH_BATCHES && self.end == ENGINE {
+        if has_batches && self.end == ENGINE {
             // Numbers of loans are free again, for which threads of this process may wait.
             self.bell(ENGINE).ring(bell::ROOM);
         }
@@ -365,7 +374,12 @@ impl ProcessChannel {
             if cells.was_taken(position) {
                 continue;
             }
-            cells.read_again(position, &mut value[..self.plan.message_words(self.end) - BATCHES_WORDS]);
+            let words = &mut value[..self.plan.message_words(self.end) - BATCHES_WORDS];
+            if let Err(garbled) = cells.read_again(position, words) {
+                // What was posted is not known any more. Its batches are reclaimed.
+                self.garbled(self.end, garbled);
+                continue;
+            }
             *batches = self.settle(&names.unwrap_or_default());
             return true;
         }
@@ -377,7 +391,7 @@ impl ProcessChannel {
     pub(crate) fn is_gone(&self) -> bool {
         let word = if self.end == ENGINE { at::WORKER_GONE } else { at::ENGINE_GONE };
         // Acquire, both: what that end posted before is visible.
-        self.word(word).load(Ordering::Acquire) != 0 || self.process_gone.load(Ordering::Acquire) != 0
+        flag::is_set(self.word(word).load(Ordering::Acquire)) || self.process_gone.load(Ordering::Acquire) != 0
     }
 
     /// Whether there will be no call any more: nothing changes at the other end.
@@ -389,7 +403,7 @@ impl ProcessChannel {
     pub(crate) fn leave(&self) {
         let word = if self.end == ENGINE { at::ENGINE_GONE } else { at::WORKER_GONE };
         // Release: see `is_gone`.
-        self.word(word).store(1, Ordering::Release);
+        self.word(word).store(flag::YES, Ordering::Release);
         self.bell(self.other()).call();
     }
 
@@ -402,7 +416,7 @@ impl ProcessChannel {
     /// Tells the worker to end.
     pub(crate) fn terminate(&self) {
         // Release: pairs with the acquire in `is_terminated`.
-        self.word(at::TERMINATED).store(1, Ordering::Release);
+        self.word(at::TERMINATED).store(flag::YES, Ordering::Release);
         self.bell(WORKER).call();
     }
 
@@ -420,7 +434,7 @@ impl ProcessChannel {
     /// Whether the worker was told to end.
     #[inline]
     pub(crate) fn is_terminated(&self) -> bool {
-        self.word(at::TERMINATED).load(Ordering::Acquire) != 0
+        flag::is_set(self.word(at::TERMINATED).load(Ordering::Acquire))
     }
 
     fn call_own(&self) {
@@ -489,6 +503,7 @@ mod tests {
     use crate::arena::batch::Batch;
     use crate::arena::{ArenaConfig, Backing};
     use crate::layout::channel::{LOAN_WORDS, LoanWord, loan};
+    use crate::layout::words::sealed_len;
     use crate::os::map::Mapping;
 
     /// Both ends of a channel, in one process; the worker's one over mappings of its own.
@@ -727,15 +742,15 @@ mod tests {
                 both.engine.word(both.engine.plan.lanes[1].start).store(77, Ordering::Relaxed);
             }),
             ("batch of a message", |both| {
-                let loans = both.engine.plan.lanes[1].start + 2;
-                both.engine.word(loans).store(crate::layout::channel::loans_word(9, 1), Ordering::Relaxed);
+                let forged = [2, crate::layout::channel::loans_word(9, 1)];
+                both.worker.cells(1).post(0, &forged, true);
             }),
             ("state of a loan", |both| {
                 let state = LoanWord::new(2, LoanWord::LENT_TO_WRITE);
                 both.engine.word(at::FIRST_LOAN + loan::STATE).store(state.bits(), Ordering::Relaxed);
             }),
             ("length of a loan", |both| {
-                both.engine.word(at::FIRST_LOAN + loan::LEN_BYTES).store(40, Ordering::Relaxed);
+                both.engine.word(at::FIRST_LOAN + loan::LEN_BYTES).store(sealed_len(40), Ordering::Relaxed);
             }),
         ];
         for (what, damage) in damages {
@@ -834,12 +849,11 @@ mod tests {
                 assert!(matches!(posted, Err(Error::Corrupt { .. })));
             },
             // In the message before, which nobody has looked at.
-            |both| both.engine.word(at::FIRST_LOAN + loan::LEN_BYTES).store(33, Ordering::Relaxed),
+            |both| both.engine.word(at::FIRST_LOAN + loan::LEN_BYTES).store(sealed_len(33), Ordering::Relaxed),
             // The message before brings one of its batches.
             |both| {
-                let batches = both.engine.plan.lanes[1].start + 3 + 2;
-                both.engine.word(batches).store(crate::layout::channel::loans_word(1, 2), Ordering::Relaxed);
-                both.engine.word(at::FIRST_LOAN + LOAN_WORDS + loan::NEXT).store(0, Ordering::Relaxed);
+                both.worker.cells(1).post(1, &[6, crate::layout::channel::loans_word(1, 2)], true);
+                both.engine.word(at::FIRST_LOAN + LOAN_WORDS + loan::NEXT).store(sealed_len(0), Ordering::Relaxed);
             },
         ];
         for (number, damage) in damages.into_iter().enumerate() {

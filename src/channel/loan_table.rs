@@ -13,10 +13,11 @@ use std::sync::Arc;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::loan::{Lender, Loan, LoanTerms};
 use crate::channel::cross_process::{Damage, ProcessChannel, WORKER, lock};
-use crate::channel::types::{VALUE_WORDS_MAX, WITH_BATCHES};
+use crate::channel::types::VALUE_WORDS_MAX;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::layout::channel::{BATCHES_WORDS, LoanWord, at, loan, loans_of, loans_word};
+use crate::layout::words::{opened_len, sealed_len};
 use crate::lockfree::doorbell::bell;
 use crate::lockfree::spsc::Cells;
 use crate::sync::Ordering;
@@ -87,6 +88,11 @@ impl Books {
     }
 }
 
+/// The number in a record's word for the next loan; none that there is, when a bit of it was flipped.
+fn next_of(word: u64) -> u32 {
+    opened_len(word).and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX)
+}
+
 /// The state that says how a batch is lent.
 fn state_of(batch: &AnyBatch) -> u32 {
     if batch.is_writable() { LoanWord::LENT_TO_WRITE } else { LoanWord::LENT_TO_READ }
@@ -131,7 +137,7 @@ impl ProcessChannel {
         for pair in names.windows(2) {
             if let Some(record) = self.plan.loan(pair[0].number) {
                 // Relaxed, as all that is written to records: the stamp of the message orders it.
-                self.word(record + loan::NEXT).store(u64::from(pair[1].number), Ordering::Relaxed);
+                self.word(record + loan::NEXT).store(sealed_len(u64::from(pair[1].number)), Ordering::Relaxed);
             }
         }
         let first = names.first().map_or(0, |name| name.number);
@@ -152,10 +158,12 @@ impl ProcessChannel {
             names.push(name);
             let Some(record) = self.plan.loan(name.number) else { continue };
             let write = |field: usize, value: u64| self.word(record + field).store(value, Ordering::Relaxed);
-            write(loan::STATE, LoanWord::new(name.serial, state).bits());
+            let state = LoanWord::new(name.serial, state).bits();
+            write(loan::STATE, state);
             write(loan::HANDLE, handle);
-            write(loan::LEN_BYTES, len_bytes);
+            write(loan::LEN_BYTES, sealed_len(len_bytes));
             write(loan::ELEMENT, tag);
+            write(loan::CHECK, loan::check(state, handle, tag));
         }
         Some(names)
     }
@@ -169,7 +177,8 @@ impl ProcessChannel {
             let LoanTerms { number, serial, .. } = held.terms();
             held.settle();
             if let Some(record) = self.plan.loan(number) {
-                self.word(record + loan::LEN_BYTES).store(batch.len_bytes() as u64, Ordering::Relaxed);
+                let len = sealed_len(batch.len_bytes() as u64);
+                self.word(record + loan::LEN_BYTES).store(len, Ordering::Relaxed);
             }
             names.push(LoanName { number, serial });
         }
@@ -197,13 +206,13 @@ impl ProcessChannel {
             if state != expected {
                 return Err(damage("state of a loan", record, expected.bits(), state.bits()));
             }
-            let len_bytes = read(loan::LEN_BYTES);
-            if !batch.may_be(len_bytes) {
-                let whole = batch.len_bytes() as u64;
-                return Err(damage("length of a loan", record + loan::LEN_BYTES, whole, len_bytes));
-            }
+            let len = read(loan::LEN_BYTES);
+            let Some(len_bytes) = opened_len(len).filter(|len_bytes| batch.may_be(*len_bytes)) else {
+                let whole = sealed_len(batch.len_bytes() as u64);
+                return Err(damage("length of a loan", record + loan::LEN_BYTES, whole, len));
+            };
             found.push((number, len_bytes));
-            number = u32::try_from(read(loan::NEXT)).unwrap_or(u32::MAX);
+            number = next_of(read(loan::NEXT));
         }
         Ok(found)
     }
@@ -239,7 +248,12 @@ impl ProcessChannel {
         {
             let outgoing = lock(&self.outgoing);
             let cells = self.cells(self.end);
-            let comes_back = |position: u64| !cells.was_taken(position) && !outgoing.is_start(position);
+            // One whose cell is damaged does not, as nobody knows what was posted.
+            let comes_back = |position: u64| {
+                !cells.was_taken(position)
+                    && !outgoing.is_start(position)
+                    && cells.read_again(position, &mut []).is_ok()
+            };
             let not_taken = outgoing.lent.iter().filter(|(position, _)| comes_back(**position));
             undelivered.extend(not_taken.flat_map(|(_, names)| names));
         }
@@ -251,8 +265,8 @@ impl ProcessChannel {
         let receivable = if self.damage.get().is_some() { 0 } else { self.plan.cells };
         for _ in 0..receivable {
             let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
-            let Ok(Some(mark)) = cells.read(position, &mut message[..words]) else { break };
-            if mark == WITH_BATCHES {
+            let Ok(Some(has_batches)) = cells.read(position, &mut message[..words]) else { break };
+            if has_batches {
                 let Ok(loans) = self.loans_in(message[words - BATCHES_WORDS]) else { break };
                 if loans.iter().any(|(number, _)| posted.contains(number)) {
                     break;
@@ -329,10 +343,18 @@ impl ProcessChannel {
             LoanWord::LENT_TO_READ => false,
             _ => return Err(self.break_off(damage("state of a loan", record, 0, state.bits()))),
         };
-        let (handle, len_bytes) = (read(loan::HANDLE), read(loan::LEN_BYTES));
+        let (handle, element) = (read(loan::HANDLE), read(loan::ELEMENT));
+        let (check, expected) = (read(loan::CHECK), loan::check(state.bits(), handle, element));
+        if check != expected {
+            return Err(self.break_off(damage("record of a loan", record + loan::CHECK, expected, check)));
+        }
+        let len = read(loan::LEN_BYTES);
+        let Some(len_bytes) = opened_len(len) else {
+            return Err(self.break_off(damage("length of a loan", record + loan::LEN_BYTES, 0, len)));
+        };
         let terms = LoanTerms { number, serial: state.serial(), handle, len_bytes, writable };
-        let batch = AnyBatch::lent(Loan::accept(&self.arena, lender, terms)?, read(loan::ELEMENT));
-        Ok((batch, u32::try_from(read(loan::NEXT)).unwrap_or(u32::MAX)))
+        let batch = AnyBatch::lent(Loan::accept(&self.arena, lender, terms)?, element);
+        Ok((batch, next_of(read(loan::NEXT))))
     }
 }
 

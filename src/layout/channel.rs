@@ -26,13 +26,13 @@ pub(crate) mod at {
     pub(crate) const VALUE_LENS: usize = 1;
     /// Loans there can be at a time.
     pub(crate) const LOANS: usize = 3;
-    /// Not 0: the engine's process has no port any more.
+    /// The engine's process has no port any more: a [`flag`](super::super::words::flag), as the other two of its kind.
     pub(crate) const ENGINE_GONE: usize = 16;
-    /// Not 0: the worker was told to end.
+    /// The worker was told to end.
     pub(crate) const TERMINATED: usize = 17;
     /// Messages posted by the engine's process, and those it took. Hints.
     pub(crate) const ENGINE_COUNTS: usize = 32;
-    /// Not 0: the worker has no port any more.
+    /// The worker has no port any more.
     pub(crate) const WORKER_GONE: usize = 48;
     /// Batches that the worker dropped.
     pub(crate) const DROPPED: usize = 64;
@@ -51,25 +51,35 @@ pub(crate) mod loan {
     pub(crate) const STATE: usize = 0;
     /// As in a descriptor.
     pub(crate) const HANDLE: usize = 1;
-    /// Bytes; the worker may make it less when it gives the batch back.
+    /// Bytes, [sealed](super::super::words::sealed_len); the worker may make it less when it gives the batch back.
     pub(crate) const LEN_BYTES: usize = 2;
     /// A number for the type of the elements.
     pub(crate) const ELEMENT: usize = 3;
-    /// The number of the next loan of the same message.
+    /// The number of the next loan of the same message, sealed as a length is.
     pub(crate) const NEXT: usize = 4;
+    /// See [`check`].
+    pub(crate) const CHECK: usize = 5;
+
+    /// The check over what the lender alone writes, as long as the loan is one.
+    pub(crate) const fn check(state: u64, handle: u64, element: u64) -> u64 {
+        // Turned, so that words that change places show. Not 0 for words of 0.
+        !(state ^ handle.rotate_left(11) ^ element.rotate_left(22))
+    }
 }
 
 /// The state of a loan: `serial:32 | state:32`.
+///
+/// Any two states, and no state at all, which is 0, differ in two bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LoanWord(u64);
 
 impl LoanWord {
     /// Lent for reading.
-    pub(crate) const LENT_TO_READ: u32 = 1;
+    pub(crate) const LENT_TO_READ: u32 = 0b0011;
     /// Lent for reading and writing.
-    pub(crate) const LENT_TO_WRITE: u32 = 2;
+    pub(crate) const LENT_TO_WRITE: u32 = 0b0101;
     /// Dropped by the worker, and not taken back by the engine's process yet.
-    pub(crate) const DROPPED: u32 = 3;
+    pub(crate) const DROPPED: u32 = 0b0110;
 
     pub(crate) const fn new(serial: u32, state: u32) -> Self {
         Self((serial as u64) << 32 | state as u64)

@@ -362,6 +362,94 @@ pub(crate) const fn opened_len(word: u64) -> Option<u64> {
 /// The word for an output whose length its kernel did not say: no length, as no address space holds so many elements.
 pub(crate) const LEN_NOT_SAID: u64 = sealed_len(u64::MAX);
 
+/// One reading of the stamp of a cell in a lane between two processes.
+///
+/// | bits | field | meaning |
+/// |---|---|---|
+/// | 0..56 | position | of a vacant cell, that of the message it waits for; of a message, its own plus one |
+/// | 56..62 | check | over all words of the message and its mark; 0 in a vacant cell |
+/// | 62 | mark | the message has batches |
+/// | 63 | message | the cell holds a message |
+///
+/// No flipped bit of a stamp, or of a word of a message, makes another one of what either side may find: vacant cells and messages differ
+/// in two bits at least, and each bit of a message changes one bit of its check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StampWord(u64);
+
+impl StampWord {
+    /// The positions that there are; they wrap.
+    pub(crate) const POSITION: u64 = (1 << 56) - 1;
+    const CHECK_SHIFT: u32 = 56;
+    const CHECK_MASK: u64 = 0x3F;
+    const MARK: u64 = 1 << 62;
+    const MESSAGE: u64 = 1 << 63;
+
+    /// A stamp as it was read.
+    #[inline]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// A cell that waits for the message of a position.
+    #[inline]
+    pub(crate) const fn vacant(position: u64) -> Self {
+        Self(position & Self::POSITION)
+    }
+
+    /// A cell with the message of a position, whose words add up to `sum`.
+    #[inline]
+    pub(crate) const fn message(position: u64, mark: bool, sum: u64) -> Self {
+        let mark_bit = if mark { Self::MARK } else { 0 };
+        let check = Self::folded(sum) ^ mark as u64;
+        Self(position.wrapping_add(1) & Self::POSITION | check << Self::CHECK_SHIFT | mark_bit | Self::MESSAGE)
+    }
+
+    /// What the words of a message add up to, of which `word` is the next one. Begins with 0.
+    #[inline]
+    pub(crate) const fn add(sum: u64, word: u64) -> u64 {
+        // Turned, so that words that change places show, most often.
+        sum.rotate_left(11) ^ word
+    }
+
+    /// Six bits, bit `n` of a sum being in one of them: number `n` modulo 6.
+    #[inline]
+    const fn folded(sum: u64) -> u64 {
+        let thirty = (sum ^ sum >> 30 ^ sum >> 60) & ((1 << 30) - 1);
+        let twelve = (thirty ^ thirty >> 12 ^ thirty >> 24) & ((1 << 12) - 1);
+        (twelve ^ twelve >> 6) & Self::CHECK_MASK
+    }
+
+    /// Whether the cell holds the message of a position, whatever its words are.
+    #[inline]
+    pub(crate) const fn is_message_of(self, position: u64) -> bool {
+        self.0 & (Self::MESSAGE | Self::POSITION) == Self::MESSAGE | position.wrapping_add(1) & Self::POSITION
+    }
+
+    /// The mark of a message.
+    #[inline]
+    pub(crate) const fn mark(self) -> bool {
+        self.0 & Self::MARK != 0
+    }
+
+    /// The word to store.
+    #[inline]
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+/// A word that says yes or no, of which a flipped bit changes nothing.
+pub(crate) mod flag {
+    pub(crate) const NO: u64 = 0;
+    pub(crate) const YES: u64 = u64::MAX;
+
+    /// What most of its bits say.
+    #[inline]
+    pub(crate) const fn is_set(word: u64) -> bool {
+        word != NO && word.count_ones() >= u64::BITS / 2
+    }
+}
+
 /// Life of an engine; it only goes up.
 pub(crate) mod lifecycle {
     /// Takes jobs.
@@ -514,6 +602,28 @@ mod tests {
             prop_assert_eq!(opened_len(sealed_len(len) ^ (1 << bit)), None);
             prop_assert_ne!(sealed_len(len), LEN_NOT_SAID);
             prop_assert_eq!(opened_len(LEN_NOT_SAID), Some(u64::MAX >> 1));
+        }
+
+        /// A flipped bit of a message between processes was a message with another value, without its batches, or none for ever.
+        #[test]
+        fn no_flipped_bit_makes_another_stamp_or_message(
+            position in 0..=StampWord::POSITION, mark: bool, words in proptest::collection::vec(any::<u64>(), 1..10),
+            at in any::<proptest::sample::Index>(), bit in 0u32..64,
+        ) {
+            let sum = |words: &[u64]| words.iter().fold(0, |sum, word| StampWord::add(sum, *word));
+            let stamp = StampWord::message(position, mark, sum(&words));
+            prop_assert!(stamp.is_message_of(position) && stamp.mark() == mark);
+            prop_assert!(!StampWord::vacant(position).is_message_of(position));
+            let flipped = StampWord::from_bits(stamp.bits() ^ 1 << bit);
+            prop_assert_ne!(flipped, StampWord::vacant(position));
+            let same = StampWord::message(position, flipped.mark(), sum(&words));
+            prop_assert!(!flipped.is_message_of(position) || flipped != same, "a message whose stamp was damaged is believed");
+            let mut others = words.clone();
+            others[at.index(words.len())] ^= 1 << bit;
+            prop_assert_ne!(StampWord::message(position, mark, sum(&others)), stamp);
+            let vacant = StampWord::from_bits(StampWord::vacant(position).bits() ^ 1 << bit);
+            prop_assert!(!vacant.is_message_of(position) && vacant != StampWord::vacant(position));
+            prop_assert!(flag::is_set(flag::YES ^ 1 << bit) && !flag::is_set(flag::NO ^ 1 << bit));
         }
 
         /// Any one changed bit of any field changes the check.

@@ -2,23 +2,22 @@
 //! process whose threads take turns.
 //!
 //! The cells are those of a lane (`lane.rs`), a *stamp* and the words of one message: stamp `p` while the cell waits for the message of
-//! position `p`, `p + 1` while that message waits to be taken, then `p + cells`. But nobody claims anything in shared memory: the next
+//! position `p`, `p + 1` with a check over the message while that waits to be taken ([`StampWord`]), then `p + cells`. But nobody claims anything in shared memory: the next
 //! position of each side is a number of its own process, handed in by the caller, and the stamp is the one word that changes hands. At
 //! every moment one side alone may write to a cell, and it says that it is done with it by one store. So a process that is killed
 //! between two steps has either made the step or not: a message whose stamp was not stored was never posted, one whose cell was not
 //! given back was not taken. Nothing has to be repaired, and the other side waits for nobody who is gone.
 //!
 //! That strictness shows damage, too. A side expects one of two stamps at its position; every other one was written by nobody who keeps
-//! to the protocol, and is [`Garbled`].
+//! to the protocol, and is [`Garbled`], as is a message that does not fit its check: no flipped bit makes one message another, or none.
 
 use crate::fault::{self, Point};
+use crate::layout::words::StampWord;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Bits of a stamp that hold a position; those above hold the message's mark.
-const POSITION_BITS: u32 = 56;
-const POSITION: u64 = (1 << POSITION_BITS) - 1;
+const POSITION: u64 = StampWord::POSITION;
 
-/// A stamp that nobody writes.
+/// A stamp that nobody writes, or that does not fit the message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Garbled {
     /// Where it stands among the words of the lane.
@@ -76,7 +75,7 @@ impl<'a> Cells<'a> {
     /// The stamp of a cell that was taken, or never filled before this lap.
     #[inline]
     fn free_for(&self, position: u64) -> u64 {
-        position.wrapping_add(self.count) & POSITION
+        StampWord::vacant(position.wrapping_add(self.count)).bits()
     }
 
     /// Whether the cell of the producer's next position is free. Does not sleep.
@@ -88,55 +87,73 @@ impl<'a> Cells<'a> {
         let (at, stamp, _) = self.cell(tail);
         // Acquire (A12): pairs with R12; the last message of this cell was read before the next one is written.
         let found = stamp.load(Ordering::Acquire);
-        let full = tail.wrapping_sub(self.count).wrapping_add(1) & POSITION;
+        // Its check is the consumer's to look at.
+        let is_full = || StampWord::from_bits(found).is_message_of(tail.wrapping_sub(self.count));
         match found {
-            _ if found == tail => Ok(true),
-            _ if found & POSITION == full => Ok(false),
+            _ if found == StampWord::vacant(tail).bits() => Ok(true),
+            _ if is_full() => Ok(false),
             _ => Err(Garbled { at, expected: tail, found }),
         }
     }
 
     /// Posts the message of the producer's next position, whose cell has room, with a mark for the consumer. Words of the cell that the
-    /// message is too short for stay what they are. The caller then calls the consumer.
+    /// message is too short for become 0. The caller then calls the consumer.
     #[inline]
-    pub(crate) fn post(&self, tail: u64, message: &[u64], mark: u8) {
+    pub(crate) fn post(&self, tail: u64, message: &[u64], mark: bool) {
         let (_, stamp, words) = self.cell(tail);
-        for (word, &value) in words.iter().zip(message) {
+        let mut sum = 0;
+        for (word, value) in words.iter().zip(message.iter().copied().chain(core::iter::repeat(0))) {
             // Relaxed: the stamp orders what is in the cell.
             word.store(value, Ordering::Relaxed);
+            sum = StampWord::add(sum, value);
         }
         fault::point(Point::F46_message_written);
         // Release (R11): the message is visible to whoever sees the stamp (A11).
-        stamp.store(Self::next(tail) | u64::from(mark) << POSITION_BITS, Ordering::Release);
+        stamp.store(StampWord::message(tail, mark, sum).bits(), Ordering::Release);
     }
 
     /// Whether the consumer's next position surely holds no message. Looks at the stamp alone, and may be asked with an old position.
     #[inline]
     pub(crate) fn is_empty_at(&self, head: u64) -> bool {
         // Relaxed: nothing is read on the strength of it. A message that it misses is seen by the look that precedes a sleep.
-        self.cell(head).1.load(Ordering::Relaxed) == head
+        self.cell(head).1.load(Ordering::Relaxed) == StampWord::vacant(head).bits()
     }
 
-    /// Copies the message of the consumer's next position, and gives its mark; `None` when there is none. Does not sleep.
+    /// Copies the message of the consumer's next position, as many words as there is room for, and gives its mark; `None` when there is
+    /// none. Does not sleep.
     ///
     /// # Errors
-    /// [`Garbled`] when the stamp is none that the producer leaves there.
+    /// [`Garbled`] when the stamp is none that the producer leaves there with such a message.
     #[inline]
-    pub(crate) fn read(&self, head: u64, message: &mut [u64]) -> Result<Option<u8>, Garbled> {
-        let (at, stamp, words) = self.cell(head);
+    pub(crate) fn read(&self, head: u64, message: &mut [u64]) -> Result<Option<bool>, Garbled> {
         // Acquire (A11): pairs with R11; who sees the stamp sees the message.
-        let found = stamp.load(Ordering::Acquire);
-        if found == head {
+        let found = self.cell(head).1.load(Ordering::Acquire);
+        if found == StampWord::vacant(head).bits() {
             return Ok(None);
         }
-        if found & POSITION != Self::next(head) {
-            return Err(Garbled { at, expected: Self::next(head), found });
+        self.copy(head, StampWord::from_bits(found), message)
+    }
+
+    /// Copies the message that a stamp is of, if it is.
+    #[inline]
+    fn copy(&self, position: u64, stamp: StampWord, message: &mut [u64]) -> Result<Option<bool>, Garbled> {
+        let (at, _, words) = self.cell(position);
+        let mut sum = 0;
+        let mut places = message.iter_mut();
+        for word in words {
+            // Each once: what is checked is what is taken.
+            let value = word.load(Ordering::Relaxed);
+            sum = StampWord::add(sum, value);
+            if let Some(place) = places.next() {
+                *place = value;
+            }
         }
-        for (word, value) in words.iter().zip(message) {
-            *value = word.load(Ordering::Relaxed);
+        let expected = StampWord::message(position, stamp.mark(), sum);
+        if stamp != expected {
+            return Err(Garbled { at, expected: expected.bits(), found: stamp.bits() });
         }
         fault::point(Point::F49_message_read);
-        Ok(Some((found >> POSITION_BITS) as u8))
+        Ok(Some(stamp.mark()))
     }
 
     /// Gives the cell of a message that was read back to the producer. The caller then calls it.
@@ -152,10 +169,12 @@ impl<'a> Cells<'a> {
     }
 
     /// Copies what is in the cell of a message that was posted and not taken. Only of use when the consumer is gone.
-    pub(crate) fn read_again(&self, position: u64, message: &mut [u64]) {
-        for (word, value) in self.cell(position).2.iter().zip(message) {
-            *value = word.load(Ordering::Relaxed);
-        }
+    ///
+    /// # Errors
+    /// [`Garbled`] as for [`Cells::read`]: nobody can say then what was posted, nor whether it was taken.
+    pub(crate) fn read_again(&self, position: u64, message: &mut [u64]) -> Result<(), Garbled> {
+        let stamp = StampWord::from_bits(self.cell(position).1.load(Ordering::Acquire));
+        self.copy(position, stamp, message).map(drop)
     }
 }
 
@@ -177,7 +196,7 @@ mod tests {
         fn a_lane_does_as_a_queue(
             exponent in 1u32..5,
             words in 0usize..9,
-            steps in proptest::collection::vec(any::<Option<(u64, u8)>>(), 0..300),
+            steps in proptest::collection::vec(any::<Option<(u64, bool)>>(), 0..300),
         ) {
             let count = 1 << exponent;
             let memory = memory(count, words);
@@ -214,7 +233,7 @@ mod tests {
             prop_assert_eq!(taken, (head..tail).collect::<Vec<_>>());
             for (position, (message, _)) in (head..tail).zip(naive) {
                 let mut again = vec![0; words];
-                cells.read_again(position, &mut again);
+                cells.read_again(position, &mut again).unwrap();
                 prop_assert_eq!(again, message);
             }
         }
@@ -225,19 +244,41 @@ mod tests {
             let memory = memory(4, 1);
             let cells = Cells::new(&memory, 4, 1);
             let at = (position % 4) as usize * 2;
-            for found in [found, position.wrapping_add_signed(near), position.wrapping_add_signed(near) | 1 << 60] {
+            let value = memory[at + 1].load(Ordering::Relaxed);
+            let expected = |mark| StampWord::message(position, mark, StampWord::add(0, value)).bits();
+            let near = StampWord::message(position.wrapping_add_signed(near), false, 0).bits();
+            for found in [found, near, expected(false), expected(true) ^ 1 << (found % 64)] {
                 memory[at].store(found, Ordering::Relaxed);
                 match cells.has_capacity(position) {
                     Ok(true) => prop_assert_eq!(found, position),
-                    Ok(false) => prop_assert_eq!(found & POSITION, position.wrapping_sub(3) & POSITION),
+                    Ok(false) => prop_assert!(StampWord::from_bits(found).is_message_of(position.wrapping_sub(4))),
                     Err(garbled) => prop_assert_eq!((garbled.at, garbled.found), (at, found)),
                 }
                 match cells.read(position, &mut [0]) {
                     Ok(None) => prop_assert_eq!(found, position),
-                    Ok(Some(mark)) => prop_assert_eq!(found, (position + 1) | (u64::from(mark) << 56)),
+                    Ok(Some(mark)) => prop_assert_eq!(found, expected(mark)),
                     Err(garbled) => prop_assert_eq!((garbled.at, garbled.found), (at, found)),
                 }
             }
+        }
+
+        /// Each bit of a cell with a message, flipped: the consumer is given no other message, and waits for none that is there.
+        #[test]
+        fn a_message_with_a_flipped_bit_is_refused(values: [u64; 3], mark: bool, position in 0u64..1000) {
+            let memory = memory(4, 3);
+            let cells = Cells::new(&memory, 4, 3);
+            cells.post(position, &values, mark);
+            let at = (position % 4) as usize * 4;
+            for bit in 0..4 * 64 {
+                let word = &memory[at + bit / 64];
+                word.fetch_xor(1 << (bit % 64), Ordering::Relaxed);
+                prop_assert!(cells.read(position, &mut [0; 3]).is_err(), "bit {}", bit);
+                prop_assert!(cells.read_again(position, &mut [0; 3]).is_err() && !cells.is_empty_at(position));
+                word.fetch_xor(1 << (bit % 64), Ordering::Relaxed);
+            }
+            let mut message = [0; 3];
+            prop_assert_eq!(cells.read(position, &mut message), Ok(Some(mark)));
+            prop_assert_eq!(message, values);
         }
     }
 }

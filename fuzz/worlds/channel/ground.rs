@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::arena::shared::SharedSegment;
 use crate::fuzzing::patch::Patch;
 use crate::layout::channel::{ChannelPlan, LOAN_WORDS, LoanWord, at, loan, loans_word};
+use crate::layout::words::{StampWord, sealed_len};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The segment, as whoever has its descriptor can write it.
@@ -40,10 +41,11 @@ impl Ground {
         let cell = self.plan.lanes[lane].start + record % self.plan.cells * (message_words + 1);
         match place {
             0 | 1 => {
-                let states = || (0..4).flat_map(|serial| (0..5).map(move |state| LoanWord::new(serial, state).bits()));
+                let states = || (0..4).flat_map(|serial| (0..8).map(move |state| LoanWord::new(serial, state).bits()));
                 let values = match field % 8 {
                     loan::STATE => states().collect(),
                     loan::HANDLE => vec![0, 64, self.arena_len, 1 << 48, 0x8000 << 48, u64::MAX],
+                    loan::LEN_BYTES | loan::NEXT => numbers().into_iter().map(sealed_len).collect(),
                     _ => numbers(),
                 };
                 (Ok(at::FIRST_LOAN + record % 16 * LOAN_WORDS + field % 8), values)
@@ -51,7 +53,12 @@ impl Ground {
             // Stamps, with and without the mark.
             2 | 3 => {
                 let position = (record % self.plan.cells) as u64;
-                (Ok(cell), (0..6).map(|lap| (lap / 2 * cells + position) | (lap & 1) << 56).collect())
+                let stamps = (0..3).map(|lap| lap * cells + position);
+                let of = |position| {
+                    let message = |mark| StampWord::message(position, mark, self.sum_of(cell, message_words));
+                    [StampWord::vacant(position), message(false), message(true)]
+                };
+                (Ok(cell), stamps.flat_map(of).map(StampWord::bits).collect())
             }
             4 | 5 => (Ok(cell + 1 + field % message_words), numbers()),
             6 | 7 => {
@@ -79,12 +86,45 @@ impl Ground {
                 let after = patch.change(before, &values);
                 word.store(after, Ordering::Relaxed);
                 self.note(at, before, after);
+                if patch.is_meaningful() {
+                    self.check_anew(at);
+                }
             }
             (Err(at), values) => {
                 let word = &self.segment.sequences_as::<AtomicU32>()[at];
                 let before = word.fetch_or(0, Ordering::Relaxed);
                 word.store(patch.change(before.into(), &values) as u32, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// What the words of a message in a cell add up to, not by loads that are watched.
+    fn sum_of(&self, cell: usize, message_words: usize) -> u64 {
+        let words = &self.segment.words::<AtomicU64>()[cell + 1..=cell + message_words];
+        words.iter().fold(0, |sum, word| StampWord::add(sum, word.fetch_or(0, Ordering::Relaxed)))
+    }
+
+    /// Makes the check over a word that was changed fit it again.
+    fn check_anew(&self, at: usize) {
+        let words = self.segment.words::<AtomicU64>();
+        for (lane, range) in self.plan.lanes.iter().enumerate().filter(|(_, range)| range.contains(&at)) {
+            let message_words = self.plan.message_words(lane);
+            let of_lane = at - range.start;
+            let cell = range.start + of_lane / (message_words + 1) * (message_words + 1);
+            let stamp = words[cell].fetch_or(0, Ordering::Relaxed);
+            if cell != at && stamp >> 63 == 1 {
+                let position = (stamp & StampWord::POSITION).wrapping_sub(1);
+                let mark = StampWord::from_bits(stamp).mark();
+                let fitting = StampWord::message(position, mark, self.sum_of(cell, message_words));
+                words[cell].store(fitting.bits(), Ordering::Relaxed);
+            }
+        }
+        let loans = at::FIRST_LOAN..at::FIRST_LOAN + self.plan.loans * LOAN_WORDS;
+        if loans.contains(&at) {
+            let record = at - (at - at::FIRST_LOAN) % LOAN_WORDS;
+            let read = |field: usize| words[record + field].fetch_or(0, Ordering::Relaxed);
+            let check = loan::check(read(loan::STATE), read(loan::HANDLE), read(loan::ELEMENT));
+            words[record + loan::CHECK].store(check, Ordering::Relaxed);
         }
     }
 

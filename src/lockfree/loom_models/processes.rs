@@ -49,7 +49,7 @@ impl Road {
             return None;
         }
         self.cargo[*tail as usize % CELLS].write();
-        self.cells().post(*tail, &[number], 0);
+        self.cells().post(*tail, &[number], false);
         *tail = Cells::next(*tail);
         Some(())
     }

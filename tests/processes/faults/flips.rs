@@ -22,10 +22,14 @@ const BITS_OF_WORKERS: usize = 4;
 const LOADS: u32 = 6;
 
 /// Xorshift; any generator would do.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -281,7 +285,7 @@ fn damage(kind: Kind, seed: u64) {
     let mut complaints = Complaints::default();
     let (mut broken, mut slowest) = (0, Duration::ZERO);
     for round in first..first + rounds {
-        let mut random = Random(seed ^ (u64::from(round) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = Random::new(seed ^ (u64::from(round) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let engine = kind.build();
         let load = Load::new(&engine);
         let started = Instant::now();
@@ -315,7 +319,7 @@ fn damage(kind: Kind, seed: u64) {
 /// each: a wait ends by its bound at most once, and then the words are right again; for most bits none does.
 fn bits_that_say_who_sleeps(kind: Kind) {
     let engine = kind.builder().idle_strategy(IdleStrategy::Park).build().expect("an undamaged engine can be built");
-    let rescues = |engine: &Engine| engine.statistics().timeout_rescues;
+    let rescues = |engine: &Engine| engine.statistics().missed_wakeups;
     let mut rescued = BTreeMap::new();
     for bit in 0.. {
         // Asleep, most often, before the bit flips.

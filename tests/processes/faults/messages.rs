@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use workring::__private::fault::{self, Point};
+use workring::__private::fault::{self, Point, flip_message, message_bits};
 use workring::{
     Engine, Error, IdleStrategy, Worker,
     batch::{AnyBatch, Backing},
@@ -211,6 +211,78 @@ fn settle(row: &str, mut account: Account, worker: &Worker<u64, u64>) {
         );
     }
     assert!(worker.reclaimed().is_empty() && worker.port().undelivered().is_empty(), "{row}: once");
+}
+
+/// Numbers that are posted before an answer is taken.
+const AHEAD: u64 = 3;
+
+/// Posts numbers, every other one with a batch, until an error or so many answers came; whatever comes is what was posted, in order.
+fn converse(engine: &Engine, worker: &Worker<u64, u64>, numbers: u64) -> Result<(), Error> {
+    // The partner sends back a batch of such a number.
+    let value = |number: u64| 3 * number + 1;
+    let has_batch = |number: u64| number.is_multiple_of(2);
+    for turn in 0..numbers + AHEAD {
+        if turn < numbers {
+            let batch = has_batch(turn).then(|| engine.batch_from_slice(&[value(turn); 8]).expect("room").into());
+            if let Err(failed) = worker.send_with(value(turn), batch.into_iter().collect()) {
+                assert_eq!(failed.returned.value, value(turn), "what was handed over comes back");
+                assert_eq!(failed.returned.batches.len(), usize::from(has_batch(turn)));
+                return Err(failed.error);
+            }
+        }
+        let Some(answer) = turn.checked_sub(AHEAD) else { continue };
+        let message = worker.recv()?;
+        assert_eq!(message.value, value(answer), "a message is not what was posted");
+        assert_eq!(message.batches.len(), usize::from(has_batch(answer)), "{answer}");
+        for batch in message.batches {
+            let batch = batch.into_batch::<u64>().expect("a batch of u64");
+            assert_eq!(*batch, [value(answer); 8], "a batch is not what was posted");
+        }
+    }
+    Ok(())
+}
+
+/// Single flipped bits in the segment of a channel while both ends talk: a flipped mark was a message without its batches, a flipped
+/// stamp none for ever, a flipped handle another batch, a flipped state one that both ends had. Now each is an error, or changes nothing.
+pub(super) fn flipped_bits_of_a_channel() {
+    let rounds: u64 = super::wanted("WORKRING_FLIPS", 60);
+    let (mut refused, mut errors) = (0, std::collections::BTreeMap::<String, u32>::new());
+    for round in 0..rounds {
+        let mut random = super::flips::Random::new(0xA5A5_0004 ^ (round + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let engine = engine();
+        let worker = Worker::builder().memory(&engine).capacity(4).spawn_process(partner, ()).unwrap();
+        converse(&engine, &worker, 20).expect("nothing is damaged");
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let outcome = thread::scope(|threads| {
+            threads.spawn(|| {
+                thread::sleep(Duration::from_micros(random.next() % 3000));
+                let bits = message_bits(worker.port()) as u64;
+                // Mostly of a word that says something, now and then any.
+                for _ in 0..4000 {
+                    let any = random.next().is_multiple_of(1000);
+                    if flip_message(worker.port(), (random.next() % bits) as usize, any).is_some() {
+                        break;
+                    }
+                }
+                over.store(true, std::sync::atomic::Ordering::Release);
+            });
+            let mut outcome = Ok(());
+            while outcome.is_ok() && !over.load(std::sync::atomic::Ordering::Acquire) {
+                outcome = converse(&engine, &worker, 100);
+            }
+            // What was damaged may be looked at only now.
+            outcome.and_then(|()| converse(&engine, &worker, 100))
+        });
+        if let Err(error) = outcome {
+            refused += 1;
+            let error = error.to_string();
+            *errors.entry(error.split([':', '(']).next().unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        let (undelivered, reclaimed) = (worker.port().undelivered(), worker.reclaimed());
+        drop((undelivered, reclaimed, worker));
+        eventually("nothing is left in the arena", || engine.statistics().arena.in_use == 0);
+    }
+    println!("{rounds} rounds, {refused} of them ended with an error: {errors:?}");
 }
 
 /// The role of an engine's process that falls itself: `point:hit:what` and the mark.
