@@ -252,6 +252,35 @@ fn a_receiver_hears_of_the_end() {
     slept.expect("the receiver sleeps");
 }
 
+/// What any thread of a side posted before another one said that the side is gone is there for whoever hears that: the release of
+/// `Lane::leave`, as the thread that leaves has made no fence since.
+#[test]
+fn the_end_comes_after_every_message() {
+    let gone = Seen::default();
+    let inner = gone.clone();
+    explore(None, move || {
+        let road = Road::new();
+        let poster = thread::spawn({
+            let road = road.clone();
+            move || road.try_send(0).unwrap()
+        });
+        let leaver = thread::spawn({
+            let road = road.clone();
+            move || {
+                // As the last handle of the side comes after all that others of it did.
+                poster.join().unwrap();
+                road.lane().leave(side::SENDER);
+            }
+        });
+        if road.lane().is_gone(side::SENDER) {
+            inner.mark();
+            assert_eq!(road.try_take(), Some(0), "a message is lost behind the end");
+        }
+        leaver.join().unwrap();
+    });
+    gone.expect("the receiver hears of the end");
+}
+
 /// Without the look between counting itself and sleeping a receiver sleeps beside a message.
 #[test]
 #[should_panic]

@@ -416,6 +416,42 @@ fn without_the_chain_a_worker_sleeps_beside_a_job() {
     explore(Some(1), || run_after_two(Queue::Word, 1, &[Parked, Parked], Without::Chain));
 }
 
+/// A searcher that found a job and a submitter that still counts on it: one of the two calls the worker that sleeps, or the searcher has
+/// both jobs. This is the fence of `Sleepers::found_job`.
+#[test]
+fn a_worker_that_found_a_job_keeps_its_promise() {
+    let [passes_on, relied_on] = [Seen::default(), Seen::default()];
+    let seen = (passes_on.clone(), relied_on.clone());
+    explore(None, move || {
+        let engine = Engine::new(Queue::Word, 2, 3, Ends::AtOnce, Without::Nothing);
+        let (searcher, sleeper) = (worker(1), worker(2));
+        engine.sleepers().start_searching(searcher);
+        engine.sleepers().prepare_to_park(sleeper);
+        assert!(engine.publish(0));
+        let is_asleep = |engine: &Engine| engine.park[2].load(Ordering::Relaxed) == park::PARKED;
+        let searching = thread::spawn({
+            let (engine, passes_on) = (engine.clone(), seen.0.clone());
+            move || {
+                engine.take(searcher).expect("one job is there from the start");
+                engine.sleepers().found_job(searcher);
+                if engine.has_work() {
+                    engine.notify(CHAIN);
+                    passes_on.mark();
+                }
+            }
+        });
+        assert!(engine.publish(1));
+        engine.notify_published(1);
+        if is_asleep(&engine) {
+            seen.1.mark();
+        }
+        searching.join().unwrap();
+        assert!(!engine.has_work() || !is_asleep(&engine), "a worker sleeps beside a job");
+    });
+    passes_on.expect("the searcher passes a call on");
+    relied_on.expect("the submitter relies on the searcher");
+}
+
 /// Every worker ends after a close, whether it was awake, about to sleep or asleep.
 fn close(begins: &[Begins], without: Without) {
     let engine = Engine::new(Queue::Ring, begins.len() as u16, 0, Ends::AtOnce, without);
