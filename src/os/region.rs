@@ -14,12 +14,56 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(any(miri, not(target_os = "linux")))]
+pub(crate) use elsewhere::*;
 #[cfg(all(target_os = "linux", not(miri)))]
 pub(crate) use linux::*;
 #[cfg(miri)]
 pub(crate) use miri::*;
 #[cfg(all(not(target_os = "linux"), not(miri)))]
 pub(crate) use portable::*;
+
+/// What is asked of the system on Linux only.
+#[cfg(any(miri, not(target_os = "linux")))]
+mod elsewhere {
+    use core::ops::Range;
+    use std::fs::File;
+    use std::io;
+
+    use super::Region;
+
+    impl Region {
+        /// Large pages cannot be asked for here.
+        pub(crate) fn advise_large_pages(&self) -> io::Result<bool> {
+            Ok(false)
+        }
+
+        /// A hint that goes nowhere here.
+        pub(crate) fn advise_sequential(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// Pages come on first touch here, or are all there.
+        pub(crate) fn populate_write(&self, _range: Range<usize>) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// As above.
+        pub(crate) fn populate_read(&self, _range: Range<usize>) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Blocks cannot be reserved here; the caller sets the length.
+    pub(crate) fn reserve_blocks(_file: &File, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// No call of this module answers with a bad address here.
+    pub(crate) fn is_bad_address(_error: &io::Error) -> bool {
+        false
+    }
+}
 
 #[cfg(all(target_os = "linux", not(miri)))]
 mod linux {
@@ -262,7 +306,6 @@ mod miri {
     use core::ops::Range;
     use core::ptr::NonNull;
     use std::alloc::{Layout, alloc_zeroed, dealloc};
-    use std::fs::File;
     use std::io;
     use std::os::fd::{AsFd, OwnedFd};
 
@@ -298,26 +341,6 @@ mod miri {
             self.base
         }
 
-        /// There are no pages, and so none that are large.
-        pub(crate) fn advise_large_pages(&self) -> io::Result<bool> {
-            Ok(false)
-        }
-
-        /// A hint that goes nowhere here.
-        pub(crate) fn advise_sequential(&self) -> io::Result<()> {
-            Ok(())
-        }
-
-        /// All of it is there.
-        pub(crate) fn populate_write(&self, _range: Range<usize>) -> io::Result<()> {
-            Ok(())
-        }
-
-        /// All of it is there.
-        pub(crate) fn populate_read(&self, _range: Range<usize>) -> io::Result<()> {
-            Ok(())
-        }
-
         /// Writes zeros, as dropped pages read (law 2).
         pub(crate) fn discard(&self, range: Range<usize>) -> io::Result<()> {
             assert!(range.start <= range.end && range.end <= self.layout.size());
@@ -348,21 +371,10 @@ mod miri {
     pub(crate) fn punch_hole(_memory_file: &OwnedFd, _pages: &Range<usize>) -> io::Result<()> {
         Err(unsupported())
     }
-
-    /// Blocks cannot be reserved here.
-    pub(crate) fn reserve_blocks(_file: &File, _len: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// No call of this module answers with a bad address.
-    pub(crate) fn is_bad_address(_error: &io::Error) -> bool {
-        false
-    }
 }
 
 #[cfg(all(not(target_os = "linux"), not(miri)))]
 mod portable {
-    use core::ops::Range;
     use core::ptr::NonNull;
     use std::fs::File;
     use std::io;
@@ -391,36 +403,6 @@ mod portable {
             // No system maps anything at address 0; the second value only keeps a panic out of the code.
             NonNull::new(self.0.as_mut_ptr()).unwrap_or(NonNull::dangling())
         }
-
-        /// Large pages cannot be asked for here.
-        pub(crate) fn advise_large_pages(&self) -> io::Result<bool> {
-            Ok(false)
-        }
-
-        /// A hint that goes nowhere here.
-        pub(crate) fn advise_sequential(&self) -> io::Result<()> {
-            Ok(())
-        }
-
-        /// Pages come on first touch here.
-        pub(crate) fn populate_write(&self, _range: Range<usize>) -> io::Result<()> {
-            Ok(())
-        }
-
-        /// Pages come on first touch here.
-        pub(crate) fn populate_read(&self, _range: Range<usize>) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// Blocks cannot be reserved here; the caller sets the length.
-    pub(crate) fn reserve_blocks(_file: &File, _len: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// No call of this module answers with a bad address here.
-    pub(crate) fn is_bad_address(_error: &io::Error) -> bool {
-        false
     }
 }
 
