@@ -92,15 +92,13 @@ fn an_asker_without_its_fence_takes_what_is_written() {
 /// Without fences: the word is damaged, which no claim follows.
 #[test]
 fn damage_is_seen_with_the_announcement_of_whoever_claimed_before() {
-    let (ran, too_late) = (Seen::default(), Seen::default());
-    let seen = (ran.clone(), too_late.clone());
-    explore(None, move || {
+    explore_reaching(None, ["the job was claimed before the damage", "the damage came first"], move |seen| {
         let scene = Scene::new();
         let thread = thread::spawn({
             let (scene, seen) = (scene.clone(), seen.clone());
             move || {
                 announce(&scene.thread, INDEX);
-                let outcome = if scene.run() { &seen.0 } else { &seen.1 };
+                let outcome = if scene.run() { &seen[0] } else { &seen[1] };
                 outcome.mark();
                 take_back(&scene.thread);
             }
@@ -114,6 +112,4 @@ fn damage_is_seen_with_the_announcement_of_whoever_claimed_before() {
         fence(Ordering::SeqCst);
         assert!(job::snapshot(&scene.desk.word).state().is_none(), "damage stays where it is");
     });
-    ran.expect("the job was claimed before the damage");
-    too_late.expect("the damage came first");
 }

@@ -48,9 +48,7 @@ fn spread(bound: Option<usize>, chunks: u32, shares: u32) {
             })
             .collect();
         fan_out.run_share(0, &inner[0]);
-        for thread in threads {
-            thread.join().unwrap();
-        }
+        join(threads);
         fan_out.check();
     });
     for seen in seen {

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::super::loom_futex as futex;
 use super::super::waiters::{Ticket, Waiters};
-use super::{Seen, explore};
+use super::{beside, explore_reaching};
 use crate::sync::{AtomicU32, Mutex, Ordering, Scope, fence};
-use loom::thread;
 
 /// A word that a task sleeps on: 1 once it was woken.
 type Task = Arc<AtomicU32>;
@@ -68,23 +67,15 @@ impl Drains {
 
 /// One task waits, another one is dropped, the last job ends.
 fn one_waits_and_one_leaves(under_lock: bool) {
-    let slept = Seen::default();
-    let seen = slept.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the task waits"], move |seen| {
         let drains = Drains::new(1);
         let (leaver, _) = drains.watch(&Arc::new(AtomicU32::new(0)));
-        let worker = thread::spawn({
-            let drains = drains.clone();
-            move || drains.end_job()
-        });
-        let leaving = thread::spawn({
-            let drains = drains.clone();
-            move || drains.unwatch(leaver, under_lock)
-        });
+        let worker = beside(&drains, move |drains| drains.end_job());
+        let leaving = beside(&drains, move |drains| drains.unwatch(leaver, under_lock));
         let task: Task = Arc::new(AtomicU32::new(0));
         let (ticket, must_wait) = drains.watch(&task);
         if must_wait {
-            seen.mark();
+            seen[0].mark();
             while task.load(Ordering::Acquire) == 0 {
                 futex::wait(&task, 0, Scope::Private);
             }
@@ -94,7 +85,6 @@ fn one_waits_and_one_leaves(under_lock: bool) {
         leaving.join().unwrap();
         assert!(drains.list.lock().unwrap().is_empty(), "nobody is left");
     });
-    slept.expect("the task waits");
 }
 
 #[test]

@@ -75,33 +75,25 @@ fn taker(board: &Arc<Board>, number: u16, times: usize, seen: &Seen) -> thread::
 /// R2/A2: an entry that is seen belongs to a job that is seen, with all that it needs.
 #[test]
 fn one_pusher_and_two_takers() {
-    let seen = [Seen::default(), Seen::default()];
-    let inner = seen.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the first worker takes a job", "the second worker takes a job"], move |seen| {
         let board = Board::new(2, 2, 0);
-        let takers = [taker(&board, 1, 1, &inner[0]), taker(&board, 2, 1, &inner[1])];
+        let takers = [taker(&board, 1, 1, &seen[0]), taker(&board, 2, 1, &seen[1])];
         for at in 0..2 {
             assert_eq!(board.submit(at), Ok(()));
         }
-        for taker in takers {
-            taker.join().unwrap();
-        }
+        join(takers);
         board.drain_and_check(&[true, true]);
     });
-    seen[0].expect("the first worker takes a job");
-    seen[1].expect("the second worker takes a job");
 }
 
 #[test]
 fn two_pushers_and_one_taker() {
-    let seen = Seen::default();
-    let inner = seen.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the worker takes a job while others are pushed"], move |seen| {
         let board = Board::new(2, 2, 0);
         let pushers = [pusher(&board, 0..1), pusher(&board, 1..2)];
         for _ in 0..2 {
             if board.take(worker(1)).is_some() {
-                inner.mark();
+                seen[0].mark();
             }
         }
         for pusher in pushers {
@@ -109,65 +101,52 @@ fn two_pushers_and_one_taker() {
         }
         board.drain_and_check(&[true, true]);
     });
-    seen.expect("the worker takes a job while others are pushed");
 }
 
 #[test]
 fn two_pushers_and_two_takers() {
-    let seen = [Seen::default(), Seen::default()];
-    let inner = seen.clone();
-    explore(Some(2), move || {
+    explore_reaching(Some(2), ["the first worker takes a job", "the second worker takes a job"], move |seen| {
         let board = Board::new(2, 2, 0);
         let pushing = pusher(&board, 0..1);
-        let takers = [taker(&board, 1, 1, &inner[0]), taker(&board, 2, 1, &inner[1])];
+        let takers = [taker(&board, 1, 1, &seen[0]), taker(&board, 2, 1, &seen[1])];
         assert_eq!(board.submit(1), Ok(()));
         assert_eq!(pushing.join().unwrap(), [Ok(())]);
-        for taker in takers {
-            taker.join().unwrap();
-        }
+        join(takers);
         board.drain_and_check(&[true, true]);
     });
-    seen[0].expect("the first worker takes a job");
-    seen[1].expect("the second worker takes a job");
 }
 
 /// A ring of one cell over three laps, at the place where the number of laps wraps.
 #[test]
 fn laps_follow_each_other_and_wrap() {
-    let (full, late) = (Seen::default(), Seen::default());
-    let seen = (full.clone(), late.clone());
-    explore(Some(5), move || {
+    explore_reaching(Some(5), ["the cell is still taken", "the cell is used in three laps"], move |seen| {
         let board = Board::new(1, 3, u32::MAX);
         let taking = taker(&board, 1, 2, &Seen::default());
         let mut accepted = [false; 3];
         for (at, accepted) in accepted.iter_mut().enumerate() {
             *accepted = board.submit(at).is_ok();
             if !*accepted {
-                seen.0.mark();
+                seen[0].mark();
             }
         }
         if accepted == [true; 3] {
-            seen.1.mark();
+            seen[1].mark();
         }
         taking.join().unwrap();
         board.drain_and_check(&accepted);
     });
-    full.expect("the cell is still taken");
-    late.expect("the cell is used in three laps");
 }
 
 /// As above with a taker that may fall behind by more than one lap while another goes on.
 #[test]
 fn a_taker_that_falls_laps_behind_goes_on() {
-    let seen = [Seen::default(), Seen::default()];
-    let inner = seen.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the slow taker takes a job", "the other takes a job"], move |seen| {
         let board = Board::new(1, 2, u32::MAX);
-        let slow = taker(&board, 1, 1, &inner[0]);
+        let slow = taker(&board, 1, 1, &seen[0]);
         let accepted = [0, 1].map(|at| {
             let accepted = board.submit(at).is_ok();
             if board.take(HOLDER).is_some() {
-                inner[1].mark();
+                seen[1].mark();
             }
             accepted
         });
@@ -175,65 +154,59 @@ fn a_taker_that_falls_laps_behind_goes_on() {
         slow.join().unwrap();
         board.drain_and_check(&accepted);
     });
-    seen[0].expect("the slow taker takes a job");
-    seen[1].expect("the other takes a job");
 }
 
 /// Two submitters that race for one cell: one has it, the other's job comes back.
 #[test]
 fn a_full_ring_refuses() {
-    let seen = [Seen::default(), Seen::default()];
-    let inner = seen.clone();
-    explore(None, move || {
+    explore_reaching(None, ["the first submitter has the cell", "the second submitter has the cell"], move |seen| {
         let board = Board::new(1, 2, 7);
         let pushing = pusher(&board, 0..1);
         let second = board.submit(1).is_ok();
         let first = pushing.join().unwrap()[0].is_ok();
         assert!(first != second);
-        inner[usize::from(second)].mark();
+        seen[usize::from(second)].mark();
         board.drain_and_check(&[first, second]);
     });
-    seen[0].expect("the first submitter has the cell");
-    seen[1].expect("the second submitter has the cell");
 }
 
 /// An entry outlives its job: the job is run by its waiting holder, and the descriptor queued again, while a worker still
 /// looks at the old entry. The second job has two entries then and is run once.
 #[test]
 fn a_stale_entry_gives_no_job_twice() {
-    let (stale, second) = (Seen::default(), Seen::default());
-    let seen = (stale.clone(), second.clone());
-    explore(Some(3), move || {
-        let board = Board::new(2, 1, u32::MAX);
-        let desk = &board.desks[0];
-        assert_eq!(board.submit(0), Ok(()));
-        let taking = thread::spawn({
-            let (board, seen) = (board.clone(), seen.clone());
-            move || {
-                if board.take(worker(1)).is_some() {
-                    if board.desks[0].finish().generation() == 2 {
-                        seen.1.mark();
-                    }
-                } else {
-                    seen.0.mark();
-                }
-            }
-        });
-        let mut again = false;
-        if desk.claim(HOLDER) {
-            desk.finish();
-            board.ring().drop_stale(2, |_| !job::snapshot(&desk.word).is(State::Queued));
-            desk.read_and_retire();
+    explore_reaching(
+        Some(3),
+        ["the worker finds no job behind the entry", "the worker runs the second job"],
+        move |seen| {
+            let board = Board::new(2, 1, u32::MAX);
+            let desk = &board.desks[0];
             assert_eq!(board.submit(0), Ok(()));
-            again = true;
-        }
-        taking.join().unwrap();
-        while board.take(HOLDER).is_some() {}
-        assert!(!board.ring().has_entries());
-        assert_eq!(desk.claimed.get(), 1 + u32::from(again));
-    });
-    stale.expect("the worker finds no job behind the entry");
-    second.expect("the worker runs the second job");
+            let taking = thread::spawn({
+                let (board, seen) = (board.clone(), seen.clone());
+                move || {
+                    if board.take(worker(1)).is_some() {
+                        if board.desks[0].finish().generation() == 2 {
+                            seen[1].mark();
+                        }
+                    } else {
+                        seen[0].mark();
+                    }
+                }
+            });
+            let mut again = false;
+            if desk.claim(HOLDER) {
+                desk.finish();
+                board.ring().drop_stale(2, |_| !job::snapshot(&desk.word).is(State::Queued));
+                desk.read_and_retire();
+                assert_eq!(board.submit(0), Ok(()));
+                again = true;
+            }
+            taking.join().unwrap();
+            while board.take(HOLDER).is_some() {}
+            assert!(!board.ring().has_entries());
+            assert_eq!(desk.claimed.get(), 1 + u32::from(again));
+        },
+    );
 }
 
 /// Two participants that remove the same stale entry, and a job behind it that must not be lost.
@@ -248,10 +221,7 @@ fn stale_entries_are_removed_without_the_next_one() {
             !job::snapshot(&board.desks[index.get() as usize].word).is(State::Queued)
         };
         let taking = taker(&board, 1, 1, &Seen::default());
-        let dropping = thread::spawn({
-            let board = board.clone();
-            move || board.ring().drop_stale(2, |index| is_stale(&board, index))
-        });
+        let dropping = beside(&board, move |board| board.ring().drop_stale(2, |index| is_stale(&board, index)));
         assert_eq!(board.submit(1), Ok(()));
         taking.join().unwrap();
         dropping.join().unwrap();
@@ -262,27 +232,27 @@ fn stale_entries_are_removed_without_the_next_one() {
 /// A full ring with a queued job at its head and a gone one behind it is cleared by a submitter, while a worker takes.
 #[test]
 fn clearing_a_full_ring_keeps_what_is_queued() {
-    let (taken, left) = (Seen::default(), Seen::default());
-    let seen = (taken.clone(), left.clone());
-    explore(Some(3), move || {
-        let board = Board::new(2, 2, u32::MAX);
-        assert_eq!(board.submit(0), Ok(()));
-        let gone = board.desks[1].submit();
-        assert!(board.ring().push(DescriptorIndex::new(1)).is_ok());
-        assert!(matches!(job::request_cancel(&board.desks[1].word, gone.generation()), Cancel::Ended(_)));
-        let compact = |board: &Board| {
-            let is_kept =
-                |index: DescriptorIndex| job::snapshot(&board.desks[index.get() as usize].word).is(State::Queued);
-            assert_eq!(board.ring().compact(is_kept), None);
-        };
-        let taking = taker(&board, 1, 1, &seen.0);
-        compact(&board);
-        taking.join().unwrap();
-        if job::snapshot(&board.desks[0].word).is(State::Queued) {
-            seen.1.mark();
-        }
-        board.drain_and_check(&[true, false]);
-    });
-    taken.expect("the worker takes the job");
-    left.expect("the job is out of the ring while the worker looks, and in it afterwards");
+    explore_reaching(
+        Some(3),
+        ["the worker takes the job", "the job is out of the ring while the worker looks, and in it afterwards"],
+        move |seen| {
+            let board = Board::new(2, 2, u32::MAX);
+            assert_eq!(board.submit(0), Ok(()));
+            let gone = board.desks[1].submit();
+            assert!(board.ring().push(DescriptorIndex::new(1)).is_ok());
+            assert!(matches!(job::request_cancel(&board.desks[1].word, gone.generation()), Cancel::Ended(_)));
+            let compact = |board: &Board| {
+                let is_kept =
+                    |index: DescriptorIndex| job::snapshot(&board.desks[index.get() as usize].word).is(State::Queued);
+                assert_eq!(board.ring().compact(is_kept), None);
+            };
+            let taking = taker(&board, 1, 1, &seen[0]);
+            compact(&board);
+            taking.join().unwrap();
+            if job::snapshot(&board.desks[0].word).is(State::Queued) {
+                seen[1].mark();
+            }
+            board.drain_and_check(&[true, false]);
+        },
+    );
 }

@@ -75,13 +75,10 @@ impl Stock {
 fn a_head_that_came_back_is_not_the_old_one() {
     explore(Some(3), || {
         let stock = Stock::new(3);
-        let other = thread::spawn({
-            let stock = stock.clone();
-            move || {
-                let (first, second) = (stock.pop().unwrap(), stock.pop().unwrap());
-                let _ = stock.push(first);
-                second
-            }
+        let other = beside(&stock, move |stock| {
+            let (first, second) = (stock.pop().unwrap(), stock.pop().unwrap());
+            let _ = stock.push(first);
+            second
         });
         let mine = stock.pop().unwrap();
         let second = other.join().unwrap();
@@ -94,87 +91,66 @@ fn a_head_that_came_back_is_not_the_old_one() {
 /// R6/A6 with an index that goes through three hands.
 #[test]
 fn an_index_is_had_by_one_thread_at_a_time() {
-    let (empty, both) = (Seen::default(), Seen::default());
-    let seen = (empty.clone(), both.clone());
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["a thread finds the list empty", "a thread finds an index"], move |seen| {
         let stock = Stock::new(2);
         let threads = [1, 2].map(|_| {
             let (stock, seen) = (stock.clone(), seen.clone());
             thread::spawn(move || match stock.pop() {
                 Some(index) => {
                     assert_eq!(stock.push(index), Returned::Quietly);
-                    seen.1.mark();
+                    seen[1].mark();
                 }
-                None => seen.0.mark(),
+                None => seen[0].mark(),
             })
         });
         let held = stock.pop();
-        for thread in threads {
-            thread.join().unwrap();
-        }
+        join(threads);
         if let Some(index) = held {
             assert_eq!(stock.push(index), Returned::Quietly);
         }
         stock.check_complete(2);
     });
-    empty.expect("a thread finds the list empty");
-    both.expect("a thread finds an index");
 }
 
 /// Two waiters and one index that is returned, used and returned again: both get it.
 #[test]
 fn waiters_hear_of_a_returned_index() {
-    let slept = [Seen::default(), Seen::default()];
-    let inner = slept.clone();
-    explore(Some(2), move || {
+    explore_reaching(Some(2), ["the first waiter sleeps", "the second waiter sleeps"], move |seen| {
         let stock = Stock::new(1);
         let index = stock.pop().unwrap();
         let other = thread::spawn({
-            let (stock, slept) = (stock.clone(), inner[0].clone());
+            let (stock, slept) = (stock.clone(), seen[0].clone());
             move || {
                 let index = stock.wait_for_one(&slept);
                 stock.give_back(index);
             }
         });
-        let returning = thread::spawn({
-            let stock = stock.clone();
-            move || stock.give_back(index)
-        });
-        let index = stock.wait_for_one(&inner[1]);
+        let returning = beside(&stock, move |stock| stock.give_back(index));
+        let index = stock.wait_for_one(&seen[1]);
         stock.give_back(index);
         other.join().unwrap();
         returning.join().unwrap();
         stock.check_complete(1);
     });
-    slept[0].expect("the first waiter sleeps");
-    slept[1].expect("the second waiter sleeps");
 }
 
 /// A list is closed while indices are taken and returned, with or without quiet returns: each index ends in the list that the
 /// closer clears, or with the holder who is told.
 #[test]
 fn a_closed_list_loses_no_index() {
-    let (cleared, told) = (Seen::default(), Seen::default());
-    let seen = (cleared.clone(), told.clone());
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the index is returned before the list is closed", "a holder is told"], move |seen| {
         let stock = Stock::new(2);
         let index = stock.pop().unwrap();
-        let returning = thread::spawn({
-            let stock = stock.clone();
-            move || {
-                // `local::return_engine_ref`, then `Core::return_index`.
-                stock.memory[index.get() as usize].write();
-                let is_told = !stock.free.push_quietly(index) && stock.free.push(index) == Returned::Closed;
-                is_told.then_some(index)
-            }
+        let returning = beside(&stock, move |stock| {
+            // `local::return_engine_ref`, then `Core::return_index`.
+            stock.memory[index.get() as usize].write();
+            let is_told = !stock.free.push_quietly(index) && stock.free.push(index) == Returned::Closed;
+            is_told.then_some(index)
         });
-        let taking = thread::spawn({
-            let stock = stock.clone();
-            move || {
-                let index = stock.free.pop()?;
-                stock.memory[index.get() as usize].write();
-                (stock.free.push(index) == Returned::Closed).then_some(index)
-            }
+        let taking = beside(&stock, move |stock| {
+            let index = stock.free.pop()?;
+            stock.memory[index.get() as usize].write();
+            (stock.free.push(index) == Returned::Closed).then_some(index)
         });
         let mut all: Vec<u32> = Vec::new();
         for index in stock.free.close() {
@@ -182,51 +158,42 @@ fn a_closed_list_loses_no_index() {
             all.push(index.get());
         }
         if all.contains(&index.get()) {
-            seen.0.mark();
+            seen[0].mark();
         }
         for thread in [returning, taking] {
             if let Some(index) = thread.join().unwrap() {
-                seen.1.mark();
+                seen[1].mark();
                 all.push(index.get());
             }
         }
         all.sort_unstable();
         assert_eq!(all, [0, 1]);
     });
-    cleared.expect("the index is returned before the list is closed");
-    told.expect("a holder is told");
 }
 
 /// What a waiter left before it announced itself is visible to the return that reports it; else it finds the index.
 #[test]
 fn a_reported_waiter_can_be_woken() {
-    let (woken, found) = (Seen::default(), Seen::default());
-    let seen = (woken.clone(), found.clone());
-    explore(None, move || {
+    explore_reaching(None, ["the return reports the waiter", "the waiter finds the index"], move |seen| {
         let stock = Stock::new(1);
         let index = stock.pop().unwrap();
-        let returning = thread::spawn({
-            let stock = stock.clone();
-            move || {
-                let returned = stock.push(index);
-                if returned == Returned::WakeWaiters {
-                    stock.waker.read();
-                }
-                returned
+        let returning = beside(&stock, move |stock| {
+            let returned = stock.push(index);
+            if returned == Returned::WakeWaiters {
+                stock.waker.read();
             }
+            returned
         });
         stock.waker.write();
         let announced = stock.free.announce_waiter();
         if !announced {
-            seen.1.mark();
+            seen[1].mark();
             assert!(stock.pop().is_some());
         }
         let reported = returning.join().unwrap() == Returned::WakeWaiters;
         assert_eq!(announced, reported);
         if reported {
-            seen.0.mark();
+            seen[0].mark();
         }
     });
-    woken.expect("the return reports the waiter");
-    found.expect("the waiter finds the index");
 }

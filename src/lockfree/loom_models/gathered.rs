@@ -58,9 +58,7 @@ fn run(is_fenced: bool) {
         // Asleep until somebody ends the job: a job that nobody ends is a deadlock here.
         rows.desk.sleep_until_done();
         rows.results.iter().for_each(Shadow::read);
-        for share in shares {
-            share.join().unwrap();
-        }
+        join(shares);
         assert_eq!(rows.ended.get(), 1);
     });
 }

@@ -86,10 +86,7 @@ fn wait<T>(bell: &Bell, look: impl FnMut() -> Option<T>, slept: &Seen) -> Option
 fn a_message_is_taken_once_and_whole() {
     explore(Some(3), || {
         let road = Road::new();
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || [0, 1, 2].map(|number| road.try_send(number).is_ok())
-        });
+        let poster = beside(&road, move |road| [0, 1, 2].map(|number| road.try_send(number).is_ok()));
         let first = road.try_take();
         let second = road.try_take();
         let posted = poster.join().unwrap();
@@ -105,15 +102,9 @@ fn a_message_is_taken_once_and_whole() {
 fn two_posters_and_two_takers() {
     explore(Some(2), || {
         let road = Road::new();
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || road.try_send(0).unwrap()
-        });
-        let taker = thread::spawn({
-            let road = road.clone();
-            move || {
-                let _ = road.try_take();
-            }
+        let poster = beside(&road, move |road| road.try_send(0).unwrap());
+        let taker = beside(&road, move |road| {
+            let _ = road.try_take();
         });
         road.try_send(1).unwrap();
         let _ = road.try_take();
@@ -127,60 +118,43 @@ fn two_posters_and_two_takers() {
 /// A receiver sleeps for each message; a poster sleeps for room.
 #[test]
 fn both_sides_sleep_and_are_called() {
-    let (for_message, for_room) = (Seen::default(), Seen::default());
-    let seen = (for_message.clone(), for_room.clone());
-    explore(Some(2), move || {
+    explore_reaching(Some(2), ["the receiver sleeps", "the poster sleeps"], move |seen| {
         let road = Road::new();
         let poster = thread::spawn({
-            let (road, slept) = (road.clone(), seen.1.clone());
+            let (road, slept) = (road.clone(), seen[1].clone());
             move || (0..3).for_each(|number| road.post(number, &slept))
         });
         for number in 0..3 {
-            assert_eq!(road.take(&seen.0), Some(number));
+            assert_eq!(road.take(&seen[0]), Some(number));
         }
         poster.join().unwrap();
         road.check(3);
     });
-    for_message.expect("the receiver sleeps");
-    for_room.expect("the poster sleeps");
 }
 
 /// One call for each message: two that sleep get one each, whoever was counted and had not gone to sleep yet.
 #[test]
 fn two_receivers_sleep_and_both_are_called() {
-    let slept = Seen::default();
-    let inner = slept.clone();
-    explore(Some(2), move || {
+    explore_reaching(Some(2), ["a receiver sleeps"], move |seen| {
         let road = Road::new();
         let takers = [1, 2].map(|_| {
-            let (road, slept) = (road.clone(), inner.clone());
+            let (road, slept) = (road.clone(), seen[0].clone());
             thread::spawn(move || road.take(&slept).unwrap())
         });
         road.try_send(0).unwrap();
         road.try_send(1).unwrap();
-        for taker in takers {
-            taker.join().unwrap();
-        }
+        join(takers);
         road.check(2);
     });
-    slept.expect("a receiver sleeps");
 }
 
 /// One that was called for a message and had found another one without the call passes the call on.
 #[test]
 fn a_call_that_was_not_needed_is_passed_on() {
-    let passed = Seen::default();
-    let inner = passed.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["a call is passed on"], move |seen| {
         let road = Road::new();
-        let sleeper = thread::spawn({
-            let road = road.clone();
-            move || road.take(&Seen::default()).unwrap()
-        });
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || (0..2).for_each(|number| road.try_send(number).unwrap())
-        });
+        let sleeper = beside(&road, move |road| road.take(&Seen::default()).unwrap());
+        let poster = beside(&road, move |road| (0..2).for_each(|number| road.try_send(number).unwrap()));
         let bell = road.lane().messages();
         let look = || road.try_take();
         let sleep = |word: &AtomicU32, seen| {
@@ -188,7 +162,7 @@ fn a_call_that_was_not_needed_is_passed_on() {
             true
         };
         let pass_on = || {
-            inner.mark();
+            seen[0].mark();
             wake(bell);
         };
         bell.wait(&Arc::new(AtomicU32::new(0)), look, sleep, pass_on).unwrap();
@@ -196,16 +170,13 @@ fn a_call_that_was_not_needed_is_passed_on() {
         poster.join().unwrap();
         road.check(2);
     });
-    passed.expect("a call is passed on");
 }
 
 /// A thread sleeps on one word all its life. A call that is late, for a wait that ended without it, may hit the next wait: that one
 /// must not leave itself in the list, where it would take the call for somebody who sleeps.
 #[test]
 fn a_late_call_hits_the_next_wait_harmlessly() {
-    let slept = Seen::default();
-    let inner = slept.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the receiver sleeps"], move |seen| {
         let road = Road::new();
         let bell = road.lane().messages();
         let word = Arc::new(AtomicU32::new(0));
@@ -213,12 +184,9 @@ fn a_late_call_hits_the_next_wait_harmlessly() {
         let _ = bell.announce(Sleeper::Thread(word.clone()));
         let late = bell.call().expect("one is announced");
         let waker = thread::spawn(move || late.wake());
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || (0..2).for_each(|number| road.try_send(number).unwrap())
-        });
+        let poster = beside(&road, move |road| (0..2).for_each(|number| road.try_send(number).unwrap()));
         let sleep = |word: &AtomicU32, value| {
-            inner.mark();
+            seen[0].mark();
             futex::wait(word, value, Scope::Private);
             true
         };
@@ -227,58 +195,42 @@ fn a_late_call_hits_the_next_wait_harmlessly() {
         assert!(bell.call().is_none(), "nobody sleeps now");
         poster.join().unwrap();
     });
-    slept.expect("the receiver sleeps");
 }
 
 /// A sender that leaves is heard of, and what it posted before comes first.
 #[test]
 fn a_receiver_hears_of_the_end() {
-    let slept = Seen::default();
-    let inner = slept.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the receiver sleeps"], move |seen| {
         let road = Road::new();
-        let sender = thread::spawn({
-            let road = road.clone();
-            move || {
-                road.try_send(0).unwrap();
-                road.lane().leave(side::SENDER);
-                road.lane().messages().call_all().for_each(Sleeper::wake);
-            }
+        let sender = beside(&road, move |road| {
+            road.try_send(0).unwrap();
+            road.lane().leave(side::SENDER);
+            road.lane().messages().call_all().for_each(Sleeper::wake);
         });
-        assert_eq!(road.take(&inner), Some(0));
-        assert_eq!(road.take(&inner), None);
+        assert_eq!(road.take(&seen[0]), Some(0));
+        assert_eq!(road.take(&seen[0]), None);
         sender.join().unwrap();
     });
-    slept.expect("the receiver sleeps");
 }
 
 /// What any thread of a side posted before another one said that the side is gone is there for whoever hears that: the release of
 /// `Lane::leave`, as the thread that leaves has made no fence since.
 #[test]
 fn the_end_comes_after_every_message() {
-    let gone = Seen::default();
-    let inner = gone.clone();
-    explore(None, move || {
+    explore_reaching(None, ["the receiver hears of the end"], move |seen| {
         let road = Road::new();
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || road.try_send(0).unwrap()
-        });
-        let leaver = thread::spawn({
-            let road = road.clone();
-            move || {
-                // As the last handle of the side comes after all that others of it did.
-                poster.join().unwrap();
-                road.lane().leave(side::SENDER);
-            }
+        let poster = beside(&road, move |road| road.try_send(0).unwrap());
+        let leaver = beside(&road, move |road| {
+            // As the last handle of the side comes after all that others of it did.
+            poster.join().unwrap();
+            road.lane().leave(side::SENDER);
         });
         if road.lane().is_gone(side::SENDER) {
-            inner.mark();
+            seen[0].mark();
             assert_eq!(road.try_take(), Some(0), "a message is lost behind the end");
         }
         leaver.join().unwrap();
     });
-    gone.expect("the receiver hears of the end");
 }
 
 /// Without the look between counting itself and sleeping a receiver sleeps beside a message.
@@ -287,10 +239,7 @@ fn the_end_comes_after_every_message() {
 fn without_the_second_look_a_message_is_left_lying() {
     explore(Some(2), || {
         let road = Road::new();
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || road.try_send(0).unwrap()
-        });
+        let poster = beside(&road, move |road| road.try_send(0).unwrap());
         if road.try_take().is_none() {
             let word = Arc::new(AtomicU32::new(1));
             let _ = road.lane().messages().announce(Sleeper::Thread(word.clone()));
@@ -308,44 +257,41 @@ fn task(bell: &Bell) -> (Ticket, Arc<AtomicU32>) {
 
 /// A task that was called, and is dropped instead of being run, has taken the call from the next one.
 fn a_task_leaves_while_a_message_comes(passes_on: bool) {
-    let (called, stayed) = (Seen::default(), Seen::default());
-    let seen = (called.clone(), stayed.clone());
-    explore(Some(3), move || {
-        let road = Road::new();
-        let bell = road.lane();
-        let bell = bell.messages();
-        let (leaver, _) = task(bell);
-        let (stayer, word) = task(bell);
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || road.try_send(0).unwrap()
-        });
-        let leaving = thread::spawn({
-            let (road, seen) = (road.clone(), seen.clone());
-            move || {
-                if road.lane().messages().withdraw(&leaver) {
-                    seen.1.mark();
-                } else {
-                    seen.0.mark();
-                    if passes_on {
-                        wake(road.lane().messages());
+    explore_reaching(
+        Some(3),
+        ["the task is called before it leaves", "the task leaves before it is called"],
+        move |seen| {
+            let road = Road::new();
+            let bell = road.lane();
+            let bell = bell.messages();
+            let (leaver, _) = task(bell);
+            let (stayer, word) = task(bell);
+            let poster = beside(&road, move |road| road.try_send(0).unwrap());
+            let leaving = thread::spawn({
+                let (road, seen) = (road.clone(), seen.clone());
+                move || {
+                    if road.lane().messages().withdraw(&leaver) {
+                        seen[1].mark();
+                    } else {
+                        seen[0].mark();
+                        if passes_on {
+                            wake(road.lane().messages());
+                        }
                     }
                 }
+            });
+            // The look that follows the announcement, then the sleep.
+            while road.try_take().is_none() {
+                while word.load(Ordering::Acquire) == 1 {
+                    futex::wait(&word, 1, Scope::Private);
+                }
             }
-        });
-        // The look that follows the announcement, then the sleep.
-        while road.try_take().is_none() {
-            while word.load(Ordering::Acquire) == 1 {
-                futex::wait(&word, 1, Scope::Private);
-            }
-        }
-        road.lane().messages().withdraw(&stayer);
-        poster.join().unwrap();
-        leaving.join().unwrap();
-        road.check(1);
-    });
-    called.expect("the task is called before it leaves");
-    stayed.expect("the task leaves before it is called");
+            road.lane().messages().withdraw(&stayer);
+            poster.join().unwrap();
+            leaving.join().unwrap();
+            road.check(1);
+        },
+    );
 }
 
 #[test]

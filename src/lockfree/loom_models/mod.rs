@@ -54,6 +54,31 @@ fn explore(bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
+/// As [`explore`], for a model that must reach each of these outcomes in some schedule. It marks them by their places.
+fn explore_reaching<const N: usize>(
+    bound: Option<usize>,
+    outcomes: [&str; N],
+    model: impl Fn(&[Seen; N]) + Send + Sync + 'static,
+) {
+    let seen: [Seen; N] = core::array::from_fn(|_| Seen::default());
+    let inner = seen.clone();
+    explore(bound, move || model(&inner));
+    for (seen, outcome) in seen.iter().zip(outcomes) {
+        assert!(seen.0.load(Counted), "no schedule reached this outcome: {outcome}");
+    }
+}
+
+/// Runs a part of a model on a thread of its own, on what it shares with the others.
+fn beside<T: 'static, R: 'static>(shared: &Arc<T>, run: impl FnOnce(&Arc<T>) -> R + 'static) -> thread::JoinHandle<R> {
+    let shared = shared.clone();
+    thread::spawn(move || run(&shared))
+}
+
+/// What all of these threads came to.
+fn join<R>(threads: impl IntoIterator<Item = thread::JoinHandle<R>>) -> Vec<R> {
+    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+}
+
 /// Memory that is not atomic. Loom fails a model in which one access of it is not ordered after another that conflicts.
 struct Shadow(UnsafeCell<()>);
 

@@ -45,7 +45,7 @@ impl Set {
 }
 
 /// Every job is reported once, or found done when it is put in; the collector never sleeps on a report.
-fn collect(jobs: usize, stride: u32, seen: &(Seen, Seen)) {
+fn collect(jobs: usize, stride: u32, seen: &[Seen; 2]) {
     let set = Arc::new(Set {
         park: AtomicU32::new(park::RUNNING),
         bits: core::array::from_fn(|_| AtomicU64::new(0)),
@@ -56,33 +56,26 @@ fn collect(jobs: usize, stride: u32, seen: &(Seen, Seen)) {
     for at in 0..jobs {
         let desk = &set.desks[at];
         desk.submit_claimed(worker(1));
-        runners.push(thread::spawn({
-            let set = set.clone();
-            move || set.finish(at, stride)
-        }));
+        runners.push(beside(&set, move |set| set.finish(at, stride)));
         if job::set_flag(&desk.word, FLAG_PORT) == FlagSet::AlreadyDone {
             desk.read_and_retire();
-            seen.0.mark();
+            seen[0].mark();
         } else {
             left += 1;
-            seen.1.mark();
+            seen[1].mark();
         }
     }
     set.wait_for(left, stride);
-    for runner in runners {
-        runner.join().unwrap();
-    }
+    join(runners);
     for desk in &set.desks[..jobs] {
         assert_eq!(desk.freed.get(), 1);
     }
 }
 
 fn check(bound: Option<usize>, jobs: usize, stride: u32) {
-    let (at_once, reported) = (Seen::default(), Seen::default());
-    let seen = (at_once.clone(), reported.clone());
-    explore(bound, move || collect(jobs, stride, &seen));
-    at_once.expect("a job is done when it is put in");
-    reported.expect("a job is reported");
+    explore_reaching(bound, ["a job is done when it is put in", "a job is reported"], move |seen| {
+        collect(jobs, stride, seen)
+    });
 }
 
 #[test]

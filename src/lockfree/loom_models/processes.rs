@@ -101,10 +101,7 @@ fn sleep(slept: &Seen) -> impl FnMut(&AtomicU32, u32) -> Slept + '_ {
 fn a_message_is_taken_once_and_whole() {
     explore(Some(3), || {
         let road = Road::new();
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || [0, 1, 2].map(|number| road.try_send(number).is_some())
-        });
+        let poster = beside(&road, move |road| [0, 1, 2].map(|number| road.try_send(number).is_some()));
         let first = road.get();
         let second = road.get();
         let posted = poster.join().unwrap();
@@ -119,55 +116,44 @@ fn a_message_is_taken_once_and_whole() {
 /// F5 and F6: the consumer sleeps for each message; the producer sleeps for room.
 #[test]
 fn both_sides_sleep_and_are_called() {
-    let (for_message, for_room) = (Seen::default(), Seen::default());
-    let seen = (for_message.clone(), for_room.clone());
-    explore(Some(2), move || {
+    explore_reaching(Some(2), ["the consumer sleeps", "the producer sleeps"], move |seen| {
         let road = Road::new();
         let poster = thread::spawn({
-            let (road, slept) = (road.clone(), seen.1.clone());
+            let (road, slept) = (road.clone(), seen[1].clone());
             move || (0..3).for_each(|number| road.post(number, &slept))
         });
         for number in 0..3 {
-            assert_eq!(road.take(&seen.0), number);
+            assert_eq!(road.take(&seen[0]), number);
         }
         poster.join().unwrap();
         road.check(3);
     });
-    for_message.expect("the consumer sleeps");
-    for_room.expect("the producer sleeps");
 }
 
 /// Two threads of one process sleep on one word, and one bit speaks for both.
 #[test]
 fn two_sleepers_of_a_side_are_both_called() {
-    let slept = Seen::default();
-    let inner = slept.clone();
-    explore(Some(2), move || {
+    explore_reaching(Some(2), ["a consumer sleeps"], move |seen| {
         let road = Road::new();
         let takers = [1, 2].map(|_| {
-            let (road, slept) = (road.clone(), inner.clone());
+            let (road, slept) = (road.clone(), seen[0].clone());
             thread::spawn(move || road.take(&slept))
         });
         road.try_send(0).unwrap();
         road.try_send(1).unwrap();
-        for taker in takers {
-            taker.join().unwrap();
-        }
+        join(takers);
         road.check(2);
     });
-    slept.expect("a consumer sleeps");
 }
 
 /// One thread of a process posts while another one receives: one word tells of both, to threads that wait for different things.
 #[test]
 fn a_side_waits_for_a_message_and_for_room_at_once() {
-    let slept = Seen::default();
-    let inner = slept.clone();
-    explore(Some(2), move || {
+    explore_reaching(Some(2), ["one of them sleeps"], move |seen| {
         let road = Road::new();
         let (ready, room) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
         let waiting = [(bell::MESSAGE, ready.clone()), (bell::ROOM, room.clone())].map(|(what, flag)| {
-            let (road, slept) = (road.clone(), inner.clone());
+            let (road, slept) = (road.clone(), seen[0].clone());
             thread::spawn(move || {
                 let look = || (flag.load(Ordering::Acquire) == 1).then_some(());
                 road.bell(CONSUMER).wait(what, look, sleep(&slept)).unwrap();
@@ -177,23 +163,18 @@ fn a_side_waits_for_a_message_and_for_room_at_once() {
         road.bell(CONSUMER).ring(bell::MESSAGE);
         room.store(1, Ordering::Release);
         road.bell(CONSUMER).ring(bell::ROOM);
-        for thread in waiting {
-            thread.join().unwrap();
-        }
+        join(waiting);
     });
-    slept.expect("one of them sleeps");
 }
 
 /// A process that dies between the count of a call and the wake leaves a sleeper, whom the word of its end wakes.
 #[test]
 fn a_call_that_died_with_its_caller_is_made_up_for() {
-    let slept = Seen::default();
-    let inner = slept.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the consumer sleeps"], move |seen| {
         let road = Road::new();
         let gone = Arc::new(AtomicU32::new(0));
         let taker = thread::spawn({
-            let (road, gone, slept) = (road.clone(), gone.clone(), inner.clone());
+            let (road, gone, slept) = (road.clone(), gone.clone(), seen[0].clone());
             move || {
                 let look = || {
                     let is_gone = gone.load(Ordering::Acquire) == 1;
@@ -215,7 +196,6 @@ fn a_call_that_died_with_its_caller_is_made_up_for() {
         road.bell(CONSUMER).call();
         assert_eq!(taker.join().unwrap(), Some(0), "what was posted before the end comes first");
     });
-    slept.expect("the consumer sleeps");
 }
 
 /// Without the look between the bit and the sleep a consumer sleeps beside a message.
@@ -224,10 +204,7 @@ fn a_call_that_died_with_its_caller_is_made_up_for() {
 fn without_the_second_look_a_message_is_left_lying() {
     explore(Some(2), || {
         let road = Road::new();
-        let poster = thread::spawn({
-            let road = road.clone();
-            move || road.try_send(0).unwrap()
-        });
+        let poster = beside(&road, move |road| road.try_send(0).unwrap());
         if road.get().is_none() {
             let since = road.bell(CONSUMER).announce(bell::MESSAGE);
             while let Some(word) = road.bell(CONSUMER).uncalled(since) {
@@ -267,8 +244,6 @@ fn without_the_count_a_call_is_missed() {
                 futex::wake_all(word, Scope::Private);
             }
         }
-        for taker in takers {
-            taker.join().unwrap();
-        }
+        join(takers);
     });
 }

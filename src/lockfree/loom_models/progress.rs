@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::super::loom_futex as futex;
 use super::super::progress::{Reported, read, report, watch};
-use super::{Seen, explore};
+use super::{Seen, beside, explore, explore_reaching};
 use crate::layout::records::JobMeta;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
-use loom::thread;
 
 /// The job that speaks, and one that the descriptor served before.
 const JOB: u32 = 7;
@@ -61,22 +60,16 @@ impl Desk {
 
 #[test]
 fn a_watcher_hears_the_last_word() {
-    let slept = Seen::default();
-    let seen = slept.clone();
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["the watcher slept"], move |seen| {
         let desk = Desk::new();
-        let worker = thread::spawn({
-            let desk = desk.clone();
-            move || (1..=2).for_each(|done| desk.report(done))
-        });
+        let worker = beside(&desk, move |desk| (1..=2).for_each(|done| desk.report(done)));
         let look = |ledger: &JobMeta| {
             watch(ledger, JOB);
             read(ledger, JOB)
         };
-        desk.wait_for(2, look, &seen);
+        desk.wait_for(2, look, &seen[0]);
         worker.join().unwrap();
     });
-    slept.expect("the watcher slept");
 }
 
 /// Numbers of the job before are no progress of this one.
@@ -84,10 +77,7 @@ fn a_watcher_hears_the_last_word() {
 fn what_an_earlier_job_said_is_not_believed() {
     explore(None, || {
         let desk = Desk::new();
-        let worker = thread::spawn({
-            let desk = desk.clone();
-            move || desk.report(2)
-        });
+        let worker = beside(&desk, move |desk| desk.report(2));
         let found = read(&desk.ledger, JOB);
         assert!(found.is_none() || found == Some(Reported { done: 2, total: 2 }));
         worker.join().unwrap();
@@ -100,10 +90,7 @@ fn what_an_earlier_job_said_is_not_believed() {
 fn without_the_second_look_the_last_word_is_missed() {
     explore(Some(3), || {
         let desk = Desk::new();
-        let worker = thread::spawn({
-            let desk = desk.clone();
-            move || desk.report(2)
-        });
+        let worker = beside(&desk, move |desk| desk.report(2));
         let look = |ledger: &JobMeta| {
             let found = read(ledger, JOB);
             watch(ledger, JOB);

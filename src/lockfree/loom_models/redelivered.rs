@@ -59,9 +59,7 @@ impl Board {
 }
 
 fn sweep_beside_searchers(searchers: u16, stale_bit: bool, omit: Omit) {
-    let (found, missed) = (Seen::default(), Seen::default());
-    let seen = (found.clone(), missed.clone());
-    explore(Some(3), move || {
+    explore_reaching(Some(3), ["a searcher takes the job", "the searchers come too early"], move |seen| {
         let board = Arc::new(Board::new());
         if stale_bit {
             // The dead worker had been given the job by this very bit and was killed before it cleared it.
@@ -78,14 +76,12 @@ fn sweep_beside_searchers(searchers: u16, stale_bit: bool, omit: Omit) {
         let taken = taken.filter(|&taken| taken).count();
         assert!(taken <= 1);
         if taken == 1 {
-            seen.0.mark()
+            seen[0].mark()
         } else {
-            seen.1.mark()
+            seen[1].mark()
         }
         board.check(taken == 1);
     });
-    found.expect("a searcher takes the job");
-    missed.expect("the searchers come too early");
 }
 
 #[test]
@@ -112,9 +108,7 @@ fn without_a_second_look_a_redelivery_is_lost() {
 /// The chunk a dead share was at goes back into its range while thieves cut from it: every chunk is handed out once more.
 #[test]
 fn a_chunk_goes_back_while_thieves_steal() {
-    let (stolen, kept) = (Seen::default(), Seen::default());
-    let seen = (stolen.clone(), kept.clone());
-    explore(None, move || {
+    explore_reaching(None, ["the thief gets some", "the thief gets nothing"], move |seen| {
         // The dead owner had taken chunk 0 of 0..3.
         let range = Arc::new(AtomicU64::new(RangeWord::new(1, 3).bits()));
         let handed: Arc<[Tally; 3]> = Arc::default();
@@ -137,8 +131,6 @@ fn a_chunk_goes_back_while_thieves_steal() {
         }
         thief.join().unwrap();
         assert!(handed.iter().all(|handed| handed.get() == 1));
-        if left < 3 { seen.0.mark() } else { seen.1.mark() }
+        if left < 3 { seen[0].mark() } else { seen[1].mark() }
     });
-    stolen.expect("the thief gets some");
-    kept.expect("the thief gets nothing");
 }

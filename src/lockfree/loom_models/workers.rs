@@ -281,9 +281,7 @@ impl Engine {
     fn finish(&self, threads: Vec<thread::JoinHandle<()>>) {
         self.wait_for_none_left();
         self.start_closing();
-        for thread in threads {
-            thread.join().unwrap();
-        }
+        join(threads);
         for (desk, _) in &self.jobs {
             assert_eq!(desk.claimed.get(), 1);
             desk.output.read();
@@ -308,9 +306,7 @@ fn run(queue: Queue, submitters: usize, jobs_each: usize, begins: &[Begins], end
         })
         .collect();
     submit(&engine, 0);
-    for other in others {
-        other.join().unwrap();
-    }
+    join(others);
     engine.finish(threads);
 }
 
@@ -420,9 +416,7 @@ fn without_the_chain_a_worker_sleeps_beside_a_job() {
 /// both jobs. This is the fence of `Sleepers::found_job`.
 #[test]
 fn a_worker_that_found_a_job_keeps_its_promise() {
-    let [passes_on, relied_on] = [Seen::default(), Seen::default()];
-    let seen = (passes_on.clone(), relied_on.clone());
-    explore(None, move || {
+    explore_reaching(None, ["the searcher passes a call on", "the submitter relies on the searcher"], move |seen| {
         let engine = Engine::new(Queue::Word, 2, 3, Ends::AtOnce, Without::Nothing);
         let (searcher, sleeper) = (worker(1), worker(2));
         engine.sleepers().start_searching(searcher);
@@ -430,7 +424,7 @@ fn a_worker_that_found_a_job_keeps_its_promise() {
         assert!(engine.publish(0));
         let is_asleep = |engine: &Engine| engine.park[2].load(Ordering::Relaxed) == park::PARKED;
         let searching = thread::spawn({
-            let (engine, passes_on) = (engine.clone(), seen.0.clone());
+            let (engine, passes_on) = (engine.clone(), seen[0].clone());
             move || {
                 engine.take(searcher).expect("one job is there from the start");
                 engine.sleepers().found_job(searcher);
@@ -443,13 +437,11 @@ fn a_worker_that_found_a_job_keeps_its_promise() {
         assert!(engine.publish(1));
         engine.notify_published(1);
         if is_asleep(&engine) {
-            seen.1.mark();
+            seen[1].mark();
         }
         searching.join().unwrap();
         assert!(!engine.has_work() || !is_asleep(&engine), "a worker sleeps beside a job");
     });
-    passes_on.expect("the searcher passes a call on");
-    relied_on.expect("the submitter relies on the searcher");
 }
 
 /// Every worker ends after a close, whether it was awake, about to sleep or asleep.
@@ -481,12 +473,10 @@ fn without_a_look_at_the_lifecycle_a_worker_sleeps_through_the_close() {
 /// left in the queue when the workers are gone.
 #[test]
 fn a_close_at_once_leaves_no_job_queued() {
-    let (cancelled, refused) = (Seen::default(), Seen::default());
-    let seen = (cancelled.clone(), refused.clone());
-    explore(None, move || {
+    explore_reaching(None, ["the walk ends the job", "the submitter takes the job back"], move |seen| {
         let engine = Engine::new(Queue::Ring, 0, 1, Ends::AtOnce, Without::Nothing);
         let closing = thread::spawn({
-            let (engine, cancelled) = (engine.clone(), seen.0.clone());
+            let (engine, cancelled) = (engine.clone(), seen[0].clone());
             move || {
                 engine.lifecycle.store(CLOSING, Ordering::Relaxed);
                 fence(Ordering::SeqCst);
@@ -499,40 +489,31 @@ fn a_close_at_once_leaves_no_job_queued() {
             }
         });
         if !engine.publish(0) {
-            seen.1.mark();
+            seen[1].mark();
         }
         closing.join().unwrap();
         assert!(job::is_done(&engine.jobs[0].0.word));
     });
-    cancelled.expect("the walk ends the job");
-    refused.expect("the submitter takes the job back");
 }
 
 /// A job submitted while the engine closes is either refused or run before the last worker ends.
-fn submit_while_closing(begins: &[Begins], seen: &(Seen, Seen)) {
+fn submit_while_closing(begins: &[Begins], seen: &[Seen; 2]) {
     let engine = Engine::new(Queue::Ring, begins.len() as u16, 1, Ends::AtOnce, Without::Nothing);
     let mut threads = engine.start(begins);
-    threads.push(thread::spawn({
-        let engine = engine.clone();
-        move || engine.start_closing()
-    }));
+    threads.push(beside(&engine, move |engine| engine.start_closing()));
     let stands = engine.publish(0);
     if stands {
         engine.notify_published(1);
     }
-    for thread in threads {
-        thread.join().unwrap();
-    }
+    join(threads);
     assert_eq!(engine.jobs[0].0.claimed.get(), u32::from(stands));
-    if stands { seen.0.mark() } else { seen.1.mark() }
+    if stands { seen[0].mark() } else { seen[1].mark() }
 }
 
 fn check_submit_while_closing(bound: usize, begins: &'static [Begins]) {
-    let (stands, refused) = (Seen::default(), Seen::default());
-    let seen = (stands.clone(), refused.clone());
-    explore(Some(bound), move || submit_while_closing(begins, &seen));
-    stands.expect("the job is run");
-    refused.expect("the job is refused");
+    explore_reaching(Some(bound), ["the job is run", "the job is refused"], move |seen| {
+        submit_while_closing(begins, seen)
+    });
 }
 
 #[test]
