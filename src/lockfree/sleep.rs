@@ -45,26 +45,26 @@ fn bit_of(slot: ParticipantSlot) -> (usize, u64) {
     (usize::from(slot.get()) % MAX_PARTICIPANTS / 64, 1 << (slot.get() % 64))
 }
 
-/// The bits of word `at` that stand for the rows `1..=last`.
+/// The bits of the rows `1..=last`, word by word; the words behind them are not read.
 #[inline]
-fn rows_up_to(last: u16, at: usize) -> u64 {
-    let rows = match usize::from(last) / 64 {
-        word if at < word => u64::MAX,
-        word if at == word => u64::MAX >> (63 - last % 64),
-        _ => 0,
+fn rows_of(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> impl Iterator<Item = u64> {
+    let end = usize::from(last) / 64;
+    let mask = move |at| {
+        let rows = if at == end { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+        // Row 0 is no worker's.
+        if at == 0 { rows & !1 } else { rows }
     };
-    if at == 0 { rows & !1 } else { rows }
+    bits.iter().enumerate().take(end + 1).map(move |(at, word)| word.load(Ordering::Relaxed) & mask(at))
 }
 
 /// Whether a bit of the rows `1..=last` is set.
 #[inline]
 fn is_any(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> bool {
-    bits.iter().enumerate().any(|(at, word)| word.load(Ordering::Relaxed) & rows_up_to(last, at) != 0)
+    rows_of(bits, last).any(|rows| rows != 0)
 }
 
 fn count(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> u32 {
-    let ones = |(at, word): (usize, &AtomicU64)| (word.load(Ordering::Relaxed) & rows_up_to(last, at)).count_ones();
-    bits.iter().enumerate().map(ones).sum()
+    rows_of(bits, last).map(u64::count_ones).sum()
 }
 
 impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
@@ -178,11 +178,10 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     fn wake_some(&self, wanted: u32, last: u16) -> u32 {
         let mut looking = count(&self.line.searching, last);
         let mut calls = 0;
-        for (word_at, word) in self.line.idle.iter().enumerate() {
+        for (word_at, mut bits) in rows_of(&self.line.idle, last).enumerate() {
             if looking >= wanted {
                 break;
             }
-            let mut bits = word.load(Ordering::Relaxed) & rows_up_to(last, word_at);
             while bits != 0 && looking < wanted {
                 let bit = bits.trailing_zeros();
                 bits &= bits - 1;

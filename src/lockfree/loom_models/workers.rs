@@ -416,7 +416,7 @@ fn without_the_chain_a_worker_sleeps_beside_a_job() {
 /// both jobs. This is the fence of `Sleepers::found_job`.
 #[test]
 fn a_worker_that_found_a_job_keeps_its_promise() {
-    explore_reaching(None, ["the searcher passes a call on", "the submitter relies on the searcher"], move |seen| {
+    explore_reaching(Some(3), ["the searcher passes a call on", "the submitter relies on the searcher"], move |seen| {
         let engine = Engine::new(Queue::Word, 2, 3, Ends::AtOnce, Without::Nothing);
         let (searcher, sleeper) = (worker(1), worker(2));
         engine.sleepers().start_searching(searcher);
