@@ -28,7 +28,8 @@ type ShareRunner<'a> = dyn Fn(&FanOutHeader, &[RangeLine], u32) -> Option<u32> +
 /// Runs a closure over the chunks of a plan on the workers and, where it may help, on this thread.
 ///
 /// # Errors
-/// [`Error::KernelPanicked`] for the panic in the lowest chunk, [`Error::DeadlineExceeded`], [`Error::OutOfMemory`].
+/// [`Error::KernelPanicked`](crate::Error::KernelPanicked) for the panic in the lowest chunk,
+/// [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded), [`Error::OutOfMemory`](crate::Error::OutOfMemory).
 pub(crate) fn closure_over_chunks(
     core: &Core,
     plan: Plan,

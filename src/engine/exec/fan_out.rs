@@ -170,7 +170,7 @@ impl ParallelCall<'_> {
     /// comes back means that the ranges were emptied, not that all of their chunks were run.
     ///
     /// # Errors
-    /// Those of [`Core::reserve`] when not a single share found room and the caller may not run it itself.
+    /// Those of [`queue::reserve`] when not a single share found room and the caller may not run it itself.
     fn round(
         &self,
         block: u64,

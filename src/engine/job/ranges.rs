@@ -74,7 +74,7 @@ pub(crate) fn run_share(
 /// The next chunk of the share's own range, or the first one stolen from another's; `None` when all ranges are empty.
 ///
 /// `announce` is told of the chunk: before it is taken from the own range, after it was stolen. A share that dies between a theft
-/// and its announcement loses chunks that nobody can name; [`ParallelCall::run`] notices that some were never finished.
+/// and its announcement loses chunks that nobody can name; the call notices that some were never finished.
 fn next_chunk(ranges: &[RangeLine], share: u32, announce: impl Fn(u32)) -> Option<u32> {
     let own = ranges.get(share as usize)?;
     range::take_front(&own.range, &announce).or_else(|| {

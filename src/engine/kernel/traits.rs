@@ -19,7 +19,7 @@ use crate::engine::kernel::info::KernelInfo;
 /// - `info` gives the same description at every call.
 ///
 /// An engine also checks what it is told: a call whose types and description have not the same number of inputs and of outputs is
-/// [`Error::InvalidArgument`], and an entry point that takes something else fails its job.
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument), and an entry point that takes something else fails its job.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel",
     note = "declare it with `#[workring::kernel] pub fn name(x: &[f64], y: &mut [f64], p: &Param) {{ .. }}`",

@@ -5,7 +5,7 @@
 //!
 //! An engine that broke runs nothing any more: queued jobs end, worker processes are ended by the supervisor, threads finish the jobs
 //! they are at and take no others. What was handed over goes back as soon as nobody can touch it any more, job by job
-//! ([`Core::is_readable`]).
+//! ([`is_readable`]).
 
 use crate::engine::job::reference::JobReference;
 use crate::engine::runtime::core::Core;

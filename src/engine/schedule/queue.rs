@@ -82,7 +82,7 @@ fn only_unread_results(core: &Core) -> bool {
     core.control.descriptors().iter().all(|descriptor| job::is_done(&descriptor.word))
 }
 
-/// Publishes a filled descriptor. Nobody is woken yet: see [`Core::notify`].
+/// Publishes a filled descriptor. Nobody is woken yet: see [`wakeup::notify`].
 ///
 /// # Errors
 /// [`Error::Closed`] when the engine closed meanwhile, and what it broke off with. The descriptor is free again then.
@@ -95,7 +95,7 @@ pub(crate) fn publish(core: &Core, reservation: Reservation<'_>, priority: Prior
     })
 }
 
-/// As [`Core::publish`], but on an error the descriptor is left done, for the caller to take its closure out and release
+/// As [`publish`], but on an error the descriptor is left done, for the caller to take its closure out and release
 /// it.
 #[inline]
 pub(crate) fn publish_keeping(

@@ -36,7 +36,7 @@ pub(in crate::engine) fn may_shrink(core: &Core) -> bool {
     core.is_host() && core.config.own.at_least(core.config.threads) < core.config.threads
 }
 
-/// Whether a worker thread that has been idle for long enough may go. It then looks for jobs once more and calls [`Core::is_gone`].
+/// Whether a worker thread that has been idle for long enough may go. It then looks for jobs once more and calls [`is_gone`].
 pub(in crate::engine) fn may_go(core: &Core, me: ParticipantSlot) -> bool {
     core.threads.leave_slot(me, core.config.own.at_least(core.config.threads))
 }
