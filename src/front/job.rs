@@ -117,7 +117,7 @@ pub type BatchJob<B> = Job<Held<B>>;
 
 /// What a job has until its result is read.
 struct Open<P> {
-    /// See [`engine_ref::take`].
+    /// See `engine_ref::take`.
     core: Arc<Core>,
     payload: P,
 }
