@@ -81,9 +81,10 @@ impl Patch {
         }
     }
 
-    /// Whether what it writes means something, so that checks over it are to be made anew: what lies behind them is read, too.
-    pub(super) fn is_meaningful(&self) -> bool {
-        matches!(self.change, Change::Meaningful)
+    /// Whether checks over what it writes are made anew, so that what lies behind them is read, too. Bits that are flipped are left to the
+    /// checks.
+    pub(super) fn fits_checks(&self) -> bool {
+        !matches!(self.change, Change::Xor)
     }
 
     /// Whether it changes the word that decides about a job. Whoever holds a job waits for its worker when that word says so.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::layout::words::MAX_ATTEMPT;
-use crate::sync::Scope;
 
 /// Which job a worker takes first. Within a priority jobs start in the order they were submitted.
 ///
@@ -240,15 +239,6 @@ impl EngineConfig {
     #[inline]
     pub(crate) fn is_shared(&self) -> bool {
         self.processes + self.outside > 0
-    }
-
-    /// Whom futex calls have to reach.
-    pub(crate) fn scope(&self) -> Scope {
-        #[cfg(target_os = "linux")]
-        if self.is_shared() {
-            return Scope::Shared;
-        }
-        Scope::Private
     }
 }
 

@@ -86,7 +86,7 @@ impl Ground {
                 let after = patch.change(before, &values);
                 word.store(after, Ordering::Relaxed);
                 self.note(at, before, after);
-                if patch.is_meaningful() {
+                if patch.fits_checks() {
                     self.check_anew(at);
                 }
             }

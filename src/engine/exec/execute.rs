@@ -56,11 +56,13 @@ struct ClaimedJob<'a> {
 
 impl<'a> ClaimedJob<'a> {
     /// What tells its kernel to stop.
+    #[inline]
     fn signals(&self) -> StopSignals<'a> {
         StopSignals { word: Some(&self.descriptor.word), fan_out: None, deadline: self.deadline }
     }
 
     /// The call of its fields, whose batches were found in memory.
+    #[inline]
     fn resolve(&self, fields: &Fields) -> Result<KernelCall, RunError> {
         fields.resolve(|id| self.core.kernel(id), &self.core.arena).map_err(unresolved)
     }

@@ -133,7 +133,11 @@ impl Core {
     /// Which processes futex calls have to reach.
     #[inline]
     pub(crate) fn scope(&self) -> Scope {
-        self.config.scope()
+        #[cfg(target_os = "linux")]
+        if self.processes.is_some() {
+            return Scope::Shared;
+        }
+        Scope::Private
     }
 
     /// The number of a kernel for a descriptor.
