@@ -154,9 +154,7 @@ pub use crate::{
     front::job::Job,
     front::job_set::JobSet,
     front::kernels,
-    front::message_port::MessagePort,
-    front::raw_worker::Worker,
-    front::worker_main::worker_main,
+    front::message::{MessagePort, Worker, worker_main},
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;
@@ -196,12 +194,8 @@ pub mod batch {
 /// Messages between threads and processes, and workers with a function of their own at the other end.
 #[cfg(not(workring_loom))]
 pub mod message {
-    pub use crate::front::{
-        exit_status::ExitStatus,
-        message_port::Message,
-        port_futures::{Messages, RecvAsync, SendAsync},
-        raw_worker::{WorkerBuilder, WorkerScope},
-        worker_main::{WorkerMain, WorkerOf},
+    pub use crate::front::message::{
+        ExitStatus, Message, Messages, RecvAsync, SendAsync, WorkerBuilder, WorkerMain, WorkerOf, WorkerScope,
     };
 }
 
@@ -252,7 +246,7 @@ pub mod files {
 pub mod __private {
     pub use crate::engine::kernel::error::KernelOutcome;
     pub use crate::engine::kernel::frame::Frame;
-    pub use crate::front::worker_main::serve;
+    pub use crate::front::message::serve;
     /// Points at which the project's own tests make processes die.
     #[cfg(all(feature = "fault", target_os = "linux"))]
     pub mod fault {

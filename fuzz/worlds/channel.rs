@@ -2,7 +2,7 @@
 //!
 //! Both ends lie in this process, the worker's over mappings of its own. What is held against the engine's end is what
 //! `docs/protocol.md` says under "Messages between processes": whatever the worker writes, each call returns, each batch that was lent
-//! comes out once, as it was lent, unless the segment said that the worker has dropped it, and in the end none is left in the books.
+//! comes out once, as it was lent, unless the segment said that the worker has dropped it, and in the end none is left in the table.
 //! Where nothing is damaged, the channel does as two queues and a list do.
 
 mod ends;
@@ -126,16 +126,16 @@ impl Ends {
         let (vanished, drops) = (self.vanished, self.drops + self.ground.drops.get());
         assert!(vanished <= drops && (vanished == drops || !self.sound), "{vanished} vanished, {drops} were dropped");
         self.kept.clear();
-        assert_eq!(self.arena.statistics().in_use, 0, "a batch is left in the books");
+        assert_eq!(self.arena.statistics().in_use, 0, "a batch is left in the table");
         assert!(self.engine.reclaim().is_empty() && !self.undelivered());
         watch::calls();
         drop((take(&mut self.held), self.worker));
-        // The thread that called tasks ends when nobody is at the other end.
-        while Arc::strong_count(&self.engine) > 1 {
+        assert_eq!(Arc::strong_count(&self.engine), 1, "somebody keeps the channel");
+        drop(self.engine);
+        // The thread that called tasks lets go of the memory when nobody is at the other end.
+        while Arc::strong_count(&self.ground.segment) > 1 {
             std::thread::yield_now();
         }
-        drop(self.engine);
-        assert_eq!(Arc::strong_count(&self.ground.segment), 1, "somebody keeps the segment");
         self.reached
     }
 }

@@ -3,140 +3,110 @@
 //! Positions, batches that were lent, and everything that decides what is believed lie in private memory. What is read from the segment
 //! is copied first; a word that the protocol does not allow there ends the channel (`docs/protocol.md`, "Messages between processes").
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use core::task::Waker;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
-use crate::arena::shared::{Shape, SharedHandle, SharedSegment};
-use crate::channel::loan_table::{Books, LoanName};
-use crate::channel::types::{For, VALUE_WORDS_MAX, Words};
-use crate::channel::waker_thread::Tasks;
+use crate::arena::shared::{Shape, SharedSegment};
+use crate::channel::loan_table::{LoanName, LoanTable, NotBorrowed};
+use crate::channel::memory::{ChannelMemory, Damage, ENGINE, WORKER, bit};
+use crate::channel::types::{For, Ticket, VALUE_WORDS_MAX, Words};
+use crate::channel::waker_registry::WakerRegistry;
+use crate::channel::waker_thread;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::layout::channel::{BATCHES_WORDS, ChannelPlan, KIND, at};
 use crate::layout::words::flag;
-use crate::lockfree::doorbell::{Doorbell, Slept, bell};
+use crate::lockfree::doorbell::{Slept, bell};
 use crate::lockfree::spsc::{Cells, Garbled};
 use crate::os::fork::ForkGuard;
 use crate::os::futex::{Scope, Waited, wait_until};
 use crate::os::host::Deadline;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, lock};
 use crate::watchdog::WATCHDOG_INTERVAL;
 
-/// The end of the process that made the channel.
-pub(crate) const ENGINE: usize = 0;
-/// The end of the worker process.
-pub(crate) const WORKER: usize = 1;
 /// Batches that may be at the other end at a time.
 const LOANS: u64 = 1024;
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No foreign code runs under the lock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What was found where nobody who keeps to the protocol writes it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Damage {
-    pub(super) what: &'static str,
-    /// Which word of the segment.
-    pub(super) word: usize,
-    pub(super) expected: u64,
-    pub(super) found: u64,
-}
-
-impl Damage {
-    fn error(self) -> Error {
-        let Self { what, word, expected, found } = self;
-        Error::Corrupt { what, offset: SharedSegment::offset_of(word), expected, found }
-    }
-}
-
 /// What this end has posted.
-pub(super) struct Outgoing {
+struct Outgoing {
     /// The position of the next message.
     tail: u64,
     /// Before this position nothing can come back.
     come_back: u64,
     /// The loans of messages that may not have been taken yet, in the engine's process.
-    pub(super) lent: BTreeMap<u64, Vec<LoanName>>,
+    lent: BTreeMap<u64, Vec<LoanName>>,
     /// Whether the first message is none of the user's: it brings the batches that the worker is started with.
     begins_with_batches: bool,
 }
 
 impl Outgoing {
     /// Whether the message at a position brings what the worker is started with.
-    pub(super) fn is_start(&self, position: u64) -> bool {
+    fn is_start(&self, position: u64) -> bool {
         self.begins_with_batches && position == 0
     }
 }
 
 /// One end.
 pub(crate) struct ProcessChannel {
-    pub(super) segment: Arc<SharedSegment>,
-    pub(super) arena: Arc<Arena>,
-    pub(super) plan: ChannelPlan,
-    pub(super) end: usize,
-    pub(super) outgoing: Mutex<Outgoing>,
+    memory: ChannelMemory,
+    outgoing: Mutex<Outgoing>,
     /// Held while the next message is taken.
-    pub(super) taking: Mutex<()>,
+    taking: Mutex<()>,
     /// The position of the next message; changed under `taking`.
-    pub(super) head: AtomicU64,
-    /// What is lent, in the engine's process.
-    pub(super) books: Mutex<Books>,
-    /// Batches whose drop was noticed.
-    pub(super) dropped: AtomicU64,
+    head: AtomicU64,
+    loans: Arc<LoanTable>,
+    wakers: Arc<WakerRegistry>,
     /// 1 when the process at the other end is gone.
-    pub(super) process_gone: AtomicU32,
-    pub(super) damage: OnceLock<Damage>,
+    process_gone: AtomicU32,
+    damage: OnceLock<Damage>,
     /// Ends the process at the other end.
     end_peer: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    pub(super) tasks: Tasks,
     /// Waits that ended only because they were bounded.
     missed_wakeups: AtomicU64,
-    pub(super) fork: Arc<ForkGuard>,
+    fork: Arc<ForkGuard>,
 }
 
 impl ProcessChannel {
-    /// A channel with so many cells in each lane, and the handle by which a worker process that maps `arena` finds it.
+    /// A channel with so many cells in each lane. Its messages carry batches of `arena`, or none.
     ///
     /// # Errors
-    /// [`Error::Io`] when the system gives no memory, [`Error::Unsupported`] when the arena knows too many segments.
+    /// [`Error::Io`] when the system gives no memory.
     pub(crate) fn create(
-        arena: &Arc<Arena>,
+        arena: Option<&Arc<Arena>>,
         fork: &Arc<ForkGuard>,
         cells: usize,
         value_lens: [usize; 2],
-    ) -> Result<(Self, SharedHandle<u64>)> {
+    ) -> Result<Self> {
         let plan = ChannelPlan::new(cells as u64, value_lens.map(|len| len as u64), LOANS)
             .ok_or_else(|| Error::invalid("a channel of these sizes"))?;
         let shape = Shape { kind: KIND, element_size: 8, max_len: plan.total, growable: false, sequences: true };
         let segment = Arc::new(SharedSegment::create(shape, plan.total)?);
-        let channel = Self::over(segment, arena, fork, plan, ENGINE);
-        // Relaxed: the handle, which the other side needs, orders these stores before whatever it does.
-        channel.word(at::CELLS).store(channel.plan.cells as u64, Ordering::Relaxed);
+        let channel = Self::over(ChannelMemory { segment, plan, end: ENGINE }, arena, fork);
+        let memory = &channel.memory;
+        // Relaxed: whoever maps the segment was sent its descriptor, which orders these stores before whatever it does.
+        memory.word(at::CELLS).store(memory.plan.cells as u64, Ordering::Relaxed);
         for (lane, len) in value_lens.into_iter().enumerate() {
-            channel.word(at::VALUE_LENS + lane).store(len as u64, Ordering::Relaxed);
-            channel.cells(lane).init();
+            memory.word(at::VALUE_LENS + lane).store(len as u64, Ordering::Relaxed);
+            memory.cells(lane).init();
         }
-        channel.word(at::LOANS).store(LOANS, Ordering::Relaxed);
-        let handle = channel.segment.handle(arena)?;
-        Ok((channel, handle))
+        memory.word(at::LOANS).store(LOANS, Ordering::Relaxed);
+        Ok(channel)
     }
 
-    /// The worker's end of the channel of a handle.
+    /// The worker's end of the channel that lies in a segment. `arena` is that of the engine whose batches messages carry, as this process
+    /// maps it.
     ///
     /// # Errors
-    /// [`Error::UnknownArray`] and [`Error::ElementTypeMismatch`] when it names no channel, [`Error::Corrupt`] when the channel is none of
-    /// messages with such values.
+    /// [`Error::Corrupt`] when the segment is no channel of messages with such values.
     pub(crate) fn attach(
-        arena: &Arc<Arena>,
+        arena: Option<&Arc<Arena>>,
         fork: &Arc<ForkGuard>,
-        handle: &SharedHandle<u64>,
+        segment: Arc<SharedSegment>,
         value_lens: [usize; 2],
     ) -> Result<Self> {
-        let segment = arena.segment_of_kind(handle, KIND)?;
         let words = segment.words::<AtomicU64>();
         // Each once; what is computed from them must fit the memory.
         let number = |at: usize| words.get(at).map_or(0, |word| word.load(Ordering::Relaxed));
@@ -148,11 +118,12 @@ impl ProcessChannel {
         let room = words.len() as u64;
         match plan {
             Some(plan)
-                if plan.total == words.len()
+                if segment.shape().kind == KIND
+                    && plan.total == words.len()
                     && plan.value_lens == value_lens
                     && segment.sequences().len() == words.len() =>
             {
-                Ok(Self::over(segment, arena, fork, plan, WORKER))
+                Ok(Self::over(ChannelMemory { segment, plan, end: WORKER }, arena, fork))
             }
             plan => {
                 let expected = plan.map_or(0, |plan| plan.total as u64);
@@ -161,30 +132,26 @@ impl ProcessChannel {
         }
     }
 
-    fn over(
-        segment: Arc<SharedSegment>,
-        arena: &Arc<Arena>,
-        fork: &Arc<ForkGuard>,
-        plan: ChannelPlan,
-        end: usize,
-    ) -> Self {
+    fn over(memory: ChannelMemory, arena: Option<&Arc<Arena>>, fork: &Arc<ForkGuard>) -> Self {
+        let loans = LoanTable::new(memory.clone(), arena.cloned(), Arc::clone(fork));
         Self {
-            segment,
-            arena: Arc::clone(arena),
-            end,
             outgoing: Mutex::new(Outgoing { tail: 0, come_back: 0, lent: BTreeMap::new(), begins_with_batches: false }),
             taking: Mutex::new(()),
             head: AtomicU64::new(0),
-            books: Mutex::new(Books::new(if end == ENGINE { plan.loans as u32 } else { 0 })),
-            plan,
-            dropped: AtomicU64::new(0),
+            loans: Arc::new(loans),
+            wakers: Arc::new(WakerRegistry::new(memory.clone())),
             process_gone: AtomicU32::new(0),
             damage: OnceLock::new(),
             end_peer: OnceLock::new(),
-            tasks: Tasks::new(),
             missed_wakeups: AtomicU64::new(0),
             fork: Arc::clone(fork),
+            memory,
         }
+    }
+
+    /// The memory of the channel, to be sent to the process at the other end.
+    pub(crate) fn segment(&self) -> &Arc<SharedSegment> {
+        &self.memory.segment
     }
 
     /// Says how the process at the other end is ended, should it write what it must not.
@@ -192,54 +159,25 @@ impl ProcessChannel {
         let _ = self.end_peer.set(end_peer);
     }
 
-    /// The memory of both ends, for the project's own tests, which damage it.
-    #[cfg(all(feature = "fault", target_os = "linux"))]
-    pub(crate) fn segment(&self) -> &SharedSegment {
-        &self.segment
-    }
-
-    /// One word of the segment, which the plan has.
-    #[inline]
-    pub(super) fn word(&self, at: usize) -> &AtomicU64 {
-        &self.segment.words()[at]
-    }
-
-    #[inline]
-    pub(super) fn cells(&self, lane: usize) -> Cells<'_> {
-        let lane = lane & 1;
-        let words = &self.segment.words::<AtomicU64>()[self.plan.lanes[lane].clone()];
-        Cells::new(words, self.plan.cells, self.plan.message_words(lane))
-    }
-
-    /// The doorbell of an end.
-    #[inline]
-    pub(super) fn bell(&self, end: usize) -> Doorbell<'_> {
-        Doorbell::new(&self.segment.sequences_as::<AtomicU32>()[at::BELLS[end & 1]], Scope::Shared)
-    }
-
-    /// The lane that leads away from this end has its number, the other one that of the other end.
-    pub(super) fn other(&self) -> usize {
-        self.end ^ 1
-    }
-
-    /// Where this end says how many messages it posted, and behind it how many it took. Hints for the other one.
-    fn counts(&self, end: usize) -> usize {
-        if end == ENGINE { at::ENGINE_COUNTS } else { at::WORKER_COUNTS }
-    }
-
     /// Messages that may wait in each direction.
     pub(crate) fn capacity(&self) -> usize {
-        self.plan.cells
+        self.memory.plan.cells
     }
 
     /// Messages that wait, posted here or to be taken here. A hint.
     pub(crate) fn len(&self, outgoing: bool) -> usize {
         let (posted, taken) = if outgoing {
-            (lock(&self.outgoing).tail, self.word(self.counts(self.other()) + 1).load(Ordering::Relaxed))
+            (
+                lock(&self.outgoing).tail,
+                self.memory.word(ChannelMemory::counts(self.memory.other()) + 1).load(Ordering::Relaxed),
+            )
         } else {
-            (self.word(self.counts(self.other())).load(Ordering::Relaxed), self.head.load(Ordering::Relaxed))
+            (
+                self.memory.word(ChannelMemory::counts(self.memory.other())).load(Ordering::Relaxed),
+                self.head.load(Ordering::Relaxed),
+            )
         };
-        usize::try_from(posted.saturating_sub(taken)).unwrap_or(usize::MAX).min(self.plan.cells)
+        usize::try_from(posted.saturating_sub(taken)).unwrap_or(usize::MAX).min(self.memory.plan.cells)
     }
 
     #[inline]
@@ -249,19 +187,19 @@ impl ProcessChannel {
 
     /// Ends the channel because of what was found in the segment.
     #[cold]
-    pub(super) fn break_off(&self, damage: Damage) -> Error {
+    fn break_off(&self, damage: Damage) -> Error {
         let _ = self.damage.set(damage);
         if let Some(end_peer) = self.end_peer.get() {
             end_peer();
         }
-        self.call_own();
+        self.wakers.call();
         damage.error()
     }
 
     #[cold]
     fn garbled(&self, lane: usize, garbled: Garbled) -> Error {
         let Garbled { at, expected, found } = garbled;
-        let word = self.plan.lanes[lane & 1].start + at;
+        let word = self.memory.plan.lanes[lane & 1].start + at;
         self.break_off(Damage { what: "stamp of a message", word, expected, found })
     }
 
@@ -272,36 +210,36 @@ impl ProcessChannel {
     #[inline]
     pub(crate) fn try_send(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
         self.check_sound()?;
-        self.notice_drops();
+        self.loans.notice_drops();
         let mut outgoing = lock(&self.outgoing);
-        let (cells, tail) = (self.cells(self.end), outgoing.tail);
-        if !cells.has_capacity(tail).map_err(|garbled| self.garbled(self.end, garbled))? {
+        let (cells, tail) = (self.memory.cells(self.memory.end), outgoing.tail);
+        if !cells.has_capacity(tail).map_err(|garbled| self.garbled(self.memory.end, garbled))? {
             return Ok(false);
         }
-        let value_words = self.plan.message_words(self.end) - BATCHES_WORDS;
+        let value_words = self.memory.plan.message_words(self.memory.end) - BATCHES_WORDS;
         if batches.is_empty() && outgoing.lent.is_empty() {
             cells.post(tail, &value[..value_words], false);
         } else {
             // Its cell has room, so what was there before was taken.
-            outgoing.lent.remove(&tail.wrapping_sub(self.plan.cells as u64));
+            outgoing.lent.remove(&tail.wrapping_sub(self.memory.plan.cells as u64));
             if batches.is_empty() {
                 cells.post(tail, &value[..value_words], false);
             } else {
-                let Some((loans, names)) = self.hand_over(batches) else { return Ok(false) };
+                let Some((loans, names)) = self.loans.hand_over(batches) else { return Ok(false) };
                 let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
                 message[..value_words].copy_from_slice(&value[..value_words]);
                 message[value_words] = loans;
-                if self.end == ENGINE {
+                if self.memory.end == ENGINE {
                     outgoing.lent.insert(tail, names);
                 }
                 cells.post(tail, &message[..value_words + BATCHES_WORDS], true);
             }
         }
         outgoing.tail = Cells::next(tail);
-        self.word(self.counts(self.end)).store(outgoing.tail, Ordering::Relaxed);
+        self.memory.word(ChannelMemory::counts(self.memory.end)).store(outgoing.tail, Ordering::Relaxed);
         drop(outgoing);
         fault::point(Point::F47_message_posted);
-        self.bell(self.other()).ring(bell::MESSAGE);
+        self.memory.bell(self.memory.other()).ring(bell::MESSAGE);
         Ok(true)
     }
 
@@ -322,11 +260,11 @@ impl ProcessChannel {
     /// # Errors
     /// [`Error::Corrupt`]; in a worker also those of mapping a file that was handed over.
     #[inline]
-    pub(crate) fn try_take(self: &Arc<Self>, value: &mut Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
-        let lane = self.other();
-        let cells = self.cells(lane);
+    pub(crate) fn try_take(&self, value: &mut Words, batches: &mut Vec<AnyBatch>) -> Result<bool> {
+        let lane = self.memory.other();
+        let cells = self.memory.cells(lane);
         self.check_sound()?;
-        self.notice_drops();
+        self.loans.notice_drops();
         // Without the lock, for those who look again and again.
         if cells.is_empty_at(self.head.load(Ordering::Relaxed)) {
             return Ok(false);
@@ -334,7 +272,7 @@ impl ProcessChannel {
         let taking = lock(&self.taking);
         let head = self.head.load(Ordering::Relaxed);
         let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
-        let words = self.plan.message_words(lane);
+        let words = self.memory.plan.message_words(lane);
         let Some(has_batches) =
             cells.read(head, &mut message[..words]).map_err(|garbled| self.garbled(lane, garbled))?
         else {
@@ -342,28 +280,40 @@ impl ProcessChannel {
         };
         if has_batches {
             let loans = message[words - BATCHES_WORDS];
-            *batches = if self.end == ENGINE { self.take_back(loans) } else { self.borrow(loans) }?;
+            *batches = self.batches_of(loans)?;
         }
         value[..words - BATCHES_WORDS].copy_from_slice(&message[..words - BATCHES_WORDS]);
         cells.free(head);
         let next = Cells::next(head);
         self.head.store(next, Ordering::Relaxed);
-        self.word(self.counts(self.end) + 1).store(next, Ordering::Relaxed);
+        self.memory.word(ChannelMemory::counts(self.memory.end) + 1).store(next, Ordering::Relaxed);
         drop(taking);
         fault::point(Point::F50_message_taken);
-        self.bell(self.other()).ring(bell::ROOM);
-        if has_batches && self.end == ENGINE {
+        self.memory.bell(self.memory.other()).ring(bell::ROOM);
+        if has_batches && self.memory.end == ENGINE {
             // Numbers of loans are free again, for which threads of this process may wait.
-            self.bell(ENGINE).ring(bell::ROOM);
+            self.memory.bell(ENGINE).ring(bell::ROOM);
         }
         Ok(true)
+    }
+
+    /// The batches that a message brings: back to the process that lent them, or to the one that they are lent to.
+    fn batches_of(&self, loans: u64) -> Result<Vec<AnyBatch>> {
+        let found = match self.memory.end {
+            ENGINE => self.loans.take_back(loans).map_err(NotBorrowed::Damaged),
+            _ => self.loans.borrow(loans),
+        };
+        found.map_err(|refusal| match refusal {
+            NotBorrowed::Damaged(damage) => self.break_off(damage),
+            NotBorrowed::Failed(error) => error,
+        })
     }
 
     /// Takes back the oldest message that was posted here and not taken, when the other end is gone.
     pub(crate) fn try_take_back(&self, value: &mut Words, batches: &mut Vec<AnyBatch>) -> bool {
         let mut outgoing = lock(&self.outgoing);
-        let (cells, tail) = (self.cells(self.end), outgoing.tail);
-        outgoing.come_back = outgoing.come_back.max(tail.saturating_sub(self.plan.cells as u64));
+        let (cells, tail) = (self.memory.cells(self.memory.end), outgoing.tail);
+        outgoing.come_back = outgoing.come_back.max(tail.saturating_sub(self.memory.plan.cells as u64));
         while outgoing.come_back < tail {
             let position = outgoing.come_back;
             outgoing.come_back += 1;
@@ -374,56 +324,101 @@ impl ProcessChannel {
             if cells.was_taken(position) {
                 continue;
             }
-            let words = &mut value[..self.plan.message_words(self.end) - BATCHES_WORDS];
+            let words = &mut value[..self.memory.plan.message_words(self.memory.end) - BATCHES_WORDS];
             if let Err(garbled) = cells.read_again(position, words) {
                 // What was posted is not known any more. Its batches are reclaimed.
-                self.garbled(self.end, garbled);
+                self.garbled(self.memory.end, garbled);
                 continue;
             }
-            *batches = self.settle(&names.unwrap_or_default());
+            *batches = self.loans.settle(&names.unwrap_or_default());
             return true;
         }
         false
     }
 
+    /// Whether batches can be posted here.
+    ///
+    /// # Errors
+    /// [`Error::ForeignBatch`] when one does not lie in the arena of this channel, or was not lent by it; [`Error::InvalidArgument`] when
+    /// there are too many, or when a part of one that goes back is still held.
+    pub(crate) fn check_batches(&self, batches: &[AnyBatch]) -> Result<()> {
+        self.loans.check(batches)
+    }
+
+    /// Batches that the worker had when its process ended: it had taken them and neither dropped nor posted them, or posted them behind
+    /// damage, where they cannot be received. Nothing before that.
+    pub(crate) fn reclaim(&self) -> Vec<AnyBatch> {
+        if self.process_gone.load(Ordering::Acquire) == 0 || self.fork.is_forked_child() {
+            return Vec::new();
+        }
+        self.loans.notice_drops();
+        let mut undelivered: Vec<LoanName> = Vec::new();
+        {
+            let outgoing = lock(&self.outgoing);
+            let cells = self.memory.cells(self.memory.end);
+            // One whose cell is damaged does not, as nobody knows what was posted.
+            let comes_back = |position: u64| {
+                !cells.was_taken(position)
+                    && !outgoing.is_start(position)
+                    && cells.read_again(position, &mut []).is_ok()
+            };
+            let not_taken = outgoing.lent.iter().filter(|(position, _)| comes_back(**position));
+            undelivered.extend(not_taken.flat_map(|(_, names)| names));
+        }
+        let _taking = lock(&self.taking);
+        let (cells, mut position) = (self.memory.cells(self.memory.other()), self.head.load(Ordering::Relaxed));
+        let words = self.memory.plan.message_words(self.memory.other());
+        let mut posted: BTreeSet<u32> = BTreeSet::new();
+        // Up to the first message that nobody can receive, it or something before it being damaged: there the channel ends.
+        let receivable = if self.damage.get().is_some() { 0 } else { self.memory.plan.cells };
+        for _ in 0..receivable {
+            let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
+            let Ok(Some(has_batches)) = cells.read(position, &mut message[..words]) else { break };
+            if has_batches {
+                let Ok(loans) = self.loans.loans_in(message[words - BATCHES_WORDS]) else { break };
+                if loans.iter().any(|(number, _)| posted.contains(number)) {
+                    break;
+                }
+                posted.extend(loans.into_iter().map(|(number, _)| number));
+            }
+            position = Cells::next(position);
+        }
+        self.loans.settle_all_but(&undelivered, &posted)
+    }
+
     /// Whether nobody posts or takes at the other end any more.
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
-        let word = if self.end == ENGINE { at::WORKER_GONE } else { at::ENGINE_GONE };
+        let word = if self.memory.end == ENGINE { at::WORKER_GONE } else { at::ENGINE_GONE };
         // Acquire, both: what that end posted before is visible.
-        flag::is_set(self.word(word).load(Ordering::Acquire)) || self.process_gone.load(Ordering::Acquire) != 0
-    }
-
-    /// Whether there will be no call any more: nothing changes at the other end.
-    pub(super) fn is_over(&self) -> bool {
-        self.process_gone.load(Ordering::Acquire) != 0
+        flag::is_set(self.memory.word(word).load(Ordering::Acquire)) || self.process_gone.load(Ordering::Acquire) != 0
     }
 
     /// Says that nobody posts or takes at this end any more.
     pub(crate) fn leave(&self) {
-        let word = if self.end == ENGINE { at::ENGINE_GONE } else { at::WORKER_GONE };
+        let word = if self.memory.end == ENGINE { at::ENGINE_GONE } else { at::WORKER_GONE };
         // Release: see `is_gone`.
-        self.word(word).store(flag::YES, Ordering::Release);
-        self.bell(self.other()).call();
+        self.memory.word(word).store(flag::YES, Ordering::Release);
+        self.memory.bell(self.memory.other()).call();
     }
 
     /// Says that the process at the other end is gone. Everybody who waits here looks again.
     pub(crate) fn set_process_gone(&self) {
         self.process_gone.store(1, Ordering::Release);
-        self.call_own();
+        self.wakers.finish();
     }
 
     /// Tells the worker to end.
     pub(crate) fn terminate(&self) {
         // Release: pairs with the acquire in `is_terminated`.
-        self.word(at::TERMINATED).store(flag::YES, Ordering::Release);
-        self.bell(WORKER).call();
+        self.memory.word(at::TERMINATED).store(flag::YES, Ordering::Release);
+        self.memory.bell(WORKER).call();
     }
 
     /// Whether this is the worker's end.
     #[inline]
     pub(crate) fn is_worker(&self) -> bool {
-        self.end == WORKER
+        self.memory.end == WORKER
     }
 
     /// Why the channel was broken off, if it was.
@@ -434,20 +429,17 @@ impl ProcessChannel {
     /// Whether the worker was told to end.
     #[inline]
     pub(crate) fn is_terminated(&self) -> bool {
-        flag::is_set(self.word(at::TERMINATED).load(Ordering::Acquire))
+        flag::is_set(self.memory.word(at::TERMINATED).load(Ordering::Acquire))
     }
 
-    fn call_own(&self) {
-        self.bell(self.end).call();
-        self.tasks.come();
+    /// Keeps a task's waker. The task then looks once more.
+    pub(crate) fn keep_waker(&self, what: For, waker: &Waker) -> Ticket {
+        self.wakers.keep(what, waker, || waker_thread::attend(&self.wakers))
     }
 
-    /// The bit by which this end says what it waits for.
-    pub(super) fn bit(what: For) -> u32 {
-        match what {
-            For::Message => bell::MESSAGE,
-            For::Room => bell::ROOM,
-        }
+    /// Takes the waker back. `false` when the task was called meanwhile; everybody else was called then, too.
+    pub(crate) fn drop_waker(&self, ticket: &Ticket) -> bool {
+        self.wakers.remove(*ticket)
     }
 
     /// Looks, and blocks until a look finds something or the deadline is past.
@@ -484,12 +476,21 @@ impl ProcessChannel {
             was_uncalled.set(word.load(Ordering::Acquire) == seen);
             Slept::LookAgain
         };
-        self.bell(self.end).wait(Self::bit(what), look, sleep).flatten()
+        self.memory.bell(self.memory.end).wait(bit(what), look, sleep).flatten()
     }
 
     /// Waits that ended only because they were bounded.
     pub(crate) fn missed_wakeups(&self) -> u64 {
         self.missed_wakeups.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for ProcessChannel {
+    /// Nobody waits at this end any more: the thread that serves tasks need not either.
+    fn drop(&mut self) {
+        if !self.fork.is_forked_child() {
+            self.wakers.finish();
+        }
     }
 }
 
@@ -509,6 +510,7 @@ mod tests {
     /// Both ends of a channel, in one process; the worker's one over mappings of its own.
     struct Both {
         arena: Arc<Arena>,
+        there: Arc<Arena>,
         engine: Arc<ProcessChannel>,
         worker: Arc<ProcessChannel>,
     }
@@ -524,11 +526,13 @@ mod tests {
         let files = Arc::clone(&arena);
         let fetch = move |segment| -> Result<SegmentFile> { files.file_of(segment) };
         let attached = Attached::new(mapping.second_view().unwrap(), Box::new(fetch));
-        let there = Arena::attach(mapping, attached).unwrap();
+        let there = Arena::attach(mapping, attached).unwrap().of_worker().unwrap();
         let fork = Arc::new(ForkGuard::new().unwrap());
-        let (engine, handle) = ProcessChannel::create(&arena, &fork, cells, LENS).unwrap();
-        let worker = ProcessChannel::attach(&there.of_worker().unwrap(), &fork, &handle, LENS).unwrap();
-        Both { arena, engine: Arc::new(engine), worker: Arc::new(worker) }
+        let engine = ProcessChannel::create(Some(&arena), &fork, cells, LENS).unwrap();
+        let handle = engine.segment().handle::<u64>(&arena).unwrap();
+        let segment = there.segment_of_kind(&handle, KIND).unwrap();
+        let worker = ProcessChannel::attach(Some(&there), &fork, segment, LENS).unwrap();
+        Both { arena, there, engine: Arc::new(engine), worker: Arc::new(worker) }
     }
 
     impl Both {
@@ -678,10 +682,10 @@ mod tests {
             let (_, held) = take(&both.worker).unwrap().unwrap();
             let (_, back) = take(&both.worker).unwrap().unwrap();
             prop_assert!(post(&both.worker, 7, back));
-            let words = both.engine.segment.words::<AtomicU64>();
+            let words = both.engine.memory.segment.words::<AtomicU64>();
             // Mostly where something lies: the first words, the loans in use, the lanes.
             let used: Vec<usize> = (0..at::FIRST_LOAN + 8 * LOAN_WORDS)
-                .chain(both.engine.plan.lanes.iter().flat_map(Clone::clone))
+                .chain(both.engine.memory.plan.lanes.iter().flat_map(Clone::clone))
                 .collect();
             for (place, value, how) in scribbles {
                 let word = &words[*place.get(&used)];
@@ -690,7 +694,7 @@ mod tests {
                 word.store(near, Ordering::Relaxed);
             }
             for mark in marks {
-                let bells = both.engine.segment.sequences_as::<AtomicU32>();
+                let bells = both.engine.memory.segment.sequences_as::<AtomicU32>();
                 bells[at::BELLS[usize::from(mark & 1)]].store(u32::from(mark) << (mark & 31), Ordering::Relaxed);
             }
             let mut seen = std::collections::BTreeSet::new();
@@ -739,18 +743,18 @@ mod tests {
         type Scribble = fn(&Both);
         let damages: [(&str, Scribble); 4] = [
             ("stamp of a message", |both| {
-                both.engine.word(both.engine.plan.lanes[1].start).store(77, Ordering::Relaxed);
+                both.engine.memory.word(both.engine.memory.plan.lanes[1].start).store(77, Ordering::Relaxed);
             }),
             ("batch of a message", |both| {
                 let forged = [2, crate::layout::channel::loans_word(9, 1)];
-                both.worker.cells(1).post(0, &forged, true);
+                both.worker.memory.cells(1).post(0, &forged, true);
             }),
             ("state of a loan", |both| {
                 let state = LoanWord::new(2, LoanWord::LENT_TO_WRITE);
-                both.engine.word(at::FIRST_LOAN + loan::STATE).store(state.bits(), Ordering::Relaxed);
+                both.engine.memory.word(at::FIRST_LOAN + loan::STATE).store(state.bits(), Ordering::Relaxed);
             }),
             ("length of a loan", |both| {
-                both.engine.word(at::FIRST_LOAN + loan::LEN_BYTES).store(sealed_len(40), Ordering::Relaxed);
+                both.engine.memory.word(at::FIRST_LOAN + loan::LEN_BYTES).store(sealed_len(40), Ordering::Relaxed);
             }),
         ];
         for (what, damage) in damages {
@@ -768,7 +772,7 @@ mod tests {
                 match take(&both.engine) {
                     Err(Error::Corrupt { what: found, offset, .. }) => {
                         assert_eq!(found, what);
-                        assert!(offset as usize <= both.engine.segment.mapping().len());
+                        assert!(offset as usize <= both.engine.memory.segment.mapping().len());
                     }
                     other => panic!("{what}: {other:?}"),
                 }
@@ -792,7 +796,7 @@ mod tests {
         let look = || {
             looks += 1;
             assert!(looks < 1_000_000, "the wait goes on");
-            both.worker.bell(ENGINE).call();
+            both.worker.memory.bell(ENGINE).call();
             None::<()>
         };
         let deadline = Deadline::after(core::time::Duration::from_millis(1));
@@ -824,10 +828,14 @@ mod tests {
         let both = both(4);
         assert!(post(&both.engine, 1, vec![both.batch(5), both.batch(6)]));
         let dropped = LoanWord::new(1, LoanWord::DROPPED);
-        both.worker.word(at::FIRST_LOAN + loan::STATE).store(dropped.bits(), Ordering::Relaxed);
-        both.worker.word(at::DROPPED).store(1, Ordering::Release);
+        both.worker.memory.word(at::FIRST_LOAN + loan::STATE).store(dropped.bits(), Ordering::Relaxed);
+        both.worker.memory.word(at::DROPPED).store(1, Ordering::Release);
         assert!(post(&both.engine, 2, vec![both.batch(7)]));
-        assert_eq!(both.engine.word(at::FIRST_LOAN).load(Ordering::Relaxed) >> 32, 2, "the number was used again");
+        assert_eq!(
+            both.engine.memory.word(at::FIRST_LOAN).load(Ordering::Relaxed) >> 32,
+            2,
+            "the number was used again"
+        );
         assert!(post(&both.engine, 3, vec![both.batch(8)]));
         both.engine.set_process_gone();
         assert!(both.engine.reclaim().is_empty());
@@ -844,16 +852,17 @@ mod tests {
         let damages: [Scribble; 3] = [
             // In the other direction.
             |both| {
-                both.engine.word(both.engine.plan.lanes[0].start).store(77, Ordering::Relaxed);
+                both.engine.memory.word(both.engine.memory.plan.lanes[0].start).store(77, Ordering::Relaxed);
                 let posted = both.engine.try_send(&[0; VALUE_WORDS_MAX], &mut Vec::new());
                 assert!(matches!(posted, Err(Error::Corrupt { .. })));
             },
             // In the message before, which nobody has looked at.
-            |both| both.engine.word(at::FIRST_LOAN + loan::LEN_BYTES).store(sealed_len(33), Ordering::Relaxed),
+            |both| both.engine.memory.word(at::FIRST_LOAN + loan::LEN_BYTES).store(sealed_len(33), Ordering::Relaxed),
             // The message before brings one of its batches.
             |both| {
-                both.worker.cells(1).post(1, &[6, crate::layout::channel::loans_word(1, 2)], true);
-                both.engine.word(at::FIRST_LOAN + LOAN_WORDS + loan::NEXT).store(sealed_len(0), Ordering::Relaxed);
+                both.worker.memory.cells(1).post(1, &[6, crate::layout::channel::loans_word(1, 2)], true);
+                let next = both.engine.memory.word(at::FIRST_LOAN + LOAN_WORDS + loan::NEXT);
+                next.store(sealed_len(0), Ordering::Relaxed);
             },
         ];
         for (number, damage) in damages.into_iter().enumerate() {
@@ -888,7 +897,7 @@ mod tests {
         let both = both(2);
         let (caller, called) = std::sync::mpsc::sync_channel(1);
         let _ticket = both.engine.keep_waker(For::Message, &Arc::new(Caller(caller)).into());
-        both.worker.segment.sequences_as::<AtomicU32>()[at::BELLS[ENGINE]].store(0, Ordering::Relaxed);
+        both.worker.memory.segment.sequences_as::<AtomicU32>()[at::BELLS[ENGINE]].store(0, Ordering::Relaxed);
         assert!(post(&both.worker, 1, Vec::new()));
         let patience = core::time::Duration::from_secs(3600);
         assert_eq!(called.recv_timeout(patience), Ok(()), "nobody looks again");
@@ -905,12 +914,12 @@ mod tests {
         assert_eq!(numbers(take(&both.engine).unwrap().unwrap().1), [5]);
         assert!(post(&both.engine, 3, vec![both.batch(6)]));
         use crate::arena::loan::Lender;
-        both.worker.dropped(terms.number, terms.serial);
-        both.engine.notice_drops();
+        both.worker.loans.dropped(terms.number, terms.serial);
+        both.engine.loans.notice_drops();
         let (_, batches) = take(&both.worker).unwrap().unwrap();
         assert_eq!(both.blocks(), 1);
         drop(batches);
-        both.engine.notice_drops();
+        both.engine.loans.notice_drops();
         assert_eq!(both.blocks(), 0);
     }
 
@@ -918,19 +927,60 @@ mod tests {
     fn a_segment_that_is_no_such_channel_is_refused() {
         let both = both(2);
         let fork = Arc::new(ForkGuard::new().unwrap());
-        let there = Arc::clone(&both.worker.arena);
-        let handle = both.engine.segment.handle::<u64>(&both.arena).unwrap();
-        let attach = |lens| ProcessChannel::attach(&there, &fork, &handle, lens).map(drop);
+        let attach = |lens| {
+            let segment = Arc::clone(both.engine.segment());
+            ProcessChannel::attach(Some(&both.there), &fork, segment, lens).map(drop)
+        };
         assert!(attach(LENS).is_ok());
         assert!(matches!(attach([8, 16]), Err(Error::Corrupt { .. })), "values of other sizes");
         for (word, value) in [(at::CELLS, 3), (at::CELLS, 8), (at::VALUE_LENS, u64::MAX), (at::LOANS, 1 << 40)] {
-            let old = both.engine.word(word).swap(value, Ordering::Relaxed);
+            let old = both.engine.memory.word(word).swap(value, Ordering::Relaxed);
             assert!(matches!(attach(LENS), Err(Error::Corrupt { .. })), "{word} {value}");
-            both.engine.word(word).store(old, Ordering::Relaxed);
+            both.engine.memory.word(word).store(old, Ordering::Relaxed);
         }
-        let array = crate::arena::shared::array::SharedArray::<u64>::new(100).unwrap();
-        let handle = array.handle(&both.arena).unwrap();
-        let refused = ProcessChannel::attach(&there, &fork, &handle, LENS).map(drop);
-        assert!(matches!(refused, Err(Error::ElementTypeMismatch { .. })));
+        // The same words in a segment of another kind.
+        let shape = Shape { kind: KIND + 1, ..*both.engine.segment().shape() };
+        let array = Arc::new(SharedSegment::create(shape, shape.max_len).unwrap());
+        for (there, here) in array.words::<AtomicU64>().iter().zip(both.engine.segment().words::<AtomicU64>()) {
+            there.store(here.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        let refused = ProcessChannel::attach(Some(&both.there), &fork, array, LENS).map(drop);
+        assert!(matches!(refused, Err(Error::Corrupt { .. })));
+    }
+
+    /// More channels than one wait of the system takes words.
+    #[test]
+    fn tasks_of_many_channels_are_called_each_by_its_own() {
+        const CHANNELS: usize = 130;
+        struct Task(AtomicU32);
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Release);
+            }
+        }
+        let channels: Vec<Both> = (0..CHANNELS).map(|_| both(2)).collect();
+        for round in 0..3 {
+            let tasks: Vec<Arc<Task>> = (0..CHANNELS).map(|_| Arc::new(Task(AtomicU32::new(0)))).collect();
+            let keep = |both: &Both, task: &Arc<Task>| both.engine.keep_waker(For::Message, &Arc::clone(task).into());
+            let tickets: Vec<Ticket> = channels.iter().zip(&tasks).map(|(both, task)| keep(both, task)).collect();
+            for (at, both) in channels.iter().enumerate().rev() {
+                match round {
+                    // Nobody posts anything: whoever leaves takes its waker along, unless it was called after a second.
+                    0 => assert!(both.engine.drop_waker(&tickets[at]) || tasks[at].0.load(Ordering::Acquire) > 0),
+                    1 => assert!(post(&both.worker, 1, Vec::new())),
+                    _ => both.engine.set_process_gone(),
+                }
+                while round > 0 && tasks[at].0.load(Ordering::Acquire) == 0 {
+                    std::thread::yield_now();
+                }
+                assert!(round == 0 || !both.engine.drop_waker(&tickets[at]));
+            }
+        }
+        let segments: Vec<_> = channels.iter().map(|both| Arc::downgrade(both.engine.segment())).collect();
+        drop(channels);
+        // The threads that served them keep none.
+        while segments.iter().any(|segment| segment.strong_count() > 0) {
+            std::thread::yield_now();
+        }
     }
 }

@@ -1,124 +1,122 @@
-//! Tasks that wait at a channel between two processes: a thread of their process sleeps at the doorbell for all of them.
+//! The thread that sleeps at doorbells for tasks: one for all channels to other processes that this process has tasks at.
 //!
-//! The thread is started with the first task that has to wait, and ends when the process at the other end is gone.
+//! It is started with the first task that has to wait, and ends when every channel it serves is over. It sleeps at many words at once
+//! (futex_waitv(2)), of which the system takes 128: another thread is started for every 127 channels, and where the system has no such
+//! call for each of them.
+//!
+//! Wakers run on it. One that blocks keeps the tasks of all channels from being woken; it must not, here as anywhere.
 
-use core::mem::take;
-use core::task::Waker;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::channel::cross_process::{ProcessChannel, lock};
-use crate::channel::types::{For, Ticket};
-use crate::lockfree::doorbell::Calls;
-use crate::lockfree::waiters::Waiters;
-use crate::os::futex::{Scope, Waited, wait_until};
+use crate::channel::waker_registry::{Alarm, Look, WakerRegistry};
+use crate::error::Result;
+use crate::os::fork::PerProcess;
+use crate::os::futex::{self, Scope};
 use crate::os::host::Deadline;
 use crate::panics;
-use crate::watchdog::WATCHDOG_INTERVAL;
+use crate::sync::lock;
 
-/// Bytes of the thread's stack; wakers run on it.
+/// Bytes of a thread's stack; wakers run on it.
 const STACK_LEN: usize = 256 << 10;
 
-/// The tasks that wait at one end.
-pub(super) struct Tasks {
-    list: Mutex<List>,
-    came: Condvar,
+/// The threads of this process.
+static SERVICE: PerProcess<Service> = PerProcess::new();
+
+struct Service {
+    groups: Mutex<Vec<Arc<Group>>>,
+    /// Registries that one thread serves at most.
+    group_len: usize,
 }
 
+/// What one thread serves.
 #[derive(Default)]
-struct List {
-    waiting: Waiters<Waiting>,
-    has_thread: bool,
+struct Group {
+    alarm: Arc<Alarm>,
+    registries: Mutex<Vec<Arc<WakerRegistry>>>,
 }
 
-struct Waiting {
-    since: Calls,
-    waker: Waker,
+/// Has a thread serve the tasks of a registry that none serves; how the thread is told that there are some. `None` when the system gives no
+/// thread.
+pub(super) fn attend(registry: &Arc<WakerRegistry>) -> Option<Arc<Alarm>> {
+    SERVICE.get(Service::new).ok()?.attend(registry)
 }
 
-impl Tasks {
-    pub(super) fn new() -> Self {
-        Self { list: Mutex::default(), came: Condvar::new() }
+impl Service {
+    fn new() -> Result<Self> {
+        let group_len = if futex::can_wait_for_many() { futex::WAIT_WORDS_MAX - 1 } else { 1 };
+        Ok(Self { groups: Mutex::default(), group_len })
     }
 
-    /// Has the thread look around.
-    pub(super) fn come(&self) {
-        drop(lock(&self.list));
-        self.came.notify_all();
-    }
-}
-
-impl ProcessChannel {
-    /// Keeps a task's waker. The task then looks once more.
-    pub(crate) fn keep_waker(self: &Arc<Self>, what: For, waker: &Waker) -> Ticket {
-        // Foreign code runs when a waker is cloned.
-        let waker = waker.clone();
-        let mut list = lock(&self.tasks.list);
-        if !list.has_thread {
-            let channel = Arc::clone(self);
-            let thread = thread::Builder::new().name("workring-ringer".into()).stack_size(STACK_LEN);
-            list.has_thread = thread.spawn(move || channel.serve_tasks()).is_ok();
-        }
-        if list.has_thread {
-            let since = self.bell(self.end).announce(Self::bit(what));
-            let ticket = list.waiting.add((), Waiting { since, waker });
-            self.tasks.came.notify_all();
-            ticket
-        } else {
-            // The system gives no thread: the task looks again and again, which is busy but right.
-            let ticket = list.waiting.ticket(());
-            drop(list);
-            waker.wake();
-            ticket
-        }
-    }
-
-    /// Takes the waker back. `false` when the task was called meanwhile; everybody else was called then, too.
-    pub(crate) fn drop_waker(&self, ticket: &Ticket) -> bool {
-        let mut list = lock(&self.tasks.list);
-        let found = list.waiting.remove(*ticket);
-        drop(list);
-        // Foreign code runs when a waker is dropped, too.
-        found.is_some()
-    }
-
-    fn serve_tasks(&self) {
-        let doorbell = self.bell(self.end);
-        let mut list = lock(&self.tasks.list);
-        let mut calls_all = false;
-        loop {
-            let is_over = self.is_over();
-            let all = is_over || take(&mut calls_all);
-            let called = list.waiting.take_if(|waiting| all || doorbell.uncalled(waiting.since).is_none());
-            if !called.is_empty() {
-                drop(list);
-                for waiting in called {
-                    // Foreign code, whose panic is no reason for the others to wait for ever.
-                    let _ = panics::catch(move || waiting.waker.wake());
-                }
-                list = lock(&self.tasks.list);
-                continue;
+    fn attend(self: Arc<Self>, registry: &Arc<WakerRegistry>) -> Option<Arc<Alarm>> {
+        let mut groups = lock(&self.groups);
+        for group in groups.iter() {
+            let mut registries = lock(&group.registries);
+            if registries.len() < self.group_len {
+                registries.push(Arc::clone(registry));
+                return Some(Arc::clone(&group.alarm));
             }
-            if is_over {
-                // Whoever comes now finds the other end gone, and does not wait.
-                list.has_thread = false;
+        }
+        let group = Arc::new(Group::default());
+        lock(&group.registries).push(Arc::clone(registry));
+        let (service, its) = (Arc::clone(&self), Arc::clone(&group));
+        let thread = thread::Builder::new().name("workring-wakers".into()).stack_size(STACK_LEN);
+        thread.spawn(move || service.serve(&its)).ok()?;
+        let alarm = Arc::clone(&group.alarm);
+        groups.push(group);
+        Some(alarm)
+    }
+
+    /// What a thread does.
+    fn serve(&self, group: &Arc<Group>) {
+        loop {
+            let seen = group.alarm.seen();
+            let registries = lock(&group.registries).clone();
+            let (mut words, mut until) = (vec![(group.alarm.word(), seen, Scope::Private)], None::<Deadline>);
+            let mut is_still = true;
+            for registry in &registries {
+                let called = match registry.look() {
+                    Look::Nobody => continue,
+                    Look::Pending(word, value, look_by) => {
+                        words.push((word, value, Scope::Shared));
+                        until = Some(until.map_or(look_by, |until| until.min(look_by)));
+                        continue;
+                    }
+                    Look::Called(called) => called,
+                    Look::Over(called) => {
+                        lock(&group.registries).retain(|other| !Arc::ptr_eq(other, registry));
+                        called
+                    }
+                };
+                is_still = false;
+                for waker in called {
+                    // Foreign code, whose panic is no reason for the others to wait for ever.
+                    let _ = panics::catch(move || waker.wake());
+                }
+            }
+            if registries.is_empty() && self.let_go(group) {
                 return;
             }
-            match list.waiting.last().and_then(|waiting| doorbell.uncalled(waiting.since)) {
-                None if list.waiting.is_empty() => {
-                    list = self.tasks.came.wait(list).unwrap_or_else(PoisonError::into_inner);
-                }
-                // One was called a moment ago.
-                None => {}
-                Some(word) => {
-                    drop(list);
-                    // A call changes the word first, so that none is slept through. Nothing relies on the bound; as in `wait`, all look
-                    // again, or a process that scribbles over the word could hang them.
-                    let slept = wait_until(doorbell.word(), word, Deadline::after(WATCHDOG_INTERVAL), Scope::Shared);
-                    calls_all = slept == Waited::TimedOut;
-                    list = lock(&self.tasks.list);
+            if is_still {
+                // A call changes a word first, so that none is slept through. Nothing relies on the bound: see `Waiting::look_by`.
+                match words[..] {
+                    // Its end is told there as well.
+                    [_, (word, value, scope)] if self.group_len == 1 => {
+                        futex::wait_for_any(&[(word, value, scope)], until)
+                    }
+                    _ => futex::wait_for_any(&words, until),
                 }
             }
         }
+    }
+
+    /// Takes a group out that serves nobody any more; `false` when somebody came.
+    fn let_go(&self, group: &Arc<Group>) -> bool {
+        let mut groups = lock(&self.groups);
+        let is_empty = lock(&group.registries).is_empty();
+        if is_empty {
+            groups.retain(|other| !Arc::ptr_eq(other, group));
+        }
+        is_empty
     }
 }

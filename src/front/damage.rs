@@ -1,7 +1,7 @@
 //! What the project's own tests do to the control segment, as a fault of the hardware or a stray write would.
 
 use super::engine::Engine;
-use super::message_port::MessagePort;
+use super::message::MessagePort;
 use crate::arena::shared::SharedSegment;
 use crate::layout::geometry::PRIORITIES;
 use crate::layout::words::State;
@@ -46,7 +46,7 @@ pub fn flip_waking(engine: &Engine, bit: usize) -> Option<String> {
 /// Flips one bit of the segment by which two processes talk, counted through its words and then through its sequence words, and says
 /// what the word was; nothing happens beyond them, and at a port of threads. Bits of words that are 0 flip only if `any` says so.
 pub fn flip_message<S, R>(port: &MessagePort<S, R>, bit: usize, any: bool) -> Option<u64> {
-    let segment = port.channel.process()?.segment();
+    let segment = port.channel().process()?.segment();
     let (words, sequences) = (segment.words::<AtomicU64>(), segment.sequences_as::<AtomicU32>());
     if let Some(word) = words.get(bit / 64) {
         return (any || word.load(Ordering::Relaxed) != 0).then(|| word.fetch_xor(1 << (bit % 64), Ordering::Relaxed));
@@ -61,7 +61,7 @@ pub fn message_bits<S, R>(port: &MessagePort<S, R>) -> usize {
     let bits = |segment: &SharedSegment| {
         64 * segment.words::<AtomicU64>().len() + 32 * segment.sequences_as::<AtomicU32>().len()
     };
-    port.channel.process().map_or(0, |process| bits(process.segment()))
+    port.channel().process().map_or(0, |process| bits(process.segment()))
 }
 
 /// Writes a lap that never was into every cell of the engine's shared rings: whoever takes jobs finds it.

@@ -9,7 +9,6 @@ pub(crate) mod closure;
 #[cfg(all(feature = "fault", target_os = "linux"))]
 pub(crate) mod damage;
 pub(crate) mod engine;
-pub(crate) mod exit_status;
 pub(crate) mod files;
 pub(crate) mod host;
 pub(crate) mod job;
@@ -17,21 +16,16 @@ pub(crate) mod job_context;
 pub(crate) mod job_set;
 pub mod kernels;
 pub(crate) mod load;
-pub(crate) mod message_port;
+pub(crate) mod message;
 mod named;
 #[cfg(target_os = "linux")]
 pub(crate) mod outside;
-pub(crate) mod port_futures;
-#[cfg(target_os = "linux")]
-pub(crate) mod process_worker;
 #[cfg(target_os = "linux")]
 pub(crate) mod processes;
 pub(crate) mod progress;
-pub(crate) mod raw_worker;
 pub(crate) mod rows;
 mod shared;
 pub(crate) mod statistics;
 mod terminal;
 pub(crate) mod timings;
-pub(crate) mod worker_main;
 mod workers;

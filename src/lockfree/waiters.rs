@@ -99,6 +99,13 @@ impl<T, S: Ord + Copy> Waiters<T, S> {
         meant.into_iter().filter_map(|ticket| self.list.remove(&ticket)).collect()
     }
 
+    /// The one who came first.
+    #[cfg_attr(workring_loom, allow(dead_code, reason = "the models need it not"))]
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for channels between processes"))]
+    pub(crate) fn first(&self) -> Option<&T> {
+        self.list.first_key_value().map(|(_, waiter)| waiter)
+    }
+
     /// The one who came last.
     #[cfg_attr(workring_loom, allow(dead_code, reason = "the models need it not"))]
     #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for channels between processes"))]

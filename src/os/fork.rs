@@ -1,4 +1,4 @@
-//! Telling a forked child from its parent: [`ForkGuard`].
+//! Telling a forked child from its parent: [`ForkGuard`]; and what each has of its own: [`PerProcess`].
 //!
 //! A child of fork(2) has a copy of the memory and of the handles but none of the threads, so whatever relies on worker
 //! threads must notice. On Linux the system clears a marked page in the child (`MADV_WIPEONFORK`, madvise(2), Linux
@@ -12,12 +12,13 @@
 
 #![cfg_attr(target_os = "linux", allow(unsafe_code))]
 
-#[cfg(target_os = "linux")]
 use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 use crate::os::map::Mapping;
+use crate::sync::lock;
 
 /// What the marked page holds in the process that built the guard; a child reads 0.
 #[cfg(target_os = "linux")]
@@ -72,10 +73,64 @@ impl ForkGuard {
     }
 }
 
+/// Something of which each process has its own, made at the first use: a forked child, which has none of its parent's threads, gets a new
+/// one, and leaves that of its parent alone.
+#[derive(Debug)]
+pub(crate) struct PerProcess<T> {
+    value: Mutex<Option<(ForkGuard, Arc<T>)>>,
+    /// The process that used it last; 0 for none.
+    user: AtomicU32,
+}
+
+/// Looks of a forked child at a lock, a millisecond apart, before it takes the lock to be one that a thread of its parent held.
+const LOOKS: u32 = 1000;
+
+impl<T> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self { value: Mutex::new(None), user: AtomicU32::new(0) }
+    }
+
+    /// This process's own, which `make` makes if there is none. Blocks while another thread makes it.
+    ///
+    /// # Errors
+    /// Those of `make`; [`Error::Io`](crate::error::Error::Io) when there is no memory for a guard; [`Error::Forked`](crate::error::Error::Forked)
+    /// in a child that was forked while another thread of its parent was in this very call.
+    pub(crate) fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let mut value = self.lock()?;
+        if let Some((guard, found)) = &*value
+            && !guard.is_forked_child()
+        {
+            return Ok(Arc::clone(found));
+        }
+        let made = Arc::new(make()?);
+        let of_parent = value.replace((ForkGuard::new()?, Arc::clone(&made)));
+        // Relaxed: a hint by which a child knows that it is one before it has the lock.
+        self.user.store(std::process::id(), Ordering::Relaxed);
+        // Its destructor would end what is the parent's.
+        core::mem::forget(of_parent);
+        Ok(made)
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Option<(ForkGuard, Arc<T>)>>> {
+        let user = self.user.load(Ordering::Relaxed);
+        if user == 0 || user == std::process::id() {
+            return Ok(lock(&self.value));
+        }
+        // A thread that is not here may have it.
+        for _ in 0..LOOKS {
+            match self.value.try_lock() {
+                Ok(value) => return Ok(value),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(core::time::Duration::from_millis(1)),
+            }
+        }
+        Err(Error::Forked)
+    }
+}
+
 /// A page with the mark that children find cleared, or `None` if the kernel cannot clear pages on fork.
 #[cfg(target_os = "linux")]
 fn marked_page() -> Result<Option<Mapping>> {
-    use crate::error::Error;
     use rustix::io::Errno;
 
     let page = Mapping::anonymous(crate::os::host::page_size())?;
@@ -136,6 +191,16 @@ mod tests {
 
     fn guards() -> [ForkGuard; 2] {
         [ForkGuard::new().unwrap(), ForkGuard { witness: Witness::ProcessId(std::process::id()) }]
+    }
+
+    /// What a child gets is tested where a program forks that has worker processes (`tests/processes/workers.rs`).
+    #[test]
+    fn a_process_makes_what_it_has_of_its_own_once() {
+        static OWN: PerProcess<u32> = PerProcess::new();
+        assert!(OWN.get(|| Err(Error::Closed)).is_err());
+        let first = OWN.get(|| Ok(7)).unwrap();
+        let again = OWN.get(|| panic!("it is there")).unwrap();
+        assert!(Arc::ptr_eq(&first, &again) && *again == 7);
     }
 
     #[test]

@@ -66,6 +66,39 @@ pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline: Deadline, sc
     }
 }
 
+/// Words that one wait takes ([`wait_for_any`]).
+#[cfg(target_os = "linux")]
+pub(crate) const WAIT_WORDS_MAX: usize = 128;
+
+/// Whether the system has a wait for several words: Linux 5.16 and later, where no sandbox hides the call. Does not block.
+#[cfg(target_os = "linux")]
+pub(crate) fn can_wait_for_many() -> bool {
+    // It sleeps at neither of two words that hold something else than is expected.
+    let word = AtomicU32::new(0);
+    linux::wait_for_any(&[(&word, 1, Scope::Private), (&word, 1, Scope::Private)], None)
+}
+
+/// Sleeps while each word holds what is expected of it, until a wake of its scope at one of them or the deadline.
+///
+/// Blocks until the deadline at most, without one without limit. May return spuriously; which word it was is not told. One word is waited
+/// for everywhere, more of them where [`can_wait_for_many`] says so: elsewhere, and for more than [`WAIT_WORDS_MAX`], this is a sleep of a
+/// millisecond.
+#[cfg(target_os = "linux")]
+pub(crate) fn wait_for_any(words: &[(&AtomicU32, u32, Scope)], until: Option<Deadline>) {
+    match (words, until) {
+        (&[(word, expected, scope)], None) => wait(word, expected, scope),
+        (&[(word, expected, scope)], Some(until)) => {
+            let _ = wait_until(word, expected, until, scope);
+        }
+        _ => {
+            if words.len() > WAIT_WORDS_MAX || !linux::wait_for_any(words, until) {
+                let word = AtomicU32::new(0);
+                let _ = wait_until(&word, 0, Deadline::after(core::time::Duration::from_millis(1)), Scope::Private);
+            }
+        }
+    }
+}
+
 /// Wakes one thread that sleeps on `word` in this scope, if there is one.
 ///
 /// Does not block. Which one is not specified; a waiter that already returned spuriously is not counted as woken.
@@ -98,7 +131,8 @@ pub(super) mod linux {
     use core::time::Duration;
 
     use rustix::io::Errno;
-    use rustix::thread::futex::{self, Flags, Timespec};
+    use rustix::thread::ClockId;
+    use rustix::thread::futex::{self, Flags, Timespec, Wait, WaitFlags, WaitPtr, WaitvFlags};
 
     use super::{Deadline, Scope, Waited};
 
@@ -124,6 +158,25 @@ pub(super) mod linux {
         let nanoseconds = deadline?.nanoseconds();
         i64::try_from(nanoseconds).ok()?;
         Timespec::try_from(Duration::from_nanos(nanoseconds)).ok()
+    }
+
+    /// `false` where the system has no such call.
+    pub(super) fn wait_for_any(words: &[(&AtomicU32, u32, Scope)], until: Option<Deadline>) -> bool {
+        let waiters: Vec<Wait> = words
+            .iter()
+            .map(|&(word, expected, scope)| {
+                let mut waiter = Wait::new();
+                waiter.val = u64::from(expected);
+                waiter.uaddr = WaitPtr::new(word.as_ptr().cast());
+                waiter.flags = match scope {
+                    Scope::Private => WaitFlags::SIZE_U32 | WaitFlags::PRIVATE,
+                    Scope::Shared => WaitFlags::SIZE_U32,
+                };
+                waiter
+            })
+            .collect();
+        let waited = futex::waitv(&waiters, WaitvFlags::empty(), timeout(until).as_ref(), ClockId::Monotonic);
+        !matches!(waited, Err(Errno::NOSYS | Errno::PERM))
     }
 
     pub(super) fn wake_shared(word: &AtomicU32, count: u32) {
@@ -259,6 +312,47 @@ mod tests {
             },
             |_| {},
         );
+    }
+
+    /// As waits for one word: one among many that is changed and woken ends it, and so does one that held something else from the start.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_wait_for_many_words_ends_with_any_of_them() {
+        fn words<'w>(
+            idle: &'w [AtomicU32],
+            word: &'w AtomicU32,
+            scope: Scope,
+            place: usize,
+        ) -> Vec<(&'w AtomicU32, u32, Scope)> {
+            let mut words: Vec<_> = idle.iter().map(|idle| (idle, 7, Scope::Shared)).collect();
+            words.insert(place, (word, 0, scope));
+            words
+        }
+        let idle: Vec<AtomicU32> = (0..WAIT_WORDS_MAX - 1).map(|_| AtomicU32::new(7)).collect();
+        let never = Deadline::from_nanoseconds(u64::MAX);
+        for scope in SCOPES {
+            for place in [0, 60, WAIT_WORDS_MAX - 1] {
+                for until in [None, Some(never)] {
+                    let word = AtomicU32::new(0);
+                    let words = words(&idle, &word, scope, place);
+                    std::thread::scope(|threads| {
+                        threads.spawn(|| {
+                            while word.load(Ordering::Acquire) == 0 {
+                                wait_for_any(&words, until);
+                            }
+                        });
+                        word.store(1, Ordering::Release);
+                        wake_all(&word, scope);
+                    });
+                }
+            }
+        }
+        // A deadline that has passed does not block, and neither does a word too many.
+        let word = AtomicU32::new(0);
+        wait_for_any(&words(&idle, &word, Scope::Private, 3), Some(Deadline::now()));
+        wait_for_any(&[words(&idle, &word, Scope::Private, 3), words(&idle, &word, Scope::Private, 3)].concat(), None);
+        wait_for_any(&[(&word, 0, Scope::Private)], Some(Deadline::now()));
+        wait_for_any(&[(&word, 1, Scope::Private)], None);
     }
 
     #[cfg(target_os = "linux")]

@@ -13,10 +13,9 @@ use super::ground::Ground;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::attached::Attached;
 use crate::arena::batch::{Batch, SharedBatch};
-use crate::arena::shared::SharedHandle;
+use crate::arena::shared::{SharedHandle, SharedSegment};
 use crate::arena::{Arena, ArenaConfig, Backing};
-use crate::channel::cross_process::ProcessChannel;
-use crate::channel::types::{For, Ticket, VALUE_WORDS_MAX};
+use crate::channel::{For, ProcessChannel, Ticket, VALUE_WORDS_MAX};
 use crate::error::Error;
 use crate::fuzzing::watch;
 use crate::fuzzing::world::{duplicate, region};
@@ -85,6 +84,11 @@ fn handles(batches: &[AnyBatch]) -> Vec<u64> {
     batches.iter().filter_map(|batch| Some(batch.reference()?.0)).collect()
 }
 
+/// The segment as the worker's process maps it.
+fn segment_of(there: &Arc<Arena>, handle: &SharedHandle<u64>) -> Arc<SharedSegment> {
+    there.segment_of_kind(handle, KIND).expect("it is known")
+}
+
 impl Ends {
     /// # Panics
     /// When the machine has no memory or descriptors left.
@@ -103,9 +107,11 @@ impl Ends {
         let fork = Arc::new(ForkGuard::new().expect("there is memory left"));
         let cells = 2 << (shape % 3);
         let value_lens = VALUE_LENS[usize::from(shape >> 2) % VALUE_LENS.len()];
-        let (engine, handle) = ProcessChannel::create(&arena, &fork, cells, value_lens).expect("there is memory left");
-        let worker = ProcessChannel::attach(&there, &fork, &handle, value_lens).expect("it is undamaged");
-        let segment = arena.segment_of_kind(&handle, KIND).expect("it is known");
+        let engine = ProcessChannel::create(Some(&arena), &fork, cells, value_lens).expect("there is memory left");
+        let segment = Arc::clone(engine.segment());
+        let handle = segment.handle(&arena).expect("there is a number left");
+        let worker = ProcessChannel::attach(Some(&there), &fork, segment_of(&there, &handle), value_lens);
+        let worker = worker.expect("it is undamaged");
         let words = segment.words::<AtomicU64>();
         let plan =
             ChannelPlan::new(cells as u64, value_lens.map(|len| len as u64), words[at::LOANS].load(Ordering::Relaxed))
@@ -449,7 +455,8 @@ impl Ends {
 
     /// Another worker process attaches, and if there is damage takes a message.
     pub(super) fn attach(&mut self) {
-        match ProcessChannel::attach(&self.there, &self.fork, &self.handle, self.value_lens) {
+        let segment = segment_of(&self.there, &self.handle);
+        match ProcessChannel::attach(Some(&self.there), &self.fork, segment, self.value_lens) {
             Ok(_) if self.sound => {}
             Ok(worker) => {
                 let (mut value, mut batches) = ([0; VALUE_WORDS_MAX], Vec::new());

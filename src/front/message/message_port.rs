@@ -9,9 +9,8 @@ use bytemuck::Pod;
 
 use super::port_futures::{Messages, RecvAsync, SendAsync};
 use crate::arena::any_batch::AnyBatch;
-use crate::channel::types::{Channel, Direction, For, VALUE_LEN_MAX, Words};
+use crate::channel::{Channel, Direction, For, VALUE_LEN_MAX, Words};
 use crate::error::{Error, Failed, Result};
-use crate::lockfree::lane::side;
 use crate::os::host::Deadline;
 
 /// Messages that may wait in each direction unless said otherwise.
@@ -128,14 +127,10 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         self.channel.incoming(self.side)
     }
 
-    pub(crate) fn channel(&self) -> &Arc<Channel> {
-        &self.channel
-    }
-
     /// One attempt to post: `Some` once it is decided.
     #[inline]
     pub(super) fn attempt(&self, value: &Words, batches: &mut Vec<AnyBatch>) -> Option<Result<()>> {
-        if self.outgoing().is_gone(side::RECEIVER) {
+        if self.outgoing().has_no_receiver() {
             return Some(Err(Error::Disconnected));
         }
         match self.outgoing().try_send(value, batches) {
@@ -249,7 +244,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     #[inline]
     pub(super) fn look(&self) -> Option<Result<Message<R>>> {
         // In this order: what was posted before the other end left is seen by a look that comes after.
-        let is_gone = self.incoming().is_gone(side::SENDER);
+        let is_gone = self.incoming().has_no_sender();
         match Self::take_from(self.incoming()) {
             Ok(Some(message)) => Some(Ok(message)),
             Ok(None) => is_gone.then_some(Err(Error::Disconnected)),
@@ -321,7 +316,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
 
     /// Whether the other end is gone. What it had posted can still be received.
     pub fn is_disconnected(&self) -> bool {
-        self.outgoing().is_gone(side::RECEIVER)
+        self.outgoing().has_no_receiver()
     }
 
     /// Waits at a channel to another process that ended only because they were bounded, although what they waited for was there: for the
@@ -342,6 +337,12 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
             return Vec::new();
         }
         core::iter::from_fn(|| Self::take_from(self.outgoing()).ok().flatten()).collect()
+    }
+}
+
+impl<S, R> MessagePort<S, R> {
+    pub(crate) fn channel(&self) -> &Arc<Channel> {
+        &self.channel
     }
 }
 

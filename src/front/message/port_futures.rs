@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use super::message_port::{Message, MessagePort, words_of};
 use crate::arena::any_batch::AnyBatch;
-use crate::channel::types::{Direction, For, Ticket};
+use crate::channel::{Direction, For, Ticket};
 use crate::error::{Failed, Result};
 
 /// A task that waits at a port: for a message or for room.

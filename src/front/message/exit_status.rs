@@ -1,11 +1,12 @@
 //! How a worker with a port ends, and who is told.
 
 use core::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::error::WorkerExit;
 use crate::os::host::Deadline;
 use crate::panics;
+use crate::sync::{ignore_poison, lock};
 
 /// How a [`Worker`](crate::Worker) ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,7 +90,7 @@ impl Life {
                 return Some(status.clone());
             }
             let left = deadline.remaining()?;
-            end = self.ended.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0;
+            end = ignore_poison(self.ended.wait_timeout(end, left)).0;
         }
     }
 
@@ -106,8 +107,7 @@ impl Life {
     }
 
     fn end(&self) -> MutexGuard<'_, End> {
-        // No foreign code runs under the lock.
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.end)
     }
 
     pub(super) fn finish(&self, status: ExitStatus) {

@@ -1,25 +1,26 @@
 //! Workers that run a function of their own and talk to whoever started them by messages.
 
 use core::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use bytemuck::Pod;
 
-use super::engine::Engine;
 use super::exit_status::{ExitStatus, Life};
 use super::message_port::{DEFAULT_CAPACITY, Message, MessagePort};
 #[cfg(target_os = "linux")]
 use super::process_worker::WorkerProcess;
-#[cfg(target_os = "linux")]
-use super::processes::WorkerProgram;
 use crate::arena::any_batch::AnyBatch;
 use crate::engine::kernel::error::KernelOutcome;
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, Failed, Result};
+use crate::front::engine::Engine;
+#[cfg(target_os = "linux")]
+use crate::front::processes::WorkerProgram;
 use crate::os::host::Deadline;
 use crate::panics;
+use crate::sync::lock;
 
 /// How a [`Worker`] is started. Made by [`Worker::builder`].
 #[derive(Clone, Debug)]
@@ -373,7 +374,7 @@ impl<S: Pod + Send, R: Pod + Send, D> WorkerScope<S, R, D> {
     /// Takes the batches that it was started with ([`WorkerBuilder::spawn_process_with`]): all of them the first time, none after that, and
     /// none on a thread, whose closure has taken what it needs along.
     pub fn take_batches(&self) -> Vec<AnyBatch> {
-        core::mem::take(&mut self.batches.lock().unwrap_or_else(PoisonError::into_inner))
+        core::mem::take(&mut lock(&self.batches))
     }
 
     /// The worker's end of the channel. Its calls do not know of [`Worker::terminate`], those of the scope do.

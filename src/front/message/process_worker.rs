@@ -8,17 +8,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use super::engine::Engine;
 use super::exit_status::{ExitStatus, Life};
-use super::job::{CancelHandle, Held, Job};
 use super::message_port::MessagePort;
-use super::processes::WorkerOptions;
 use super::raw_worker::{Worker, WorkerBuilder, WorkerScope};
 use super::worker_main::{WorkerMain, WorkerOf};
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::shared::SharedHandle;
 use crate::arena::{Arena, ArenaConfig, Backing, batch::Batch, uninit::UninitBatch};
-use crate::channel::types::Channel;
+use crate::channel::Channel;
 use crate::engine::kernel::error::{KernelError, KernelOutcome};
 use crate::engine::kernel::frame::Frame;
 use crate::engine::options::{
@@ -27,6 +24,9 @@ use crate::engine::options::{
 use crate::engine::process::{FirstDeath, start_supervisor};
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, Failed, Result};
+use crate::front::engine::Engine;
+use crate::front::job::{CancelHandle, Held, Job};
+use crate::front::processes::WorkerOptions;
 use crate::ids::ParticipantSlot;
 use crate::os::host;
 use crate::sync::Ordering;
@@ -81,7 +81,7 @@ impl WorkerProcess {
 }
 
 /// What messages of a worker go over, until it is started.
-struct Road<S, R> {
+struct Endpoints<S, R> {
     arena: Arc<Arena>,
     port: MessagePort<S, R>,
     handle: SharedHandle<u64>,
@@ -95,18 +95,18 @@ pub(super) fn start<M: WorkerMain>(
     mut batches: Vec<AnyBatch>,
 ) -> Result<WorkerOf<M>, Failed<Vec<AnyBatch>>> {
     let begins_with_batches = !batches.is_empty();
-    let road = builder.road::<M>().and_then(|road| {
-        if begins_with_batches && let Some(process) = road.port.channel().process() {
+    let endpoints = builder.endpoints::<M>().and_then(|endpoints| {
+        if begins_with_batches && let Some(process) = endpoints.port.channel().process() {
             process.post_start(&mut batches)?;
         }
-        Ok(road)
+        Ok(endpoints)
     });
-    let road = match road {
-        Ok(road) => road,
+    let endpoints = match endpoints {
+        Ok(endpoints) => endpoints,
         Err(error) => return Err(Failed::new(error, batches)),
     };
-    let channel = Arc::clone(road.port.channel());
-    start_over(builder, main, data, road, begins_with_batches).map_err(|error| {
+    let channel = Arc::clone(endpoints.port.channel());
+    start_over(builder, main, data, endpoints, begins_with_batches).map_err(|error| {
         // No process was given the channel.
         let returned = channel.process().map(|process| {
             process.set_process_gone();
@@ -121,10 +121,10 @@ fn start_over<M: WorkerMain>(
     builder: WorkerBuilder,
     main: M,
     data: M::Data,
-    road: Road<M::Receives, M::Posts>,
+    endpoints: Endpoints<M::Receives, M::Posts>,
     begins_with_batches: bool,
 ) -> Result<WorkerOf<M>> {
-    let Road { arena, port, handle } = road;
+    let Endpoints { arena, port, handle } = endpoints;
     let bytes =
         |bytes: &[u8]| -> Result<Batch<u8>> { Ok(UninitBatch::allocate(&arena, bytes.len())?.copy_from_slice(bytes)) };
     let data = [bytemuck::bytes_of(&data), &[u8::from(begins_with_batches)]].concat();
@@ -158,7 +158,7 @@ fn start_over<M: WorkerMain>(
 
 impl WorkerBuilder {
     /// The channel of a worker, which nobody has the other end of yet.
-    fn road<M: WorkerMain>(&self) -> Result<Road<M::Receives, M::Posts>> {
+    fn endpoints<M: WorkerMain>(&self) -> Result<Endpoints<M::Receives, M::Posts>> {
         self.check_name()?;
         if self.stack_size.is_some() {
             return Err(Error::invalid(
@@ -168,7 +168,7 @@ impl WorkerBuilder {
         let arena = self.arena(size_of::<M::Data>())?;
         let lens = MessagePort::<M::Receives, M::Posts>::VALUE_LENS;
         let (channel, handle) = Channel::to_process(&arena, self.capacity, lens)?;
-        Ok(Road { arena, port: MessagePort::of_process(channel, 0), handle })
+        Ok(Endpoints { arena, port: MessagePort::of_process(channel, 0), handle })
     }
 
     /// The arena whose batches the worker shall see.

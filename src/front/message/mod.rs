@@ -1,0 +1,15 @@
+//! Messages, as a user sends and receives them: ports, and workers with a function of their own at the other end.
+
+mod exit_status;
+mod message_port;
+mod port_futures;
+#[cfg(target_os = "linux")]
+mod process_worker;
+mod raw_worker;
+mod worker_main;
+
+pub use exit_status::ExitStatus;
+pub use message_port::{Message, MessagePort};
+pub use port_futures::{Messages, RecvAsync, SendAsync};
+pub use raw_worker::{Worker, WorkerBuilder, WorkerScope};
+pub use worker_main::{WorkerMain, WorkerOf, serve, worker_main};
