@@ -137,6 +137,8 @@ mod os;
 #[cfg(not(workring_loom))]
 mod panics;
 #[cfg(not(workring_loom))]
+mod process_host;
+#[cfg(not(workring_loom))]
 mod watchdog;
 
 #[cfg(not(workring_loom))]
@@ -247,6 +249,7 @@ pub mod __private {
     pub use crate::engine::kernel::error::KernelOutcome;
     pub use crate::engine::kernel::frame::Frame;
     pub use crate::front::message::serve;
+    pub use crate::process_host::WorkerStart;
     /// Points at which the project's own tests make processes die.
     #[cfg(all(feature = "fault", target_os = "linux"))]
     pub mod fault {

@@ -28,7 +28,7 @@ use crate::engine::exec::outcome::outcome_of;
 use crate::engine::job::call;
 use crate::engine::job::failure_text;
 use crate::engine::kernel::table::KernelName;
-use crate::engine::process::{Death, FileAnswer, FromWorker, Hello, Join, ToExternalWorker, sweep};
+use crate::engine::process::{Death, Hello, Join, ToExternalWorker, sweep};
 use crate::engine::runtime::core::Core;
 use crate::error::{Error, WorkerExit};
 use crate::formats::npy;
@@ -39,6 +39,7 @@ use crate::layout::records::kind;
 use crate::layout::words::{DescriptorWord, FLAG_OUTCOME, State};
 use crate::lockfree::job::{self, Claim};
 use crate::lockfree::port;
+use crate::process_host::{FileAnswer, FromWorker, Start};
 use crate::sync::Ordering;
 
 /// The front byte of an input beyond which something unusual is done.
@@ -262,8 +263,15 @@ pub fn handshake(data: &[u8]) {
     if let Some(said) = FromWorker::from_bytes(data) {
         // A text may have been cut inside a character.
         let again = FromWorker::from_bytes(&said.to_bytes());
-        let is_text = matches!((&again, &said), (Some(FromWorker::Refused(_)), FromWorker::Refused(_)));
+        let is_text = matches!(
+            (&again, &said),
+            (Some(FromWorker::Refused(_)), FromWorker::Refused(_)) | (Some(FromWorker::Ended(_)), FromWorker::Ended(_))
+        );
         assert!(is_text || again.as_ref() == Some(&said), "{said:?} became {again:?}");
+    }
+    if let Ok(start) = Start::from_bytes(&greeting) {
+        assert!(Start::is_one(&greeting));
+        assert_eq!(Start::from_bytes(&start.to_bytes()).ok(), Some(start));
     }
     if let Some(said) = ToExternalWorker::from_bytes(data) {
         let again = ToExternalWorker::from_bytes(&said.to_bytes());

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex};
 
 use super::shared::SharedSegment;
 use super::{Access, Arena};
@@ -81,8 +81,6 @@ type FetchedFile = (Mapping, Claim);
 /// What a worker process adds to the memory of an arena.
 pub(crate) struct Attached {
     read_only: Mapping,
-    /// The arena that this is a part of.
-    pub(super) arena: OnceLock<Weak<Arena>>,
     pub(super) fetch: FetchFile,
     /// Mapped files by segment, with the generation they were fetched in.
     files: Mutex<HashMap<u16, (u64, FetchedFile)>>,
@@ -98,7 +96,7 @@ impl Attached {
         let words = read_only.len().div_ceil(GRANULE * 64);
         let bits = || (0..words).map(|_| AtomicU64::new(0)).collect();
         let (files, shared) = (Mutex::default(), Mutex::default());
-        Self { present: [bits(), bits()], read_only, arena: OnceLock::new(), fetch, files, shared }
+        Self { present: [bits(), bits()], read_only, fetch, files, shared }
     }
 
     /// Address and length of a segment, and whether it may be written: of the arena, for reading only, or of a file.

@@ -157,7 +157,7 @@ impl Arena {
         if (mapping.len() as u64) < TABLES_LEN || !mapping.len().is_multiple_of(8) {
             return Err(Error::invalid(format!("an arena of {} bytes has no room for its table", mapping.len())));
         }
-        let arena = Arc::new(Self {
+        Ok(Arc::new(Self {
             books: Mutex::new(Books { allocator: Allocator::new(0, 0, host::page_size() as u64), bookkeeping: 0 }),
             capacity: 0,
             mapping,
@@ -167,17 +167,7 @@ impl Arena {
             attached: Some(attached),
             files: Mutex::new(BTreeMap::new()),
             free_segments: Mutex::new(Vec::new()),
-        });
-        if let Some(attached) = &arena.attached {
-            let _ = attached.arena.set(Arc::downgrade(&arena));
-        }
-        Ok(arena)
-    }
-
-    /// The arena, to be kept by what is lent to this worker process; `None` in the process that made it.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn of_worker(&self) -> Option<Arc<Self>> {
-        self.attached.as_ref()?.arena.get()?.upgrade()
+        }))
     }
 
     /// Takes a block of at least `len_bytes` for a batch.

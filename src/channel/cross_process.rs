@@ -526,11 +526,12 @@ mod tests {
         let files = Arc::clone(&arena);
         let fetch = move |segment| -> Result<SegmentFile> { files.file_of(segment) };
         let attached = Attached::new(mapping.second_view().unwrap(), Box::new(fetch));
-        let there = Arena::attach(mapping, attached).unwrap().of_worker().unwrap();
+        let there = Arena::attach(mapping, attached).unwrap();
         let fork = Arc::new(ForkGuard::new().unwrap());
         let engine = ProcessChannel::create(Some(&arena), &fork, cells, LENS).unwrap();
-        let handle = engine.segment().handle::<u64>(&arena).unwrap();
-        let segment = there.segment_of_kind(&handle, KIND).unwrap();
+        let fd = engine.segment().mapping().fd().unwrap().try_clone_to_owned().unwrap();
+        let mapping = Mapping::attach(fd, engine.segment().mapping().len(), true).unwrap();
+        let segment = Arc::new(SharedSegment::attach(mapping).unwrap());
         let worker = ProcessChannel::attach(Some(&there), &fork, segment, LENS).unwrap();
         Both { arena, there, engine: Arc::new(engine), worker: Arc::new(worker) }
     }

@@ -26,7 +26,7 @@ use crossbeam_utils::Backoff;
 use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
 #[cfg(target_os = "linux")]
-use crate::arena::shared::SharedHandle;
+use crate::arena::shared::SharedSegment;
 #[cfg(target_os = "linux")]
 pub(crate) use crate::channel::cross_process::ProcessChannel;
 use crate::channel::in_process::LaneMemory;
@@ -215,31 +215,29 @@ impl Channel {
         Ok(Self::over(Kind::Local(value_lens.map(|len| LaneMemory::new(cells, len))), Arc::new(ForkGuard::new()?)))
     }
 
-    /// Side 0 of such a channel to a worker process that maps `arena`, and the handle by which the worker finds it.
+    /// Side 0 of such a channel to a worker process, whose messages carry batches of `arena`, or none.
     ///
     /// # Errors
-    /// As [`Channel::new`]; [`Error::Io`], [`Error::Unsupported`] when there is no memory, or no number, for one more.
+    /// As [`Channel::new`]; [`Error::Io`] when there is no memory.
     #[cfg(target_os = "linux")]
-    pub(crate) fn to_process(
-        arena: &Arc<Arena>,
-        capacity: usize,
-        value_lens: [usize; 2],
-    ) -> Result<(Self, SharedHandle<u64>)> {
+    pub(crate) fn to_process(arena: Option<&Arc<Arena>>, capacity: usize, value_lens: [usize; 2]) -> Result<Self> {
         let fork = Arc::new(ForkGuard::new()?);
-        let process = ProcessChannel::create(Some(arena), &fork, cells_for(capacity)?, value_lens)?;
-        let handle = process.segment().handle(arena)?;
-        Ok((Self::over(Kind::Process(Arc::new(process)), fork), handle))
+        let process = ProcessChannel::create(arena, &fork, cells_for(capacity)?, value_lens)?;
+        Ok(Self::over(Kind::Process(Arc::new(process)), fork))
     }
 
-    /// Side 1 of it, in the worker process.
+    /// Side 1 of it, in the worker process, which was sent the segment, and maps the arena.
     ///
     /// # Errors
-    /// When the handle does not lead to a channel for messages with such values.
+    /// When the segment is no channel for messages with such values.
     #[cfg(target_os = "linux")]
-    pub(crate) fn from_process(arena: &Arc<Arena>, handle: &SharedHandle<u64>, value_lens: [usize; 2]) -> Result<Self> {
+    pub(crate) fn from_process(
+        arena: Option<&Arc<Arena>>,
+        segment: Arc<SharedSegment>,
+        value_lens: [usize; 2],
+    ) -> Result<Self> {
         let fork = Arc::new(ForkGuard::new()?);
-        let segment = arena.segment_of_kind(handle, crate::layout::channel::KIND)?;
-        let process = ProcessChannel::attach(Some(arena), &fork, segment, value_lens)?;
+        let process = ProcessChannel::attach(arena, &fork, segment, value_lens)?;
         Ok(Self::over(Kind::Process(Arc::new(process)), fork))
     }
 

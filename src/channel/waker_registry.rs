@@ -3,6 +3,7 @@
 //! A task has no thread to sleep with. Those of all channels of a process have one thread in common (`waker_thread.rs`), which sleeps at
 //! the doorbells for them; what is here it asks.
 
+use core::sync::atomic::AtomicU32 as PlainU32;
 use core::task::Waker;
 use std::sync::{Arc, Mutex};
 
@@ -26,7 +27,7 @@ struct Waiting {
 
 /// Has the thread that serves tasks look around.
 #[derive(Default)]
-pub(super) struct Alarm(AtomicU32);
+pub(super) struct Alarm(PlainU32);
 
 impl Alarm {
     pub(super) fn ring(&self) {
@@ -40,7 +41,7 @@ impl Alarm {
         self.0.load(Ordering::Acquire)
     }
 
-    pub(super) fn word(&self) -> &AtomicU32 {
+    pub(super) fn word(&self) -> &PlainU32 {
         &self.0
     }
 }

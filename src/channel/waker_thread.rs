@@ -6,6 +6,7 @@
 //!
 //! Wakers run on it. One that blocks keeps the tasks of all channels from being woken; it must not, here as anywhere.
 
+use core::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -72,7 +73,8 @@ impl Service {
         loop {
             let seen = group.alarm.seen();
             let registries = lock(&group.registries).clone();
-            let (mut words, mut until) = (vec![(group.alarm.word(), seen, Scope::Private)], None::<Deadline>);
+            let mut words: Vec<(&AtomicU32, u32, Scope)> = vec![(group.alarm.word(), seen, Scope::Private)];
+            let mut until: Option<Deadline> = None;
             let mut is_still = true;
             for registry in &registries {
                 let called = match registry.look() {

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::table::KernelName;
-use crate::engine::process::{ProcessGroup, enter_worker, is_unclaimed_worker};
+use crate::engine::process::{ProcessGroup, work_as_child};
 use crate::error::{Error, Result};
+use crate::front::message;
 use crate::os::process::Limits;
+use crate::process_host::{self, Program, Start, is_unclaimed_worker};
 
 /// How long a kernel may go on after it was told to stop, unless stated.
-const KILL_AFTER: Duration = Duration::from_millis(20);
+pub(crate) const KILL_AFTER: Duration = Duration::from_millis(20);
 
 /// Turns this process into a worker if an engine started it as one, and does nothing otherwise.
 ///
@@ -37,7 +39,13 @@ const KILL_AFTER: Duration = Duration::from_millis(20);
 /// }
 /// ```
 pub fn worker_entry(kernels: &[&'static KernelInfo]) {
-    enter_worker(kernels);
+    let Some(connection) = process_host::enter() else { return };
+    let mut first = Vec::new();
+    let fds = connection.recv(&mut first).unwrap_or_else(|error| process_host::refuse(&connection, error));
+    if Start::is_one(&first) {
+        message::run_main(&connection, &first, fds, kernels);
+    }
+    work_as_child(&connection, &first, fds, kernels);
 }
 
 /// What worker processes are started from, where and with which limits. Made by [`WorkerProgram::this`] or
@@ -69,6 +77,12 @@ pub struct WorkerProgram {
 }
 
 impl WorkerProgram {
+    /// As what starts it takes it.
+    pub(crate) fn into_program(self) -> Program {
+        let Self { program, arguments, environment, directory, prefix_output, limits } = self;
+        Program { limits, program, arguments, environment, directory, prefix_output }
+    }
+
     /// The running program itself, without arguments.
     pub fn this() -> Self {
         Self::default()
@@ -128,6 +142,21 @@ impl WorkerProgram {
     }
 }
 
+/// Refuses what would start processes without end.
+///
+/// # Errors
+/// [`Error::WorkerStart`] in a process that was itself started as a worker.
+pub(crate) fn check_no_worker(what_it_did: &str) -> Result<()> {
+    if !is_unclaimed_worker() {
+        return Ok(());
+    }
+    Err(Error::WorkerStart {
+        reason: format!(
+            "this process was itself started as a worker, but its main did not call workring::worker_entry(kernels![..]) before it {what_it_did}"
+        ),
+    })
+}
+
 /// What a builder gathers about worker processes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WorkerOptions {
@@ -159,13 +188,7 @@ impl WorkerOptions {
         if processes + outside == 0 {
             return Ok(None);
         }
-        if is_unclaimed_worker() {
-            return Err(Error::WorkerStart {
-                reason: "this process was itself started as a worker, but its main did not call \
-                         workring::worker_entry(kernels![..]) before it built an engine"
-                    .into(),
-            });
-        }
+        check_no_worker("built an engine")?;
         if kernels.is_empty() {
             return Err(Error::invalid("worker processes need kernels: list them with Builder::kernels(kernels![..])"));
         }
@@ -174,23 +197,10 @@ impl WorkerOptions {
                 "an engine that listens needs seats: say how many with Builder::external_workers",
             ));
         }
-        let WorkerProgram { program, arguments, environment, directory, prefix_output, limits } =
-            self.program.clone().unwrap_or_default();
         let kernels = kernels.iter().map(|info| KernelName::of(info)).collect::<Result<Vec<_>>>()?;
         let Self { kill_after, listen_at, .. } = self.clone();
-        Ok(Some(ProcessGroup {
-            kernels,
-            limits,
-            program,
-            arguments,
-            environment,
-            directory,
-            prefix_output,
-            kill_after: kill_after.unwrap_or(KILL_AFTER),
-            listen_at,
-            least,
-            idle_timeout,
-            first_death: None,
-        }))
+        let program = self.program.clone().unwrap_or_default().into_program();
+        let kill_after = kill_after.unwrap_or(KILL_AFTER);
+        Ok(Some(ProcessGroup { program, kernels, kill_after, listen_at, least, idle_timeout }))
     }
 }

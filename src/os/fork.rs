@@ -73,11 +73,14 @@ impl ForkGuard {
     }
 }
 
+/// What a process has, and how a child of it knows that it is not its own.
+type Own<T> = Option<(ForkGuard, Arc<T>)>;
+
 /// Something of which each process has its own, made at the first use: a forked child, which has none of its parent's threads, gets a new
 /// one, and leaves that of its parent alone.
 #[derive(Debug)]
 pub(crate) struct PerProcess<T> {
-    value: Mutex<Option<(ForkGuard, Arc<T>)>>,
+    value: Mutex<Own<T>>,
     /// The process that used it last; 0 for none.
     user: AtomicU32,
 }
@@ -111,7 +114,7 @@ impl<T> PerProcess<T> {
         Ok(made)
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Option<(ForkGuard, Arc<T>)>>> {
+    fn lock(&self) -> Result<MutexGuard<'_, Own<T>>> {
         let user = self.user.load(Ordering::Relaxed);
         if user == 0 || user == std::process::id() {
             return Ok(lock(&self.value));

@@ -178,6 +178,9 @@ pub(crate) fn play_a_role() {
         "builder" => crate::limits::build_and_drop(),
         "talkative" => crate::limits::let_workers_talk(),
         "forgetful" => crate::limits::forget_the_entry(),
+        "frugal" => crate::workers::count_what_workers_cost(),
+        "forking" => crate::workers::fork_with_workers(),
+        "crowded" => crate::workers::run_out_of_descriptors(),
         role if role.starts_with("part ") => crate::parts::play(&role["part ".len()..]),
         #[cfg(feature = "fault")]
         "soak" => crate::faults::be_a_soak(),

@@ -50,6 +50,13 @@ pub(crate) fn tests() -> Tests {
         ("workers::the_engine_may_go_first", the_engine_may_go_first),
         ("workers::nothing_is_left_behind", nothing_is_left_behind),
         ("workers::kills_at_random_lose_nothing", kills_at_random_lose_nothing),
+        ("workers::many_workers_share_what_looks_after_them", many_workers_share_what_looks_after_them),
+        ("workers::listeners_may_wait_for_other_workers", listeners_may_wait_for_other_workers),
+        ("workers::a_worker_that_does_not_exit_is_killed", a_worker_that_does_not_exit_is_killed),
+        ("workers::a_worker_lives_where_and_how_it_is_told", a_worker_lives_where_and_how_it_is_told),
+        ("workers::starts_that_somebody_kills_are_tried_again", starts_that_somebody_kills_are_tried_again),
+        ("workers::a_forked_child_may_have_workers_of_its_own", a_forked_child_may_have_workers_of_its_own),
+        ("workers::a_start_without_descriptors_fails_alone", a_start_without_descriptors_fails_alone),
     ]
 }
 
@@ -307,6 +314,37 @@ pub(crate) fn tasker(scope: &WorkerScope<u32, u32>) -> Result<(), Error> {
     })
 }
 
+unsafe extern "C" {
+    /// atexit(3).
+    fn atexit(function: extern "C" fn()) -> i32;
+}
+
+extern "C" fn never_return() {
+    loop {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Returns, and hangs in what its program does at its exit.
+#[worker_main]
+pub(crate) fn clinger(scope: &WorkerScope<u32, u32>) -> Result<(), Error> {
+    // SAFETY: the function has the form that is wanted, and neither unwinds nor touches anything.
+    unsafe { atexit(never_return) };
+    scope.send(1)?;
+    scope.recv().map(drop)
+}
+
+/// Says its nice value, and whether it finds what was put into its environment.
+#[worker_main]
+pub(crate) fn surveyor(scope: &WorkerScope<(), i64>) -> Result<(), Error> {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Field 19; the second one, in brackets, may have blanks.
+    let nice = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16)?.parse().ok());
+    scope.send(nice.unwrap_or(i64::MIN))?;
+    scope.send(std::env::var("SURVEY").map_or(0, |value| value.len() as i64))?;
+    Ok(())
+}
+
 /// Is in no list.
 #[worker_main]
 pub(crate) fn unlisted(_scope: &WorkerScope<u32, u32>) {}
@@ -318,10 +356,10 @@ pub(crate) fn nothing(y: &mut [u8]) {
 }
 
 /// What the workers of these tests run.
-pub(crate) fn listed() -> [&'static KernelInfo; 14] {
+pub(crate) fn listed() -> [&'static KernelInfo; 16] {
     *kernels![
         adder, reader, ender, stubborn, patient, glutton, doubler, handler, crowd, liner, byter, tasker, nothing,
-        starter
+        starter, clinger, surveyor
     ]
 }
 
@@ -943,18 +981,13 @@ fn a_program_without_the_worker_is_refused() {
     let program = WorkerProgram::at("/bin/true");
     let error = Worker::builder().program(program).spawn_process(adder, Offset { offset: 1 }).unwrap_err();
     assert!(matches!(error, Error::WorkerStart { .. }), "{error}");
-    // As a job it is refused where it runs.
-    let engine = memory();
-    let array = workring::SharedArray::<u64>::new(1).unwrap();
-    let handle = engine.share(&array).unwrap();
-    let batches = || (engine.batch::<u8>(5).unwrap(), engine.batch::<u8>(0).unwrap());
-    let failed = engine.submit(adder, batches(), handle).unwrap().wait().unwrap_err();
-    assert!(failed.error.to_string().contains("spawn_process"), "{}", failed.error);
-    let engine = Engine::builder().processes(1).kernels(kernels![adder]).capacity(1 << 20).build().unwrap();
-    let handle = engine.share(&array).unwrap();
-    let batches = (engine.batch::<u8>(5).unwrap(), engine.batch::<u8>(0).unwrap());
-    let failed = engine.submit(adder, batches, handle).unwrap().wait().unwrap_err();
-    assert!(failed.error.to_string().contains("type"), "{}", failed.error);
+    // As a job it is refused where it runs: by a thread and by a process.
+    let engines =
+        [memory(), Engine::builder().processes(1).kernels(kernels![adder]).capacity(1 << 20).build().unwrap()];
+    for engine in engines {
+        let failed = engine.submit(adder, (), ()).unwrap().wait().unwrap_err();
+        assert!(failed.error.to_string().contains("spawn_process"), "{}", failed.error);
+    }
 }
 
 fn the_engine_may_go_first() {
@@ -1045,6 +1078,232 @@ fn kills_at_random_lose_nothing() {
         }
     }
     eventually("nothing is left", || engine.statistics().arena.in_use == 0);
+}
+
+/// What this process has: threads, descriptors, mappings and their bytes.
+fn held() -> [usize; 4] {
+    let count = |folder: &str| std::fs::read_dir(folder).unwrap().count();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let len = |line: &str| {
+        let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        usize::from_str_radix(to, 16).unwrap() - usize::from_str_radix(from, 16).unwrap()
+    };
+    [count("/proc/self/task"), count("/proc/self/fd"), maps.lines().count(), maps.lines().map(len).sum()]
+}
+
+/// The role of a program that does nothing but start workers, so that nobody else has threads or descriptors: says what it has with none,
+/// with one and with sixteen of them, with a task that waits at each, and when all are gone; and how long a start took.
+pub(crate) fn count_what_workers_cost() {
+    let say = |what: &str| {
+        let [threads, descriptors, mappings, bytes] = held();
+        println!("{what} {threads} {descriptors} {mappings} {bytes}");
+    };
+    let spawn = || Worker::builder().capacity(4).spawn_process(adder, Offset { offset: 1 }).unwrap();
+    // What the allocator and the standard library keep from a first time on.
+    drop(thread::spawn(|| {}).join());
+    say("none");
+    let start = std::time::Instant::now();
+    let mut workers = vec![spawn()];
+    let first = start.elapsed();
+    say("one");
+    workers.extend((1..16).map(|_| spawn()));
+    let all = start.elapsed();
+    say("sixteen");
+    println!("start {} {} 0 0", first.as_micros(), (all - first).as_micros() / 15);
+    {
+        let mut waiting: Vec<_> = workers.iter().map(|worker| Box::pin(worker.port().recv_async())).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.iter_mut().all(|waiting| waiting.as_mut().poll(&mut context).is_pending()));
+        say("tasks");
+    }
+    for worker in workers {
+        assert_eq!(worker.join(), ExitStatus::Finished);
+    }
+    // Threads that were told of by their last word may take a moment to be gone.
+    eventually("the threads are gone", || held()[0] == 1);
+    say("gone");
+}
+
+/// Each worker had an engine of its own, with a supervisor, a thread that waited for the job that it was, and one for its tasks: sixteen
+/// workers cost their program 48 threads and 160 descriptors.
+fn many_workers_share_what_looks_after_them() {
+    let text = said_by("frugal");
+    let of = |what: &str| -> Vec<usize> {
+        let line = text.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_else(|| panic!("{what}: {text}"));
+        line.split_whitespace().map(|number| number.parse().unwrap()).collect()
+    };
+    println!("{text}");
+    let [none, one, sixteen, tasks, gone] = ["none ", "one ", "sixteen ", "tasks ", "gone "].map(of);
+    // One thread looks after all of them, and one serves all tasks.
+    assert_eq!([one[0], sixteen[0], tasks[0]], [none[0] + 1, none[0] + 1, none[0] + 2], "{text}");
+    // What the allocator has mapped for a thread it keeps.
+    assert_eq!(gone[..2], none[..2], "{text}");
+}
+
+/// All worker processes of a program are looked after by one thread. A listener that ran on it, and waited for the end of another worker,
+/// would have kept that thread from ever telling of it.
+fn listeners_may_wait_for_other_workers() {
+    let spawn = || Worker::builder().spawn_process(adder, Offset { offset: 1 }).unwrap();
+    let (first, second) = (spawn(), spawn());
+    let (its, (sender, told)) = (pid(&first), mpsc::channel());
+    let say = sender.clone();
+    first.on_exit(move |_| {
+        let other = pid(&second);
+        kill(other);
+        // Another one can be started and heard from here, too.
+        let third = Worker::builder().spawn_process(adder, Offset { offset: 2 }).unwrap();
+        third.send(1).unwrap();
+        assert_eq!(third.recv().unwrap().value, 3);
+        say.send((other, second.join())).unwrap();
+    });
+    first.on_exit(|_| panic!("a listener's own matter"));
+    first.on_exit(move |status| sender.send((0, status.clone())).unwrap());
+    kill(its);
+    // Who waits for the end has the listeners behind it.
+    let status = first.join();
+    assert_eq!(status, ExitStatus::Died { pid: its, exit: WorkerExit::Signal(9) });
+    let (other, its_end) = told.try_recv().unwrap();
+    assert_eq!(its_end, ExitStatus::Died { pid: other, exit: WorkerExit::Signal(9) });
+    assert_eq!(told.try_recv().unwrap(), (0, status));
+    // One that waits for the end of its own worker does not wait for itself.
+    let (worker, (sender, told)) = (Arc::new(std::sync::Mutex::new(None)), mpsc::channel());
+    *worker.lock().unwrap() = Some(spawn());
+    let its = pid(worker.lock().unwrap().as_ref().unwrap());
+    let same = Arc::clone(&worker);
+    worker.lock().unwrap().as_ref().unwrap().on_exit(move |_| {
+        let worker = same.lock().unwrap().take().unwrap();
+        sender.send(worker.join()).unwrap();
+    });
+    kill(its);
+    assert!(matches!(told.recv_timeout(PATIENCE).unwrap(), ExitStatus::Died { .. }));
+}
+
+fn a_worker_that_does_not_exit_is_killed() {
+    let worker = Worker::builder().spawn_process(clinger, ()).unwrap();
+    assert_eq!(worker.recv().unwrap().value, 1);
+    worker.send(1).unwrap();
+    assert_eq!(ended(&worker), ExitStatus::Finished, "its function was over");
+}
+
+fn a_worker_lives_where_and_how_it_is_told() {
+    let nice = |program: WorkerProgram| {
+        let worker = Worker::builder().program(program).spawn_process(surveyor, ()).unwrap();
+        (worker.recv().unwrap().value, worker.recv().unwrap().value)
+    };
+    let (own, found) = nice(WorkerProgram::this());
+    assert_eq!(found, 0);
+    assert_eq!(nice(WorkerProgram::this().nice(19).environment("SURVEY", "four")), (19.max(own), 4));
+    let error = Worker::builder().program(WorkerProgram::this().nice(77)).spawn_process(surveyor, ()).unwrap_err();
+    assert!(matches!(&error, Error::WorkerStart { reason } if reason.contains("77")), "{error}");
+}
+
+fn starts_that_somebody_kills_are_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (starts, this) = (folder.path().join("starts"), std::env::current_exe().unwrap());
+    let script = |condition: &str| {
+        let (starts, this) = (starts.display(), this.display());
+        let text =
+            format!("echo >> {starts}; if [ $(wc -l < {starts}) {condition} ]; then kill -9 $$; fi; exec {this}");
+        WorkerProgram::at("/bin/sh").argument("-c").argument(text)
+    };
+    let count = || std::fs::read_to_string(&starts).unwrap().lines().count();
+    // The fourth one lives.
+    let worker = Worker::builder().program(script("-lt 4")).spawn_process(adder, Offset { offset: 1 }).unwrap();
+    assert_eq!(count(), 4);
+    worker.send(1).unwrap();
+    assert_eq!(worker.recv().unwrap().value, 2);
+    assert_eq!(worker.join(), ExitStatus::Finished);
+    // None does, and what it was to begin with comes back.
+    std::fs::write(&starts, "").unwrap();
+    let engine = memory();
+    let batches = vec![engine.batch_from_slice(&[7.0]).unwrap().into()];
+    let builder = Worker::builder().memory(&engine).program(script("-lt 99"));
+    let failed = builder.spawn_process_with(starter, 0, batches).unwrap_err();
+    assert!(matches!(&failed.error, Error::WorkerStart { reason } if reason.contains("signal 9")), "{}", failed.error);
+    assert_eq!((failed.returned.len(), count()), (1, 5));
+}
+
+/// The role of a program that forks while it has a worker process and a task at it: the child is refused the worker, and starts one of its
+/// own. It has none of its parent's threads, of which one looks after workers and another serves tasks.
+pub(crate) fn fork_with_workers() {
+    let spawn = || Worker::builder().spawn_process(tasker, ()).unwrap();
+    let talk = |worker: &Worker<u32, u32>| {
+        pollster::block_on(async {
+            worker.port().send_async(4, Vec::new()).await.unwrap();
+            assert_eq!(worker.port().recv_async().await.unwrap().value, 8);
+        });
+    };
+    let worker = spawn();
+    talk(&worker);
+    // SAFETY: this process has no thread of its own that could hold a lock of the allocator but those that sleep.
+    let child = unsafe { fork() };
+    if child == 0 {
+        assert!(matches!(worker.port().try_recv(), Err(Error::Forked)));
+        drop(worker);
+        let own = spawn();
+        talk(&own);
+        kill(pid(&own));
+        assert!(matches!(own.join(), ExitStatus::Died { .. }));
+        // SAFETY: ends the child at once.
+        unsafe { _exit(0) };
+    }
+    let mut status = -1;
+    // SAFETY: waits for the child that was just made.
+    unsafe { waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child had a worker of its own");
+    talk(&worker);
+    assert_eq!(worker.join(), ExitStatus::Finished);
+    println!("done");
+}
+
+/// What the standard output of a role says that has ended well.
+fn said_by(role: &str) -> String {
+    let output = crate::support::start_role(role).wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+fn a_forked_child_may_have_workers_of_its_own() {
+    assert_eq!(said_by("forking").trim(), "done");
+}
+
+/// The role of a program that runs out of descriptors.
+pub(crate) fn run_out_of_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let engine = memory();
+    let spawn = || {
+        let batches = vec![engine.batch_from_slice(&[2.0]).unwrap().into()];
+        Worker::builder().memory(&engine).spawn_process_with(starter, 0, batches)
+    };
+    let worker = spawn().unwrap();
+    let (before, old) = (held()[1] as u64, getrlimit(Resource::Nofile));
+    // So many are free that each step of a start fails once, and the last one with all that it needs.
+    let mut starts = Vec::new();
+    for free in 0..16 {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(before + free), ..old }).unwrap();
+        match spawn() {
+            Ok(worker) => starts.push(worker),
+            Err(failed) => {
+                assert!(matches!(failed.error, Error::Io { .. } | Error::WorkerStart { .. }), "{}", failed.error);
+                assert_eq!(failed.returned.len(), 1, "{}", failed.error);
+            }
+        }
+        // The others are looked after as ever.
+        assert_eq!(worker.status(), None);
+        setrlimit(Resource::Nofile, old).unwrap();
+        starts.clear();
+    }
+    assert_eq!((worker.recv().unwrap().value, worker.recv().unwrap().value), (2.0, 0.0));
+    worker.send(0).unwrap();
+    assert_eq!(worker.join(), ExitStatus::Finished);
+    eventually("nothing is left", || engine.statistics().arena.in_use == 0);
+    println!("done");
+}
+
+fn a_start_without_descriptors_fails_alone() {
+    assert_eq!(said_by("crowded").trim(), "done");
 }
 
 /// That the two kinds of port have one type is what a caller relies on.

@@ -327,21 +327,39 @@ pub(crate) fn worker_main(options: TokenStream, function: TokenStream) -> Result
     let nothing = syn::parse_quote!(());
     let data = scope.arguments.get(2).unwrap_or(&nothing);
     let (name, root) = (&function.signature.ident, &options.root);
-    let byte: Type = syn::parse_quote!(::core::primitive::u8);
-    let described = Described {
-        name,
-        inputs: vec![&byte, &byte],
-        outputs: Vec::new(),
-        param: syn::parse_quote!(#root::shared::SharedHandle<::core::primitive::u64>),
-        text: format!("worker {}", scope.arguments.iter().map(text_of).collect::<Vec<_>>().join(", ")),
-        run: quote!(#root::__private::serve::<#name, _, _>(__workring_frame, #name::call)),
-    };
+    let (version, path) = (options.version, function.path(&options));
+    let text = format!("worker {}", scope.arguments.iter().map(text_of).collect::<Vec<_>>().join(", "));
+    // A type that cannot be one is complained of where it was written.
+    let layouts =
+        [receives, posts, data].map(|ty| quote_spanned!(place(ty)=> #root::kernels::ElementLayout::of::<#ty>()));
     let value = function.value(std::slice::from_ref(&scope.ty), "Runs the worker's function, on this thread.");
-    let implementation = described.implementation(&function, &options);
     let Attributes { conditions, .. } = Attributes::of(&function.attributes);
     Ok(quote! {
         #value
-        #implementation
+        #(#conditions)*
+        #[allow(deprecated, reason = "a kernel that is deprecated is still declared")]
+        // SAFETY: it takes nothing and gives nothing, and so it is described, by a static.
+        unsafe impl #root::Kernel for #name {
+            type Inputs = ();
+            type Outputs = ();
+            type Param = ();
+
+            fn info(self) -> &'static #root::kernels::KernelInfo {
+                fn __workring_main(
+                    __workring_start: #root::__private::WorkerStart,
+                ) -> ::core::result::Result<(), #root::kernels::KernelError> {
+                    #root::__private::serve::<#name, _, _>(__workring_start, #name::call)
+                }
+                static __WORKRING_INFO: #root::kernels::KernelInfo = #root::kernels::KernelInfo::of_worker(
+                    #path,
+                    #version,
+                    #text,
+                    &[#(#layouts),*],
+                    __workring_main,
+                );
+                &__WORKRING_INFO
+            }
+        }
         #(#conditions)*
         #[allow(deprecated, reason = "a kernel that is deprecated is still declared")]
         impl #root::message::WorkerMain for #name {

@@ -13,13 +13,13 @@ use super::ground::Ground;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::attached::Attached;
 use crate::arena::batch::{Batch, SharedBatch};
-use crate::arena::shared::{SharedHandle, SharedSegment};
+use crate::arena::shared::SharedSegment;
 use crate::arena::{Arena, ArenaConfig, Backing};
 use crate::channel::{For, ProcessChannel, Ticket, VALUE_WORDS_MAX};
 use crate::error::Error;
 use crate::fuzzing::watch;
 use crate::fuzzing::world::{duplicate, region};
-use crate::layout::channel::{ChannelPlan, KIND, at};
+use crate::layout::channel::{ChannelPlan, at};
 use crate::os::fork::ForkGuard;
 use crate::os::host::Deadline;
 use crate::os::map::Mapping;
@@ -50,7 +50,6 @@ pub(super) struct Ends {
     pub(super) arena: Arc<Arena>,
     there: Arc<Arena>,
     fork: Arc<ForkGuard>,
-    handle: SharedHandle<u64>,
     value_lens: [usize; 2],
     pub(super) engine: Arc<ProcessChannel>,
     pub(super) worker: Arc<ProcessChannel>,
@@ -85,8 +84,9 @@ fn handles(batches: &[AnyBatch]) -> Vec<u64> {
 }
 
 /// The segment as the worker's process maps it.
-fn segment_of(there: &Arc<Arena>, handle: &SharedHandle<u64>) -> Arc<SharedSegment> {
-    there.segment_of_kind(handle, KIND).expect("it is known")
+fn segment_there(segment: &SharedSegment) -> Arc<SharedSegment> {
+    let mapping = Mapping::attach(duplicate(segment.mapping()), segment.mapping().len(), true);
+    Arc::new(SharedSegment::attach(mapping.expect("a segment is mapped again")).expect("its header is undamaged"))
 }
 
 impl Ends {
@@ -109,8 +109,7 @@ impl Ends {
         let value_lens = VALUE_LENS[usize::from(shape >> 2) % VALUE_LENS.len()];
         let engine = ProcessChannel::create(Some(&arena), &fork, cells, value_lens).expect("there is memory left");
         let segment = Arc::clone(engine.segment());
-        let handle = segment.handle(&arena).expect("there is a number left");
-        let worker = ProcessChannel::attach(Some(&there), &fork, segment_of(&there, &handle), value_lens);
+        let worker = ProcessChannel::attach(Some(&there), &fork, segment_there(&segment), value_lens);
         let worker = worker.expect("it is undamaged");
         let words = segment.words::<AtomicU64>();
         let plan =
@@ -126,7 +125,6 @@ impl Ends {
             arena,
             there,
             fork,
-            handle,
             value_lens,
             engine: Arc::new(engine),
             worker: Arc::new(worker),
@@ -455,7 +453,7 @@ impl Ends {
 
     /// Another worker process attaches, and if there is damage takes a message.
     pub(super) fn attach(&mut self) {
-        let segment = segment_of(&self.there, &self.handle);
+        let segment = segment_there(&self.ground.segment);
         match ProcessChannel::attach(Some(&self.there), &self.fork, segment, self.value_lens) {
             Ok(_) if self.sound => {}
             Ok(worker) => {

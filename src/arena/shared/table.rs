@@ -128,18 +128,6 @@ impl SharedSegment {
 }
 
 impl Arena {
-    /// The segment of a handle, if it is of this kind.
-    ///
-    /// # Errors
-    /// As [`Arena::shared_segment`]; [`Error::ElementTypeMismatch`].
-    pub(crate) fn segment_of_kind<T>(&self, handle: &SharedHandle<T>, kind: u32) -> Result<Arc<SharedSegment>> {
-        let segment = self.shared_segment(handle.number, handle.generation)?;
-        match segment.shape().kind {
-            found if found == kind => Ok(segment),
-            found => Err(Error::ElementTypeMismatch { found, expected: kind }),
-        }
-    }
-
     /// The segment of a number in its generation.
     ///
     /// # Errors

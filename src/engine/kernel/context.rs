@@ -224,12 +224,6 @@ impl<'a> Context<'a> {
         self.job.map_or(0, JobProbe::tag)
     }
 
-    /// The arena of the engine that the call was submitted to.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn arena(&self) -> &'a Arena {
-        self.arena
-    }
-
     /// The shared array of a handle, which came in the kernel's parameter: the same memory as in every other process and thread.
     ///
     /// The first call in a worker process for an array asks the engine for it and maps it, further ones find it mapped. A wait on an

@@ -11,6 +11,7 @@ use bytemuck::Pod;
 use crate::engine::kernel::error::KernelError;
 use crate::engine::kernel::frame::Frame;
 use crate::error::{Error, Result};
+use crate::process_host::WorkerStart;
 use crate::sync::lock;
 
 /// Kernels a process can know.
@@ -92,9 +93,14 @@ pub struct KernelInfo {
     outputs: &'static [ElementLayout],
     param: ElementLayout,
     run: fn(&mut Frame<'_, '_>) -> Result<(), KernelError>,
+    /// Of the main function of a worker, which no engine runs.
+    main: Option<MainFunction>,
     /// Index in the process's registry plus one; 0 before the first use.
     registered: AtomicU32,
 }
+
+/// What a worker in a process of its own runs.
+pub(crate) type MainFunction = fn(WorkerStart) -> Result<(), KernelError>;
 
 impl KernelInfo {
     /// Describes a kernel. `signature` is its argument list as written.
@@ -115,7 +121,30 @@ impl KernelInfo {
         hash = hash_layouts(hash, inputs);
         hash = hash_layouts(hash, outputs);
         hash = hash_layouts(hash, &[param]);
-        Self { path, version, signature_hash: hash, inputs, outputs, param, run, registered: AtomicU32::new(0) }
+        let (main, registered) = (None, AtomicU32::new(0));
+        Self { path, version, signature_hash: hash, inputs, outputs, param, run, main, registered }
+    }
+
+    /// Describes the main function of a worker, which is listed among the kernels and is none: a job of it fails. `types` are those of the
+    /// messages it receives and posts, and of its data.
+    #[doc(hidden)]
+    pub const fn of_worker(
+        path: &'static str,
+        version: u32,
+        signature: &'static str,
+        types: &[ElementLayout; 3],
+        main: fn(WorkerStart) -> Result<(), KernelError>,
+    ) -> Self {
+        let refuse: fn(&mut Frame<'_, '_>) -> Result<(), KernelError> = refuse_main;
+        let hash = hash_layouts(hash_bytes(0xcbf2_9ce4_8422_2325, signature.as_bytes()), types);
+        let info = Self::new(path, version, signature, &[], &[], ElementLayout::of::<()>(), refuse);
+        let Self { path, version, inputs, outputs, param, run, registered, .. } = info;
+        Self { path, version, signature_hash: hash, inputs, outputs, param, run, main: Some(main), registered }
+    }
+
+    /// The function that it is, of a worker in a process of its own.
+    pub(crate) fn main(&self) -> Option<MainFunction> {
+        self.main
     }
 
     /// The name it was declared with: the last word of its path.
@@ -171,6 +200,11 @@ impl KernelInfo {
             known => Ok(known - 1),
         }
     }
+}
+
+/// A job of the main function of a worker.
+fn refuse_main(_frame: &mut Frame<'_, '_>) -> Result<(), KernelError> {
+    Err(KernelError::new("it runs in a process of its own: start it with WorkerBuilder::spawn_process"))
 }
 
 impl fmt::Debug for KernelInfo {

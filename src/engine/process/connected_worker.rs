@@ -1,7 +1,6 @@
 //! A worker in another process, as the engine sees it: the process, and the engine's end of the socket between both.
 
-use crate::arena::attached::SegmentFile;
-use crate::engine::process::handshake::{FileAnswer, ToExternalWorker};
+use crate::engine::process::handshake::ToExternalWorker;
 use crate::engine::runtime::core::Core;
 use crate::error::{Result, WorkerExit};
 use crate::os::channel::{Channel, Received};
@@ -9,6 +8,7 @@ use crate::os::events::wait_until_readable;
 use crate::os::host::Deadline;
 use crate::os::pidfd::ProcessHandle;
 use crate::os::process::WorkerProcess;
+use crate::process_host::answer_fetch;
 
 /// The process of a worker.
 pub(in crate::engine) enum Peer {
@@ -116,15 +116,7 @@ impl ConnectedWorker {
 
     /// Answers the message Fetch: a mapped file, or why there is none.
     pub(in crate::engine) fn send_file(&self, core: &Core, segment: u16) {
-        // A worker that cannot be answered is gone, or waits in vain and ends its job with an error.
-        let _ = match core.arena.file_of(segment) {
-            Ok(file) => {
-                let SegmentFile { len, generation, writable, .. } = file;
-                let answer = FileAnswer { segment, len, generation, writable };
-                self.channel.send(&FileAnswer::to_bytes(Ok(&answer)), &[file.fd()])
-            }
-            Err(error) => self.channel.send(&FileAnswer::to_bytes(Err(&error.with_causes())), &[]),
-        };
+        answer_fetch(Some(&core.arena), &self.channel, segment);
     }
 
     /// Ends the process if that is allowed, and else asks the worker to leave.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::engine::kernel::info::KernelInfo;
-use crate::engine::process::connection::{Connection, attach};
-use crate::engine::process::handshake::{FromWorker, Join, ToExternalWorker};
+use crate::engine::process::connection::attach;
+use crate::engine::process::handshake::{Join, ToExternalWorker};
 use crate::engine::runtime::core::Core;
 use crate::engine::schedule::worker;
 use crate::error::{Error, Result};
@@ -20,6 +20,7 @@ use crate::ids::ParticipantSlot;
 use crate::os::channel::{Channel, Sent};
 use crate::os::events::{EventFd, wait_for_hang_up};
 use crate::os::{listener, pidfd};
+use crate::process_host::{Connection, FromWorker};
 
 /// The place where an engine is reached.
 pub(crate) enum Address<'a> {
@@ -70,7 +71,9 @@ impl AttachedWorker {
         fault::arm_as_told();
         let leave = Arc::new(EventFd::new()?);
         // The engine has no use for the reason of a refusal: that the connection ends says enough.
-        let (core, slots) = attach(&connection, kernels).map_err(refused)?;
+        let mut first = Vec::new();
+        let fds = connection.recv(&mut first).map_err(refused)?;
+        let (core, slots) = attach(&connection, &first, fds, kernels).map_err(refused)?;
         // One job at a time, on the thread that serves.
         Ok(Self { core, slot: slots.first(), connection, leave })
     }

@@ -14,6 +14,8 @@
 //!                                 <-------   Farewell: it touches nothing any more
 //! ```
 //!
+//! What a worker says is what any worker process says to the process that started it (`process_host/messages.rs`).
+//!
 //! Both sides check what they are told: each message has a fixed head, and lengths that do not fit are errors. No message is so
 //! long that a new socket would not take it: kernels, of which there may be many, travel in shared memory.
 
@@ -27,29 +29,17 @@ use crate::ids::{ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
 use crate::layout::records::MAX_PARTICIPANTS;
 use crate::os::process::Limits;
+use crate::process_host::{FromWorker, PROTOCOL, same_build};
 use std::time::Duration;
 
 /// The first word of a Hello.
 const HELLO: u64 = u64::from_le_bytes(*b"wr-hello");
 /// The first word of a Join.
 const JOIN: u64 = u64::from_le_bytes(*b"wr-join!");
-/// Version of these messages.
-const PROTOCOL: u32 = 5;
+/// The message Go: a first byte that no message of a worker has.
+const GO: u8 = 9;
 /// Cores that a Hello can name.
 const CORES_MAX: usize = 4096;
-
-/// The first byte of every message but Hello and Join.
-mod tag {
-    pub(in crate::engine) const FAREWELL: u8 = 1;
-    pub(in crate::engine) const READY: u8 = 2;
-    pub(in crate::engine) const REFUSED: u8 = 3;
-    pub(in crate::engine) const LOOK: u8 = 4;
-    pub(in crate::engine) const FETCH: u8 = 5;
-    pub(in crate::engine) const FILE: u8 = 6;
-    pub(in crate::engine) const NO_FILE: u8 = 7;
-    pub(in crate::engine) const CORRUPT: u8 = 8;
-    pub(in crate::engine) const GO: u8 = 9;
-}
 
 /// How a worker without work waits, in numbers.
 mod idle {
@@ -100,22 +90,6 @@ pub(crate) struct Hello {
     pub(crate) control_len: u64,
     pub(crate) arena_len: u64,
     pub(crate) limits: Limits,
-}
-
-/// Whether both sides were built with the same workring.
-fn same_build(greeting: (&str, u64, u64), protocol: u32, layout_version: u32, layout_hash: u64) -> Result<()> {
-    let pairs = [
-        greeting,
-        ("protocol version", u64::from(PROTOCOL), u64::from(protocol)),
-        ("layout version", u64::from(LAYOUT_VERSION), u64::from(layout_version)),
-        ("layout hash", LAYOUT_HASH, layout_hash),
-    ];
-    match pairs.into_iter().find(|(_, expected, found)| expected != found) {
-        None => Ok(()),
-        Some((what, expected, found)) => Err(Error::worker_start(format!(
-            "the other side has {what} {found:#x}, this program {expected:#x}: build both with the same workring"
-        ))),
-    }
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -261,70 +235,6 @@ fn slots_among(rows: u32, first: u32, count: u32) -> Option<ParticipantSlots> {
     fits.then(|| ParticipantSlots::new(ParticipantSlot::new(first as u16), count as u16))
 }
 
-/// What a worker says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum FromWorker {
-    /// It runs jobs from now on.
-    Ready {
-        /// Whether its process may be killed to end a job.
-        killable: bool,
-    },
-    /// It does not fit, and ends.
-    Refused(String),
-    /// The collector port has something.
-    Look,
-    /// It found a word in shared memory that workring never writes.
-    Corrupt(u64),
-    /// It wants the file of a segment.
-    Fetch(u16),
-    /// It runs no job and touches no shared memory any more. The process of an external worker goes on.
-    Farewell,
-}
-
-impl FromWorker {
-    /// The bytes of the message.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Ready { killable } => {
-                let mut bytes = vec![tag::READY, u8::from(*killable)];
-                bytes.extend(LAYOUT_HASH.to_ne_bytes());
-                bytes
-            }
-            Self::Refused(reason) => {
-                let mut bytes = vec![tag::REFUSED];
-                bytes.extend(reason.bytes().take(REASON_LEN_MAX));
-                bytes
-            }
-            Self::Look => vec![tag::LOOK],
-            Self::Corrupt(found) => {
-                let mut bytes = vec![tag::CORRUPT];
-                bytes.extend(found.to_ne_bytes());
-                bytes
-            }
-            Self::Fetch(segment) => {
-                let [low, high] = segment.to_le_bytes();
-                vec![tag::FETCH, low, high]
-            }
-            Self::Farewell => vec![tag::FAREWELL],
-        }
-    }
-
-    /// Reads a message; `None` for anything a worker does not say.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        match bytes {
-            [tag::READY, killable @ (0 | 1), hash @ ..] if *hash == LAYOUT_HASH.to_ne_bytes() => {
-                Some(Self::Ready { killable: *killable == 1 })
-            }
-            [tag::REFUSED, reason @ ..] => Some(Self::Refused(printable(reason))),
-            [tag::LOOK] => Some(Self::Look),
-            [tag::FAREWELL] => Some(Self::Farewell),
-            [tag::CORRUPT, found @ ..] => Some(Self::Corrupt(u64::from_ne_bytes(found.try_into().ok()?))),
-            [tag::FETCH, low, high] => Some(Self::Fetch(u16::from_le_bytes([*low, *high]))),
-            _ => None,
-        }
-    }
-}
-
 /// What the engine says to an external worker, which it did not start, besides Hello.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToExternalWorker {
@@ -338,7 +248,7 @@ impl ToExternalWorker {
     /// The bytes of the message.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Go => vec![tag::GO],
+            Self::Go => vec![GO],
             Self::Refused(reason) => FromWorker::Refused(reason.clone()).to_bytes(),
         }
     }
@@ -346,71 +256,11 @@ impl ToExternalWorker {
     /// Reads a message; `None` for anything else.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         match (bytes, FromWorker::from_bytes(bytes)) {
-            ([tag::GO], _) => Some(Self::Go),
+            ([GO], _) => Some(Self::Go),
             (_, Some(FromWorker::Refused(reason))) => Some(Self::Refused(reason)),
             _ => None,
         }
     }
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct FileHead {
-    tag: u8,
-    writable: u8,
-    segment: u16,
-    zero: u32,
-    len: u64,
-    generation: u64,
-}
-
-/// The answer to [`FromWorker::Fetch`]: what the descriptor that comes with it is, if there is one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct FileAnswer {
-    pub(crate) segment: u16,
-    pub(crate) len: u64,
-    pub(crate) generation: u64,
-    pub(crate) writable: bool,
-}
-
-impl FileAnswer {
-    /// The bytes of the message, or of one that says why there is no file.
-    pub(crate) fn to_bytes(answer: Result<&Self, &str>) -> Vec<u8> {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(reason) => return [&[tag::NO_FILE], &reason.as_bytes()[..reason.len().min(REASON_LEN_MAX)]].concat(),
-        };
-        let head = FileHead {
-            tag: tag::FILE,
-            writable: u8::from(answer.writable),
-            segment: answer.segment,
-            zero: 0,
-            len: answer.len,
-            generation: answer.generation,
-        };
-        bytemuck::bytes_of(&head).to_vec()
-    }
-
-    /// Reads the message back, or why there is no file; `None` for anything else.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Result<Self, String>> {
-        if let [tag::NO_FILE, reason @ ..] = bytes {
-            return Some(Err(printable(reason)));
-        }
-        if bytes.len() != size_of::<FileHead>() {
-            return None;
-        }
-        let head: FileHead = bytemuck::pod_read_unaligned(bytes);
-        let FileHead { segment, len, generation, writable, .. } = head;
-        (head.tag == tag::FILE).then_some(Ok(Self { segment, len, generation, writable: writable != 0 }))
-    }
-}
-
-/// The longest reason that a message gives, in bytes.
-const REASON_LEN_MAX: usize = 4096;
-
-/// A reason that the other side gave, without what could move a terminal's cursor.
-fn printable(reason: &[u8]) -> String {
-    String::from_utf8_lossy(reason).chars().filter(|character| !character.is_control()).take(REASON_LEN_MAX).collect()
 }
 
 #[cfg(test)]
@@ -463,8 +313,6 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..250), at in 0usize..250, change: u8) {
             let _ = Hello::from_bytes(&bytes);
             let _ = Join::check(&bytes);
-            let _ = FromWorker::from_bytes(&bytes);
-            let _ = FileAnswer::from_bytes(&bytes);
             let _ = ToExternalWorker::from_bytes(&bytes);
             let mut broken = hello().to_bytes();
             let len = broken.len();
@@ -487,17 +335,8 @@ mod tests {
         }
 
         #[test]
-        fn answers_arrive_as_they_were_sent(segment: u16, len: u64, generation: u64, writable: bool) {
-            let answer = FileAnswer { segment, len, generation, writable };
-            prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Ok(&answer))), Some(Ok(answer)));
-            prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Err("none"))), Some(Err("none".into())));
-            for said in [
-                FromWorker::Ready { killable: writable }, FromWorker::Look, FromWorker::Fetch(segment), FromWorker::Corrupt(len),
-                FromWorker::Refused("no".into()), FromWorker::Farewell,
-            ] {
-                prop_assert_eq!(FromWorker::from_bytes(&said.to_bytes()), Some(said));
-            }
-            for said in [ToExternalWorker::Go, ToExternalWorker::Refused("no".into())] {
+        fn answers_to_external_workers_arrive_as_they_were_sent(reason in "[a-z]{0,30}") {
+            for said in [ToExternalWorker::Go, ToExternalWorker::Refused(reason)] {
                 prop_assert_eq!(ToExternalWorker::from_bytes(&said.to_bytes()), Some(said));
             }
         }

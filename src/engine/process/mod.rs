@@ -2,7 +2,7 @@
 //!
 //! The engine's side: [`start_supervisor`] starts the thread that fills worker slots (`supervisor`, `worker_slot`), by children
 //! (`process_starters`, `process_group`) and by external workers that come in (`listener`). The worker's side: a child begins at
-//! [`enter_worker`], an external worker at [`AttachedWorker::attach`]; both speak through `connection`. Both sides know the messages
+//! [`work_as_child`], an external worker at [`AttachedWorker::attach`]; both come to the engine's memory by `connection`. Both sides know the messages
 //! (`handshake`).
 
 #[cfg(target_os = "linux")]
@@ -28,8 +28,6 @@ mod recovery;
 #[cfg(target_os = "linux")]
 mod scaling;
 #[cfg(target_os = "linux")]
-mod spawn_errors;
-#[cfg(target_os = "linux")]
 mod start_failures;
 #[cfg(target_os = "linux")]
 mod supervisor;
@@ -37,15 +35,15 @@ mod supervisor;
 mod worker_slot;
 
 #[cfg(target_os = "linux")]
-pub(crate) use child::{enter_worker, is_unclaimed_worker};
+pub(crate) use child::work_as_child;
 #[cfg(target_os = "linux")]
 pub(crate) use external::{Address, AttachedWorker, ServeOutcome};
 #[cfg(all(workring_fuzzing, target_os = "linux"))]
-pub(crate) use handshake::{FileAnswer, FromWorker, Hello, Join, ToExternalWorker};
+pub(crate) use handshake::{Hello, Join, ToExternalWorker};
 #[cfg(target_os = "linux")]
 pub(crate) use listener::InvitationQueue;
 #[cfg(target_os = "linux")]
-pub(crate) use process_group::{FirstDeath, ProcessGroup};
+pub(crate) use process_group::ProcessGroup;
 #[cfg(all(workring_fuzzing, target_os = "linux"))]
 pub(crate) use recovery::{Death, sweep};
 #[cfg(target_os = "linux")]

@@ -1,21 +1,20 @@
 //! The ways in which workers in other processes come into being: a child of the engine, or a process that others started. Both get the same
 //! first message; what differs is whose process it is, and that limits are for the engine's own.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::engine::options::{EngineConfig, RecyclePolicy};
 use crate::engine::process::connected_worker::{ConnectedWorker, Peer};
 use crate::engine::process::handshake::Hello;
 use crate::engine::process::listener::JoinRequest;
-use crate::engine::process::process_group::{ProcessGroup, pass_on_output};
-use crate::engine::process::spawn_errors;
+use crate::engine::process::process_group::ProcessGroup;
 use crate::engine::runtime::core::Core;
 use crate::engine::schedule::start_worker::{Assignment, StartWorker};
 use crate::error::{Error, Result};
 use crate::os::channel::{Channel, Sent};
 use crate::os::map::Mapping;
-use crate::os::process::{Limits, WorkerProcess};
+use crate::os::process::Limits;
+use crate::process_host::launch;
 
 /// Starts a worker as a child process.
 #[derive(Clone, Copy)]
@@ -31,11 +30,9 @@ impl StartWorker for ChildStarter<'_> {
     /// # Errors
     /// [`Error::Io`] when the system refuses, and those of [`send_hello`]. No process is left then.
     fn start(self, core: &Arc<Core>, assignment: Assignment) -> Result<ConnectedWorker> {
-        let (channel, socket): (Channel, OwnedFd) = Channel::pair()?;
-        let mut process = WorkerProcess::spawn(&mut self.group.command()?, socket)
-            .map_err(|error| spawn_errors::explain(self.group, error))?;
-        pass_on_output(&mut process, assignment.slots.first().get());
-        let hello = Hello { limits: self.group.limits.clone(), ..hello_for(core, assignment, self.kernels) };
+        let (process, channel) = launch(&self.group.program, assignment.slots.first().get())?;
+        let limits = self.group.program.limits.clone();
+        let hello = Hello { limits, ..hello_for(core, assignment, self.kernels) };
         send_hello(core, self.kernels, &hello, &channel)?;
         Ok(ConnectedWorker::new(Peer::Child(process), channel))
     }

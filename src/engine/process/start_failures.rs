@@ -1,49 +1,8 @@
 //! Starts of workers that fail: why they did, and what follows from it.
 
-use std::time::Duration;
-
 use crate::engine::process::connected_worker::ConnectedWorker;
 use crate::error::{Error, WorkerExit};
-
-/// The time that a worker may take from its start until it is ready.
-pub(in crate::engine) const START_LIMIT: Duration = Duration::from_secs(20);
-/// Starts that fail one after the other before that counts as a shortage, if no worker is alive; and, while the engine is built, workers that
-/// may be killed before that counts as an error.
-const START_ATTEMPTS: u32 = 5;
-
-/// Why a worker's process ended before it was ready.
-fn why_not_ready(pid: u32, exit: WorkerExit, was_late: bool) -> String {
-    let process = format!("worker process {pid}");
-    match exit {
-        _ if was_late => format!("{process} was not ready {START_LIMIT:?} after its start, and was killed"),
-        WorkerExit::Code(127) => {
-            format!(
-                "{process} ended with {exit} before it was ready, by which shells say that they find no such program"
-            )
-        }
-        WorkerExit::Code(126) => {
-            format!(
-                "{process} ended with {exit} before it was ready, by which shells say that they cannot run the program"
-            )
-        }
-        WorkerExit::Code(_) => format!(
-            "{process} ended with {exit} before it was ready: its program must call \
-             workring::worker_entry(kernels![..]) first in main"
-        ),
-        WorkerExit::Signal(9) => format!(
-            "{process} ended with {exit} before it was ready: somebody killed it, or the system did for want of memory"
-        ),
-        WorkerExit::Signal(31) => {
-            format!(
-                "{process} ended with {exit} before it was ready: a filter (seccomp) forbids a system call it needs"
-            )
-        }
-        WorkerExit::Signal(_) => format!("{process} ended with {exit} before it was ready"),
-        WorkerExit::Unknown => format!(
-            "worker process {pid} ended before it was ready, and how is lost: leave SIGCHLD and its exit to the engine"
-        ),
-    }
-}
+use crate::process_host::{START_ATTEMPTS, START_LIMIT, may_pass, why_not_ready};
 
 /// What follows from a start that failed.
 #[derive(Debug)]
@@ -95,7 +54,7 @@ impl StartFailures {
 /// The error of a worker that ended before it was ready, and whether its reason was one of the moment: SIGKILL, which may come from anywhere.
 pub(in crate::engine) fn error_of(worker: ConnectedWorker, exit: WorkerExit) -> (Error, bool) {
     let was_late = worker.since.elapsed() > START_LIMIT;
-    let may_pass = worker.refused.is_none() && !was_late && exit == WorkerExit::Signal(9);
+    let may_pass = may_pass(worker.refused.as_deref(), exit, was_late);
     let reason = worker.refused.unwrap_or_else(|| why_not_ready(worker.peer.handle().pid(), exit, was_late));
     (Error::worker_start(reason), may_pass)
 }

@@ -11,15 +11,14 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::engine::process::connected_worker::{ConnectedWorker, Peer};
+use crate::engine::process::connected_worker::Peer;
 use crate::engine::process::deadlines::KillSchedule;
-use crate::engine::process::handshake::FromWorker;
 use crate::engine::process::listener::{InvitationQueue, JoinRequest, PendingConnections};
 use crate::engine::process::process_group::ProcessGroup;
 use crate::engine::process::process_starters::{ChildStarter, ExternalStarter};
 use crate::engine::process::recovery::{self, Death};
 use crate::engine::process::scaling::Scaling;
-use crate::engine::process::start_failures::{self, AfterFailure, START_LIMIT, StartFailures, Surroundings};
+use crate::engine::process::start_failures::{self, AfterFailure, StartFailures, Surroundings};
 use crate::engine::process::worker_slot::WorkerSlot;
 use crate::engine::runtime::core::Core;
 use crate::engine::runtime::health::Poisoned;
@@ -36,12 +35,11 @@ use crate::os::channel::Received;
 use crate::os::events::{EventFd, wait_for_events};
 use crate::os::host::Deadline;
 use crate::os::map::Mapping;
+use crate::process_host::{FromWorker, START_LIMIT};
 use crate::sync::Ordering;
 
 /// Messages read from one worker before the others have their turn.
 const MESSAGES_PER_TURN: usize = 64;
-/// The grace that a process has to exit whose engine is its own and has closed.
-const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// The pause after a wait that the system refused.
 const WAIT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -62,8 +60,6 @@ struct Supervisor {
     start_failures: StartFailures,
     scaling: Scaling,
     kill_schedule: KillSchedule,
-    /// When processes are killed that have nothing to do any more and do not exit, where the engine is a process's own.
-    exit_grace_until: Option<Deadline>,
     /// When jobs are looked after next; `None` when none was under way.
     next_job_check: Option<Deadline>,
 }
@@ -114,7 +110,6 @@ pub(crate) fn start_supervisor(core: &Arc<Core>, group: ProcessGroup) -> Result<
         start_report: Some(start_report),
         start_failures: StartFailures::default(),
         scaling,
-        exit_grace_until: None,
         next_job_check: None,
     };
     let thread = thread::Builder::new().name("workring-supervisor".into()).spawn(move || supervisor.run());
@@ -145,7 +140,6 @@ impl Supervisor {
             if self.next_job_check.is_none_or(Deadline::is_past) {
                 self.next_job_check = look_after::look_after_jobs(&self.core, self.next_job_check);
             }
-            self.enforce_exit_grace();
             // Threads of this process may still have jobs whose ends are this thread's to tell.
             let all_closed = self.worker_slots.iter().all(WorkerSlot::is_closed);
             if all_closed && self.core.threads.alive.load(Ordering::Acquire) == 1 {
@@ -201,7 +195,6 @@ impl Supervisor {
             .chain(self.core.next_deadline())
             .chain(self.pending.next_time())
             .chain(self.scaling.next_check(&self.core, &self.worker_slots))
-            .chain(self.exit_grace_until)
             .chain(self.next_job_check)
             .min()
     }
@@ -261,7 +254,7 @@ impl Supervisor {
                 Some(FromWorker::Farewell) if !worker.peer.is_child() => return self.on_worker_exit(at, false),
                 Some(FromWorker::Farewell) => worker.leaves = true,
                 // It says what no worker says.
-                Some(FromWorker::Refused(_)) | None => return self.on_hang_up(at),
+                Some(FromWorker::Refused(_) | FromWorker::Ended(_)) | None => return self.on_hang_up(at),
             }
         }
     }
@@ -335,13 +328,6 @@ impl Supervisor {
         // It may have damaged the word by which its successors learn whether the engine is open.
         self.core.tell_lifecycle();
         recovery::sweep(&self.core, &death);
-        if let Some(first_death) = &self.group.first_death
-            && worker.ready
-        {
-            // Jobs that it had not begun go back.
-            let _ = first_death.set((death.pid, exit));
-            completion::start_closing_now(&self.core);
-        }
         if !worker.ready && !is_external {
             let (error, may_pass) = start_failures::error_of(worker, exit);
             self.on_start_failure(error, may_pass);
@@ -359,22 +345,6 @@ impl Supervisor {
             AfterFailure::TryAgain => {}
             AfterFailure::GiveUpStart(error) => self.give_up_start(error),
             AfterFailure::Shortage(reason) => self.core.set_shortage(Some(reason)),
-        }
-    }
-
-    /// Kills the process of an engine that is its own and was closed, when it has been without a job for a while: it may be stopped, or hang
-    /// in what its program does at its exit. Elsewhere the engine's end waits for its workers.
-    fn enforce_exit_grace(&mut self) {
-        if self.group.first_death.is_none() || self.core.is_open() || self.core.has_unfinished_jobs() {
-            return;
-        }
-        match self.exit_grace_until {
-            None => self.exit_grace_until = Some(Deadline::after(EXIT_GRACE)),
-            Some(until) if until.is_past() => {
-                self.exit_grace_until = None;
-                self.worker_slots.iter_mut().filter_map(WorkerSlot::worker_mut).for_each(ConnectedWorker::end);
-            }
-            Some(_) => {}
         }
     }
 
@@ -439,7 +409,6 @@ impl Supervisor {
             // During a shortage entries of jobs that are gone stay in the rings.
             let nothing_left = !self.core.has_work()
                 || self.core.health.error().is_some()
-                || self.group.first_death.is_some()
                 || (closing && self.core.shortage().is_some() && !self.core.has_unfinished_jobs());
             let slot = &mut self.worker_slots[at];
             if closing && nothing_left {

@@ -1,7 +1,8 @@
 //! How a worker with a port ends, and who is told.
 
 use core::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, ThreadId};
 
 use crate::error::WorkerExit;
 use crate::os::host::Deadline;
@@ -70,7 +71,14 @@ pub(super) struct Life {
 struct End {
     status: Option<ExitStatus>,
     listeners: Vec<Listener>,
+    /// Whether all of them were called that were there at the end.
+    told: bool,
+    /// The thread that calls them.
+    teller: Option<ThreadId>,
 }
+
+/// Calls the listeners of an end, which may block.
+pub(super) type Tell = Box<dyn FnOnce() + Send>;
 
 impl Life {
     pub(super) fn new() -> Self {
@@ -110,14 +118,37 @@ impl Life {
         lock(&self.end)
     }
 
-    pub(super) fn finish(&self, status: ExitStatus) {
+    /// Says how the worker ended. What is given back calls the listeners; `None` when there are none.
+    #[must_use]
+    pub(super) fn finish(self: &Arc<Self>, status: ExitStatus) -> Option<Tell> {
         let mut end = self.end();
         let listeners = core::mem::take(&mut end.listeners);
         end.status = Some(status.clone());
+        end.told = listeners.is_empty();
         drop(end);
         self.ended.notify_all();
-        for listener in listeners {
-            tell(listener, &status);
+        if listeners.is_empty() {
+            return None;
+        }
+        let life = Arc::clone(self);
+        Some(Box::new(move || {
+            life.end().teller = Some(thread::current().id());
+            for listener in listeners {
+                tell(listener, &status);
+            }
+            life.end().told = true;
+            life.ended.notify_all();
+        }))
+    }
+
+    /// Waits for its end, and until the listeners that were there then were called. One of these itself does not wait for the others.
+    pub(super) fn wait_until_told(&self) -> ExitStatus {
+        let mut end = self.end();
+        loop {
+            match &end.status {
+                Some(status) if end.told || end.teller == Some(thread::current().id()) => return status.clone(),
+                _ => end = ignore_poison(self.ended.wait(end)),
+            }
         }
     }
 }

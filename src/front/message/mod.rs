@@ -8,6 +8,9 @@ mod process_worker;
 mod raw_worker;
 mod worker_main;
 
+#[cfg(target_os = "linux")]
+pub(crate) use process_worker::run_main;
+
 pub use exit_status::ExitStatus;
 pub use message_port::{Message, MessagePort};
 pub use port_futures::{Messages, RecvAsync, SendAsync};

@@ -9,8 +9,6 @@ use bytemuck::Pod;
 
 use super::exit_status::{ExitStatus, Life};
 use super::message_port::{DEFAULT_CAPACITY, Message, MessagePort};
-#[cfg(target_os = "linux")]
-use super::process_worker::WorkerProcess;
 use crate::arena::any_batch::AnyBatch;
 use crate::engine::kernel::error::KernelOutcome;
 use crate::engine::runtime::core::Core;
@@ -20,6 +18,8 @@ use crate::front::engine::Engine;
 use crate::front::processes::WorkerProgram;
 use crate::os::host::Deadline;
 use crate::panics;
+#[cfg(target_os = "linux")]
+use crate::process_host::HostedProcess;
 use crate::sync::lock;
 
 /// How a [`Worker`] is started. Made by [`Worker::builder`].
@@ -121,7 +121,9 @@ impl WorkerBuilder {
             };
             // The port first: who hears of the end finds the worker's end of the channel gone.
             drop(scope);
-            its_life.finish(status);
+            if let Some(tell) = its_life.finish(status) {
+                tell();
+            }
         };
         let handle = thread.spawn(run).map_err(|error| Error::io(format!("start the worker {}", self.name), error))?;
         Ok(Worker {
@@ -175,10 +177,10 @@ pub struct Worker<S, R> {
     pub(super) port: MessagePort<S, R>,
     pub(super) life: Arc<Life>,
     pub(super) name: String,
-    /// Its own one, or the one that waits for its process.
+    /// Its own one, if it is a thread.
     pub(super) thread: Option<thread::JoinHandle<()>>,
     #[cfg(target_os = "linux")]
-    pub(super) process: Option<WorkerProcess>,
+    pub(super) process: Option<HostedProcess>,
 }
 
 impl Worker<(), ()> {
@@ -276,7 +278,7 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
     /// The process it runs in, if that is one of its own. It may be gone by now.
     pub fn process_id(&self) -> Option<u32> {
         #[cfg(target_os = "linux")]
-        return self.process.as_ref().and_then(WorkerProcess::id);
+        return self.process.as_ref().map(HostedProcess::pid);
         #[cfg(not(target_os = "linux"))]
         None
     }
@@ -306,7 +308,7 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
         self.life.wait_until(deadline)
     }
 
-    /// Calls `listener` when the worker has ended, on its thread or the one that waits for its process, or at once if it has. Several are
+    /// Calls `listener` when the worker has ended, on its thread, or for a process on one that is started for it, or at once if it has. Several are
     /// called in the order given.
     pub fn on_exit(&self, listener: impl FnOnce(&ExitStatus) + Send + 'static) {
         self.life.listen(Box::new(listener));
@@ -332,9 +334,12 @@ impl<S: Pod + Send, R: Pod + Send> Worker<S, R> {
         drop(port);
         if let Some(thread) = thread.take() {
             // Its panics are caught, so this cannot fail but for a panic of the runtime itself, which leaves no status.
-            let _ = thread.join();
+            let failed = thread.join().is_err();
+            if failed && life.status().is_none() {
+                return ExitStatus::Failed { message: "its thread ended without a word".to_owned() };
+            }
         }
-        life.status().unwrap_or_else(|| ExitStatus::Failed { message: "its thread ended without a word".to_owned() })
+        life.wait_until_told()
     }
 }
 

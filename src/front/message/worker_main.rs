@@ -7,19 +7,18 @@ use bytemuck::Pod;
 use super::process_worker;
 use super::raw_worker::{Worker, WorkerBuilder, WorkerScope};
 use crate::arena::any_batch::AnyBatch;
-use crate::arena::shared::SharedHandle;
 use crate::engine::kernel::error::{KernelError, KernelOutcome};
-use crate::engine::kernel::frame::Frame;
 use crate::engine::kernel::traits::Kernel;
 #[cfg(not(target_os = "linux"))]
 use crate::error::Error;
 use crate::error::{Failed, Result};
+use crate::process_host::WorkerStart;
 
 /// What a worker in a process of its own runs: declared with [`#[worker_main]`](macro@crate::worker_main), started by value.
 ///
 /// The attribute implements it. It is listed in [`worker_entry`](crate::worker_entry) among the kernels, and is no kernel that an engine could
 /// run.
-pub trait WorkerMain: Kernel<Inputs = (u8, u8), Outputs = (), Param = SharedHandle<u64>> {
+pub trait WorkerMain: Kernel<Inputs = (), Outputs = (), Param = ()> {
     /// What it receives.
     type Receives: Pod + Send;
     /// What it posts.
@@ -80,7 +79,7 @@ pub use workring_macros::worker_main;
 /// # Errors
 /// What the function returned; or why it was not called.
 #[doc(hidden)]
-pub fn serve<M, O, F>(frame: &mut Frame<'_, '_>, body: F) -> Result<(), KernelError>
+pub fn serve<M, O, F>(start: WorkerStart, body: F) -> Result<(), KernelError>
 where
     M: WorkerMain,
     O: KernelOutcome,
@@ -88,11 +87,11 @@ where
 {
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = (frame, body);
+        let _ = (start, body);
         Err(KernelError::new("there are no worker processes on this system"))
     }
     #[cfg(target_os = "linux")]
-    process_worker::serve::<M, O, F>(frame, body)
+    process_worker::serve::<M, O, F>(start, body)
 }
 
 impl WorkerBuilder {
@@ -112,15 +111,13 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// [`Error::WorkerStart`] when the process does not become ready or does not fit; [`Error::InvalidArgument`] for a name with a zero
-    /// byte, a capacity out of range or an engine whose memory cannot be mapped by others; [`Error::OutOfMemory`] when there is no room for
-    /// `data` in it; [`Error::Io`] when the system refuses; [`Error::Unsupported`] on systems without worker processes.
+    /// byte, a capacity out of range or an engine whose memory cannot be mapped by others; [`Error::Io`] when the system refuses; [`Error::Unsupported`] on systems without worker processes.
     ///
     /// # Examples
     /// As [`#[worker_main]`](macro@crate::worker_main).
     ///
     /// [`Error::WorkerStart`]: crate::Error::WorkerStart
     /// [`Error::InvalidArgument`]: crate::Error::InvalidArgument
-    /// [`Error::OutOfMemory`]: crate::Error::OutOfMemory
     /// [`Error::Io`]: crate::Error::Io
     /// [`Error::Unsupported`]: crate::Error::Unsupported
     pub fn spawn_process<M: WorkerMain>(self, main: M, data: M::Data) -> Result<WorkerOf<M>> {

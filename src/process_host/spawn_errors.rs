@@ -12,48 +12,48 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::engine::process::process_group::ProcessGroup;
 use crate::error::Error;
+use crate::process_host::program::Program;
 
 /// The first bytes of programs in the system's own format (elf(5)).
 const ELF: &[u8] = b"\x7fELF";
 
 /// The error of a start that the system refused, with what can be found out about its reason.
-pub(in crate::engine) fn explain(group: &ProcessGroup, error: Error) -> Error {
+pub(super) fn explain(started: &Program, error: Error) -> Error {
     let Error::Io { operation, source } = error else { return error };
     let number = source.raw_os_error().map(Errno::from_raw_os_error);
     let reason = number
         .filter(|number| matches!(*number, Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::NOEXEC))
-        .and_then(|number| reason(group, number));
+        .and_then(|number| reason(started, number));
     Error::Io { operation: reason.map_or(operation.clone(), |reason| format!("{operation}: {reason}")), source }
 }
 
 /// What is wrong with the working directory or the program, if anything is.
-fn reason(group: &ProcessGroup, number: Errno) -> Option<String> {
-    if let Some(directory) = &group.directory
+fn reason(started: &Program, number: Errno) -> Option<String> {
+    if let Some(directory) = &started.directory
         && let Some(reason) = reason_of_directory(directory)
     {
         return Some(reason);
     }
-    let Some(program) = &group.program else {
+    let Some(program) = &started.program else {
         return (!Path::new("/proc/self/exe").exists())
             .then(|| "/proc is not mounted: name the program of the workers".into());
     };
     // A name without a slash is looked for in PATH, which the system's own search does.
     if !program.as_os_str().as_bytes().contains(&b'/') {
         let found =
-            std::env::split_paths(&path_of(group)).map(|folder| folder.join(program)).find(|path| path.is_file());
+            std::env::split_paths(&path_of(started)).map(|folder| folder.join(program)).find(|path| path.is_file());
         return match found {
             None => Some(format!("no folder of PATH has a program of the name {}", program.display())),
             Some(found) => reason_of_program(&found, number),
         };
     }
-    reason_of_program(&group.directory.as_deref().unwrap_or(Path::new("")).join(program), number)
+    reason_of_program(&started.directory.as_deref().unwrap_or(Path::new("")).join(program), number)
 }
 
 /// Where programs of the workers are looked for.
-fn path_of(group: &ProcessGroup) -> std::ffi::OsString {
-    let stated = group.environment.iter().rev().find(|(name, _)| name == OsStr::new("PATH"));
+fn path_of(started: &Program) -> std::ffi::OsString {
+    let stated = started.environment.iter().rev().find(|(name, _)| name == OsStr::new("PATH"));
     stated.map(|(_, path)| path.clone()).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
 }
 
