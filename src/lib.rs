@@ -162,7 +162,7 @@ pub use crate::{
 pub use bytemuck;
 pub use error::{Error, Failed, Result};
 #[cfg(all(target_os = "linux", not(workring_loom)))]
-pub use front::processes::worker_entry;
+pub use front::worker_entry::worker_entry;
 
 /// Turns this process into a worker if an engine started it as one. On this system engines start no processes, so it does
 /// nothing.

@@ -28,4 +28,6 @@ mod shared;
 pub(crate) mod statistics;
 mod terminal;
 pub(crate) mod timings;
+#[cfg(target_os = "linux")]
+pub(crate) mod worker_entry;
 mod workers;

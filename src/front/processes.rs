@@ -1,4 +1,4 @@
-//! Worker processes, as a program's author sees them: the entry in `main`, the list of kernels, what workers are started from.
+//! Worker processes, as a program's author sees them: the list of kernels, what workers are started from.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,47 +6,13 @@ use std::time::Duration;
 
 use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::table::KernelName;
-use crate::engine::process::{ProcessGroup, work_as_child};
+use crate::engine::process::ProcessGroup;
 use crate::error::{Error, Result};
-use crate::front::message;
 use crate::os::process::Limits;
-use crate::process_host::{self, Program, Start, is_unclaimed_worker};
+use crate::process_host::{Program, is_unclaimed_worker};
 
 /// How long a kernel may go on after it was told to stop, unless stated.
 pub(crate) const KILL_AFTER: Duration = Duration::from_millis(20);
-
-/// Turns this process into a worker if an engine started it as one, and does nothing otherwise.
-///
-/// JobBuilder it first in `main`, before threads are started, arguments are read or anything is printed. In a worker it never returns:
-/// the worker runs jobs until the engine closes, and then the process ends. `kernels` are those that this program can run, listed
-/// by [`kernels!`](macro@crate::kernels); they must contain all that are given to [`Builder::kernels`](crate::Builder::kernels), and no two of
-/// one [identity](macro@crate::kernel#which-kernel): a worker whose list has them refuses to start and says which.
-///
-/// A worker is recognised by an environment variable together with a socket as its standard input, so programs that a worker
-/// starts are not taken for workers.
-///
-/// # Examples
-/// ```
-/// use workring::{kernel, kernels};
-///
-/// /// Doubles in place.
-/// #[kernel]
-/// pub fn double(y: &mut [f64]) { for value in y { *value *= 2.0; } }
-///
-/// fn main() {
-///     workring::worker_entry(kernels![double]);
-///     // The program begins here.
-/// }
-/// ```
-pub fn worker_entry(kernels: &[&'static KernelInfo]) {
-    let Some(connection) = process_host::enter() else { return };
-    let mut first = Vec::new();
-    let fds = connection.recv(&mut first).unwrap_or_else(|error| process_host::refuse(&connection, error));
-    if Start::is_one(&first) {
-        message::run_main(&connection, &first, fds, kernels);
-    }
-    work_as_child(&connection, &first, fds, kernels);
-}
 
 /// What worker processes are started from, where and with which limits. Made by [`WorkerProgram::this`] or
 /// [`WorkerProgram::at`]; given to [`Builder::worker_program`](crate::Builder::worker_program).
@@ -88,7 +54,7 @@ impl WorkerProgram {
         Self::default()
     }
 
-    /// Another program, which calls [`worker_entry`] first in `main` and lists the same kernels.
+    /// Another program, which calls [`worker_entry`](crate::worker_entry) first in `main` and lists the same kernels.
     pub fn at(program: impl Into<PathBuf>) -> Self {
         Self { program: Some(program.into()), ..Self::default() }
     }

@@ -2,7 +2,7 @@
 //!
 //! An engine has worker processes, and a [`Worker`](crate::Worker) may be one. Both are started from a [`Program`] by [`launch`], begin with
 //! [`enter`], and say the same words over the same socket. What an engine's processes are for is the engine's matter. For the others there
-//! is [`start`]: one thread, the *supervisor*, starts all of them, hears what they say, and ends them.
+//! is [`start`]: one thread, the *supervisor*, starts all of them, receives what they send, and ends them.
 
 #[cfg(target_os = "linux")]
 mod connection;

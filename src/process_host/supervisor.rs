@@ -1,4 +1,4 @@
-//! The supervisor of processes that run no jobs: one thread of this program starts them, hears what they say, and ends them.
+//! The supervisor of processes that run no jobs: one thread of this program starts them, receives what they send, and ends them.
 //!
 //! It is started with the first of them and ends with the last. It sleeps in one poll(2) over their sockets, their process descriptors, each
 //! of which is ready when the system says that the process is gone, and an event by which other threads ask for something. No foreign code
@@ -65,9 +65,9 @@ pub(crate) struct ProcessEnd {
     pub(crate) pid: u32,
     pub(crate) exit: WorkerExit,
     /// What it said of its function's end, if it came to that.
-    pub(crate) said: Option<Ended>,
+    pub(crate) outcome: Option<Ended>,
     /// Whether it was told to end.
-    pub(crate) was_told: bool,
+    pub(crate) asked_to_end: bool,
 }
 
 /// A process that was ready, for whoever wants it to end.
@@ -203,7 +203,7 @@ struct Running {
     hung_up: bool,
     /// Why it does not fit, when it said so.
     refused: Option<String>,
-    said: Option<Ended>,
+    outcome: Option<Ended>,
 }
 
 impl Running {
@@ -229,11 +229,11 @@ impl Running {
             }
         }
         let since = Deadline::now();
-        Ok(Self { process, channel, since, ready: false, hung_up: false, refused: None, said: None })
+        Ok(Self { process, channel, since, ready: false, hung_up: false, refused: None, outcome: None })
     }
 
     /// Ends a process that can be heard no longer, or says what no such process says: it is of no use.
-    fn stop_hearing(&mut self) {
+    fn stop_receiving(&mut self) {
         self.hung_up = true;
         self.kill();
     }
@@ -256,7 +256,7 @@ struct Hosted {
     /// When the next start is tried.
     not_before: Deadline,
     running: Option<Running>,
-    was_told: bool,
+    asked_to_end: bool,
     kill_at: Option<Deadline>,
 }
 
@@ -264,8 +264,8 @@ struct Hosted {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     Event,
-    /// A word from the process of this place.
-    Word(usize),
+    /// A message of the process of this place.
+    Message(usize),
     /// Its end.
     End(usize),
 }
@@ -298,7 +298,7 @@ impl Supervisor {
                 ready.resize(sources.len(), true);
             }
             let _ = self.shared.event.clear();
-            self.hear(&sources, &ready);
+            self.receive(&sources, &ready);
         }
     }
 
@@ -307,7 +307,7 @@ impl Supervisor {
         for (at, hosted) in self.processes.iter().enumerate() {
             let Some(running) = &hosted.running else { continue };
             if !running.hung_up {
-                sources.push((Source::Word(at), running.channel.as_fd()));
+                sources.push((Source::Message(at), running.channel.as_fd()));
             }
             sources.push((Source::End(at), running.process.handle().pidfd()));
         }
@@ -340,15 +340,17 @@ impl Supervisor {
                         attempts: 0,
                         not_before,
                         running: None,
-                        was_told: false,
+                        asked_to_end: false,
                         kill_at: None,
                     });
                     self.next_id += 1;
                 }
                 // One that is not there has ended.
                 Request::End(id) => {
-                    if let Some(hosted) = self.processes.iter_mut().find(|hosted| hosted.id == id && !hosted.was_told) {
-                        hosted.was_told = true;
+                    if let Some(hosted) =
+                        self.processes.iter_mut().find(|hosted| hosted.id == id && !hosted.asked_to_end)
+                    {
+                        hosted.asked_to_end = true;
                         let kill_at = Deadline::after(hosted.order.kill_after);
                         hosted.kill_at = Some(hosted.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
                     }
@@ -367,7 +369,7 @@ impl Supervisor {
             }
             match &mut hosted.running {
                 Some(running) if !running.ready && !running.hung_up && running.since.elapsed() > START_LIMIT => {
-                    running.stop_hearing();
+                    running.stop_receiving();
                 }
                 None if hosted.not_before.is_past() => {
                     hosted.attempts += 1;
@@ -387,11 +389,11 @@ impl Supervisor {
     }
 
     /// Reads what processes say, and notices those that are gone.
-    fn hear(&mut self, sources: &[Source], ready: &[bool]) {
+    fn receive(&mut self, sources: &[Source], ready: &[bool]) {
         let mut gone = Vec::new();
         for (source, &is_ready) in sources.iter().zip(ready) {
             match source {
-                Source::Word(at) if is_ready => self.hear_process(*at),
+                Source::Message(at) if is_ready => self.receive_from(*at),
                 Source::End(at) if is_ready => {
                     let Some(running) = &mut self.processes[*at].running else { continue };
                     // An exit that somebody else took is one. Where poll(2) failed it may go on.
@@ -401,9 +403,9 @@ impl Supervisor {
                         Err(_) => gone.push((*at, WorkerExit::Unknown)),
                     }
                     // What it said before its end counts.
-                    self.hear_process(*at);
+                    self.receive_from(*at);
                 }
-                Source::Event | Source::Word(_) | Source::End(_) => {}
+                Source::Event | Source::Message(_) | Source::End(_) => {}
             }
         }
         for (at, exit) in gone.into_iter().rev() {
@@ -411,7 +413,7 @@ impl Supervisor {
         }
     }
 
-    fn hear_process(&mut self, at: usize) {
+    fn receive_from(&mut self, at: usize) {
         let mut buffer = Vec::new();
         let hosted = &mut self.processes[at];
         for _ in 0..MESSAGES_PER_TURN {
@@ -423,7 +425,7 @@ impl Supervisor {
                 Ok(Received::Message(_)) => {}
                 Ok(Received::WouldBlock) => return,
                 // Its process is ending, or should: without the socket it is of no use.
-                Ok(Received::PeerGone) | Err(_) => return running.stop_hearing(),
+                Ok(Received::PeerGone) | Err(_) => return running.stop_receiving(),
             }
             match FromWorker::from_bytes(&buffer) {
                 Some(FromWorker::Ready { .. }) => {
@@ -438,12 +440,12 @@ impl Supervisor {
                 Some(FromWorker::Fetch(segment)) => {
                     answer_fetch(hosted.order.arena.as_deref(), &running.channel, segment);
                 }
-                Some(FromWorker::Ended(ended)) if running.ready && running.said.is_none() => {
-                    running.said = Some(ended);
+                Some(FromWorker::Ended(ended)) if running.ready && running.outcome.is_none() => {
+                    running.outcome = Some(ended);
                     let kill_at = Deadline::after(EXIT_GRACE);
                     hosted.kill_at = Some(hosted.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
                 }
-                _ => return running.stop_hearing(),
+                _ => return running.stop_receiving(),
             }
         }
     }
@@ -455,9 +457,9 @@ impl Supervisor {
         let Some(running) = hosted.running.take() else { return };
         let pid = running.process.handle().pid();
         if running.ready {
-            let Hosted { was_told, order, .. } = self.remove(at);
+            let Hosted { asked_to_end, order, .. } = self.remove(at);
             let Order { on_end, segment, arena, .. } = order;
-            let end = ProcessEnd { pid, exit, said: running.said, was_told };
+            let end = ProcessEnd { pid, exit, outcome: running.outcome, asked_to_end };
             // Before anybody hears of the end: nothing of the process is left here then.
             drop((running.process, running.channel, segment, arena));
             self.owed.extend(on_end(end));

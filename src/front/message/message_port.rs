@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 
-use super::port_futures::{Messages, RecvAsync, SendAsync};
 use crate::arena::any_batch::AnyBatch;
 use crate::channel::{Channel, Direction, For, VALUE_LEN_MAX, Words};
 use crate::error::{Error, Failed, Result};
@@ -234,12 +233,6 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         posted.map_err(|error| Failed::new(error, Message { value, batches }))
     }
 
-    /// Posts a message when there is room. Keeps no thread waiting; dropped before it is ready, it posts nothing and drops the
-    /// message.
-    pub fn send_async(&self, value: S, batches: Vec<AnyBatch>) -> SendAsync<'_, S, R> {
-        SendAsync::new(self, value, batches)
-    }
-
     /// One attempt to receive: `Some` once it is decided.
     #[inline]
     pub(super) fn look(&self) -> Option<Result<Message<R>>> {
@@ -284,19 +277,9 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         self.look().transpose()
     }
 
-    /// Receives the next message. Keeps no thread waiting; dropped before it is ready, it has received nothing.
-    pub fn recv_async(&self) -> RecvAsync<'_, S, R> {
-        RecvAsync::new(self)
-    }
-
     /// The messages until the other end is gone, each as soon as it comes. Blocks in between.
     pub fn iter(&self) -> impl Iterator<Item = Message<R>> + '_ {
         core::iter::from_fn(|| self.recv().ok())
-    }
-
-    /// The messages until the other end is gone, as a stream.
-    pub fn stream(&self) -> Messages<'_, S, R> {
-        Messages::new(self)
     }
 
     /// Messages that were posted here and not received yet. A hint: it may change before it is looked at.

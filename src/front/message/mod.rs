@@ -6,6 +6,7 @@ mod port_futures;
 #[cfg(target_os = "linux")]
 mod process_worker;
 mod raw_worker;
+mod spawn_process;
 mod worker_main;
 
 #[cfg(target_os = "linux")]
@@ -15,4 +16,5 @@ pub use exit_status::ExitStatus;
 pub use message_port::{Message, MessagePort};
 pub use port_futures::{Messages, RecvAsync, SendAsync};
 pub use raw_worker::{Worker, WorkerBuilder, WorkerScope};
-pub use worker_main::{WorkerMain, WorkerOf, serve, worker_main};
+pub use spawn_process::serve;
+pub use worker_main::{WorkerMain, WorkerOf, worker_main};

@@ -13,6 +13,24 @@ use crate::arena::any_batch::AnyBatch;
 use crate::channel::{Direction, For, Ticket};
 use crate::error::{Failed, Result};
 
+impl<S: Pod, R: Pod> MessagePort<S, R> {
+    /// Posts a message when there is room. Keeps no thread waiting; dropped before it is ready, it posts nothing and drops the
+    /// message.
+    pub fn send_async(&self, value: S, batches: Vec<AnyBatch>) -> SendAsync<'_, S, R> {
+        SendAsync::new(self, value, batches)
+    }
+
+    /// Receives the next message. Keeps no thread waiting; dropped before it is ready, it has received nothing.
+    pub fn recv_async(&self) -> RecvAsync<'_, S, R> {
+        RecvAsync::new(self)
+    }
+
+    /// The messages until the other end is gone, as a stream.
+    pub fn stream(&self) -> Messages<'_, S, R> {
+        Messages::new(self)
+    }
+}
+
 /// A task that waits at a port: for a message or for room.
 struct Waiting<'p, S, R> {
     port: &'p MessagePort<S, R>,

@@ -1,4 +1,4 @@
-//! Workers that are processes: how one is started and ends, and what it does (`worker_main.rs` is what a user sees).
+//! Workers that are processes: how one is started and ends, and what it does (`spawn_process.rs` is what a user sees).
 //!
 //! Such a worker is a process that runs no jobs (`process_host`), with one end of a channel. It is told which of its functions it is to
 //! run, with which data; how its function ends it says itself, and how its process ends the system.
@@ -28,7 +28,7 @@ use crate::os::process;
 use crate::panics;
 use crate::process_host::{self, Connection, Ended, FromWorker, Order, ProcessEnd, Start, WorkerStart};
 
-/// What a worker does in its process: see [`worker_main::serve`](super::worker_main::serve).
+/// What a worker does in its process: see [`spawn_process::serve`](super::spawn_process::serve).
 pub(super) fn serve<M, O, F>(start: WorkerStart, body: F) -> Result<(), KernelError>
 where
     M: WorkerMain,
@@ -263,13 +263,13 @@ impl WorkerBuilder {
 fn status_of(end: ProcessEnd, channel: &Channel) -> ExitStatus {
     let terminated = channel.is_terminated();
     let damage = channel.process().and_then(|process| process.damage());
-    match end.said {
+    match end.outcome {
         Some(Ended::Panicked { message, location }) => ExitStatus::Panicked { message, location },
         Some(_) if terminated => ExitStatus::Terminated,
         Some(Ended::Finished) => ExitStatus::Finished,
         Some(Ended::Failed { message }) => ExitStatus::Failed { message },
         None if terminated => ExitStatus::Terminated,
-        None => match damage.filter(|_| end.was_told) {
+        None => match damage.filter(|_| end.asked_to_end) {
             // What was found in the channel is why the process was ended.
             Some(damage) => ExitStatus::Failed { message: damage.with_causes() },
             None => ExitStatus::Died { pid: end.pid, exit: end.exit },
