@@ -59,6 +59,9 @@
 //!   heap allocation.
 //! - A thread that waits for a job inside a kernel runs that job itself if need be: nesting does not deadlock.
 //!
+//! Every limit of time, of a wait, a deadline or a grace, is a [`Duration`](std::time::Duration), and the longest one,
+//! `Duration::MAX`, is no limit.
+//!
 //! # Not guaranteed
 //!
 //! - The order in which jobs finish; the worker that runs one.
@@ -148,15 +151,11 @@ pub use crate::{
     engine::kernel::context::Context,
     engine::kernel::traits::{Kernel, Reducer, kernel, reducer},
     engine::options::{Backpressure, IdleStrategy, Priority, Retry, WaitPolicy},
-    front::blocking::Chunking,
-    front::builder::{Builder, MAX_THREADS},
-    front::call::JobBuilder,
-    front::cancel_token::CancelToken,
-    front::engine::Engine,
-    front::job::Job,
-    front::job_set::JobSet,
+    front::engine::{Builder, Engine, MAX_THREADS},
+    front::job::{CancelToken, Job, JobSet},
     front::kernels,
     front::message::{MessagePort, Worker, worker_main},
+    front::submit::{Chunking, JobBuilder},
 };
 /// The crate whose [`Pod`](bytemuck::Pod) bounds the elements of batches, in the version workring uses.
 pub use bytemuck;
@@ -173,14 +172,13 @@ pub fn worker_entry(_kernels: &[&'static kernels::KernelInfo]) {}
 #[cfg(not(workring_loom))]
 pub mod job {
     pub use crate::front::{
-        call::SubmitAsync,
-        closure::{ClosureJob, Returns, Unfinished, Unstarted},
-        job::{BatchJob, CancelHandle, CancelOutcome, Held, Payload},
-        job_context::JobContext,
-        job_set::Completed,
-        load::{Close, WaitCapacity, WaitIdle},
-        progress::{Progress, ProgressChanges, ProgressHandle, ProgressMeter},
-        rows::{RowFailure, RowParams, RowResults, Rows, RowsJob},
+        engine::{Close, WaitCapacity, WaitIdle},
+        job::{
+            BatchJob, CancelHandle, CancelOutcome, ClosureJob, Completed, Held, JobContext, Payload, Progress,
+            ProgressChanges, ProgressHandle, ProgressMeter, Returns, RowFailure, RowResults, Rows, RowsJob, Unfinished,
+            Unstarted,
+        },
+        submit::{RowParams, SubmitAsync},
     };
 }
 
@@ -188,9 +186,8 @@ pub mod job {
 #[cfg(not(workring_loom))]
 pub mod batch {
     pub use crate::arena::{ALIGNMENT, Backing, any_batch::AnyBatch, uninit::UninitBatch};
-    pub use crate::front::arguments::{
-        Batches, ChunkOutput, ChunkOutputs, HeldBatches, Input, Inputs, Output, Outputs, PerChunk,
-    };
+    pub use crate::front::job::HeldBatches;
+    pub use crate::front::submit::{Batches, ChunkOutput, ChunkOutputs, Input, Inputs, Output, Outputs, PerChunk};
 }
 
 /// Messages between threads and processes, and workers with a function of their own at the other end.
@@ -217,21 +214,16 @@ pub mod shared {
 pub mod stats {
     pub use crate::arena::ArenaStatistics;
     pub use crate::engine::options::Timing;
-    pub use crate::front::{
-        host::HostInfo,
-        statistics::{EngineStatistics, JobState, JobStatus, WorkerStatus},
-        timings::{Histogram, Timings},
-    };
+    pub use crate::front::stats::{EngineStatistics, Histogram, HostInfo, JobState, JobStatus, Timings, WorkerStatus};
 }
 
-/// Worker processes: programs they run, how they end, and workers that something else has started (Linux).
+/// Worker processes: programs they run, how they end, and workers that something else has started. On Linux; elsewhere calls say
+/// [`Error::Unsupported`].
 #[cfg(not(workring_loom))]
 pub mod process {
     pub use crate::error::WorkerExit;
-    #[cfg(target_os = "linux")]
-    pub use crate::front::{
-        outside::{EngineAddr, ExternalWorker, ServeEnd, StopHandle, attach},
-        processes::WorkerProgram,
+    pub use crate::front::process::{
+        EngineAddr, ExternalWorker, Invitation, ServeEnd, StopHandle, WorkerProgram, attach,
     };
 }
 

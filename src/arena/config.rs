@@ -1,7 +1,7 @@
 //! How an arena is made, and what it says about itself.
 
 /// Where the pages of an arena come from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Backing {
     /// Anonymous memory with large pages for engines of threads: its first touch costs a third of a memfd's. Memory that

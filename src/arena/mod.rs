@@ -14,6 +14,7 @@ pub(crate) mod any_batch;
 #[cfg(target_os = "linux")]
 pub(crate) mod attached;
 pub(crate) mod batch;
+mod batch_traits;
 mod config;
 mod file;
 pub(crate) mod loan;

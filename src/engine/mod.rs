@@ -11,8 +11,10 @@
 //! The batches themselves never travel: the holder keeps them, or leaves them in the private slot when it lets go of the job.
 
 pub(crate) mod exec;
+pub(crate) mod handle;
 pub(crate) mod job;
 pub(crate) mod kernel;
+pub(crate) mod observe;
 pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod runtime;

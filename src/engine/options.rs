@@ -11,6 +11,7 @@ use crate::layout::words::MAX_ATTEMPT;
 /// A worker takes no job while one of a higher priority waits, but for [ageing](crate::Builder::ageing): one that was passed over for
 /// long enough goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum Priority {
     /// After everything else.
     Low,
@@ -45,7 +46,8 @@ impl Priority {
 ///
 /// While no worker process runs and none can be started, because memory, descriptors or processes lack or their program is gone, jobs wait
 /// in the queue as ever, and so do calls that block; the engine tries again for as long as it lives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum Backpressure {
     /// Waits for room. Instead of waiting for ever it is an error: at once inside a kernel, which keeps a worker from making
     /// room; after a second in which nothing but unread results filled the queue and nobody read any.
@@ -54,7 +56,7 @@ pub enum Backpressure {
     /// Hands everything back with [`Error::QueueFull`](crate::Error::QueueFull); and while no worker process can be started with
     /// [`Error::NoWorkers`](crate::Error::NoWorkers), which says why.
     Reject,
-    /// Waits for room, but not longer than this.
+    /// Waits for room, but not longer than this; [`Duration::MAX`] is no limit.
     WaitFor(Duration),
 }
 
@@ -62,7 +64,8 @@ pub enum Backpressure {
 ///
 /// Waking a sleeping thread costs its waker 10 to 20 microseconds and the job several times that; a worker that is still
 /// awake takes a job in well under a microsecond.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum IdleStrategy {
     /// One worker at a time stays awake for a while after the last job: some ten microseconds, longer when jobs have been
     /// coming in quick succession. None does when there are more workers than cores. Then it sleeps.
@@ -83,7 +86,8 @@ pub enum IdleStrategy {
 ///
 /// A worker inside a kernel or closure that waits for a job runs that job, if nobody has started it, whatever is said here: it may be the
 /// only worker. It never runs others.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum WaitPolicy {
     /// What it waits for, if no worker has started it, then whatever else is queued, kernels and closures of other threads among it. A job
     /// that it runs delays its return. For threads that hold no locks when they wait, and whose stack is as large as a worker's: 2 MiB
@@ -101,7 +105,7 @@ pub enum WaitPolicy {
 /// A job that is started again begins from the start with whatever its outputs then hold. That is right for kernels that write
 /// every element of their outputs and read none of them, and wrong for kernels that change data in place: half of it may have
 /// been changed. A kernel's own error or panic is never retried.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Retry(u8);
 
 impl Retry {
@@ -127,7 +131,8 @@ impl Retry {
 /// Of how many jobs an engine notes how long they waited and ran; see [`Engine::timings`](crate::Engine::timings).
 ///
 /// It takes three readings of the clock for a job, together about as long as handing over and running an empty one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum Timing {
     /// Of one in 64: of every 64th that has the same place in the queue, beginning with the first.
     #[default]
@@ -161,6 +166,9 @@ pub(crate) struct JobOptions {
     pub(crate) time_limit: Option<Duration>,
     pub(crate) tag: u64,
 }
+
+/// The shortest queue there is, in jobs.
+pub(crate) const MIN_QUEUE: u32 = crate::layout::geometry::MIN_DESCRIPTORS;
 
 /// How the engine runs, fixed when it is built.
 #[derive(Clone, Copy, Debug)]

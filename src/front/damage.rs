@@ -3,9 +3,7 @@
 use super::engine::Engine;
 use super::message::MessagePort;
 use crate::arena::shared::SharedSegment;
-use crate::layout::geometry::PRIORITIES;
-use crate::layout::words::State;
-use crate::lockfree::job;
+use crate::engine::observe::damage;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Length of an engine's control segment in bits.
@@ -27,20 +25,7 @@ pub fn peek(engine: &Engine, bit: u64) -> Option<u32> {
 /// Flips one of the bits by which sleepers are found and called: of the bitmaps of sleepers and searchers, of the park words of every row
 /// and of the first completion ports, and of the summary of redelivered jobs. Says which word it was, or nothing when there are no more.
 pub fn flip_waking(engine: &Engine, bit: usize) -> Option<String> {
-    let control = &engine.core().control;
-    let line = control.idle_line();
-    let maps = line.idle.iter().map(|word| ("idle", word)).chain(line.searching.iter().map(|word| ("searching", word)));
-    let words: Vec<_> = maps.chain([("redelivery", &control.engine_line().redelivery)]).collect();
-    if let Some((name, word)) = words.get(bit / 64) {
-        let before = word.fetch_xor(1 << (bit % 64), Ordering::Relaxed);
-        return Some(format!("bit {} of word {} ({name}), {before:#x}", bit % 64, bit / 64));
-    }
-    let bit = bit - 64 * words.len();
-    let rows = control.participants().iter().map(|row| ("park word of row", &row.park));
-    let ports = (0..2).filter_map(|port| Some(("park word of port", &control.port(port)?.0.park)));
-    let (name, word) = rows.chain(ports).nth(bit / 32)?;
-    let before = word.fetch_xor(1 << (bit % 32), Ordering::Relaxed);
-    Some(format!("bit {} of the {name} {}, {before:#x}", bit % 32, bit / 32))
+    damage::flip_waking(engine.core(), bit)
 }
 
 /// Flips one bit of the segment by which two processes talk, counted through its words and then through its sequence words, and says
@@ -66,20 +51,10 @@ pub fn message_bits<S, R>(port: &MessagePort<S, R>) -> usize {
 
 /// Writes a lap that never was into every cell of the engine's shared rings: whoever takes jobs finds it.
 pub fn spoil_rings(engine: &Engine) {
-    for priority in 0..PRIORITIES {
-        let (_, cells) = engine.core().control.ring(priority);
-        cells.iter().for_each(|cell| cell.store(0x7777_0000_0000, Ordering::Relaxed));
-    }
+    damage::spoil_rings(engine.core());
 }
 
 /// Flips bits in the word of every running job; how many there were.
 pub fn flip_running(engine: &Engine, bits: u64) -> usize {
-    let mut flipped = 0;
-    for descriptor in engine.core().control.descriptors() {
-        if job::snapshot(&descriptor.word).is(State::Running) {
-            descriptor.word.fetch_xor(bits, Ordering::Relaxed);
-            flipped += 1;
-        }
-    }
-    flipped
+    damage::flip_running(engine.core(), bits)
 }

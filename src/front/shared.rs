@@ -1,10 +1,10 @@
 //! Shared arrays and the engine: handles for its kernels.
 
-use super::engine::Engine;
 use crate::arena::shared::SharedHandle;
 use crate::arena::shared::array::SharedArray;
 use crate::arena::shared::element::SharedElement;
 use crate::error::Result;
+use crate::front::engine::Engine;
 
 impl Engine {
     /// Makes a shared array known to this engine, and gives the handle by which its kernels find it
@@ -21,7 +21,7 @@ impl Engine {
     /// # Examples
     /// As [`Context::shared`](crate::Context::shared).
     pub fn share<T: SharedElement>(&self, array: &SharedArray<T>) -> Result<SharedHandle<T>> {
-        array.handle(&self.core.arena)
+        array.handle(&self.core().arena)
     }
 
     /// The array of a handle, for whoever has only that: closures, tests.
@@ -29,6 +29,6 @@ impl Engine {
     /// # Errors
     /// As [`Context::shared`](crate::Context::shared).
     pub fn shared<T: SharedElement>(&self, handle: &SharedHandle<T>) -> Result<SharedArray<T>> {
-        SharedArray::of_handle(&self.core.arena, handle)
+        SharedArray::of_handle(&self.core().arena, handle)
     }
 }

@@ -70,6 +70,11 @@ impl Deadline {
         Self(self.0.saturating_add(saturating_nanoseconds(duration)))
     }
 
+    /// The point at which a limit is over that begins now; `None` for [`Duration::MAX`], which is no limit.
+    pub(crate) fn of_limit(limit: Duration) -> Option<Self> {
+        (limit != Duration::MAX).then(|| Self::after(limit))
+    }
+
     /// How long ago the point was; zero for one to come.
     #[cfg(target_os = "linux")]
     pub(crate) fn elapsed(self) -> Duration {

@@ -20,5 +20,6 @@ mod shared_array;
 mod stress;
 mod support;
 mod tidy;
+mod traits;
 mod traps;
 mod waiters;

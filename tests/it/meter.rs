@@ -183,7 +183,7 @@ fn a_job_of_rows_always_says_how_far_it_is() {
                 assert!(now.done >= last && now.total == COUNT as u64, "{last}, then {now:?}");
                 last = now.done;
             }
-            job.wait().unwrap();
+            assert!(job.wait().unwrap().failures.is_empty());
         }
     });
 }

@@ -1,5 +1,6 @@
 //! Every option with every call, and every option of a builder with every kind of engine: each does what it says, or is refused by name.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use futures_executor::block_on;
 use workring::{
-    Backpressure, Builder, Chunking, Engine, Error, IdleStrategy, JobBuilder, Priority, Retry, WaitPolicy, Worker,
-    batch::Backing, job::ProgressMeter, kernels, message::WorkerScope, stats::Timing,
+    Backpressure, Builder, Chunking, Engine, Error, IdleStrategy, JobBuilder, Priority, Retry, SharedArray, WaitPolicy,
+    Worker, batch::Backing, job::ProgressMeter, kernels, message::WorkerScope, process::WorkerProgram,
+    shared::WaitOutcome, stats::Timing,
 };
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
@@ -300,44 +302,44 @@ const KINDS: [(&str, Say); 4] = [
     ("outside", |builder| builder.threads(0).external_workers(2)),
 ];
 
-/// Each option of a builder, and for which kinds it is, in the order of [`KINDS`].
-fn builder_options() -> Vec<(&'static str, Say, [bool; 4])> {
+/// What errors are about that an option meets which is not for an engine, if not about its own name.
+const LEAST: &str = "the least number of worker";
+const NO_SHARING: &str = "need memory that can be shared";
+
+/// Each option of a builder with a value, for which kinds it is, in the order of [`KINDS`], and what an error names where it is not.
+fn builder_options() -> Vec<(&'static str, Say, [bool; 4], &'static str)> {
     const ALL: [bool; 4] = [true; 4];
     const THREADS: [bool; 4] = [true, false, true, false];
     const PROCESSES: [bool; 4] = [false, true, true, false];
-    let mut options: Vec<(&'static str, Say, [bool; 4])> = vec![
-        ("capacity", |builder| builder.capacity(1 << 20), ALL),
-        ("queue_capacity", |builder| builder.queue_capacity(64), ALL),
-        ("backpressure", |builder| builder.backpressure(Backpressure::Reject), ALL),
-        ("idle", |builder| builder.idle_strategy(IdleStrategy::Park), ALL),
-        ("help", |builder| builder.wait_policy(WaitPolicy::OwnJob), ALL),
-        ("timing", |builder| builder.timing(Timing::All), ALL),
-        ("ageing", |builder| builder.ageing(3), ALL),
-        ("large_pages", |builder| builder.large_pages(false), ALL),
-        ("prefault", |builder| builder.capacity(1 << 20).prefault(true), ALL),
-        ("retain", |builder| builder.retain(0), ALL),
-        ("Backing::SharedMemory", |builder| builder.backing(Backing::SharedMemory), ALL),
-        ("Backing::Anonymous", |builder| builder.backing(Backing::Anonymous), [true, false, false, false]),
-        ("jobs", |builder| builder.jobs_per_process(2), PROCESSES),
-        ("least number", |builder| builder.min_threads(1), THREADS),
-        ("least number", |builder| builder.min_processes(1), PROCESSES),
-        ("idle_timeout", |builder| builder.idle_timeout(STEP), [false; 4]),
-        ("idle_timeout", |builder| builder.min_threads(1).idle_timeout(STEP), THREADS),
-        ("idle_timeout", |builder| builder.min_processes(1).idle_timeout(STEP), PROCESSES),
-        ("recycle_after", |builder| builder.recycle_after(3), [true, true, true, false]),
-        ("recycle_above", |builder| builder.recycle_above(1 << 20), PROCESSES),
-        ("on_worker_start", |builder| builder.on_worker_start(|_| ()), THREADS),
-        ("on_worker_end", |builder| builder.on_worker_end(|_| ()), THREADS),
-        ("pin", |builder| builder.pin(true), THREADS),
-        ("thread_nice", |builder| builder.thread_nice(19), THREADS),
-    ];
-    #[cfg(target_os = "linux")]
-    options.extend([
-        ("listens", (|builder| builder.listen("/nowhere/at/all")) as Say, [false, false, false, true]),
-        ("worker_program", |builder| builder.worker_program(workring::process::WorkerProgram::this()), PROCESSES),
-        ("kill_after", |builder| builder.kill_after(STEP), [false, true, true, true]),
-    ]);
-    options
+    vec![
+        ("capacity", |builder| builder.capacity(1 << 20), ALL, ""),
+        ("queue_capacity", |builder| builder.queue_capacity(64), ALL, ""),
+        ("backpressure", |builder| builder.backpressure(Backpressure::Reject), ALL, ""),
+        ("idle_strategy", |builder| builder.idle_strategy(IdleStrategy::Park), ALL, ""),
+        ("wait_policy", |builder| builder.wait_policy(WaitPolicy::OwnJob), ALL, ""),
+        ("timing", |builder| builder.timing(Timing::All), ALL, ""),
+        ("ageing", |builder| builder.ageing(3), ALL, ""),
+        ("large_pages", |builder| builder.large_pages(false), ALL, ""),
+        ("prefault", |builder| builder.capacity(1 << 20).prefault(true), ALL, ""),
+        ("retain", |builder| builder.retain(0), ALL, ""),
+        ("backing", |builder| builder.backing(Backing::SharedMemory), ALL, ""),
+        ("backing", |builder| builder.backing(Backing::Anonymous), [true, false, false, false], NO_SHARING),
+        ("jobs_per_process", |builder| builder.jobs_per_process(2), PROCESSES, "one job at a time"),
+        ("min_threads", |builder| builder.min_threads(1), THREADS, LEAST),
+        ("min_processes", |builder| builder.min_processes(1), PROCESSES, LEAST),
+        ("idle_timeout", |builder| builder.idle_timeout(STEP), [false; 4], "idle_timeout"),
+        ("idle_timeout", |builder| builder.min_threads(1).idle_timeout(STEP), THREADS, LEAST),
+        ("idle_timeout", |builder| builder.min_processes(1).idle_timeout(STEP), PROCESSES, LEAST),
+        ("recycle_after", |builder| builder.recycle_after(3), [true, true, true, false], "recycle_after"),
+        ("recycle_above", |builder| builder.recycle_above(1 << 20), PROCESSES, "recycle_above"),
+        ("on_worker_start", |builder| builder.on_worker_start(|_| ()), THREADS, "on_worker_start"),
+        ("on_worker_end", |builder| builder.on_worker_end(|_| ()), THREADS, "on_worker_end"),
+        ("pin", |builder| builder.pin(true), THREADS, "pin"),
+        ("thread_nice", |builder| builder.thread_nice(19), THREADS, "thread_nice"),
+        ("listen", |builder| builder.listen("/nowhere/at/all"), [false, false, false, true], "listen"),
+        ("worker_program", |builder| builder.worker_program(WorkerProgram::this()), PROCESSES, "worker_program"),
+        ("kill_after", |builder| builder.kill_after(STEP), [false, true, true, true], "kill_after"),
+    ]
 }
 
 /// `on_worker_end` of an engine of processes was never called, and nobody said so: what the workers there will be have no use for is an
@@ -345,9 +347,11 @@ fn builder_options() -> Vec<(&'static str, Say, [bool; 4])> {
 #[cfg(target_os = "linux")]
 #[test]
 fn every_option_of_a_builder_works_with_an_engine_or_is_refused_by_it() {
-    for (option, say, is_for) in builder_options() {
+    for (option, say, is_for, refused) in builder_options() {
         for ((kind, workers), is_for) in KINDS.into_iter().zip(is_for) {
-            let built = say(workers(Engine::builder().capacity(1 << 20))).build();
+            // Memory is looked at after all that is said about workers, and kernels are missed before it.
+            let listed: &[_] = if refused == NO_SHARING { kernels![note] } else { &[] };
+            let built = say(workers(Engine::builder().capacity(1 << 20))).kernels(listed).build();
             let text = match built {
                 Ok(engine) => {
                     assert!(is_for && kind == "threads", "{option} with {kind}");
@@ -358,17 +362,97 @@ fn every_option_of_a_builder_works_with_an_engine_or_is_refused_by_it() {
                 Err(other) => panic!("{option} with {kind}: {other}"),
             };
             if is_for {
-                // Nothing was started: that no kernel is listed comes to light after all that is said about workers. What memory they
-                // need is looked at after that.
+                // Nothing was started: that no kernel is listed comes to light after all that is said about workers.
                 assert!(text.contains("need kernels") && kind != "threads", "{option} with {kind}: {text}");
-            } else if option != "Backing::Anonymous" {
-                let is_named = text.contains(option)
-                    || text.contains("least number")
-                    || text.contains(&format!("Builder::{option} means nothing"));
-                assert!(is_named && !text.contains("need kernels"), "{option} with {kind}: {text}");
+            } else {
+                assert!(text.contains(refused) && !text.contains("need kernels"), "{option} with {kind}: {text}");
             }
         }
     }
+}
+
+/// Names of the methods of a source file that take their value by itself: with `mut` those that give it back changed, without it those that
+/// end the description.
+fn methods_by_value(source: &str, takes: &str) -> BTreeSet<String> {
+    let methods = source.split("pub fn ").skip(1);
+    let by_value = methods.filter(|text| {
+        let arguments = text.split_once('(').map_or("", |(_, arguments)| arguments.trim_start());
+        arguments.strip_prefix(takes).is_some_and(|rest| rest.starts_with([',', ')']))
+    });
+    by_value.map(|text| text.split(['(', '<']).next().unwrap().to_owned()).collect()
+}
+
+/// A table of options that lacks one proves nothing about it.
+#[test]
+fn the_tables_have_every_option_and_every_call() {
+    let read = |path: &str| {
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/front").join(path)).unwrap()
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let jobs = ["submit/job_builder.rs", "submit/blocking.rs", "submit/named.rs"].map(read).concat();
+    let meter = ProgressMeter::new();
+    let said: Vec<&str> =
+        options(&meter).iter().map(|(option, ..)| option.split_once('(').map_or(*option, |(name, _)| name)).collect();
+    assert_eq!(methods_by_value(&jobs, "mut self"), names(&said));
+    assert_eq!(methods_by_value(&jobs, "self"), names(&CALLS.map(|(name, ..)| name)));
+    let builder = ["engine/builder.rs", "engine/workers.rs"].map(read).concat();
+    let mut said: Vec<&str> = builder_options().iter().map(|(option, ..)| *option).collect();
+    // What the kinds are made of, and what is missed if it is not said.
+    said.extend(["threads", "processes", "external_workers", "kernels"]);
+    assert_eq!(methods_by_value(&builder, "mut self"), names(&said));
+    let found = methods_by_value("pub fn a(mut self, b: u8) {} pub fn c<T>(self) {} pub fn d(&self) {}", "mut self");
+    assert_eq!(found, names(&["a"]));
+}
+
+/// No limit was said in three ways: by the longest duration, by none, and by another method.
+#[test]
+fn the_longest_duration_is_no_limit_of_any_call() {
+    const NONE: Duration = Duration::MAX;
+    watched(|| {
+        let engine = engine();
+        for (name, kind, perform) in CALLS {
+            perform(&engine, engine.job().deadline(NONE).time_limit(NONE))
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            if name != "submit_async" {
+                let waits = engine.job().backpressure(Backpressure::WaitFor(NONE));
+                perform(&engine, waits).unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+            if kind.gives_job() {
+                // A place comes free while it waits.
+                let blocker = Blocker::all(&engine);
+                let rest: Vec<_> = (0..63).map(|_| engine.run(|| ()).unwrap()).collect();
+                thread::scope(|scope| {
+                    let waits = engine.job().backpressure(Backpressure::WaitFor(NONE));
+                    let waits = if name == "submit_async" { engine.job() } else { waits };
+                    let engine = &engine;
+                    let done = scope.spawn(move || perform(engine, waits));
+                    blocker.release();
+                    rest.into_iter().for_each(|job| job.wait_timeout(NONE).expect("it ends").unwrap());
+                    done.join().unwrap().unwrap_or_else(|error| panic!("{name}: {error}"));
+                });
+            }
+        }
+        engine.wait_idle_timeout(NONE).unwrap();
+        let array = SharedArray::<i32>::new(1).unwrap();
+        assert_eq!(array.wait(0, 1, NONE).unwrap(), WaitOutcome::NotEqual);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| array.wait(0, 0, NONE));
+            eventually("it waits", || array.notify(0, 1).unwrap() == 1);
+            assert_eq!(waits.join().unwrap().unwrap(), WaitOutcome::Ok);
+        });
+        let worker = Worker::builder().capacity(1).spawn(|scope: &WorkerScope<u64, u64>| {
+            let message = scope.port().recv_timeout(NONE).unwrap().expect("no limit, and a message");
+            scope.port().send_timeout(message.value + 1, Vec::new(), NONE).unwrap();
+        });
+        let worker = worker.unwrap();
+        worker.port().send_timeout(1, Vec::new(), NONE).unwrap();
+        assert_eq!(worker.port().recv_timeout(NONE).unwrap().unwrap().value, 2);
+        assert!(worker.wait_timeout(NONE).is_some());
+        let closing = Engine::builder().threads(1).build().unwrap();
+        closing.close(NONE).unwrap();
+        closing.close_now(NONE).unwrap();
+        marks();
+    });
 }
 
 /// As for engines.
@@ -377,7 +461,7 @@ fn every_option_of_a_builder_works_with_an_engine_or_is_refused_by_it() {
 fn options_of_a_worker_are_refused_by_the_kind_that_has_no_use_for_them() {
     let none = |_: &WorkerScope<u64, u64>| ();
     for (option, builder) in [
-        ("program", Worker::builder().program(workring::process::WorkerProgram::this())),
+        ("program", Worker::builder().program(WorkerProgram::this())),
         ("kill_after", Worker::builder().kill_after(STEP)),
     ] {
         let error = builder.spawn(none).err().unwrap();

@@ -449,7 +449,7 @@ impl Waited for u64 {
     const VALUES: [Self; 3] = [7, 7 | 1 << 32, 7 | 1 << 63];
 }
 
-const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
+const AT_ONCE: Duration = Duration::ZERO;
 
 fn waits_end_at_once<T: Waited>() {
     let array = SharedArray::<T>::new(4).unwrap();
@@ -459,10 +459,10 @@ fn waits_end_at_once<T: Waited>() {
             let outcome = if expected == here { WaitOutcome::TimedOut } else { WaitOutcome::NotEqual };
             assert_eq!(array.wait(1, expected, AT_ONCE).unwrap(), outcome, "{here:?} {expected:?}");
             if expected != here {
-                assert_eq!(array.wait(1, expected, None).unwrap(), WaitOutcome::NotEqual, "without blocking");
+                assert_eq!(array.wait(1, expected, Duration::MAX).unwrap(), WaitOutcome::NotEqual, "without blocking");
             }
         }
-        let brief = Some(Duration::from_millis(3));
+        let brief = Duration::from_millis(3);
         assert_eq!(array.wait(1, here, brief).unwrap(), WaitOutcome::TimedOut);
         assert_eq!(array.at(1).unwrap().wait(here, brief).unwrap(), WaitOutcome::TimedOut);
     }
@@ -470,7 +470,7 @@ fn waits_end_at_once<T: Waited>() {
         assert_eq!(array.notify(1, count).unwrap(), 0, "nobody waits");
     }
     for index in [4, usize::MAX] {
-        let error = array.wait(index, T::VALUES[0], None).unwrap_err();
+        let error = array.wait(index, T::VALUES[0], Duration::MAX).unwrap_err();
         assert!(matches!(error, Error::OutOfRange { len: 4, .. }), "{error}");
         assert!(matches!(array.notify(index, 1), Err(Error::OutOfRange { .. })));
     }
@@ -504,7 +504,7 @@ fn no_turn_is_lost_that_changes_only_the_high_half() {
                             if now == (2 * round + side) << 32 | 5 || (now == 0 && mine == 5) {
                                 break;
                             }
-                            assert_ne!(turn.wait(now, Some(STEP)).unwrap(), WaitOutcome::TimedOut);
+                            assert_ne!(turn.wait(now, STEP).unwrap(), WaitOutcome::TimedOut);
                         }
                         turn.store(mine + (1 << 32));
                         turn.notify(u32::MAX).unwrap();
@@ -552,7 +552,7 @@ mod queued {
             let thread = thread::spawn(move || {
                 sender.send(own_id()).unwrap();
                 drop(sender);
-                array.wait(index, expected, Some(STEP)).unwrap()
+                array.wait(index, expected, STEP).unwrap()
             });
             let id = receiver.recv().unwrap();
             // The channel is gone: what it sleeps in is the wait.
@@ -663,14 +663,14 @@ mod queued {
         array.fill(here);
         for _ in 0..50 {
             // Never polled before.
-            let waits = [0, 0, 1].map(|index| array.wait_async(index, here, None));
+            let waits = [0, 0, 1].map(|index| array.wait_async(index, here, Duration::MAX));
             assert_eq!(array.notify(0, u32::MAX).unwrap(), 2);
             assert_eq!(array.notify(1, u32::MAX).unwrap(), 1);
             assert!(waits.into_iter().all(|wait| block_on(wait) == WaitOutcome::Ok));
         }
         // In one queue with those who block.
         let first = Waiter::start(&array, 0, here);
-        let mut second = array.wait_async(0, here, None);
+        let mut second = array.wait_async(0, here, Duration::MAX);
         let third = Waiter::start(&array, 0, here);
         assert_eq!(array.notify(0, 1).unwrap(), 1);
         assert_eq!(first.outcome(), WaitOutcome::Ok);
@@ -686,19 +686,19 @@ mod queued {
         let array = SharedArray::<T>::new(1).unwrap();
         let here = T::VALUES[1];
         array.store(0, here).unwrap();
-        let [mut polled, unpolled, kept] = [(); 3].map(|()| array.wait_async(0, here, None));
+        let [mut polled, unpolled, kept] = [(); 3].map(|()| array.wait_async(0, here, Duration::MAX));
         assert!(is_pending(&mut polled));
         drop(polled);
         drop(unpolled);
         assert_eq!(array.notify(0, u32::MAX).unwrap(), 1, "only who is left");
         assert_eq!(block_on(kept), WaitOutcome::Ok);
         // A notify whose waiter is dropped before it hears of it goes to the next.
-        let (first, second) = (array.wait_async(0, here, None), Waiter::start(&array, 0, here));
+        let (first, second) = (array.wait_async(0, here, Duration::MAX), Waiter::start(&array, 0, here));
         assert_eq!(array.notify(0, 1).unwrap(), 1);
         drop(first);
         assert_eq!(second.outcome(), WaitOutcome::Ok);
         // And is not handed on twice.
-        let (first, mut second) = (array.wait_async(0, here, None), array.wait_async(0, here, None));
+        let (first, mut second) = (array.wait_async(0, here, Duration::MAX), array.wait_async(0, here, Duration::MAX));
         assert_eq!(array.notify(0, 1).unwrap(), 1);
         assert_eq!(block_on(first), WaitOutcome::Ok);
         assert!(is_pending(&mut second));
@@ -712,14 +712,17 @@ mod queued {
                 let outcome = if expected == here { WaitOutcome::TimedOut } else { WaitOutcome::NotEqual };
                 assert_eq!(block_on(array.wait_async(0, expected, AT_ONCE)), outcome);
             }
-            assert_eq!(block_on(array.wait_async(0, here, Some(Duration::from_millis(20)))), WaitOutcome::TimedOut);
+            assert_eq!(block_on(array.wait_async(0, here, Duration::from_millis(20))), WaitOutcome::TimedOut);
             // So short that it may be over before its thread is there.
             for _ in 0..20 {
-                assert_eq!(block_on(array.wait_async(0, here, Some(Duration::from_nanos(1)))), WaitOutcome::TimedOut);
+                assert_eq!(block_on(array.wait_async(0, here, Duration::from_nanos(1))), WaitOutcome::TimedOut);
             }
         }
         assert_eq!(array.notify(0, u32::MAX).unwrap(), 0);
-        assert!(matches!(pollster::block_on(array.wait_async(1, T::VALUES[0], None)), Err(Error::OutOfRange { .. })));
+        assert!(matches!(
+            pollster::block_on(array.wait_async(1, T::VALUES[0], Duration::MAX)),
+            Err(Error::OutOfRange { .. })
+        ));
         // Polled too often.
         let mut wait = array.wait_async(0, T::VALUES[0], AT_ONCE);
         assert!(pollster::block_on(&mut wait).is_ok() && pollster::block_on(&mut wait).is_err());
@@ -744,7 +747,7 @@ mod queued {
                     }
                 });
                 start.wait();
-                let outcome = block_on(array.wait_async(0, round, None));
+                let outcome = block_on(array.wait_async(0, round, Duration::MAX));
                 let woken = other.join().unwrap();
                 assert_eq!(outcome == WaitOutcome::Ok, woken == 1, "{outcome:?}, {woken} counted");
                 assert_eq!(array.notify(0, u32::MAX).unwrap(), 0, "nobody is left");
@@ -755,13 +758,13 @@ mod queued {
     #[tokio::test(flavor = "current_thread")]
     async fn a_runtime_goes_on_while_a_wait_is_pending() {
         let array = SharedArray::<i32>::new(1).unwrap();
-        let wait = tokio::spawn(array.wait_async(0, 0, None));
+        let wait = tokio::spawn(array.wait_async(0, 0, Duration::MAX));
         // Timers of the same thread, and a wait with a time of its own.
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert!(!wait.is_finished());
-        let over = array.wait_async(0, 0, Some(Duration::from_millis(5))).await.unwrap();
+        let over = array.wait_async(0, 0, Duration::from_millis(5)).await.unwrap();
         assert_eq!(over, WaitOutcome::TimedOut);
-        let cut = tokio::time::timeout(Duration::from_millis(5), array.wait_async(0, 0, None)).await;
+        let cut = tokio::time::timeout(Duration::from_millis(5), array.wait_async(0, 0, Duration::MAX)).await;
         assert!(cut.is_err());
         assert_eq!(array.notify(0, u32::MAX).unwrap(), 1);
         assert_eq!(wait.await.unwrap().unwrap(), WaitOutcome::Ok);
@@ -779,9 +782,9 @@ mod queued {
         alone("shared_array::queued::too_many_asynchronous_waits_are_an_error_and_threads_end", || {
             let array = SharedArray::<u32>::new(1).unwrap();
             for _ in 0..2 {
-                let waits: Vec<_> = (0..256).map(|_| array.wait_async(0, 0, None)).collect();
+                let waits: Vec<_> = (0..256).map(|_| array.wait_async(0, 0, Duration::MAX)).collect();
                 assert_eq!(threads_of_the_pool().len(), 256);
-                let refused = pollster::block_on(array.wait_async(0, 0, None)).unwrap_err();
+                let refused = pollster::block_on(array.wait_async(0, 0, Duration::MAX)).unwrap_err();
                 assert!(matches!(refused, Error::TooManyWaits { limit: 256 }), "{refused}");
                 assert_eq!(array.notify(0, 200).unwrap(), 200, "in the order they came");
                 let mut waits = waits.into_iter();
@@ -791,10 +794,10 @@ mod queued {
                 drop(waits);
                 assert_eq!(array.notify(0, u32::MAX).unwrap(), 0);
             }
-            assert_eq!(block_on(array.wait_async(0, 0, Some(Duration::from_millis(1)))), WaitOutcome::TimedOut);
+            assert_eq!(block_on(array.wait_async(0, 0, Duration::from_millis(1))), WaitOutcome::TimedOut);
             eventually("idle threads end", || threads_of_the_pool().is_empty());
             // And new ones come.
-            let wait = array.wait_async(0, 0, None);
+            let wait = array.wait_async(0, 0, Duration::MAX);
             assert_eq!(array.notify(0, 1).unwrap(), 1);
             assert_eq!(block_on(wait), WaitOutcome::Ok);
         });
@@ -859,7 +862,7 @@ mod queued {
             assert_eq!(array.notify(0, 1).unwrap(), 1);
             assert_eq!(waiter.outcome(), WaitOutcome::Ok);
             // A thread of the pool, too, stands in the queue again.
-            let mut wait = array.wait_async(0, here, None);
+            let mut wait = array.wait_async(0, here, Duration::MAX);
             for _ in 0..20 {
                 disturb(threads_of_the_pool()[0]);
                 assert!(is_pending(&mut wait));
@@ -867,7 +870,7 @@ mod queued {
             assert_eq!(array.notify(0, 1).unwrap(), 1);
             assert_eq!(block_on(wait), WaitOutcome::Ok);
             // The time runs on.
-            let soon = Some(Duration::from_millis(100));
+            let soon = Duration::from_millis(100);
             let (sender, receiver) = mpsc::channel();
             let timed = thread::spawn({
                 let array = array.clone();
@@ -883,7 +886,7 @@ mod queued {
             }
             assert_eq!(timed.join().unwrap(), WaitOutcome::TimedOut);
             // A change that was not notified is noticed where a wait begins anew.
-            let wait = array.wait_async(0, here, None);
+            let wait = array.wait_async(0, here, Duration::MAX);
             let id = threads_of_the_pool()[0];
             eventually("it sleeps", || sleeps(id));
             array.store(0, T::VALUES[1]).unwrap();
@@ -913,7 +916,7 @@ mod queued {
                 engine.submit(bump, engine.batch(1).unwrap(), handle).unwrap().wait().unwrap();
             }
             let clone = arrays[0].clone();
-            let wait = arrays[1].wait_async(0, 1, None);
+            let wait = arrays[1].wait_async(0, 1, Duration::MAX);
             drop(arrays);
             assert_eq!(left_open(), (2, 2), "a clone and a wait are left");
             drop(wait);
@@ -929,7 +932,7 @@ mod queued {
             let engine = Checked::threads(1);
             let array = SharedArray::<i64>::new(2).unwrap();
             let handle = engine.share(&array).unwrap();
-            let pending = array.wait_async(0, 0, None);
+            let pending = array.wait_async(0, 0, Duration::MAX);
             let waiter = Waiter::start(&array, 1, 0);
             // What the child drops is the child's.
             let kept = std::cell::RefCell::new(Some((pending, array)));
@@ -940,7 +943,7 @@ mod queued {
                     array.notify(1, u32::MAX).unwrap() == 1,
                     matches!(engine.shared(&handle), Err(Error::Forked)),
                     matches!(engine.share(&array), Err(Error::Forked)),
-                    matches!(pollster::block_on(array.wait_async(0, 0, None)), Err(Error::Forked)),
+                    matches!(pollster::block_on(array.wait_async(0, 0, Duration::MAX)), Err(Error::Forked)),
                 ];
                 // Its thread is the parent's: the drop neither hangs nor ends the parent's wait.
                 drop(pending);

@@ -60,24 +60,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "front",
         &[
-            "error",
-            "ids",
-            "sync",
-            "panics",
-            "os",
-            "layout",
-            "lockfree",
-            "arena",
-            "channel",
-            "formats",
-            "numeric",
-            "process_host",
-            "engine",
-            "front",
-            "kernel",
-            "reducer",
+            "error", "ids", "sync", "panics", "os", "arena", "channel", "formats", "numeric", "process_host",
+            "engine", "front", "kernel", "reducer",
         ],
     ),
+    // Words that the messages still write themselves.
+    ("front/message_port.rs", &["lockfree::lane"]),
+    ("front/process_worker.rs", &["layout::geometry"]),
     // Beside the floors, for fuzz targets only.
     (
         "fuzz/worlds",
@@ -113,7 +102,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/job/local_slot.rs",
     "engine/exec/closures.rs",
     "engine/exec/runner.rs",
-    "front/outside.rs",
+    "front/process/external_worker.rs",
     "layout/view.rs",
     "numeric/packed.rs",
     "numeric/streaming.rs",
@@ -429,6 +418,122 @@ fn check_public_only(sources: &[Source], manifest: &str) -> Vec<String> {
     for (at, line) in manifest.lines().enumerate().filter(|(_, line)| line.starts_with("workring =")) {
         if line.contains("features") {
             violations.push(format!("Cargo.toml:{}: a feature of the library is not for strangers", at + 1));
+        }
+    }
+    violations
+}
+
+/// Folders in which no file imports one that imports it, by whichever way; tests are part of their file.
+const WITHOUT_CIRCLES: &[&str] = &["front/"];
+
+/// Files of them that are in a circle still.
+const CIRCLES_LEFT: &[&str] = &[
+    "front/message_port.rs",
+    "front/port_futures.rs",
+    "front/process_worker.rs",
+    "front/raw_worker.rs",
+    "front/worker_main.rs",
+];
+
+/// The path of the module that a file is.
+fn module_of(path: &str) -> Vec<&str> {
+    let path = path.strip_suffix(".rs").unwrap_or(path);
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    path.split('/').filter(|name| *name != "lib").collect()
+}
+
+/// Every path that a file names from the crate's root or from a module above on, as one from the root.
+fn absolute_paths(source: &Source) -> Vec<Vec<String>> {
+    let code = &source.code;
+    let mut paths = Vec::new();
+    let mut add = |base: &[&str], at: usize| {
+        for path in paths_at(code, at) {
+            paths.push(base.iter().copied().chain(path.split("::")).map(str::to_owned).collect());
+        }
+    };
+    for at in positions(code, "crate") {
+        if code[at + 5..].starts_with("::") && !code[..at].ends_with('$') {
+            add(&[], at + 7);
+        }
+    }
+    let module = module_of(&source.path);
+    for at in positions(code, "super").filter(|&at| !code[..at].ends_with("super::")) {
+        let chain = code[at..].split("::").take_while(|part| *part == "super").count();
+        if let Some(up) = chain.checked_sub(inline_modules_around(code, at)).filter(|&up| up > 0 && up <= module.len())
+        {
+            add(&module[..module.len() - up], at + 7 * chain);
+        }
+    }
+    paths
+}
+
+/// The file that has what a path names: followed through what modules re-export.
+fn file_of<'s>(sources: &BTreeMap<Vec<&'s str>, &'s Source>, path: &[String], depth: usize) -> Option<&'s Source> {
+    let names: Vec<&str> = path.iter().map(String::as_str).collect();
+    let (len, source) = (0..=names.len()).rev().find_map(|len| Some((len, *sources.get(&names[..len])?)))?;
+    let Some(item) = path.get(len).filter(|_| depth < 8) else { return Some(source) };
+    let code = &source.code;
+    for at in positions(code, "use") {
+        let before = code[..at].trim_end();
+        if !before.ends_with("pub") && !before.ends_with(')') {
+            continue;
+        }
+        for exported in paths_at(code, at + 4) {
+            let mut exported: Vec<String> = exported.split("::").map(str::to_owned).collect();
+            if exported.last() != Some(item) {
+                continue;
+            }
+            if exported[0] == "crate" {
+                exported.remove(0);
+            } else {
+                exported.splice(..0, path[..len].iter().cloned());
+            }
+            if exported != path {
+                return file_of(sources, &exported, depth + 1);
+            }
+        }
+    }
+    Some(source)
+}
+
+/// Files below a folder that import each other in a circle: one violation for each file that can be reached from itself. What a module
+/// re-exports is no import of it.
+fn check_circles(sources: &[Source], folders: &[&str]) -> Vec<String> {
+    let modules: BTreeMap<Vec<&str>, &Source> =
+        sources.iter().map(|source| (module_of(&source.path), source)).collect();
+    let is_in = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
+    let imports = |source: &Source| -> BTreeSet<String> {
+        if source.path.ends_with("mod.rs") {
+            return BTreeSet::new();
+        }
+        let named =
+            absolute_paths(source).into_iter().filter_map(|path| Some(file_of(&modules, &path, 0)?.path.clone()));
+        named.filter(|path| is_in(path) && *path != source.path).collect()
+    };
+    let files = sources.iter().filter(|source| is_in(&source.path));
+    let graph: BTreeMap<&str, BTreeSet<String>> = files.map(|source| (source.path.as_str(), imports(source))).collect();
+    let mut violations = Vec::new();
+    for start in graph.keys() {
+        // The way by which each file was reached first.
+        let mut from: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut next = vec![*start];
+        while let Some(file) = next.pop() {
+            for import in graph.get(file).into_iter().flatten() {
+                if !from.contains_key(import.as_str()) {
+                    from.insert(import, file);
+                    next.push(import);
+                }
+            }
+        }
+        if let Some(mut at) = from.get(start).copied() {
+            let mut way = vec![*start];
+            while at != *start {
+                way.push(at);
+                at = from[at];
+            }
+            way.push(start);
+            way.reverse();
+            violations.push(format!("{}: a circle of imports", way.join(" -> ")));
         }
     }
     violations
@@ -779,6 +884,33 @@ fn unsafe_code_lives_in_the_listed_files_and_is_explained() {
 }
 
 #[test]
+fn files_import_each_other_in_one_direction() {
+    let sources = sources();
+    let (left, circles): (Vec<_>, Vec<_>) = check_circles(&sources, WITHOUT_CIRCLES)
+        .into_iter()
+        .partition(|circle| CIRCLES_LEFT.iter().any(|path| circle.starts_with(path)));
+    report(circles);
+    assert_eq!(left.len(), CIRCLES_LEFT.len(), "one that is opened leaves the list: {left:?}");
+    let has = |from: &str, to: &str| {
+        let modules = sources.iter().map(|source| (module_of(&source.path), source)).collect();
+        let source = sources.iter().find(|source| source.path == from).unwrap();
+        absolute_paths(source).iter().any(|path| file_of(&modules, path, 0).is_some_and(|file| file.path == to))
+    };
+    assert!(has("front/submit/job_builder.rs", "front/job/job.rs"), "through what a module re-exports");
+    assert!(has("front/engine/load.rs", "front/engine/engine.rs"), "from a module above");
+    let bad = |texts: &[(&str, &str)]| {
+        let sources: Vec<_> = texts.iter().map(|(path, text)| Source::new(path, text)).collect();
+        check_circles(&sources, &["a/"]).len()
+    };
+    assert_eq!(bad(&[("a/b.rs", "use super::c::C;"), ("a/c.rs", "use crate::a::d::D;"), ("a/d.rs", "")]), 0);
+    assert_eq!(bad(&[("a/b.rs", "use super::c::C;"), ("a/c.rs", "use crate::a::b::B;")]), 2);
+    assert_eq!(bad(&[("a/b.rs", "use super::c::C;"), ("a/c.rs", "mod tests { use super::super::b::B; }")]), 2);
+    let through = [("a/mod.rs", "pub use b::{B};"), ("a/b.rs", "use super::c::C;"), ("a/c.rs", "use crate::a::B;")];
+    assert_eq!(bad(&through), 2);
+    assert_eq!(bad(&[("a/b.rs", "use crate::c::C;"), ("c.rs", "use crate::a::b::B;")]), 0);
+}
+
+#[test]
 fn everything_is_ascii() {
     let mut paths = Vec::new();
     for folder in ["src", "crates", "tests", "benches", "examples", "docs", ".ci", "fuzz/fuzz_targets", "fuzz/worlds"] {
@@ -929,4 +1061,44 @@ fn the_tests_that_a_page_names_exist() {
         named_tests("`a_test_that_is_not_here_at_all` and `Type::name`, `short_one`"),
         ["a_test_that_is_not_here_at_all"]
     );
+}
+
+/// The names that each public module of the crate's root has.
+fn names_of_modules(lib: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let code = code_of(lib);
+    let mut modules = BTreeMap::new();
+    for at in positions(&code, "pub mod").collect::<Vec<_>>() {
+        let rest = &code[at + 8..];
+        let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let Some(body) = rest[name.len()..].trim_start().strip_prefix('{') else { continue };
+        let body = &body[..body.find("\n}").unwrap_or(body.len())];
+        let uses = positions(body, "pub use").flat_map(|at| paths_at(body, at + 8));
+        modules.insert(name, uses.filter_map(|path| Some(path.rsplit("::").next()?.to_owned())).collect());
+    }
+    modules
+}
+
+#[test]
+fn the_migration_table_names_what_the_modules_have() {
+    let modules = names_of_modules(&read_below_root(Path::new("src/lib.rs")).unwrap());
+    let changes = read_below_root(Path::new("CHANGELOG.md")).unwrap();
+    let table = changes.split_once("| module | what moved there from the root |").expect("the table of modules").1;
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let mut listed = BTreeMap::new();
+    for (module, names) in rows {
+        let names: BTreeSet<String> = names.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        listed.insert(module.to_owned(), names);
+    }
+    assert!(listed.len() >= 7, "{listed:?}");
+    for (module, names) in &modules {
+        // Those of `kernels` beside the table are its own functions.
+        if let Some(listed) = listed.get(module) {
+            assert_eq!(names, listed, "{module}");
+        }
+    }
+    let missing: Vec<_> =
+        listed.keys().filter(|module| !modules.contains_key(*module) && *module != "kernels").collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let found = names_of_modules("pub mod a {\n    pub use crate::b::{C, d::{E, f}};\n}\npub mod g;\n");
+    assert_eq!(found, BTreeMap::from([("a".to_owned(), ["C", "E", "f"].map(str::to_owned).into())]));
 }

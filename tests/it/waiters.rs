@@ -161,7 +161,7 @@ fn waits_for_elements_that_are_dropped_leave_no_waker() {
         let array = SharedArray::<i32>::new(1).unwrap();
         for _ in 0..50 {
             let task = Arc::<Task>::default();
-            let mut wait = Box::pin(array.wait_async(0, 0, None));
+            let mut wait = Box::pin(array.wait_async(0, 0, Duration::MAX));
             match poll(&task, wait.as_mut()) {
                 Poll::Pending => {}
                 // Before Linux 5.16.
@@ -500,7 +500,8 @@ fn waits_with_a_limit_inside_the_only_worker_come_to_an_end() {
                 (0..10_u64).for_each(|number| set.insert(number, inside.run(move || number).unwrap()));
                 set.by_ref().map(|(_, result)| result.unwrap()).sum::<u64>()
             });
-            assert_eq!(job.unwrap().wait().unwrap(), 45);
+            // Not with `wait`, by which this thread could run the closure: the worker would then be free for what is inside.
+            assert_eq!(job.unwrap().wait_timeout(LIMIT).expect("it comes to its end").unwrap(), 45);
             // A thread that is no worker comes back in time.
             let blocker = Blocker::all(&engine);
             let job = engine.run(|| 1).unwrap().wait_timeout(Duration::from_millis(1)).expect_err("the worker is busy");

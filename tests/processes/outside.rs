@@ -67,11 +67,11 @@ pub(crate) fn be_an_outsider(how_and_where: &str) {
         Err(error) => return println!("{error}"),
     };
     println!("attached");
-    let stopper = worker.stopper();
+    let stop_handle = worker.stop_handle();
     let wait_for_line = move || {
         let mut line = String::new();
         if std::io::stdin().read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-            stopper.stop();
+            stop_handle.stop();
         }
     };
     match how {
@@ -199,7 +199,7 @@ fn all_calls_give_the_bits_of_threads() {
         let rows = engine.submit_many(affine, ones, params).unwrap().wait().unwrap();
         assert!(rows.batches.1.iter().enumerate().all(|(i, &y)| y == i as f64 + 1.0));
     }
-    let both = engine.workers().iter().filter(|worker| worker.is_outside && worker.is_alive).count();
+    let both = engine.workers().iter().filter(|worker| worker.is_external && worker.is_alive).count();
     assert_eq!(both, 2);
     drop(engine);
     assert!(!path.exists(), "the socket goes with the engine");
@@ -486,7 +486,7 @@ fn the_door_kills_nobody_for_others() {
     let engine = Checked::with(0, |builder| builder.threads(1).external_workers(2).listen(&path));
     let join = first_message(folder.path());
     let mut victim = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    for socket in [connect(&path), engine.invite().unwrap()] {
+    for socket in [connect(&path), engine.invite().unwrap().into()] {
         let answer = name_another(&socket, &join, &victim);
         let text = String::from_utf8_lossy(&answer);
         assert!(text.contains("of the process that sends it"), "{text}");

@@ -100,7 +100,7 @@ fn rows_are_counted_in_other_processes() {
         assert!(seen.is_sorted() && seen.iter().all(|&(_, total)| total == ROWS), "{seen:?}");
         assert_eq!(seen.last(), Some(&(ROWS, ROWS)), "{processes} {threads}");
         assert!(seen.iter().any(|&(done, _)| 0 < done && done < ROWS), "{processes} {threads}: {seen:?}");
-        job.wait().unwrap();
+        assert!(job.wait().unwrap().failures.is_empty());
     }
 }
 

@@ -71,7 +71,7 @@ impl Checked {
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.workers()
             .iter()
-            .filter(|worker| worker.is_process && !worker.is_outside && worker.is_alive)
+            .filter(|worker| worker.is_process && !worker.is_external && worker.is_alive)
             .map(|worker| worker.pid)
             .collect()
     }

@@ -45,7 +45,7 @@ use crate::os::host::Deadline;
 ///
 /// A producer and a consumer with one place between them:
 /// ```
-/// use std::thread;
+/// use std::{thread, time::Duration};
 /// use workring::{SharedArray, shared::WaitOutcome};
 ///
 /// const FULL: usize = 0; // 1 while there is something in the place
@@ -59,7 +59,7 @@ use crate::os::host::Deadline;
 ///         let mut sum = 0;
 ///         for _ in 0..100 {
 ///             while array.load(FULL)? == 0 {
-///                 array.wait(FULL, 0, None)?; // returns at once if it is full by now
+///                 array.wait(FULL, 0, Duration::MAX)?; // returns at once if it is full by now
 ///             }
 ///             sum += array.load(PLACE)?;
 ///             array.store(FULL, 0)?;
@@ -70,7 +70,7 @@ use crate::os::host::Deadline;
 /// });
 /// for number in 1..=100 {
 ///     while array.load(FULL)? == 1 {
-///         array.wait(FULL, 1, None)?;
+///         array.wait(FULL, 1, Duration::MAX)?;
 ///     }
 ///     array.store(PLACE, number)?;
 ///     array.store(FULL, 1)?;
@@ -361,8 +361,8 @@ impl<T: SharedWaitable> SharedCell<'_, T> {
     ///
     /// # Errors
     /// As there, but for the index.
-    pub fn wait(&self, expected: T, timeout: Option<Duration>) -> Result<WaitOutcome> {
-        self.segment.wait(self.index, bits(expected), timeout.map(Deadline::after))
+    pub fn wait(&self, expected: T, limit: Duration) -> Result<WaitOutcome> {
+        self.segment.wait(self.index, bits(expected), Deadline::of_limit(limit))
     }
 
     /// As [`SharedArray::notify`].
@@ -377,13 +377,13 @@ impl<T: SharedWaitable> SharedCell<'_, T> {
 /// Waiting works for elements of 32 and 64 bits:
 /// ```compile_fail,E0599
 /// # fn main() -> workring::Result<()> {
-/// workring::SharedArray::<u16>::new(1)?.wait(0, 0, None)?;
+/// workring::SharedArray::<u16>::new(1)?.wait(0, 0, std::time::Duration::MAX)?;
 /// # Ok(())
 /// # }
 /// ```
 impl<T: SharedWaitable> SharedArray<T> {
-    /// Blocks while the element holds `expected`, until a [`SharedArray::notify`] wakes this waiter or the time is up. `None` is
-    /// without limit; a time of zero blocks never.
+    /// Blocks while the element holds `expected`, until a [`SharedArray::notify`] wakes this waiter or the time is up.
+    /// [`Duration::MAX`] is no limit; a time of zero blocks never.
     ///
     /// The value is compared and the queue entered as one step: a notify that follows a change of the value is never missed. With
     /// another value it returns [`WaitOutcome::NotEqual`] at once, whatever the time. It may be called on any thread; inside a kernel
@@ -391,8 +391,8 @@ impl<T: SharedWaitable> SharedArray<T> {
     ///
     /// # Errors
     /// [`Error::OutOfRange`]; [`Error::Io`] if the system refuses to let a thread wait.
-    pub fn wait(&self, index: usize, expected: T, timeout: Option<Duration>) -> Result<WaitOutcome> {
-        self.cell(index)?.wait(expected, timeout)
+    pub fn wait(&self, index: usize, expected: T, limit: Duration) -> Result<WaitOutcome> {
+        self.cell(index)?.wait(expected, limit)
     }
 
     /// Wakes up to `count` of those who wait for the element, in all processes, those first that came first; [`u32::MAX`] is all.
@@ -422,7 +422,7 @@ impl<T: SharedWaitable> SharedArray<T> {
     /// use workring::{SharedArray, shared::WaitOutcome};
     ///
     /// let array = SharedArray::<i64>::new(1)?;
-    /// let wait = array.wait_async(0, 0, None);
+    /// let wait = array.wait_async(0, 0, std::time::Duration::MAX);
     /// assert_eq!(array.notify(0, u32::MAX)?, 1); // it is there
     /// assert_eq!(pollster::block_on(wait)?, WaitOutcome::Ok);
     /// # Ok(())
@@ -430,9 +430,9 @@ impl<T: SharedWaitable> SharedArray<T> {
     /// # #[cfg(not(target_os = "linux"))]
     /// # fn main() {}
     /// ```
-    pub fn wait_async(&self, index: usize, expected: T, timeout: Option<Duration>) -> WaitAsync {
+    pub fn wait_async(&self, index: usize, expected: T, limit: Duration) -> WaitAsync {
         match self.cell(index) {
-            Ok(_) => WaitAsync::begin(&self.segment, index, bits(expected), timeout.map(Deadline::after)),
+            Ok(_) => WaitAsync::begin(&self.segment, index, bits(expected), Deadline::of_limit(limit)),
             Err(error) => WaitAsync::decided(Err(error)),
         }
     }

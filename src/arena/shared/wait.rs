@@ -11,6 +11,7 @@ use crate::os::host::Deadline;
 
 /// How a wait on an element of a shared array ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum WaitOutcome {
     /// A notify woke this waiter, and counted it.
     Ok,

@@ -5,5 +5,6 @@ pub(crate) mod distributed_rows;
 pub(crate) mod execute;
 pub(crate) mod fan_out;
 pub(crate) mod help;
+pub(crate) mod kernel_over_chunks;
 pub(crate) mod outcome;
 pub(crate) mod runner;

@@ -68,7 +68,7 @@ unsafe impl Sync for ClosureSlot {}
 unsafe impl Send for ClosureSlot {}
 
 /// A closure that came back without having run.
-type Unstarted<R> = Box<dyn FnOnce() -> R + Send>;
+pub(crate) type Unstarted<R> = Box<dyn FnOnce() -> R + Send>;
 
 /// The claim on a closure's result; made when the closure is put into its slot, redeemed when its job is done.
 pub(crate) struct Ticket<R> {

@@ -15,7 +15,7 @@ use crate::engine::runtime::core::Core;
 use crate::error::{Error, Failed, Result};
 use crate::front::engine::Engine;
 #[cfg(target_os = "linux")]
-use crate::front::processes::WorkerProgram;
+use crate::front::process::WorkerProgram;
 use crate::os::host::Deadline;
 use crate::panics;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,99 @@
+//! One kernel over the chunks of a call, by the caller and by workers.
+
+use crate::engine::exec::execute::{RowWatch, ShareCall};
+use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
+use crate::engine::exec::runner::{ChunkRunner, check_lengths};
+use crate::engine::job::call::{KernelCall, Param, References};
+use crate::engine::job::chunk_plan::Plan;
+use crate::engine::job::progress_meter::{Meter, Metered};
+use crate::engine::job::run_error::error_of;
+use crate::engine::kernel::context::StopSignals;
+use crate::engine::kernel::info::KernelInfo;
+use crate::engine::options::{Backpressure, Priority, Retry, WaitPolicy};
+use crate::engine::runtime::core::Core;
+use crate::engine::runtime::nesting;
+use crate::error::{Error, Result};
+use crate::ids::ParticipantSlot;
+use crate::layout::records::kind;
+use crate::os::host::Deadline;
+use crate::panics;
+use crate::sync::Ordering;
+
+/// How often a share of a call is started again after the death of its worker.
+const USUAL_RETRIES: u8 = 3;
+
+/// A call of a kernel whose chunks several run, with what its caller said about it.
+pub(crate) struct ChunkedCall<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) info: &'static KernelInfo,
+    pub(crate) references: &'a References,
+    pub(crate) param: Param,
+    pub(crate) plan: Plan,
+    pub(crate) priority: Priority,
+    pub(crate) backpressure: Backpressure,
+    pub(crate) deadline: Option<Deadline>,
+    /// The usual number unless said.
+    pub(crate) retry: Option<Retry>,
+    pub(crate) meter: Option<&'a Meter>,
+}
+
+impl ChunkedCall<'_> {
+    /// Runs it. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`Engine::map`](crate::Engine::map).
+    pub(crate) fn run(&self) -> Result<()> {
+        let kernel = KernelCall::resolve(&self.core.arena, self.info, self.references, self.param)?;
+        check_lengths(&kernel, &self.plan)?;
+        if self.plan.chunks == 0 {
+            return Ok(());
+        }
+        if self.plan.chunks == 1 && (self.core.config.help != WaitPolicy::Never || panics::depth() > 0) {
+            return self.run_here(&kernel);
+        }
+        self.spread(&kernel)
+    }
+
+    /// One chunk is run by the caller: handing it over would cost more than it saves.
+    fn run_here(&self, kernel: &KernelCall) -> Result<()> {
+        let signals = StopSignals { word: None, fan_out: None, deadline: self.deadline };
+        let metered = self.meter.map(|meter| meter.begin(self.plan, None));
+        let mut runner = ChunkRunner::new(kernel, self.plan, 0, signals, &self.core.arena)?;
+        let result = nesting::run(self.core, None, || runner.run(0, &self.core.arena));
+        result.map_err(|trouble| error_of(kernel.info.name(), trouble))?;
+        metered.into_iter().for_each(Metered::count_all);
+        if self.deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
+    }
+
+    fn spread(&self, kernel: &KernelCall) -> Result<()> {
+        let Self { core, plan, priority, backpressure, deadline, meter, .. } = *self;
+        core.check_shortage(backpressure)?;
+        let id = core.kernel_id(kernel.info)?;
+        let signals = StopSignals { word: None, fan_out: None, deadline };
+        let share = ShareCall { core, call: kernel, plan, worker: 0, signals, watch: RowWatch::Nobody };
+        // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
+        let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
+        let retries = self.retry.unwrap_or(usual).limit();
+        let caller = ParticipantSlot::HOST;
+        let spread =
+            ParallelCall { core, plan, priority, caller, closures: false, retries, backpressure, rows: None, meter };
+        let mut own = None;
+        let end = spread.run(
+            |draft, _, _, _| {
+                draft.set_call(kind::SHARE, id, self.references, &self.param);
+                draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+            },
+            |header, ranges| {
+                own = share.run(header, ranges, 0).err();
+                let failed = ranges.first().map_or(0, |line| line.failed.load(Ordering::Relaxed));
+                (failed as u32).checked_sub(1)
+            },
+        )?;
+        let own = own.map(|trouble| error_of(kernel.info.name(), trouble));
+        match (end, own) {
+            (FanOutEnd::Complete, None) => Ok(()),
+            (FanOutEnd::Complete, Some(error)) => Err(error),
+            (FanOutEnd::Stopped(stopped), own) => Err(stopped.into_error(own)),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What stands for jobs and engines towards whoever uses them: values that know which words to touch, so that nobody above has to.
+
+mod completion_port;
+mod job_handle;
+mod job_observer;
+mod lifetime;
+mod row_statuses;
+mod running_job;
+mod submission;
+
+pub(crate) use completion_port::CompletionPort;
+pub(crate) use job_handle::{Finished, JobHandle};
+pub use job_observer::CancelOutcome;
+pub(crate) use job_observer::{JobObserver, WeakObserver};
+pub(crate) use lifetime::wait_for_workers;
+pub(crate) use row_statuses::RowStatuses;
+pub(crate) use running_job::{JobPlace, RunningJob};
+pub(crate) use submission::{set_rows, set_whole, stamp};

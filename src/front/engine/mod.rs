@@ -1,0 +1,17 @@
+//! Engines: how they are described and built, and every call of their handle.
+
+mod builder;
+#[allow(clippy::module_inception, reason = "the file of the type that the folder is about")]
+mod engine;
+mod external_workers;
+mod files;
+mod load;
+mod named;
+mod statistics;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+pub use builder::{Builder, MAX_THREADS};
+pub use engine::Engine;
+pub use load::{Close, WaitCapacity, WaitIdle};

@@ -1,0 +1,6 @@
+//! What an engine and its machine are seen to do.
+
+mod host;
+
+pub use crate::engine::observe::{EngineStatistics, Histogram, JobState, JobStatus, Timings, WorkerStatus};
+pub use host::HostInfo;

@@ -1,0 +1,253 @@
+//! Blocking calls over many workers: `map`, `map_chunks`, `reduce` and their closure forms.
+
+use std::sync::OnceLock;
+
+use bytemuck::Pod;
+
+use super::arguments::{ChunkOutputs, Collector, Inputs, Outputs, Side};
+use super::call_options::Terminal;
+use super::job_builder::{JobBuilder, collect};
+use crate::arena::batch::Batch;
+use crate::engine::exec::closures::closure_over_chunks;
+use crate::engine::exec::kernel_over_chunks::ChunkedCall;
+use crate::engine::exec::runner::DisjointParts;
+use crate::engine::job::call::References;
+use crate::engine::job::chunk_plan::Plan;
+use crate::engine::job::run_error::RunError;
+use crate::engine::job::run_error::error_of;
+use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::traits::{Kernel, Reducer};
+use crate::error::{Error, Result};
+use crate::front::job::ProgressMeter;
+use crate::panics;
+
+/// How a call with whole chunks is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Chunking {
+    len: usize,
+    halo: usize,
+}
+
+impl Chunking {
+    /// Chunks of `len` elements, the last one shorter if need be.
+    pub const fn of(len: usize) -> Self {
+        Self { len, halo: 0 }
+    }
+
+    /// Lets the kernel see `elements` more elements of each input before and after its chunk, for stencils: fewer at the two
+    /// ends of the whole call. [`Context::halo_before`](crate::Context::halo_before) says how many come before.
+    #[must_use = "it changes nothing of the value it is called on"]
+    pub const fn halo(self, elements: usize) -> Self {
+        Self { len: self.len, halo: elements }
+    }
+}
+
+impl JobBuilder<'_> {
+    /// See [`Engine::map`](crate::Engine::map).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map<K: Kernel>(
+        self,
+        kernel: K,
+        inputs: impl Inputs<K::Inputs>,
+        outputs: impl Outputs<K::Outputs>,
+        param: &K::Param,
+    ) -> Result<()> {
+        self.check(Terminal::Map)?;
+        let info = kernel.info();
+        let collected = self.gather(|collector| {
+            inputs.collect(collector);
+            outputs.collect(collector);
+        })?;
+        let plan = Plan::new(collected.call_len()?, self.options.chunk_len, 0)?;
+        self.spread(info, collected.finish(info)?, param, plan)
+    }
+
+    /// See [`Engine::map_chunks`](crate::Engine::map_chunks).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_chunks<K: Kernel>(
+        self,
+        kernel: K,
+        inputs: impl Inputs<K::Inputs>,
+        outputs: impl ChunkOutputs<K::Outputs>,
+        param: &K::Param,
+        chunking: Chunking,
+    ) -> Result<()> {
+        self.check(Terminal::MapChunks)?;
+        let info = kernel.info();
+        let collected = self.gather(|collector| {
+            inputs.collect(collector);
+            outputs.collect(collector);
+        })?;
+        let plan = Plan::new(collected.call_len()?, Some(chunking.len), chunking.halo)?;
+        let plan = Plan { per_chunk: collected.per_chunk(), ..plan };
+        self.spread(info, collected.finish(info)?, param, plan)
+    }
+
+    /// See [`Engine::reduce_param`](crate::Engine::reduce_param).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reduce<K: Reducer>(
+        self,
+        kernel: K,
+        inputs: impl Inputs<K::Inputs>,
+        param: &K::Param,
+    ) -> Result<K::Accumulator> {
+        self.check(Terminal::Reduce)?;
+        let info = kernel.info();
+        let mut collected = self.gather(|collector| inputs.collect(collector))?;
+        let mut plan = Plan::new(collected.call_len()?, self.options.chunk_len, 0)?;
+        // An empty input is folded once: the kernel knows what nothing folds to.
+        plan.chunks = plan.chunks.max(1);
+        let mut partials = Batch::<K::Accumulator>::allocate(&self.core.arena, plan.chunks as usize, false)?;
+        collected.add(Side::PerChunk, partials.arena(), partials.reference(), partials.len());
+        plan.per_chunk = collected.per_chunk();
+        self.spread(info, collected.finish(info)?, param, plan)?;
+        combine_tree(&mut partials, |left, right| kernel.combine(left, right))
+            .map_err(|panicked| error_of(info.name(), RunError::Panicked(panicked)))
+    }
+
+    fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<Collector<'_>> {
+        self.core.check_open()?;
+        Ok(collect(self.core, batches))
+    }
+
+    fn spread<P: Pod>(&self, info: &'static KernelInfo, references: &References, param: &P, plan: Plan) -> Result<()> {
+        let packed = self.pack(param)?;
+        let call = ChunkedCall {
+            core: self.core,
+            info,
+            references,
+            param: packed.param,
+            plan,
+            priority: self.options.priority,
+            backpressure: self.on_full_or_default(),
+            deadline: self.deadline_now(),
+            retry: self.options.retry,
+            meter: self.meter.map(ProgressMeter::inner),
+        };
+        call.run()
+    }
+
+    /// See [`Engine::map_with`](crate::Engine::map_with).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_with<T: Sync, U: Send>(
+        self,
+        input: &[T],
+        output: &mut [U],
+        body: impl Fn(&[T], &mut [U]) + Sync,
+    ) -> Result<()> {
+        self.check(Terminal::MapWith)?;
+        if input.len() != output.len() {
+            let (found, expected) = (output.len() as u64, input.len() as u64);
+            return Err(Error::LengthMismatch { what: "output".into(), found, expected });
+        }
+        let plan = Plan::new(input.len(), self.options.chunk_len, 0)?;
+        let parts = DisjointParts::new(output);
+        self.each_chunk(plan, &|chunk| body(&input[plan.range(chunk)], parts.chunk(&plan, chunk)))
+    }
+
+    /// See [`Engine::for_each_chunk`](crate::Engine::for_each_chunk).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_each_chunk<U: Send>(
+        self,
+        elements: &mut [U],
+        chunking: Chunking,
+        body: impl Fn(usize, &mut [U]) + Sync,
+    ) -> Result<()> {
+        self.check(Terminal::ForEachChunk)?;
+        if chunking.halo > 0 {
+            return Err(Error::invalid("chunks that are written cannot have a halo: they would overlap"));
+        }
+        let plan = Plan::new(elements.len(), Some(chunking.len), 0)?;
+        let parts = DisjointParts::new(elements);
+        self.each_chunk(plan, &|chunk| body(plan.range(chunk).start, parts.chunk(&plan, chunk)))
+    }
+
+    /// See [`Engine::reduce_with`](crate::Engine::reduce_with).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reduce_with<T: Sync, A: Send + Sync>(
+        self,
+        input: &[T],
+        fold: impl Fn(&[T]) -> A + Sync,
+        combine: impl Fn(A, A) -> A,
+    ) -> Result<A> {
+        self.check(Terminal::ReduceWith)?;
+        let mut plan = Plan::new(input.len(), self.options.chunk_len, 0)?;
+        plan.chunks = plan.chunks.max(1);
+        let partials: Vec<OnceLock<A>> = (0..plan.chunks).map(|_| OnceLock::new()).collect();
+        self.each_chunk(plan, &|chunk| {
+            // Each chunk is run once, so the cell is empty.
+            let _ = partials[chunk as usize].set(fold(&input[plan.range(chunk)]));
+        })?;
+        let mut level: Vec<A> = partials.into_iter().filter_map(OnceLock::into_inner).collect();
+        if level.len() != plan.chunks as usize {
+            let (expected, found) = (u64::from(plan.chunks), level.len() as u64);
+            return Err(Error::Corrupt { what: "count of folded chunks", offset: 0, expected, found });
+        }
+        let folded = panics::catch(move || {
+            while level.len() > 1 {
+                let mut pairs = level.into_iter();
+                let mut next = Vec::with_capacity(pairs.len().div_ceil(2));
+                while let Some(left) = pairs.next() {
+                    next.push(match pairs.next() {
+                        Some(right) => combine(left, right),
+                        None => left,
+                    });
+                }
+                level = next;
+            }
+            level.pop()
+        });
+        match folded {
+            Ok(Some(result)) => Ok(result),
+            Ok(None) => unreachable!("every chunk was folded, and there is at least one"),
+            Err(panicked) => Err(error_of("closure", RunError::Panicked(panicked))),
+        }
+    }
+
+    fn each_chunk(&self, plan: Plan, body: &(dyn Fn(u32) + Sync)) -> Result<()> {
+        self.core.check_open()?;
+        self.core.check_closures()?;
+        if plan.chunks == 0 {
+            return Ok(());
+        }
+        let meter = self.meter.map(ProgressMeter::inner);
+        closure_over_chunks(
+            self.core,
+            plan,
+            self.options.priority,
+            self.on_full_or_default(),
+            self.deadline_now(),
+            meter,
+            body,
+        )
+    }
+}
+
+/// Combines neighbours level by level, in place: the tree depends on the number of partial results alone.
+fn combine_tree<A: Copy>(partials: &mut [A], combine: impl Fn(A, A) -> A) -> core::result::Result<A, panics::Panicked> {
+    panics::catch(|| {
+        let mut width = partials.len();
+        while width > 1 {
+            for pair in 0..width / 2 {
+                partials[pair] = combine(partials[2 * pair], partials[2 * pair + 1]);
+            }
+            if width % 2 == 1 {
+                partials[width / 2] = partials[width - 1];
+            }
+            width = width.div_ceil(2);
+        }
+        partials[0]
+    })
+}

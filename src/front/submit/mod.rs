@@ -1,0 +1,14 @@
+//! Handing work over: what may be said about a call, which batches fit which kernel, and the calls themselves.
+
+pub(in crate::front) mod arguments;
+mod blocking;
+mod call_options;
+mod job_builder;
+mod named;
+mod row_params;
+
+pub(in crate::front) use arguments::Collector;
+pub use arguments::{Batches, ChunkOutput, ChunkOutputs, Input, Inputs, Output, Outputs, PerChunk};
+pub use blocking::Chunking;
+pub use job_builder::{JobBuilder, SubmitAsync};
+pub use row_params::RowParams;
