@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context as TaskContext, Waker};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +20,8 @@ use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
 /// Elements of each call, of which every chunk and every row makes a mark.
 const LEN: usize = 4;
 static MARKS: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+/// The marks are the whole program's: one test at a time makes them.
+static MARKING: Mutex<()> = Mutex::new(());
 
 fn mark(what: &'static str) {
     MARKS.lock().unwrap().push(what);
@@ -150,11 +152,10 @@ fn while_queued(engine: &Engine, name: &str, perform: Perform, call: JobBuilder<
 
 /// Options that mean nothing to a call were taken and forgotten: a tag of a `map`, a chunk length of a `submit`, a meter of a job, retries
 /// of a closure; and `submit_async` waited although it was told to be rejected.
-///
-/// One test, as what the kernels note is the whole program's.
 #[test]
 fn every_option_works_with_a_call_or_is_refused_by_it() {
     watched(|| {
+        let _marking = MARKING.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = engine();
         for (name, kind, perform) in CALLS {
             let meter = ProgressMeter::new();
@@ -409,6 +410,8 @@ fn the_tables_have_every_option_and_every_call() {
 fn the_longest_duration_is_no_limit_of_any_call() {
     const NONE: Duration = Duration::MAX;
     watched(|| {
+        let _marking = MARKING.lock().unwrap_or_else(PoisonError::into_inner);
+        marks();
         let engine = engine();
         for (name, kind, perform) in CALLS {
             perform(&engine, engine.job().deadline(NONE).time_limit(NONE))
