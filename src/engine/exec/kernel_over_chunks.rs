@@ -51,7 +51,7 @@ impl ChunkedCall<'_> {
         if self.plan.chunks == 1 && (self.core.config.help != WaitPolicy::Never || panics::depth() > 0) {
             return self.run_here(&kernel);
         }
-        self.spread(&kernel)
+        self.run_parallel(&kernel)
     }
 
     /// One chunk is run by the caller: handing it over would cost more than it saves.
@@ -60,12 +60,12 @@ impl ChunkedCall<'_> {
         let metered = self.meter.map(|meter| meter.begin(self.plan, None));
         let mut runner = ChunkRunner::new(kernel, self.plan, 0, signals, &self.core.arena)?;
         let result = nesting::run(self.core, None, || runner.run(0, &self.core.arena));
-        result.map_err(|trouble| error_of(kernel.info.name(), trouble))?;
+        result.map_err(|error| error_of(kernel.info.name(), error))?;
         metered.into_iter().for_each(Metered::count_all);
         if self.deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
     }
 
-    fn spread(&self, kernel: &KernelCall) -> Result<()> {
+    fn run_parallel(&self, kernel: &KernelCall) -> Result<()> {
         let Self { core, plan, priority, backpressure, deadline, meter, .. } = *self;
         core.check_shortage(backpressure)?;
         let id = core.kernel_id(kernel.info)?;
@@ -75,13 +75,13 @@ impl ChunkedCall<'_> {
         let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
         let retries = self.retry.unwrap_or(usual).limit();
         let caller = ParticipantSlot::HOST;
-        let spread =
+        let parallel =
             ParallelCall { core, plan, priority, caller, closures: false, retries, backpressure, rows: None, meter };
         let mut own = None;
-        let end = spread.run(
-            |draft, _, _, _| {
-                draft.set_call(kind::SHARE, id, self.references, &self.param);
-                draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+        let end = parallel.run(
+            |reservation, _, _, _| {
+                reservation.set_call(kind::SHARE, id, self.references, &self.param);
+                reservation.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
             },
             |header, ranges| {
                 own = share.run(header, ranges, 0).err();
@@ -89,7 +89,7 @@ impl ChunkedCall<'_> {
                 (failed as u32).checked_sub(1)
             },
         )?;
-        let own = own.map(|trouble| error_of(kernel.info.name(), trouble));
+        let own = own.map(|error| error_of(kernel.info.name(), error));
         match (end, own) {
             (FanOutEnd::Complete, None) => Ok(()),
             (FanOutEnd::Complete, Some(error)) => Err(error),

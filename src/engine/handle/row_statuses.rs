@@ -56,13 +56,13 @@ impl RowStatuses {
             })
         };
         let failure = |(row, &status): (usize, &u8)| {
-            let trouble = match status {
+            let error = match status {
                 0 => return None,
                 ROW_PANICKED => RunError::Panicked(kept(row)),
                 ROW_FAILED => RunError::Failed(kept(row).message),
                 _ => RunError::Corrupt,
             };
-            Some((row, error_of(kernel, trouble)))
+            Some((row, error_of(kernel, error)))
         };
         statuses.iter().enumerate().filter_map(failure).collect()
     }

@@ -24,8 +24,8 @@ pub(crate) struct JobPlace<'a> {
 impl<'a> JobPlace<'a> {
     /// The place of a job that is being written.
     #[inline]
-    pub(crate) fn of(core: &'a Arc<Core>, draft: &Reservation<'_>) -> Self {
-        Self { core, reference: draft.reference(), sequence: draft.sequence() }
+    pub(crate) fn of(core: &'a Arc<Core>, reservation: &Reservation<'_>) -> Self {
+        Self { core, reference: reservation.reference(), sequence: reservation.sequence() }
     }
 
     /// The job that will run there.

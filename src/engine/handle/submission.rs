@@ -9,20 +9,20 @@ use crate::sync::Ordering;
 
 /// The job is one call of a kernel on whole batches.
 #[inline]
-pub(crate) fn set_whole(draft: &Reservation<'_>, kernel: u32, references: &References, param: &Param) {
-    draft.set_call(kind::WHOLE, kernel, references, param);
+pub(crate) fn set_whole(reservation: &Reservation<'_>, kernel: u32, references: &References, param: &Param) {
+    reservation.set_call(kind::WHOLE, kernel, references, param);
 }
 
 /// The job is a call of a kernel for each row of its batches.
-pub(crate) fn set_rows(draft: &Reservation<'_>, kernel: u32, references: &References, param: &Param) {
-    draft.set_call(kind::ROWS, kernel, references, param);
+pub(crate) fn set_rows(reservation: &Reservation<'_>, kernel: u32, references: &References, param: &Param) {
+    reservation.set_call(kind::ROWS, kernel, references, param);
 }
 
 /// Writes what the options say, after what the job is to run; `rows` of a job of rows, else 0. Its deadline begins now.
 #[inline]
-pub(crate) fn stamp(core: &Core, draft: &Reservation<'_>, options: &JobOptions, rows: u64) {
+pub(crate) fn stamp(core: &Core, reservation: &Reservation<'_>, options: &JobOptions, rows: u64) {
     let deadline = options.deadline.and_then(Deadline::of_limit);
-    draft.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
-    draft.set_part(rows, 0, options.retry.map_or(0, Retry::limit));
-    draft.write_meta(core.config.timing, options, deadline);
+    reservation.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+    reservation.set_part(rows, 0, options.retry.map_or(0, Retry::limit));
+    reservation.write_meta(core.config.timing, options, deadline);
 }
