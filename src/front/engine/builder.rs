@@ -34,7 +34,7 @@ const DEFAULT_RETAIN: u64 = 256 << 20;
 ///
 /// # Examples
 /// ```
-/// use workring::{Engine, WaitPolicy, IdleStrategy};
+/// use workring::{Engine, IdleStrategy, WaitPolicy};
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder()

@@ -2,7 +2,7 @@
 
 mod cancel_token;
 mod closure;
-pub(in crate::front) mod held;
+mod held;
 #[allow(clippy::module_inception, reason = "the file of the type that the folder is about")]
 mod job;
 mod job_context;

@@ -34,7 +34,7 @@ use crate::os::host::Deadline;
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use workring::{Engine, Backpressure, Priority};
+/// use workring::{Backpressure, Engine, Priority};
 ///
 /// # fn main() -> workring::Result<()> {
 /// let engine = Engine::builder().threads(1).build()?;

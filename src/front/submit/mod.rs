@@ -1,6 +1,6 @@
 //! Handing work over: what may be said about a call, which batches fit which kernel, and the calls themselves.
 
-pub(in crate::front) mod arguments;
+mod arguments;
 mod blocking;
 mod call_options;
 mod job_builder;
