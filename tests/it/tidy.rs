@@ -60,8 +60,20 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "front",
         &[
-            "error", "ids", "sync", "panics", "os", "arena", "channel", "formats", "numeric", "process_host",
-            "engine", "front", "kernel", "reducer",
+            "error",
+            "ids",
+            "sync",
+            "panics",
+            "os",
+            "arena",
+            "channel",
+            "formats",
+            "numeric",
+            "process_host",
+            "engine",
+            "front",
+            "kernel",
+            "reducer",
         ],
     ),
     // Words that the messages still write themselves.

@@ -24,7 +24,10 @@ use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::geometry::{COLLECTOR_PORT, PRIORITIES};
 use crate::layout::view::Control;
-use crate::layout::words::{State, lifecycle};
+#[cfg(target_os = "linux")]
+use crate::layout::words::State;
+use crate::layout::words::lifecycle;
+#[cfg(target_os = "linux")]
 use crate::lockfree::job;
 use crate::lockfree::redelivery::Redelivery;
 use crate::lockfree::ring::Ring;

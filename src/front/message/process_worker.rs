@@ -20,7 +20,7 @@ use crate::engine::kernel::error::{KernelError, KernelOutcome};
 use crate::engine::kernel::info::{KernelInfo, MainFunction, check_identities};
 use crate::engine::kernel::table::KernelName;
 use crate::error::{Error, Failed, Result};
-use crate::front::processes::{KILL_AFTER, check_no_worker};
+use crate::front::process::{KILL_AFTER, check_no_worker};
 use crate::os::attach::{copy_of, memory_of};
 use crate::os::channel::Sent;
 use crate::os::map::Mapping;

@@ -36,7 +36,10 @@ enum Place {
 impl From<Invitation> for EngineAddr {
     /// In the process that was given it.
     fn from(invitation: Invitation) -> Self {
-        Self(Place::Invitation(invitation.into_socket()))
+        #[cfg(unix)]
+        return Self(Place::Invitation(invitation.into_socket()));
+        #[cfg(not(unix))]
+        match invitation.into_socket() {}
     }
 }
 

@@ -4,14 +4,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
 use crate::engine::kernel::info::KernelInfo;
 #[cfg(target_os = "linux")]
 use crate::engine::kernel::table::KernelName;
 #[cfg(target_os = "linux")]
 use crate::engine::process::ProcessGroup;
+#[cfg(target_os = "linux")]
 use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 use crate::os::process::Limits;
+#[cfg(target_os = "linux")]
 use crate::process_host::{Program, is_unclaimed_worker};
 
 /// How long a kernel may go on after it was told to stop, unless stated.
@@ -50,8 +53,10 @@ pub struct WorkerProgram {
 
 impl WorkerProgram {
     /// As what starts it takes it.
+    #[cfg(target_os = "linux")]
     pub(crate) fn into_program(self) -> Program {
-        let Self { program, arguments, environment, directory, prefix_output, limits } = self;
+        let Self { program, arguments, environment, directory, prefix_output, memory_limit, nice, cores } = self;
+        let limits = Limits { memory: memory_limit, nice, cores };
         Program { limits, program, arguments, environment, directory, prefix_output }
     }
 
@@ -118,6 +123,7 @@ impl WorkerProgram {
 ///
 /// # Errors
 /// [`Error::WorkerStart`] in a process that was itself started as a worker.
+#[cfg(target_os = "linux")]
 pub(crate) fn check_no_worker(what_it_did: &str) -> Result<()> {
     if !is_unclaimed_worker() {
         return Ok(());
