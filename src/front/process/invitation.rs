@@ -25,8 +25,15 @@ impl Invitation {
         Self(socket)
     }
 
+    #[cfg(unix)]
     pub(super) fn into_socket(self) -> Socket {
         self.0
+    }
+
+    /// There is none on such a system.
+    #[cfg(not(unix))]
+    pub(super) fn never(self) -> ! {
+        match self.0 {}
     }
 }
 
