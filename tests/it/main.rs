@@ -13,6 +13,7 @@ mod memory;
 mod messages;
 mod meter;
 mod options;
+mod pages;
 mod regressions;
 mod results;
 mod seen;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What the files below a module of the library may name of the crate, by prefix of the path below `src/`, or below the root for files
 /// that lie elsewhere. `docs/architecture.md` explains the floors; the list is more exact than they are.
-const MAY_NAME: &[(&str, &[&str])] = &[
+pub(super) const MAY_NAME: &[(&str, &[&str])] = &[
     // Floor 0: words.
     ("error", &[]),
     ("ids", &[]),
@@ -102,7 +102,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 ];
 
 /// The files that may contain unsafe code.
-const UNSAFE_FILES: &[&str] = &[
+pub(super) const UNSAFE_FILES: &[&str] = &[
     "arena/batch.rs",
     "arena/mod.rs",
     "arena/shared.rs",
@@ -167,12 +167,12 @@ impl Source {
     }
 }
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// All files below `folder`, sorted; none when there is no such folder.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else { return found };
     for entry in entries {
@@ -190,7 +190,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn relative(path: &Path, base: &Path) -> String {
+pub(super) fn relative(path: &Path, base: &Path) -> String {
     path.strip_prefix(base).unwrap().to_str().unwrap().replace('\\', "/")
 }
 
@@ -829,9 +829,10 @@ pub(super) fn read_below_root(path: &Path) -> Option<String> {
     if path.is_dir() { Some(String::new()) } else { fs::read_to_string(path).ok() }
 }
 
-fn markdown() -> Vec<(String, String)> {
+/// The pages of the project, with their paths below its root.
+pub(super) fn markdown() -> Vec<(String, String)> {
     let mut paths = files_below(&root().join("docs"));
-    paths.push(root().join("README.md"));
+    paths.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(|page| root().join(page)));
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     paths.iter().map(|path| (relative(path, root()), fs::read_to_string(path).unwrap())).collect()
 }
@@ -929,9 +930,18 @@ fn everything_is_ascii() {
         paths.extend(files_below(&root().join(folder)));
     }
     paths.retain(|path| !path.starts_with(root().join("examples/data")));
-    for name in
-        ["Cargo.toml", "fuzz/Cargo.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE", ".gitignore", ".rustfmt.toml"]
-    {
+    for name in [
+        "Cargo.toml",
+        "fuzz/Cargo.toml",
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        ".gitignore",
+        ".rustfmt.toml",
+    ] {
         paths.push(root().join(name));
     }
     report(paths.iter().flat_map(|path| check_ascii(&relative(path, root()), &fs::read(path).unwrap())).collect());
