@@ -1,4 +1,8 @@
 //! Kernels: what they are, how they are called, and what they can ask about their call.
+//!
+//! An attribute turns a function into a type that implements `traits::Kernel` and has an `info::KernelInfo`: its name, version and the types of its
+//! batches, by which processes agree on it. A call gets a `frame`: checked slices, and a `context` to ask. No implementation is believed: what
+//! it takes from its frame is held against its description.
 
 pub(crate) mod context;
 pub(crate) mod error;
