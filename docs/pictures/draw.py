@@ -320,9 +320,9 @@ def threads_and_processes():
 # The way of `engine.submit(kernel, batches, param)`: the thread, the step, and for each file what it does there.
 WAY = [
     ("left", "describe: the thread that submits", [
-        ("front/engine.rs", "a call without options"),
-        ("front/call.rs", "reserve, fill, hand over"),
-        ("front/terminal.rs", "do its options mean something"),
+        ("front/engine/engine.rs", "a call without options"),
+        ("front/submit/job_builder.rs", "reserve, fill, hand over"),
+        ("front/submit/call_options.rs", "do its options mean something"),
     ]),
     ("left", "reserve", [
         ("engine/schedule/queue.rs", "a place, or a wait for one"),
@@ -333,11 +333,11 @@ WAY = [
         ("lockfree/job.rs", "Free to Reserved"),
     ]),
     ("left", "fill", [
-        ("front/arguments.rs", "batches to references, once"),
+        ("front/submit/arguments.rs", "batches to references, once"),
         ("arena/batch.rs", "handle and length of each"),
         ("engine/kernel/info.rs", "how many the kernel takes"),
         ("engine/job/call.rs", "kernel, references, parameter"),
-        ("front/call.rs", "deadline, retries"),
+        ("engine/handle/submission.rs", "deadline, retries"),
         ("engine/job/meta.rs", "tag, times"),
     ]),
     ("left", "publish", [
@@ -349,10 +349,11 @@ WAY = [
         ("os/futex.rs", "and call it"),
     ]),
     ("left", "hold", [
+        ("engine/handle/job_handle.rs", "the job, for its holder"),
         ("engine/runtime/engine_ref.rs", "keeps the engine's memory"),
         ("engine/job/local_slot.rs", "by a reference left here before"),
-        ("front/job.rs", "the future that the user has,"),
-        ("front/job.rs", "with the batches, until it is over"),
+        ("front/job/job.rs", "the future that the user has"),
+        ("front/job/held.rs", "the batches, until it is over"),
     ]),
     ("right", "take: a worker's thread, or one of its process", [
         ("engine/schedule/worker.rs", "take, run, look again, sleep"),
@@ -379,14 +380,14 @@ WAY = [
         ("os/futex.rs", "call the holder if it sleeps"),
     ]),
     ("right", "wait: the thread that has the handle", [
-        ("front/job.rs", "wait, or poll"),
+        ("front/job/job.rs", "wait, or poll"),
         ("engine/exec/help.rs", "run it here if it is queued"),
         ("engine/schedule/wait.rs", "spin a little, then sleep"),
         ("engine/schedule/health.rs", "or is the engine broken"),
     ]),
     ("right", "read", [
-        ("front/job.rs", "outcome, lengths"),
-        ("front/job.rs", "give the batches back"),
+        ("engine/handle/job_handle.rs", "outcome, lengths"),
+        ("front/job/held.rs", "give the batches back"),
         ("lockfree/job.rs", "Done to Free"),
         ("lockfree/free_list.rs", "push the index"),
     ]),

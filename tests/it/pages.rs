@@ -307,3 +307,49 @@ fn the_way_of_a_job_names_files_that_exist() {
     assert_eq!(check_way(svg, &|file| file == "a.rs").len(), 1);
     assert_eq!(check_way(&svg.replace("2 files", "3 files"), &|_| true).len(), 1);
 }
+
+/// Files that a page names, below the root or below `src/`, and that do not exist.
+fn check_named_files(page: &str, text: &str, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let is_file = |word: &&str| {
+        let ends = [".rs", ".py", ".sh", ".toml", ".svg"].iter().any(|end| word.ends_with(end));
+        ends && word.contains('/') && !word.contains([' ', '*', ':'])
+    };
+    let gone = quoted(text).filter(is_file).filter(|file| !exists(file) && !exists(&format!("src/{file}")));
+    gone.map(|file| format!("{page}: `{file}` does not exist")).collect()
+}
+
+/// The table of checks has a row for each step of the script, and those that run by name only, and for nothing else.
+fn check_steps(contributing: &str, script: &str) -> Vec<String> {
+    let rows = table(contributing, "| step | what it finds | seconds |");
+    let named: BTreeSet<&str> = rows.iter().filter_map(|row| quoted(row.get(1)?).next()).collect();
+    let steps: BTreeSet<&str> =
+        script.lines().filter_map(|line| line.strip_prefix("step_")?.split_once("()")).map(|(step, _)| step).collect();
+    let wrong = steps.symmetric_difference(&named);
+    wrong
+        .map(|step| {
+            format!("CONTRIBUTING.md: {step} is a row of the table of checks and no step, or the other way round")
+        })
+        .collect()
+}
+
+#[test]
+fn the_files_that_pages_name_exist() {
+    let exists = |file: &str| root().join(file).is_file();
+    for page in ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/guide.md"] {
+        let text = read_below_root(Path::new(page)).unwrap();
+        report(check_named_files(page, &text, &exists));
+    }
+    let bad = |text: &str| check_named_files("a.md", text, &|file| file == "src/a/b.rs").len();
+    assert_eq!(bad("`a/b.rs`, `src/a/b.rs`, `cargo run x/y.rs`"), 0);
+    assert_eq!(bad("`a/c.rs` and `docs/a.py`"), 2);
+}
+
+#[test]
+fn every_check_is_explained() {
+    let read = |path: &str| read_below_root(Path::new(path)).unwrap();
+    report(check_steps(&read("CONTRIBUTING.md"), &read(".ci/run")));
+    let page = "| step | what it finds | seconds |\n|---|---|---:|\n| `a` | x | 1 |\n| `b` | y | - |\n";
+    assert_eq!(check_steps(page, "step_a() {\nstep_b() {\n").len(), 0);
+    assert_eq!(check_steps(page, "step_a() {\n").len(), 1);
+    assert_eq!(check_steps(page, "step_a() {\nstep_b() {\nstep_c() {\n").len(), 1);
+}
