@@ -187,14 +187,14 @@ mod armed {
     const SETTLING: Duration = Duration::from_millis(20);
 
     /// What this process was armed with.
-    struct Plan {
+    struct DeathPlan {
         point: Point,
         hits_left: AtomicU32,
         signal: Signal,
         mark: PathBuf,
     }
 
-    static PLAN: OnceLock<Plan> = OnceLock::new();
+    static PLAN: OnceLock<DeathPlan> = OnceLock::new();
 
     /// The name of a point, as the variable spells it.
     pub fn name(point: Point) -> String {
@@ -221,7 +221,7 @@ mod armed {
         let _ = PLAN.set(plan);
     }
 
-    fn parse(what: &str, mark: PathBuf) -> Option<Plan> {
+    fn parse(what: &str, mark: PathBuf) -> Option<DeathPlan> {
         let mut words = what.split(':');
         let (word, hits, signal) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
         let point = *POINTS.iter().find(|point| name(**point) == word)?;
@@ -231,7 +231,7 @@ mod armed {
             _ => return None,
         };
         let is_whole = words.next().is_none() && hits > 0;
-        is_whole.then_some(Plan { point, hits_left: AtomicU32::new(hits), signal, mark })
+        is_whole.then_some(DeathPlan { point, hits_left: AtomicU32::new(hits), signal, mark })
     }
 
     /// Falls here if this process was armed for this hit of `point`.
@@ -244,7 +244,7 @@ mod armed {
         }
     }
 
-    impl Plan {
+    impl DeathPlan {
         #[cold]
         fn hit(&self) {
             // A count that has passed zero comes back to it after 2^32 hits only, and the mark is gone by then.

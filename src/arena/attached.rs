@@ -9,15 +9,20 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
-use super::shared::SharedSegment;
-use super::{Access, Arena};
+use super::config::Access;
+use super::shared::{GONE, SharedSegment};
 use crate::error::{Error, Result};
+use crate::layout::records::Segment as SegmentRecord;
 use crate::os::claim::{Claim, Use};
 use crate::os::map::Mapping;
 use crate::sync::lock;
 
 /// Pages are brought in by blocks of so many bytes.
 const GRANULE: usize = 256 << 10;
+
+/// What is added to the number of a shared array where those of mapped files may stand. Handles of batches with such a number are
+/// refused: there is no file of it.
+pub(super) const FIRST_NUMBER: u16 = 0x8000;
 
 /// A file that the engine has mapped, for worker processes that ask for it.
 #[derive(Debug)]
@@ -81,11 +86,11 @@ type FetchedFile = (Mapping, Claim);
 /// What a worker process adds to the memory of an arena.
 pub(crate) struct Attached {
     read_only: Mapping,
-    pub(super) fetch: FetchFile,
+    fetch: FetchFile,
     /// Mapped files by segment, with the generation they were fetched in.
     files: Mutex<HashMap<u16, (u64, FetchedFile)>>,
     /// Shared arrays by number, with the generation of the handle they were fetched for.
-    pub(super) shared: Mutex<HashMap<u16, (u64, Arc<SharedSegment>)>>,
+    shared: Mutex<HashMap<u16, (u64, Arc<SharedSegment>)>>,
     /// One bit for each granule of the two mappings that was brought in.
     present: [Box<[AtomicU64]>; 2],
 }
@@ -99,19 +104,19 @@ impl Attached {
         Self { present: [bits(), bits()], read_only, fetch, files, shared }
     }
 
-    /// Address and length of a segment, and whether it may be written: of the arena, for reading only, or of a file.
+    /// Address and length of a segment, and whether it may be written: of the arena, for reading only, or of a file. `records` is the
+    /// arena's table of mapped files.
     ///
     /// # Errors
     /// When the file cannot be fetched or mapped.
-    pub(super) fn segment(&self, arena: &Arena, segment: u16) -> Result<(NonNull<u8>, u64, bool)> {
+    pub(super) fn segment(&self, records: &[SegmentRecord], segment: u16) -> Result<(NonNull<u8>, u64, bool)> {
         let found = |mapping: &Mapping| (mapping.base(), mapping.len() as u64, mapping.is_writable());
         if segment == 0 {
             return Ok(found(&self.read_only));
         }
         let corrupt =
             |found| Error::Corrupt { what: "segment of a handle", offset: u64::from(segment), expected: 0, found };
-        let record =
-            arena.segment_records().get(usize::from(segment) - 1).ok_or_else(|| corrupt(u64::from(segment)))?;
+        let record = records.get(usize::from(segment) - 1).ok_or_else(|| corrupt(u64::from(segment)))?;
         // Relaxed: published with the job that names the segment.
         let generation = record.generation.load(Ordering::Relaxed);
         let known = |files: &HashMap<u16, (u64, FetchedFile)>| match files.get(&segment) {
@@ -140,6 +145,47 @@ impl Attached {
         // The mapping it replaces belongs to a file that no live job names: its number was given out again.
         files.insert(segment, (generation, (mapping, claim)));
         Ok(found)
+    }
+
+    /// The shared array of a number in its generation, from the engine if need be. `records` is the arena's table of shared arrays.
+    ///
+    /// # Errors
+    /// [`Error::UnknownArray`]; those of fetching and mapping it.
+    pub(super) fn shared_segment(
+        &self,
+        records: &[SegmentRecord],
+        number: u16,
+        generation: u64,
+    ) -> Result<Arc<SharedSegment>> {
+        let is_current = |number: u16, generation: u64| {
+            // Relaxed: the handle came by a way that orders the stores to its record.
+            records
+                .get(usize::from(number))
+                .is_some_and(|record| record.generation.load(Ordering::Relaxed) == generation)
+        };
+        // What this process has of arrays that are gone is unmapped: their numbers stand for others, or for none.
+        let let_go = |known: &mut HashMap<u16, (u64, Arc<SharedSegment>)>| {
+            known.retain(|&number, (known, _)| is_current(number, *known));
+        };
+        let mut known = lock(&self.shared);
+        if !is_current(number, generation) {
+            let_go(&mut known);
+            return Err(GONE);
+        }
+        if let Some((_, segment)) = known.get(&number).filter(|(known, _)| *known == generation) {
+            return Ok(Arc::clone(segment));
+        }
+        let_go(&mut known);
+        let file = (self.fetch)(FIRST_NUMBER + number)?;
+        if file.generation != generation {
+            return Err(GONE);
+        }
+        let len = usize::try_from(file.len).map_err(|_| {
+            Error::invalid(format!("{} bytes of a shared array do not fit the address space", file.len))
+        })?;
+        let segment = Arc::new(SharedSegment::attach(Mapping::attach(file.fd, len, true)?)?);
+        known.insert(number, (generation, Arc::clone(&segment)));
+        Ok(segment)
     }
 
     /// Brings in the pages of a part of a batch that is going to be used, a granule at a time, the first time one is named: all of

@@ -63,13 +63,13 @@ impl Drop for Whole {
 }
 
 /// What one batch keeps (law 4).
-enum Region {
+enum BatchMemory {
     /// The batch is the block: no reference count needed.
     Owned(Arc<Arena>, Block),
     Shared(Arc<Whole>),
 }
 
-impl Region {
+impl BatchMemory {
     fn arena(&self) -> &Arc<Arena> {
         match self {
             Self::Owned(arena, _) => arena,
@@ -96,7 +96,7 @@ impl Region {
     }
 }
 
-impl Drop for Region {
+impl Drop for BatchMemory {
     fn drop(&mut self) {
         if let Self::Owned(arena, block) = self {
             arena.free(*block);
@@ -136,7 +136,7 @@ fn bytes_of<T>(len: usize) -> Result<u64> {
 pub struct Batch<T: Pod> {
     start: NonNull<T>,
     len: usize,
-    region: Region,
+    region: BatchMemory,
     elements: PhantomData<T>,
 }
 
@@ -158,13 +158,18 @@ impl<T: Pod> Batch<T> {
             // SAFETY: the block is at least `bytes` long and nobody else's.
             unsafe { start.as_ptr().write_bytes(0, stale as usize) };
         }
-        Ok(Self { start: start.cast(), len, region: Region::Owned(Arc::clone(arena), block), elements: PhantomData })
+        Ok(Self {
+            start: start.cast(),
+            len,
+            region: BatchMemory::Owned(Arc::clone(arena), block),
+            elements: PhantomData,
+        })
     }
 
     /// The elements `len` long at byte `offset` of a writable mapped file that nobody else maps.
     pub(crate) fn over_file(file: FileSegment, offset: usize, len: usize) -> Result<Self> {
         let start = file_elements::<T>(&file, offset, len)?;
-        Ok(Self { start, len, region: Region::Shared(Arc::new(Whole::File(file))), elements: PhantomData })
+        Ok(Self { start, len, region: BatchMemory::Shared(Arc::new(Whole::File(file))), elements: PhantomData })
     }
 
     /// Makes the batch read-only; the result can be cloned and read by many jobs at once. No copy.
@@ -182,7 +187,7 @@ impl<T: Pod> Batch<T> {
         assert!(mid <= self.len, "cannot split a batch of {} elements at {mid}", self.len);
         let Self { start, len, region, .. } = self;
         let whole = region.into_shared();
-        let part = |start, len, whole| Self { start, len, region: Region::Shared(whole), elements: PhantomData };
+        let part = |start, len, whole| Self { start, len, region: BatchMemory::Shared(whole), elements: PhantomData };
         // SAFETY: `mid` is at most `len`, so the address stays inside the batch or one past its end.
         let second = unsafe { start.add(mid) };
         (part(start, mid, Arc::clone(&whole)), part(second, len - mid, whole))
@@ -246,14 +251,14 @@ impl Batch<u8> {
     pub(crate) fn lent(loan: Loan) -> Self {
         let (start, len) = loan.bytes();
         debug_assert!(loan.is_writable());
-        Self { start, len, region: Region::Shared(Arc::new(Whole::Loan(loan))), elements: PhantomData }
+        Self { start, len, region: BatchMemory::Shared(Arc::new(Whole::Loan(loan))), elements: PhantomData }
     }
 
     /// The loan that these bytes are all of, or begin with, if nobody else in this process has a part of them.
     pub(crate) fn loan(&self) -> Option<&Loan> {
         match &self.region {
-            Region::Shared(whole) => sole_loan(whole, self.start),
-            Region::Owned(..) => None,
+            BatchMemory::Shared(whole) => sole_loan(whole, self.start),
+            BatchMemory::Owned(..) => None,
         }
     }
 
@@ -398,7 +403,7 @@ impl<T: Pod> SharedBatch<T> {
             None => Ok(Batch {
                 start: this.start,
                 len: this.len,
-                region: Region::Shared(this.whole),
+                region: BatchMemory::Shared(this.whole),
                 elements: PhantomData,
             }),
         }

@@ -41,3 +41,10 @@ pub struct ArenaStatistics {
     /// Blocks handed out since the start.
     pub allocations: u64,
 }
+
+/// What is to be done with resolved bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}

@@ -29,10 +29,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use self::alloc::{Allocation, Allocator, Block};
-pub(crate) use self::config::ArenaConfig;
+pub(crate) use self::config::{Access, ArenaConfig};
 pub use self::config::{ArenaStatistics, Backing};
 pub(crate) use self::file::FileSegment;
 use self::shared::table::SharedTable;
+use self::shared::{Registrar, SharedHandle, SharedSegment};
 use crate::error::{Error, Result};
 use crate::layout::records::{
     FailureText, FanOutHeader, MAX_SEGMENTS, MAX_SHARED, RangeLine, Segment as SegmentRecord,
@@ -58,13 +59,6 @@ const SEGMENT_TABLE_LEN: u64 = (MAX_SEGMENTS * size_of::<SegmentRecord>()) as u6
 /// Length of both tables, that of shared arrays first.
 const TABLES_LEN: u64 = SEGMENT_TABLE_LEN + (MAX_SHARED * size_of::<SegmentRecord>()) as u64;
 
-/// What is to be done with resolved bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Access {
-    Read,
-    Write,
-}
-
 /// A mapped file that handles can refer to. Slot `n` serves segment `n + 1`.
 struct SegmentSlot {
     base: AtomicPtr<u8>,
@@ -73,7 +67,7 @@ struct SegmentSlot {
 }
 
 /// The allocator, and how much of what it gave out is the engine's own.
-struct Books {
+struct CountedAllocator {
     allocator: Allocator,
     bookkeeping: u64,
 }
@@ -83,7 +77,7 @@ pub(crate) struct Arena {
     mapping: Mapping,
     /// What the user asked for, rounded to pages; the mapping is longer by the bookkeeping.
     capacity: u64,
-    books: Mutex<Books>,
+    books: Mutex<CountedAllocator>,
     segments: Box<[SegmentSlot]>,
     free_segments: Mutex<Vec<u16>>,
     /// Descriptors of the mapped files, for worker processes that ask.
@@ -129,7 +123,10 @@ impl Arena {
             memory::prefault(&mapping)?;
         }
         Ok(Arc::new(Self {
-            books: Mutex::new(Books { allocator: Allocator::new(mapped, config.retain, page), bookkeeping: 0 }),
+            books: Mutex::new(CountedAllocator {
+                allocator: Allocator::new(mapped, config.retain, page),
+                bookkeeping: 0,
+            }),
             capacity,
             mapping,
             segments: (0..MAX_SEGMENTS)
@@ -159,7 +156,10 @@ impl Arena {
             return Err(Error::invalid(format!("an arena of {} bytes has no room for its table", mapping.len())));
         }
         Ok(Arc::new(Self {
-            books: Mutex::new(Books { allocator: Allocator::new(0, 0, host::page_size() as u64), bookkeeping: 0 }),
+            books: Mutex::new(CountedAllocator {
+                allocator: Allocator::new(0, 0, host::page_size() as u64),
+                bookkeeping: 0,
+            }),
             capacity: 0,
             mapping,
             segments: Box::default(),
@@ -294,7 +294,7 @@ impl Arena {
         #[cfg(target_os = "linux")]
         let (base, len, writable) = match &self.attached {
             Some(attached) if segment > 0 || access == Access::Read => {
-                let (base, len, writable) = attached.segment(self, segment as u16)?;
+                let (base, len, writable) = attached.segment(self.segment_records(), segment as u16)?;
                 (Some(base), len, writable)
             }
             Some(_) => (Some(self.mapping.base()), self.mapping.len() as u64, true),
@@ -375,8 +375,8 @@ impl Arena {
     /// [`Error::InvalidArgument`] or [`Error::UnknownArray`] when there is none of this number, [`Error::Io`] when no descriptor is left.
     #[cfg(target_os = "linux")]
     pub(crate) fn file_of(&self, segment: u16) -> Result<attached::SegmentFile> {
-        if let Some(number) = segment.checked_sub(shared::table::FIRST_NUMBER) {
-            return self.shared_file_of(number);
+        if let Some(number) = segment.checked_sub(attached::FIRST_NUMBER) {
+            return self.shared.file_of(number);
         }
         let files = lock(&self.files);
         let file =
@@ -462,8 +462,215 @@ impl Arena {
     }
 }
 
+impl Arena {
+    /// The handle under which the engine of this arena knows a segment, which it does from the first call on.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when it knows too many, in a worker process, or when worker processes could not be given this process's own memory; [`Error::Forked`] in a forked child.
+    pub(crate) fn share<T>(self: &Arc<Self>, segment: &Arc<SharedSegment>) -> Result<SharedHandle<T>> {
+        let (number, generation) = self.share_as_number(segment)?;
+        Ok(SharedHandle::new(number, generation, segment.shape().kind))
+    }
+
+    /// As [`Arena::share`]: number and generation.
+    fn share_as_number(self: &Arc<Self>, segment: &Arc<SharedSegment>) -> Result<(u32, u64)> {
+        self.check_process()?;
+        #[cfg(target_os = "linux")]
+        if self.mapping.fd().is_some() && segment.mapping().fd().is_none() {
+            // Worker processes could be told of it and not be given it.
+            return Err(attached::unshared());
+        }
+        let registrar = Arc::downgrade(self);
+        segment.registered_by(registrar, || self.shared.enter(segment, self.shared_records()))
+    }
+
+    /// The segment of a number in its generation.
+    ///
+    /// # Errors
+    /// [`Error::UnknownArray`]; in a worker process also the errors of fetching it.
+    pub(crate) fn shared_segment(&self, number: u32, generation: u64) -> Result<Arc<SharedSegment>> {
+        self.check_process()?;
+        if number as usize >= MAX_SHARED || generation == 0 {
+            return Err(Error::UnknownArray { reason: "it is no handle that an engine made" });
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(attached) = &self.attached {
+            return attached.shared_segment(self.shared_records(), number as u16, generation);
+        }
+        self.shared.segment(number, generation)
+    }
+
+    /// The table of shared arrays, which worker processes read.
+    fn shared_records(&self) -> &[SegmentRecord] {
+        let offset = self.mapping.len() - TABLES_LEN as usize;
+        debug_assert!(offset.is_multiple_of(8) && TABLES_LEN > SEGMENT_TABLE_LEN);
+        // SAFETY: the table lies before that of mapped files at the end of the arena's mapping, which is a multiple of 8 long and
+        // has room for both (`create`, `attach`); its records consist of atomics; the mapping lives as long as `self`.
+        unsafe {
+            let table = self.mapping.base().add(offset).cast::<SegmentRecord>();
+            core::slice::from_raw_parts(table.as_ptr(), MAX_SHARED)
+        }
+    }
+}
+
+impl Registrar for Arena {
+    fn forget(&self, number: u32) {
+        // A forked child has a copy of the table, and the parent's records.
+        if self.check_process().is_ok() {
+            self.shared.remove(number, self.shared_records());
+        }
+    }
+}
+
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use core::sync::atomic::AtomicU32;
+    use std::os::fd::OwnedFd;
+
+    use super::attached::{Attached, FIRST_NUMBER, SegmentFile};
+    use super::shared::Shape;
+    use super::*;
+
+    fn origin() -> Arc<Arena> {
+        let backing = Backing::SharedMemory;
+        let config = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
+        Arena::create(&config).unwrap()
+    }
+
+    fn descriptor(mapping: &Mapping) -> OwnedFd {
+        mapping.fd().unwrap().try_clone_to_owned().unwrap()
+    }
+
+    fn attach(origin: &Arc<Arena>, fetch: impl Fn(u16) -> Result<SegmentFile> + Send + Sync + 'static) -> Arc<Arena> {
+        let mapping = Mapping::attach(descriptor(origin.mapping()), origin.mapping().len(), true).unwrap();
+        let attached = Attached::new(mapping.second_view().unwrap(), Box::new(fetch));
+        Arena::attach(mapping, attached).unwrap()
+    }
+
+    fn segment() -> Arc<SharedSegment> {
+        let shape = Shape { kind: 6, element_size: 4, max_len: 100, growable: false, sequences: false };
+        Arc::new(SharedSegment::create(shape, 100).unwrap())
+    }
+
+    #[test]
+    fn batches_cannot_name_shared_arrays_and_arrays_cannot_name_files() {
+        let origin = origin();
+        let files = Arc::clone(&origin);
+        let worker = attach(&origin, move |segment| files.file_of(segment));
+        let segment = segment();
+        let (number, generation) = origin.share_as_number(&segment).unwrap();
+        segment.words::<AtomicU32>()[7].store(8, Ordering::Relaxed);
+        for _ in 0..2 {
+            let there = worker.shared_segment(number, generation).unwrap();
+            assert_eq!(there.words::<AtomicU32>()[7].load(Ordering::Relaxed), 8);
+            assert!(!Arc::ptr_eq(&there, &segment));
+        }
+        for arena in [&origin, &worker] {
+            for named in [FIRST_NUMBER + number as u16, FIRST_NUMBER - 1, MAX_SHARED as u16 + 1, u16::MAX] {
+                let refused = arena.resolve_for(u64::from(named) << 48, 4, Access::Read);
+                assert!(matches!(refused, Err(Error::Corrupt { .. })), "{named:#x} {refused:?}");
+            }
+            for (number, generation) in
+                [(1024, generation), (u32::MAX, generation), (0, generation ^ 1), (1, 0), (5, 5)]
+            {
+                let refused = arena.shared_segment(number, generation);
+                assert!(matches!(refused, Err(Error::UnknownArray { .. })), "{number} {refused:?}");
+            }
+        }
+    }
+
+    /// A worker process believes neither the table, which others can write, nor the answer, nor the memory that came with it.
+    #[test]
+    fn what_does_not_fit_the_handle_is_refused() {
+        let origin = origin();
+        let (known, other) = (segment(), segment());
+        let (number, generation) = origin.share_as_number(&known).unwrap();
+        let (_, other_generation) = origin.share_as_number(&other).unwrap();
+        let len = known.mapping().len();
+        type Answer = Box<dyn Fn() -> (OwnedFd, u64, u64) + Send + Sync>;
+        let memory = |len| descriptor(&Mapping::shared_memory("other", len).unwrap());
+        let whole = len as u64;
+        let answers: Vec<(Answer, &str)> = vec![
+            (
+                {
+                    let fd = descriptor(known.mapping());
+                    Box::new(move || (fd.try_clone().unwrap(), whole, other_generation))
+                },
+                "gone",
+            ),
+            (
+                {
+                    let fd = memory(len);
+                    Box::new(move || (fd.try_clone().unwrap(), whole, generation))
+                },
+                "first word",
+            ),
+            (
+                {
+                    let fd = descriptor(known.mapping());
+                    Box::new(move || (fd.try_clone().unwrap(), whole + 1, generation))
+                },
+                "at least",
+            ),
+            (
+                {
+                    let fd = descriptor(known.mapping());
+                    Box::new(move || (fd.try_clone().unwrap(), 0, generation))
+                },
+                "at least 1 byte",
+            ),
+            (Box::new(move || (std::fs::File::open("/dev/zero").unwrap().into(), whole, generation)), "regular file"),
+        ];
+        for (answer, says) in answers {
+            let worker = attach(&origin, move |_| {
+                let (fd, len, generation) = answer();
+                Ok(SegmentFile::received(fd, len, generation, true))
+            });
+            let text = worker.shared_segment(number, generation).unwrap_err().to_string();
+            assert!(text.contains(says), "{text}");
+        }
+        // A table that says otherwise than the origin.
+        let record = &origin.shared_records()[number as usize];
+        record.generation.store(77, Ordering::Relaxed);
+        let files = Arc::clone(&origin);
+        let worker = attach(&origin, move |segment| files.file_of(segment));
+        assert!(worker.shared_segment(number, generation).is_err() && worker.shared_segment(number, 77).is_err());
+        assert!(origin.shared_segment(number, generation).is_ok());
+    }
+
+    #[test]
+    fn a_forked_child_leaves_the_table_of_its_parent_alone() {
+        use rustix::process::{Pid, WaitOptions, waitpid};
+
+        unsafe extern "C" {
+            /// fork(2).
+            fn fork() -> i32;
+            /// _exit(2): ends the process without running anything of the parent's.
+            safe fn _exit(status: i32) -> !;
+        }
+
+        let arena = origin();
+        let mut kept = Some(segment());
+        let (number, generation) = arena.share_as_number(kept.as_ref().unwrap()).unwrap();
+        let recorded = || arena.shared_records()[number as usize].generation.load(Ordering::Relaxed);
+        // SAFETY: the child of a process with threads may use only what is async-signal-safe, and with glibc also the heap, whose locks
+        // fork(2) takes. It drops what no other thread knows, and ends by _exit(2).
+        let child = unsafe { fork() };
+        if child == 0 {
+            drop(kept.take());
+            _exit(7);
+        }
+        let (_, status) = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(7));
+        assert_eq!(recorded(), generation);
+        assert!(arena.shared_segment(number, generation).is_ok());
+        drop(kept);
+        assert_eq!(recorded(), 0);
     }
 }

@@ -24,15 +24,14 @@ pub(crate) mod wait_async;
 use core::fmt;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::Mutex;
+use std::sync::{Mutex, Weak};
 
 use bytemuck::{Pod, Zeroable};
 
-use self::table::Registration;
-use super::{Arena, SEGMENT_TABLE_LEN, TABLES_LEN};
 use crate::error::{Error, Result};
-use crate::layout::records::{MAX_SHARED, Segment as SegmentRecord, SharedHeader};
+use crate::layout::records::SharedHeader;
 use crate::os::map::Mapping;
+use crate::sync::lock;
 
 /// First word of every shared segment.
 const MAGIC: u64 = u64::from_le_bytes(*b"wr-share");
@@ -98,6 +97,30 @@ impl Shape {
 fn is_refused_to_share(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{FileTooLarge, PermissionDenied, Unsupported};
     matches!(error.kind(), FileTooLarge | PermissionDenied | Unsupported)
+}
+
+/// The error of a handle whose array is not known, or no longer.
+pub(super) const GONE: Error = Error::UnknownArray { reason: "it is of another engine, or the array is gone" };
+
+/// What gives numbers to segments, and is told when one with a number ends.
+pub(super) trait Registrar: Send + Sync {
+    /// The segment of this number is gone.
+    fn forget(&self, number: u32);
+}
+
+/// A number of a segment, given up with the segment that has it.
+pub(super) struct Registration {
+    registrar: Weak<dyn Registrar>,
+    number: u32,
+    generation: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(registrar) = self.registrar.upgrade() {
+            registrar.forget(self.number);
+        }
+    }
 }
 
 /// A segment, mapped into this process. Unmapped with the last reference to it; its memory is given back when no process
@@ -178,6 +201,26 @@ impl SharedSegment {
             }
             _ => Err(corrupt("room of a shared segment", len as u64, max_len)),
         }
+    }
+
+    /// Number and generation that `registrar` knows this segment by; those that `register` gives where it knows it by none yet.
+    ///
+    /// # Errors
+    /// Those of `register`.
+    pub(super) fn registered_by(
+        &self,
+        registrar: Weak<dyn Registrar>,
+        register: impl FnOnce() -> Result<(u32, u64)>,
+    ) -> Result<(u32, u64)> {
+        let mut registrations = lock(&self.registrations);
+        registrations.retain(|registration| registration.registrar.strong_count() > 0);
+        let known = registrations.iter().find(|known| core::ptr::addr_eq(known.registrar.as_ptr(), registrar.as_ptr()));
+        if let Some(known) = known {
+            return Ok((known.number, known.generation));
+        }
+        let (number, generation) = register()?;
+        registrations.push(Registration { registrar, number, generation });
+        Ok((number, generation))
     }
 
     /// Where an element of 8 bytes lies among the bytes of a segment.
@@ -274,20 +317,6 @@ impl fmt::Debug for SharedSegment {
     }
 }
 
-impl Arena {
-    /// The table of shared arrays, which worker processes read.
-    pub(super) fn shared_records(&self) -> &[SegmentRecord] {
-        let offset = self.mapping.len() - TABLES_LEN as usize;
-        debug_assert!(offset.is_multiple_of(8) && TABLES_LEN > SEGMENT_TABLE_LEN);
-        // SAFETY: the table lies before that of mapped files at the end of the arena's mapping, which is a multiple of 8 long and
-        // has room for both (`create`, `attach`); its records consist of atomics; the mapping lives as long as `self`.
-        unsafe {
-            let table = self.mapping.base().add(offset).cast::<SegmentRecord>();
-            core::slice::from_raw_parts(table.as_ptr(), MAX_SHARED)
-        }
-    }
-}
-
 /// Names a shared array to the kernels of one engine: made by [`Engine::share`](crate::Engine::share), used by
 /// [`Context::shared`](crate::Context::shared). Plain data, so that it travels in a kernel's parameter or in a batch.
 ///
@@ -312,7 +341,13 @@ pub struct SharedHandle<T> {
     pub(super) generation: u64,
     pub(super) number: u32,
     pub(super) kind: u32,
-    pub(super) element: PhantomData<fn() -> T>,
+    element: PhantomData<fn() -> T>,
+}
+
+impl<T> SharedHandle<T> {
+    pub(super) fn new(number: u32, generation: u64, kind: u32) -> Self {
+        Self { generation, number, kind, element: PhantomData }
+    }
 }
 
 impl<T> Clone for SharedHandle<T> {
@@ -402,41 +437,6 @@ mod tests {
         segment.header().len.store(u64::MAX, Ordering::Relaxed);
         assert!(segment.grow(50).is_err());
         assert_eq!(segment.grow(100).unwrap_or(100), 100);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_forked_child_leaves_the_table_of_its_parent_alone() {
-        use rustix::process::{Pid, WaitOptions, waitpid};
-
-        use crate::arena::{ArenaConfig, Backing};
-
-        unsafe extern "C" {
-            /// fork(2).
-            fn fork() -> i32;
-            /// _exit(2): ends the process without running anything of the parent's.
-            safe fn _exit(status: i32) -> !;
-        }
-
-        let backing = Backing::SharedMemory;
-        let config = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
-        let arena = Arena::create(&config).unwrap();
-        let mut kept = Some(std::sync::Arc::new(SharedSegment::create(shape(4, 1), 1).unwrap()));
-        let (number, generation) = kept.as_ref().unwrap().register(&arena).unwrap();
-        let recorded = || arena.shared_records()[number as usize].generation.load(Ordering::Relaxed);
-        // SAFETY: the child of a process with threads may use only what is async-signal-safe, and with glibc also the heap, whose locks
-        // fork(2) takes. It drops what no other thread knows, and ends by _exit(2).
-        let child = unsafe { fork() };
-        if child == 0 {
-            drop(kept.take());
-            _exit(7);
-        }
-        let (_, status) = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap();
-        assert_eq!(status.exit_status(), Some(7));
-        assert_eq!(recorded(), generation);
-        assert!(arena.shared_segment(number, generation).is_ok());
-        drop(kept);
-        assert_eq!(recorded(), 0);
     }
 
     #[cfg(target_os = "linux")]

@@ -20,11 +20,9 @@
 //! first.
 
 use super::element::ElementType;
+pub use super::npy_error::MAX_HEADER_BYTES;
 use super::npy_error::NpyError;
-use super::npy_header::{self, Fields};
-
-/// The longest header that is read or written, in bytes, counted from the start of the file to the start of the data.
-pub const MAX_HEADER_BYTES: u64 = 1 << 20;
+use super::npy_header::{self, HeaderFields};
 
 /// What every file starts with.
 pub(crate) const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -109,7 +107,7 @@ pub fn parse(head: &[u8], file_len: u64) -> Result<NpyHeader, NpyError> {
     {
         return Err(NpyError::NotUtf8 { offset: text_offset + error.valid_up_to() as u64 });
     }
-    let Fields { element, fortran_order, shape } =
+    let HeaderFields { element, fortran_order, shape } =
         npy_header::parse_fields(text, text_offset, version != Version::Three)?;
     let Some((len, data_bytes)) = count_elements(&shape, element) else {
         return Err(NpyError::TooManyElements { shape, element });
@@ -956,7 +954,7 @@ mod tests {
         ) {
             let text = spelling.text(element, fortran_order, &shape);
             let (len, data_bytes) = naive_count(&shape, element).unwrap();
-            let file = file_with(spelling.version, &text, data_bytes as usize);
+            let head = file_with(spelling.version, &text, 0);
             let data_offset = (spelling.version.prefix_bytes() + text.len()) as u64;
             // Both orders visit the elements alike if the strides of all axes longer than 1 are the same.
             let strides = |axes: Vec<u64>| -> Vec<u64> {
@@ -973,7 +971,8 @@ mod tests {
                 let aligned = data_offset.is_multiple_of(element.size_bytes());
                 Ok(NpyHeader { element, shape, len, data_offset, aligned })
             };
-            prop_assert_eq!(parse_whole(&file), expected);
+            // The data itself, which may be long, is not looked at.
+            prop_assert_eq!(parse(&head, data_offset + data_bytes), expected);
         }
     }
 

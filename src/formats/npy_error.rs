@@ -3,7 +3,9 @@
 use core::fmt;
 
 use super::element::ElementType;
-use super::npy::MAX_HEADER_BYTES;
+
+/// The longest header that is read or written, in bytes, counted from the start of the file to the start of the data.
+pub const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// The most bytes of a file that an error quotes.
 const EXCERPT_BYTES_MAX: usize = 32;
@@ -217,10 +219,10 @@ impl NpyError {
                 write!(f, "'{descr}' is {element} in the byte order of other machines")
             }
             Self::FortranOrder { shape } => {
-                write!(f, "shape {} is stored in Fortran order (by columns)", Shape(shape))
+                write!(f, "shape {} is stored in Fortran order (by columns)", PrintedShape(shape))
             }
             Self::TooManyElements { shape, element } => {
-                write!(f, "shape {} of {element} takes more bytes than 64 bits can count", Shape(shape))
+                write!(f, "shape {} of {element} takes more bytes than 64 bits can count", PrintedShape(shape))
             }
             Self::DataTruncated { expected, found } => {
                 write!(f, "the header announces {expected} bytes of data, {found} follow it: the file is cut short")
@@ -318,9 +320,9 @@ fn printed(shown: &[u8], bytes: &[u8]) -> String {
 }
 
 /// Prints a shape as Python does, cut after [`AXES_PRINTED_MAX`] axes.
-struct Shape<'a>(&'a [u64]);
+struct PrintedShape<'a>(&'a [u64]);
 
-impl fmt::Display for Shape<'_> {
+impl fmt::Display for PrintedShape<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(")?;
         for (index, axis) in self.0.iter().take(AXES_PRINTED_MAX).enumerate() {
@@ -361,11 +363,11 @@ mod tests {
 
     #[test]
     fn shapes_print_as_python_does() {
-        assert_eq!(Shape(&[]).to_string(), "()");
-        assert_eq!(Shape(&[3]).to_string(), "(3,)");
-        assert_eq!(Shape(&[3, 4]).to_string(), "(3, 4)");
-        assert_eq!(Shape(&[1; 8]).to_string(), "(1, 1, 1, 1, 1, 1, 1, 1)");
-        assert_eq!(Shape(&[1; 9]).to_string(), "(1, 1, 1, 1, 1, 1, 1, 1, ... 9 axes)");
+        assert_eq!(PrintedShape(&[]).to_string(), "()");
+        assert_eq!(PrintedShape(&[3]).to_string(), "(3,)");
+        assert_eq!(PrintedShape(&[3, 4]).to_string(), "(3, 4)");
+        assert_eq!(PrintedShape(&[1; 8]).to_string(), "(1, 1, 1, 1, 1, 1, 1, 1)");
+        assert_eq!(PrintedShape(&[1; 9]).to_string(), "(1, 1, 1, 1, 1, 1, 1, 1, ... 9 axes)");
     }
 
     #[test]

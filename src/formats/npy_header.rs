@@ -20,7 +20,7 @@ const AXIS: &str = "the length of an axis in decimal digits";
 
 /// What the dictionary says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fields {
+pub(super) struct HeaderFields {
     /// The type that `descr` names.
     pub(super) element: ElementType,
     /// Whether the first axis varies fastest.
@@ -36,8 +36,8 @@ pub(super) struct Fields {
 ///
 /// # Errors
 /// The first thing found wrong, from left to right; a missing key comes last.
-pub(super) fn parse_fields(text: &[u8], text_offset: u64, long_suffix: bool) -> Result<Fields, NpyError> {
-    let mut cursor = Cursor { text, text_offset, position: 0, long_suffix };
+pub(super) fn parse_fields(text: &[u8], text_offset: u64, long_suffix: bool) -> Result<HeaderFields, NpyError> {
+    let mut cursor = TextCursor { text, text_offset, position: 0, long_suffix };
     let (mut element, mut fortran_order, mut shape) = (None, None, None);
     cursor.skip_space();
     cursor.expect(b'{', "'{'")?;
@@ -66,7 +66,7 @@ pub(super) fn parse_fields(text: &[u8], text_offset: u64, long_suffix: bool) -> 
     if cursor.position < text.len() {
         return Err(NpyError::TrailingText { offset: cursor.offset(), found: cursor.found() });
     }
-    Ok(Fields {
+    Ok(HeaderFields {
         element: element.ok_or(NpyError::MissingKey { key: DESCR })?,
         fortran_order: fortran_order.ok_or(NpyError::MissingKey { key: FORTRAN_ORDER })?,
         shape: shape.ok_or(NpyError::MissingKey { key: SHAPE })?,
@@ -87,14 +87,14 @@ fn set_once<T>(
 }
 
 /// A place in the text. Invariant: `position <= text.len()`.
-struct Cursor<'a> {
+struct TextCursor<'a> {
     text: &'a [u8],
     text_offset: u64,
     position: usize,
     long_suffix: bool,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> TextCursor<'a> {
     fn rest(&self) -> &'a [u8] {
         self.text.get(self.position..).unwrap_or_default()
     }

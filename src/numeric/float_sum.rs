@@ -6,7 +6,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::sums::Accumulator;
+use super::accumulator::Accumulator;
 
 /// Words of the fixed point number: 2098 bits from the lowest bit of the smallest to the highest of the largest `f64`, 64 for the
 /// count and one for the sign are 2163.

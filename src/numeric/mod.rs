@@ -35,7 +35,9 @@
 //! # Ok::<(), workring::Error>(())
 //! ```
 
+mod accumulator;
 mod element;
+mod element_types;
 mod elementwise;
 #[cfg(test)]
 mod exact;
@@ -50,12 +52,13 @@ mod streaming;
 mod sums;
 mod window;
 
+pub use accumulator::Accumulator;
 pub use element::{Element, Float};
 pub(crate) use elementwise::{Stores, abs_by, affine_by, clamp_by, negate_by, reciprocal_by, sqrt_by, square_by};
 pub use elementwise::{abs, affine, clamp, exp, ln, negate, reciprocal, sqrt, square};
 pub use float_sum::FloatSum;
 pub use stats::{FloatStats, IntegerStats};
-pub use sums::{Accumulator, IntegerSum};
+pub use sums::IntegerSum;
 
 use crate::error::{Error, Result};
 

@@ -13,7 +13,7 @@ use rustix::io::{Errno, retry_on_intr};
 use crate::error::{Error, Result};
 use crate::os::claim::{Claim, Use};
 use crate::os::host;
-use crate::os::map::{Access, Kind, Mapping, nonzero_pages, whole_pages};
+use crate::os::map::{Mapping, MemoryKind, Protection, nonzero_pages, whole_pages};
 use crate::os::region::Region;
 
 impl Mapping {
@@ -49,7 +49,7 @@ impl Mapping {
                 host::page_size()
             )));
         }
-        map_received(fd, len, mapped_len, writable, Kind::SharedMemory)
+        map_received(fd, len, mapped_len, writable, MemoryKind::SharedMemory)
     }
 
     /// Maps the first `len` bytes of a file that another process opened and sent; `len` 0 gives an empty mapping.
@@ -68,7 +68,7 @@ impl Mapping {
         };
         require_regular_file(&fd, what)?;
         require_size(&fd, what, len)?;
-        map_received(fd, len, mapped_len, writable, Kind::File)
+        map_received(fd, len, mapped_len, writable, MemoryKind::File)
     }
 }
 
@@ -131,19 +131,19 @@ fn require_size(fd: &OwnedFd, what: &str, len: usize) -> Result<u64> {
 }
 
 /// Maps `mapped_len` bytes, `len` rounded up to whole pages, of a checked descriptor.
-fn map_received(fd: OwnedFd, len: usize, mapped_len: usize, writable: bool, kind: Kind) -> Result<Mapping> {
+fn map_received(fd: OwnedFd, len: usize, mapped_len: usize, writable: bool, kind: MemoryKind) -> Result<Mapping> {
     let failed = |error| Error::io(format!("map {len} bytes of a received descriptor"), error);
     // A file is claimed by whoever says whether it is read or written.
     let claim = match kind {
-        Kind::SharedMemory => Some(Claim::to(&fd, Use::Written).map_err(failed)?),
-        Kind::Anonymous | Kind::File => None,
+        MemoryKind::SharedMemory => Some(Claim::to(&fd, Use::Written).map_err(failed)?),
+        MemoryKind::Anonymous | MemoryKind::File => None,
     };
     let region = match mapped_len {
         0 => None,
         _ => Some(Region::of_file(&fd, mapped_len, writable).map_err(failed)?),
     };
-    let (access, kept) = if writable { (Access::ReadWrite, Some(fd)) } else { (Access::ReadOnly, None) };
-    Ok(Mapping::of_parts(region, len, kind, access, kept).with_claim(claim))
+    let (protection, kept) = if writable { (Protection::ReadWrite, Some(fd)) } else { (Protection::ReadOnly, None) };
+    Ok(Mapping::of_parts(region, len, kind, protection, kept).with_claim(claim))
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
         let written = Mapping::attach(duplicate(&fd), len, true).unwrap();
         let read = Mapping::attach(fd, len, false).unwrap();
         for mapping in [&written, &read] {
-            assert_eq!((mapping.len(), mapping.kind()), (len, Kind::SharedMemory));
+            assert_eq!((mapping.len(), mapping.kind()), (len, MemoryKind::SharedMemory));
         }
         assert!(written.fd().is_some() && read.fd().is_none());
         assert!(smaps(&written)[0].contains(" rw-s ") && smaps(&read)[0].contains(" r--s "));
@@ -278,7 +278,7 @@ mod tests {
         file.write_all(&[7; 9000]).unwrap();
         let written = Mapping::attach_file(duplicate(&file), 9000, true).unwrap();
         let read = Mapping::attach_file(duplicate(&file), 8999, false).unwrap();
-        assert_eq!((written.kind(), written.len(), read.len()), (Kind::File, 9000, 8999));
+        assert_eq!((written.kind(), written.len(), read.len()), (MemoryKind::File, 9000, 8999));
         assert!(written.fd().is_some() && read.fd().is_none());
         poke(&written, 8990, b"new");
         assert_eq!(peek(&read, 8989, 5), b"\x07new\x07");

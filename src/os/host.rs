@@ -371,7 +371,7 @@ pub(crate) fn kernel_release() -> Option<String> {
 
 /// The limits of this process that bear on mappings and files; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Limits {
+pub(crate) struct SystemLimits {
     /// `RLIMIT_AS`: address space, in bytes.
     pub(crate) address_space: Option<u64>,
     /// `RLIMIT_DATA`: private writable memory, in bytes.
@@ -383,11 +383,11 @@ pub(crate) struct Limits {
 }
 
 /// The soft limits of this process; all `None` on systems other than Linux.
-pub(crate) fn limits() -> Limits {
+pub(crate) fn limits() -> SystemLimits {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Resource, getrlimit};
-        Limits {
+        SystemLimits {
             address_space: getrlimit(Resource::As).current,
             data: getrlimit(Resource::Data).current,
             locked_memory: getrlimit(Resource::Memlock).current,
@@ -396,7 +396,7 @@ pub(crate) fn limits() -> Limits {
     }
     #[cfg(not(target_os = "linux"))]
     {
-        Limits::default()
+        SystemLimits::default()
     }
 }
 

@@ -29,7 +29,7 @@ const EMPTY_BASE: NonNull<u8> = NonNull::new(ptr::without_provenance_mut(1 << 16
 
 /// What stands behind the bytes of a [`Mapping`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum MemoryKind {
     /// A sealed memfd on Linux; private memory of this process elsewhere.
     SharedMemory,
     /// Private memory of this process.
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
 
 /// Whether the pages of a [`Mapping`] may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub(super) enum Protection {
     ReadOnly,
     ReadWrite,
 }
@@ -55,8 +55,8 @@ pub(crate) struct Mapping {
     region: Option<Region>,
     /// Bytes the caller asked for; the region is this long, rounded up to whole pages.
     len: usize,
-    kind: Kind,
-    access: Access,
+    kind: MemoryKind,
+    protection: Protection,
     /// The memfd or file behind the bytes: always there for shared memory that may be written.
     #[cfg(target_os = "linux")]
     descriptor: Option<OwnedFd>,
@@ -96,18 +96,19 @@ impl Mapping {
             let memory_file = region::sealed_memory_file(name, len).map_err(failed)?;
             let claim = Claim::to(&memory_file, Use::Written).map_err(failed)?;
             let region = Region::of_file(&memory_file, mapped_len, true).map_err(failed)?;
-            let mapping = Self::of_parts(Some(region), len, Kind::SharedMemory, Access::ReadWrite, Some(memory_file));
+            let mapping =
+                Self::of_parts(Some(region), len, MemoryKind::SharedMemory, Protection::ReadWrite, Some(memory_file));
             Ok(mapping.with_claim(Some(claim)))
         }
         #[cfg(all(target_os = "linux", miri))]
         {
             let region = Region::anonymous(mapped_len).map_err(failed)?;
-            Ok(Self::of_parts(Some(region), len, Kind::SharedMemory, Access::ReadWrite, None))
+            Ok(Self::of_parts(Some(region), len, MemoryKind::SharedMemory, Protection::ReadWrite, None))
         }
         #[cfg(not(target_os = "linux"))]
         {
             let region = Region::anonymous(mapped_len).map_err(failed)?;
-            Ok(Self { region: Some(region), len, kind: Kind::SharedMemory, access: Access::ReadWrite })
+            Ok(Self { region: Some(region), len, kind: MemoryKind::SharedMemory, protection: Protection::ReadWrite })
         }
     }
 
@@ -127,8 +128,8 @@ impl Mapping {
         Ok(Self {
             region: Some(region),
             len,
-            kind: Kind::Anonymous,
-            access: Access::ReadWrite,
+            kind: MemoryKind::Anonymous,
+            protection: Protection::ReadWrite,
             #[cfg(target_os = "linux")]
             descriptor: None,
             #[cfg(target_os = "linux")]
@@ -158,8 +159,8 @@ impl Mapping {
         Ok(Self {
             region,
             len,
-            kind: Kind::File,
-            access: Access::ReadOnly,
+            kind: MemoryKind::File,
+            protection: Protection::ReadOnly,
             #[cfg(target_os = "linux")]
             descriptor: Some(file.as_fd().try_clone_to_owned().map_err(failed)?),
             #[cfg(target_os = "linux")]
@@ -206,8 +207,8 @@ impl Mapping {
         Ok(Self {
             region,
             len,
-            kind: Kind::File,
-            access: Access::ReadWrite,
+            kind: MemoryKind::File,
+            protection: Protection::ReadWrite,
             #[cfg(target_os = "linux")]
             descriptor: Some(file.as_fd().try_clone_to_owned().map_err(failed)?),
             #[cfg(target_os = "linux")]
@@ -235,13 +236,13 @@ impl Mapping {
 
     /// Whether the bytes may be written.
     pub(crate) fn is_writable(&self) -> bool {
-        self.access == Access::ReadWrite
+        self.protection == Protection::ReadWrite
     }
 
     /// What stands behind the bytes.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests check it; engines know what they asked for"))]
     #[inline]
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> MemoryKind {
         self.kind
     }
 
@@ -269,7 +270,7 @@ impl Mapping {
             ),
             _ => None,
         };
-        Ok(Self::of_parts(region, self.len, self.kind, Access::ReadOnly, None))
+        Ok(Self::of_parts(region, self.len, self.kind, Protection::ReadOnly, None))
     }
 
     /// A mapping of `len` bytes, of which `region` holds the whole pages. What may be written of shared memory has its
@@ -278,11 +279,11 @@ impl Mapping {
     pub(super) fn of_parts(
         region: Option<Region>,
         len: usize,
-        kind: Kind,
-        access: Access,
+        kind: MemoryKind,
+        protection: Protection,
         descriptor: Option<OwnedFd>,
     ) -> Self {
-        Self { region, len, kind, access, descriptor, _claim: None }
+        Self { region, len, kind, protection, descriptor, _claim: None }
     }
 
     /// The mapping, which keeps a claim to what is mapped.
@@ -302,9 +303,9 @@ impl Mapping {
     pub(crate) fn advise_large_pages(&self) -> Result<bool> {
         let modes = host::transparent_large_pages();
         let mode = match self.kind {
-            Kind::Anonymous => modes.anonymous,
-            Kind::SharedMemory => modes.shared_memory,
-            Kind::File => return Ok(false),
+            MemoryKind::Anonymous => modes.anonymous,
+            MemoryKind::SharedMemory => modes.shared_memory,
+            MemoryKind::File => return Ok(false),
         };
         let Some(region) = &self.region else { return Ok(false) };
         let taken =
@@ -341,9 +342,9 @@ impl Mapping {
     pub(crate) fn populate(&self, offset: usize, len: usize) -> Result<()> {
         let range = self.check_range(offset, len)?;
         let (Some(region), false) = (&self.region, range.is_empty()) else { return Ok(()) };
-        let populated = match self.access {
-            Access::ReadWrite => region.populate_write(outer_pages(&range)),
-            Access::ReadOnly => region.populate_read(outer_pages(&range)),
+        let populated = match self.protection {
+            Protection::ReadWrite => region.populate_write(outer_pages(&range)),
+            Protection::ReadOnly => region.populate_read(outer_pages(&range)),
         };
         populated.map_err(|error| self.failed("populate", range, self.no_page_left(error)))
     }
@@ -362,10 +363,10 @@ impl Mapping {
     /// contents.
     pub(crate) fn give_back(&self, offset: usize, len: usize) -> Result<()> {
         let range = self.check_range(offset, len)?;
-        if self.kind == Kind::File {
+        if self.kind == MemoryKind::File {
             return Err(Error::Unsupported { what: "giving back the pages of a file".into() });
         }
-        if self.access == Access::ReadOnly {
+        if self.protection == Protection::ReadOnly {
             return Err(Error::Unsupported { what: "giving back pages that are mapped for reading only".into() });
         }
         let pages = self.inner_pages(&range);
@@ -409,9 +410,9 @@ impl Mapping {
 
     fn failed(&self, verb: &str, range: Range<usize>, error: io::Error) -> Error {
         let kind = match self.kind {
-            Kind::SharedMemory => "shared memory",
-            Kind::Anonymous => "anonymous memory",
-            Kind::File => "a mapped file",
+            MemoryKind::SharedMemory => "shared memory",
+            MemoryKind::Anonymous => "anonymous memory",
+            MemoryKind::File => "a mapped file",
         };
         Error::io(format!("{verb} {} bytes from offset {} of {kind}", range.len(), range.start), error)
     }
@@ -419,7 +420,7 @@ impl Mapping {
     /// Says what `EFAULT` means for an address range that is known to be mapped: the page behind it could not be had.
     fn no_page_left(&self, error: io::Error) -> io::Error {
         match region::is_bad_address(&error) {
-            true if self.kind == Kind::File => io::Error::new(
+            true if self.kind == MemoryKind::File => io::Error::new(
                 io::ErrorKind::StorageFull,
                 "the file was cut or its file system has no room for the page",
             ),
@@ -541,8 +542,8 @@ mod tests {
     fn the_length_is_the_one_asked_for() {
         for len in [1, 4095, 4096, 4097, (2 << 20) + 1] {
             let (anonymous, shared) = (Mapping::anonymous(len).unwrap(), Mapping::shared_memory("test", len).unwrap());
-            assert_eq!((anonymous.len(), anonymous.kind()), (len, Kind::Anonymous));
-            assert_eq!((shared.len(), shared.kind()), (len, Kind::SharedMemory));
+            assert_eq!((anonymous.len(), anonymous.kind()), (len, MemoryKind::Anonymous));
+            assert_eq!((shared.len(), shared.kind()), (len, MemoryKind::SharedMemory));
             assert_eq!(anonymous.base().addr().get() % 4096, 0);
             assert_eq!(shared.base().addr().get() % 4096, 0);
         }
@@ -569,7 +570,7 @@ mod tests {
         let path = Path::new("empty");
         for mapping in [Mapping::file_read_only(&file, path), Mapping::file_read_write(&file, 0, path)] {
             let mapping = mapping.unwrap();
-            assert_eq!((mapping.len(), mapping.kind()), (0, Kind::File));
+            assert_eq!((mapping.len(), mapping.kind()), (0, MemoryKind::File));
             assert_eq!(mapping.base().addr().get() % 4096, 0, "aligned for any element type");
             mapping.populate(0, 0).unwrap();
             mapping.advise_sequential().unwrap();
@@ -828,7 +829,7 @@ pub(super) mod linux_tests {
             assert_eq!(mapping.resident_bytes(0, len).unwrap(), 64 * page as u64);
             mapping.give_back(page - 1, 10 * page).unwrap();
             assert_eq!(mapping.resident_bytes(0, len).unwrap(), 55 * page as u64, "9 whole pages lie in the range");
-            if mapping.kind() == Kind::SharedMemory {
+            if mapping.kind() == MemoryKind::SharedMemory {
                 assert_eq!(allocated_bytes(&mapping), 55 * page as u64);
             }
             assert_eq!(peek(&mapping, 0, page), vec![7; page]);
@@ -838,7 +839,7 @@ pub(super) mod linux_tests {
             assert_eq!(peek(&mapping, len - 1, 1), [0], "the last page goes although the mapping ends inside it");
             mapping.give_back(0, len).unwrap();
             assert_eq!(mapping.resident_bytes(0, len).unwrap(), 0);
-            if mapping.kind() == Kind::SharedMemory {
+            if mapping.kind() == MemoryKind::SharedMemory {
                 assert_eq!(allocated_bytes(&mapping), 0);
             }
             poke(&mapping, len - 1, b"x");

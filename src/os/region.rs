@@ -416,7 +416,6 @@ mod tests {
     use super::*;
     use crate::os::futex::{self, Scope, Waited};
     use crate::os::host::{self, Deadline};
-    use crate::os::map::Mapping;
 
     #[test]
     fn a_range_outside_the_region_never_reaches_the_system() {
@@ -500,8 +499,9 @@ mod tests {
 
     #[test]
     fn only_a_shared_wake_reaches_another_mapping_of_the_same_word() {
-        let here = Mapping::shared_memory("test", 4096).unwrap();
-        let there = Region::of_file(here.fd().unwrap(), host::page_size(), true).unwrap();
+        let page = host::page_size();
+        let memory_file = sealed_memory_file("test", page).unwrap();
+        let [here, there] = [(); 2].map(|()| Region::of_file(&memory_file, page, true).unwrap());
         assert_ne!(here.base(), there.base());
         // SAFETY: both point to the same word of zeroed shared memory, mapped for as long as `here` and `there` live,
         // aligned, and accessed only atomically.

@@ -146,7 +146,7 @@ impl<T: SharedElement> SharedArray<T> {
 
     /// The handle under which the engine of `arena` knows the array.
     pub(crate) fn handle(&self, arena: &Arc<Arena>) -> Result<SharedHandle<T>> {
-        self.segment.handle(arena)
+        arena.share(&self.segment)
     }
 
     /// Elements there are. Others may make it more at any time, never less.

@@ -39,13 +39,13 @@ pub(crate) struct Ticket {
     park: AtomicU32,
     /// Not 0: the thread shall leave the queue.
     cancel: AtomicU32,
-    end: Mutex<End>,
+    end: Mutex<WaitEnd>,
     ended: Condvar,
 }
 
 /// What the thread says when it has left the queue, and whom it tells.
 #[derive(Default)]
-struct End {
+struct WaitEnd {
     ending: Option<Result<Ending>>,
     waker: Option<Waker>,
     /// Whether the ending was taken.

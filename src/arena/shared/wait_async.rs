@@ -18,9 +18,9 @@ use crate::os::host::Deadline;
 /// Runs on any executor. Dropping it ends the wait: it is in no queue any more when the drop returns, which takes as long as a thread
 /// needs to wake up. A notify that had counted the wait goes on to the next waiter then.
 #[must_use = "a wait that is dropped is over"]
-pub struct WaitAsync(State);
+pub struct WaitAsync(WaitState);
 
-enum State {
+enum WaitState {
     /// Decided, and not yet told.
     Decided(Result<WaitOutcome>),
     #[cfg(target_os = "linux")]
@@ -30,7 +30,7 @@ enum State {
 
 impl WaitAsync {
     pub(super) fn decided(outcome: Result<WaitOutcome>) -> Self {
-        Self(State::Decided(outcome))
+        Self(WaitState::Decided(outcome))
     }
 
     /// Begins a wait. A time of zero is over at once.
@@ -43,7 +43,7 @@ impl WaitAsync {
         }
         #[cfg(target_os = "linux")]
         match pool::begin(segment, index, expected, deadline) {
-            Ok(ticket) => Self(State::Pending(ticket)),
+            Ok(ticket) => Self(WaitState::Pending(ticket)),
             Err(error) => Self::decided(Err(error)),
         }
         #[cfg(not(target_os = "linux"))]
@@ -57,14 +57,14 @@ impl Future for WaitAsync {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // Nothing is pending on systems without such waits.
         let _ = &context;
-        match core::mem::replace(&mut self.0, State::Told) {
-            State::Decided(outcome) => Poll::Ready(outcome),
-            State::Told => Poll::Ready(Err(Error::invalid("a wait was polled after it had said how it ended"))),
+        match core::mem::replace(&mut self.0, WaitState::Told) {
+            WaitState::Decided(outcome) => Poll::Ready(outcome),
+            WaitState::Told => Poll::Ready(Err(Error::invalid("a wait was polled after it had said how it ended"))),
             #[cfg(target_os = "linux")]
-            State::Pending(ticket) => match ticket.poll(context.waker()) {
+            WaitState::Pending(ticket) => match ticket.poll(context.waker()) {
                 Some(outcome) => Poll::Ready(outcome),
                 None => {
-                    self.0 = State::Pending(ticket);
+                    self.0 = WaitState::Pending(ticket);
                     Poll::Pending
                 }
             },
@@ -75,7 +75,7 @@ impl Future for WaitAsync {
 #[cfg(target_os = "linux")]
 impl Drop for WaitAsync {
     fn drop(&mut self) {
-        if let State::Pending(ticket) = &self.0 {
+        if let WaitState::Pending(ticket) = &self.0 {
             ticket.poison();
         }
     }
@@ -83,7 +83,7 @@ impl Drop for WaitAsync {
 
 impl fmt::Debug for WaitAsync {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decided = !matches!(self.0, State::Decided(_) | State::Told);
+        let decided = !matches!(self.0, WaitState::Decided(_) | WaitState::Told);
         f.debug_struct("WaitAsync").field("is_pending", &decided).finish_non_exhaustive()
     }
 }
