@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use self::ends::Ends;
+use self::ends::{Ends, Reached};
 use super::patch::{Input, Patch};
 use super::watch;
 use crate::sync::watched;
@@ -26,31 +26,6 @@ const MANY: u64 = 600;
 const AGAIN: u8 = 224;
 /// Loads in one step after which it is taken to go on for ever: the longest ones that end make some ten thousand.
 const LOADS_MAX: u64 = 1 << 20;
-
-/// What an input led to, so that the tests of this file can tell that inputs come behind the checks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Reached {
-    Posted,
-    Lent,
-    Full,
-    LoansUsedUp,
-    Taken,
-    GivenBack,
-    Shortened,
-    Heard,
-    CameBack,
-    WaitedInVain,
-    TaskCalled,
-    Undelivered,
-    Reclaimed,
-    Vanished,
-    WorkerRefused,
-    AttachRefused,
-    /// The engine's end broke the channel off for this; whether it found it when it posted.
-    Damage(&'static str, bool),
-    /// Batches were lent when it did so. They came back.
-    LentAtDamage,
-}
 
 impl Ends {
     /// One step of somebody at one of the ends.

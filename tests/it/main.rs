@@ -14,6 +14,7 @@ mod messages;
 mod meter;
 mod options;
 mod pages;
+mod places;
 mod regressions;
 mod results;
 mod seen;

@@ -142,6 +142,7 @@ const BESIDE: &[(&str, &str)] = &[("fuzz/worlds/", "fuzzing/"), (COMMAND, "")];
 const COMMAND: &str = "crates/cli/src/";
 
 /// A source file below `src/`, or in a folder beside it.
+#[derive(Clone)]
 pub(super) struct Source {
     /// Path below `src/`, or below the root where it lies elsewhere, with `/`.
     pub(super) path: String,
@@ -151,18 +152,18 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn new(path: &str, text: &str) -> Self {
+    pub(super) fn new(path: &str, text: &str) -> Self {
         Self { path: path.to_owned(), text: text.to_owned(), code: code_of(text) }
     }
 
     /// Path below the root of its crate, as if modules lay where their names say.
-    fn module_path(&self) -> String {
+    pub(super) fn module_path(&self) -> String {
         let beside =
             BESIDE.iter().find_map(|(folder, module)| Some(format!("{module}{}", self.path.strip_prefix(folder)?)));
         beside.unwrap_or_else(|| self.path.clone())
     }
 
-    fn is_of_the_command(&self) -> bool {
+    pub(super) fn is_of_the_command(&self) -> bool {
         self.path.starts_with(COMMAND)
     }
 }
@@ -194,18 +195,20 @@ pub(super) fn relative(path: &Path, base: &Path) -> String {
     path.strip_prefix(base).unwrap().to_str().unwrap().replace('\\', "/")
 }
 
+/// The source files of a folder, with their paths below it.
+pub(super) fn rust_below(folder: &str) -> Vec<Source> {
+    let base = root().join(folder);
+    let rust =
+        files_below(&base).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    rust.map(|path| Source::new(&relative(&path, &base), &fs::read_to_string(&path).unwrap())).collect()
+}
+
 pub(super) fn sources() -> Vec<Source> {
-    let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
-    let below = |folder: &str, base: PathBuf| {
-        let paths = files_below(&root().join(folder)).into_iter().filter(is_rust);
-        paths
-            .map(|path| Source::new(&relative(&path, &base), &fs::read_to_string(&path).unwrap()))
-            .collect::<Vec<Source>>()
-    };
-    let mut sources = below("src", root().join("src"));
+    let mut sources = rust_below("src");
     assert!(sources.len() > 40, "only {} source files were found", sources.len());
     for (folder, _) in BESIDE {
-        let beside = below(folder, root().to_owned());
+        let mut beside = rust_below(folder);
+        beside.iter_mut().for_each(|source| source.path.insert_str(0, folder));
         assert!(beside.len() > 6, "only {} source files were found in {folder}", beside.len());
         sources.extend(beside);
     }
@@ -285,7 +288,7 @@ fn raw_string_len(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Positions of a whole word in blanked code.
-fn positions<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+pub(super) fn positions<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
         let before = at.checked_sub(1).map(|at| code.as_bytes()[at]);
         let after = code.as_bytes().get(at + word.len()).copied();
@@ -293,12 +296,17 @@ fn positions<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
     })
 }
 
-fn line_of(text: &str, at: usize) -> usize {
+pub(super) fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
+/// The length of the word that a text begins with.
+pub(super) fn end_of_word(text: &str) -> usize {
+    text.bytes().position(|byte| !is_word(byte)).unwrap_or(text.len())
+}
+
 /// The paths that a `use` tree or path names whose text begins at `at`, right behind `crate::`.
-fn paths_at(code: &str, at: usize) -> Vec<String> {
+pub(super) fn paths_at(code: &str, at: usize) -> Vec<String> {
     let rest = code[at..].trim_start();
     let mut paths = Vec::new();
     if let Some(group) = rest.strip_prefix('{') {
@@ -319,8 +327,7 @@ fn paths_at(code: &str, at: usize) -> Vec<String> {
         }
         return paths;
     }
-    let len = rest.bytes().position(|byte| !is_word(byte)).unwrap_or(rest.len());
-    let (name, behind) = rest.split_at(len);
+    let (name, behind) = rest.split_at(end_of_word(rest));
     if name.is_empty() {
         return paths;
     }
@@ -619,7 +626,7 @@ fn check_ascii(path: &str, bytes: &[u8]) -> Vec<String> {
 }
 
 /// Lines before the first test.
-fn lines_before_tests(text: &str) -> usize {
+pub(super) fn lines_before_tests(text: &str) -> usize {
     let is_test =
         |line: &str| line.strip_prefix("#[cfg(").is_some_and(|rest| positions(&code_of(rest), "test").next().is_some());
     text.lines().take_while(|line| !is_test(line)).count()

@@ -8,7 +8,6 @@ use std::sync::atomic::AtomicU32 as PlainU32;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use super::Reached;
 use super::ground::Ground;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::attached::Attached;
@@ -24,6 +23,31 @@ use crate::os::fork::ForkGuard;
 use crate::os::host::Deadline;
 use crate::os::map::Mapping;
 use crate::sync::{AtomicU64, Ordering};
+
+/// What an input led to, so that the tests of `channel.rs` can tell that inputs come behind the checks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Reached {
+    Posted,
+    Lent,
+    Full,
+    LoansUsedUp,
+    Taken,
+    GivenBack,
+    Shortened,
+    Heard,
+    CameBack,
+    WaitedInVain,
+    TaskCalled,
+    Undelivered,
+    Reclaimed,
+    Vanished,
+    WorkerRefused,
+    AttachRefused,
+    /// The engine's end broke the channel off for this; whether it found it when it posted.
+    Damage(&'static str, bool),
+    /// Batches were lent when it did so. They came back.
+    LentAtDamage,
+}
 
 /// Bytes of a value in each direction.
 const VALUE_LENS: [[usize; 2]; 4] = [[16, 8], [8, 64], [0, 8], [24, 0]];
