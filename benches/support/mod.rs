@@ -6,6 +6,8 @@
 //! for longer than a round disturbs both and cancels.
 #![allow(dead_code, reason = "each benchmark is a crate of its own and uses its part")]
 
+mod statistics;
+
 use core::fmt;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -14,6 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use workring::{Engine, Job, job::Payload};
+
+use self::statistics::{Figure, Summary};
 
 /// How long the workers of an engine, or a bare thread, may take to come or go before a benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -72,8 +76,8 @@ pub(crate) enum Target {
 impl Target {
     fn verdict(self, value: f64, ratio: Option<f64>) -> String {
         let (is_met, text) = match (self, ratio) {
-            (Self::AtLeast(bound), _) => (value >= bound, format!(">= {}", Figure(bound))),
-            (Self::AtMost(bound), _) => (value <= bound, format!("<= {}", Figure(bound))),
+            (Self::AtLeast(bound), _) => (value >= bound, format!(">= {}", Figure::of_four_digits(bound))),
+            (Self::AtMost(bound), _) => (value <= bound, format!("<= {}", Figure::of_four_digits(bound))),
             (Self::RatioAtLeast(bound), Some(ratio)) => (ratio >= bound, format!(">= {bound:.2}x")),
             (Self::RatioAtMost(bound), Some(ratio)) => (ratio <= bound, format!("<= {bound:.2}x")),
             _ => return "no baseline".into(),
@@ -159,16 +163,13 @@ impl<'a> Table<'a> {
         println!("| case | median | min | max | unit | ratio | to | target |\n|---|---:|---:|---:|---|---:|---|---|");
         for (at, case) in self.cases.iter().enumerate().filter(|(at, _)| runs(*at)) {
             let value = Summary::of(&samples[at]);
-            let ratio = baselines[at].map(|base| {
-                let pairs: Vec<f64> = samples[at].iter().zip(&samples[base]).map(|(case, base)| case / base).collect();
-                Summary::of(&pairs)
-            });
+            let ratio = baselines[at].map(|base| Summary::of_ratios(&samples[at], &samples[base]));
             println!(
                 "| {} | {} | {} | {} | {} | {} | {} | {} |",
                 case.name,
-                Figure(value.median),
-                Figure(value.min),
-                Figure(value.max),
+                Figure::of_four_digits(value.median),
+                Figure::of_four_digits(value.min),
+                Figure::of_four_digits(value.max),
                 self.unit,
                 ratio.map_or_else(String::new, |ratio| format!(
                     "{:.2} ({:.2}-{:.2})",
@@ -180,39 +181,6 @@ impl<'a> Table<'a> {
             );
         }
         println!();
-    }
-}
-
-/// Median, smallest and largest of some samples.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Summary {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Summary {
-    /// The summary of at least one sample.
-    pub(crate) fn of(samples: &[f64]) -> Self {
-        let mut sorted = samples.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
-        Self { median, min: sorted[0], max: sorted[sorted.len() - 1] }
-    }
-}
-
-/// A number with about four significant digits.
-struct Figure(f64);
-
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.abs() {
-            large if large >= 1000.0 => write!(f, "{:.0}", self.0),
-            medium if medium >= 10.0 => write!(f, "{:.1}", self.0),
-            small if small >= 0.01 => write!(f, "{:.3}", self.0),
-            _ => write!(f, "{:.2e}", self.0),
-        }
     }
 }
 

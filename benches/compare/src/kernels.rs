@@ -1,6 +1,6 @@
 //! The kernels of large arrays, the same code for everybody, and as workring's kernels.
 
-use workring::{Context, kernel, kernels::KernelInfo, kernels, reducer};
+use workring::{Context, kernel, kernels, kernels::KernelInfo, reducer};
 
 /// Additions that do not wait for each other.
 const LANES: usize = 16;

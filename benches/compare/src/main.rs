@@ -14,6 +14,8 @@ mod place;
 mod questions;
 mod report;
 mod rivals;
+#[path = "../../support/statistics.rs"]
+mod statistics;
 mod work;
 
 use std::path::PathBuf;
@@ -22,7 +24,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::questions::{ALL, Effort};
-use crate::report::{Answer, Figure};
+use crate::report::Answer;
+use crate::statistics::Figure;
 
 /// workring and its rivals, measured side by side in one run.
 #[derive(Parser)]
@@ -96,7 +99,7 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
         false => println!("{met} goals met, {} missed", missed.len()),
     }
     for (table, case, comparison) in missed.iter().filter(|_| !effort.is_quick) {
-        let ratio = Figure(comparison.ratio.median);
+        let ratio = Figure::of_three_digits(comparison.ratio.median);
         println!("- {}: {}: {ratio}x of {}, not {}", table.title, case.name, comparison.with, comparison.bound);
     }
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", arguments.out.display());

@@ -6,6 +6,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use crate::statistics::Summary;
+
 /// What a case is to the comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -194,9 +196,7 @@ impl Measured {
                 With::BestOf(names) => self.best(names),
                 With::Case(name) => self.cases.iter().find(|case| case.name == *name && case.skipped.is_none()),
             }?;
-            let ratios: Vec<f64> =
-                case.samples.iter().zip(&other.samples).map(|(ours, theirs)| ours / theirs).collect();
-            let ratio = Summary::of(&ratios);
+            let ratio = Summary::of_ratios(&case.samples, &other.samples);
             let is_met = match self.better {
                 Better::Lower => ratio.median <= goal.bound,
                 Better::Higher => ratio.median >= goal.bound,
@@ -210,25 +210,6 @@ impl Measured {
 impl MeasuredCase {
     pub fn summary(&self) -> Option<Summary> {
         self.skipped.is_none().then(|| Summary::of(&self.samples))
-    }
-}
-
-/// Median, smallest and largest of some samples.
-#[derive(Clone, Copy, Debug)]
-pub struct Summary {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-}
-
-impl Summary {
-    /// The summary of at least one sample.
-    pub fn of(samples: &[f64]) -> Self {
-        let mut sorted = samples.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
-        Self { median, min: sorted[0], max: sorted[sorted.len() - 1] }
     }
 }
 

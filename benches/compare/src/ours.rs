@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use workring::{Builder, Engine, kernel, kernels::KernelInfo, kernels, process::WorkerProgram};
+use workring::{Builder, Engine, kernel, kernels, kernels::KernelInfo, process::WorkerProgram};
 
 use crate::place::Pair;
 

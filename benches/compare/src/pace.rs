@@ -3,8 +3,8 @@
 use core::hint::spin_loop;
 use std::time::{Duration, Instant};
 
-use crate::measure::Summary;
 use crate::place::Pair;
+use crate::statistics::Summary;
 
 /// When the next question follows an answer.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,9 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::measure::{Better, Kind, Measured, MeasuredCase, Summary};
-use crate::report::{Answer, Figure};
+use crate::measure::{Better, Kind, Measured, MeasuredCase};
+use crate::report::Answer;
+use crate::statistics::{Figure, Summary};
 
 const WIDTH: u32 = 980;
 const ROW: u32 = 24;
@@ -71,7 +72,7 @@ fn draw(table: &Measured, area: &DrawingArea<SVGBackend, Shift>) -> Result<()> {
     for mark in marks(start, greatest, is_far_apart) {
         let grid = RGBColor(225, 225, 225);
         area.draw(&PathElement::new([(x(mark), HEAD as i32 - 4), (x(mark), bottom)], grid))?;
-        area.draw_text(&Figure(mark).to_string(), &text(11.0), (x(mark) - 8, bottom + 4))?;
+        area.draw_text(&Figure::of_three_digits(mark).to_string(), &text(11.0), (x(mark) - 8, bottom + 4))?;
     }
     for (row, (case, summary)) in cases.iter().enumerate() {
         let top = (HEAD + ROW * row as u32) as i32;
@@ -80,7 +81,11 @@ fn draw(table: &Measured, area: &DrawingArea<SVGBackend, Shift>) -> Result<()> {
         let bar = [(x(start.max(f64::MIN_POSITIVE)), top + 4), (x(summary.median), top + ROW as i32 - 4)];
         area.draw(&Rectangle::new(bar, shade.filled()))?;
         area.draw(&PathElement::new([(x(summary.min), middle), (x(summary.max), middle)], BLACK))?;
-        area.draw_text(&Figure(summary.median).to_string(), &text(13.0), (x(summary.max) + 8, top + 4))?;
+        area.draw_text(
+            &Figure::of_three_digits(summary.median).to_string(),
+            &text(13.0),
+            (x(summary.max) + 8, top + 4),
+        )?;
     }
     Ok(())
 }

@@ -1,10 +1,9 @@
 //! A run as tables to read and as JSON to keep.
 
-use core::fmt;
-
 use serde_json::{Value, json};
 
 use crate::measure::{Better, Comparison, Measured, MeasuredCase};
+use crate::statistics::{Figure, Summary};
 
 /// A question with its answer.
 pub struct Answer {
@@ -54,17 +53,23 @@ fn row(table: &Measured, case: &MeasuredCase, has_net: bool) -> String {
         let reason = case.skipped.as_deref().unwrap_or_default().replace(['|', '\n'], " ");
         return format!("| {} | skipped: {reason} |\n", case.name);
     };
-    let [median, min, max] = [summary.median, summary.min, summary.max].map(Figure);
+    let [median, min, max] = [summary.median, summary.min, summary.max].map(Figure::of_three_digits);
     let mut text = format!("| {} | {median} | {min} | {max} |", case.name);
     if has_net {
-        let net = case.net.as_deref().map(|net| crate::measure::Summary::of(net).median);
-        text += &net.map_or_else(|| " |".to_owned(), |net| format!(" {} |", Figure(net)));
+        let net = case.net.as_deref().map(|net| Summary::of(net).median);
+        text += &net.map_or_else(|| " |".to_owned(), |net| format!(" {} |", Figure::of_three_digits(net)));
     }
     let comparisons = table.comparisons(case);
     let joined = |one: &dyn Fn(&Comparison) -> String| comparisons.iter().map(one).collect::<Vec<_>>().join("; ");
     let ratios = joined(&|comparison| {
         let ratio = comparison.ratio;
-        format!("{}: {} ({}-{})", comparison.with, Figure(ratio.median), Figure(ratio.min), Figure(ratio.max))
+        format!(
+            "{}: {} ({}-{})",
+            comparison.with,
+            Figure::of_three_digits(ratio.median),
+            Figure::of_three_digits(ratio.min),
+            Figure::of_three_digits(ratio.max)
+        )
     });
     let goals = joined(&|comparison| {
         let sign = if table.better == Better::Lower { "<=" } else { ">=" };
@@ -106,20 +111,4 @@ pub fn json(machine: &Value, answers: &[Answer]) -> Value {
         })
         .collect();
     json!({ "format": 1, "machine": machine, "questions": questions })
-}
-
-/// A number with about three significant digits.
-pub struct Figure(pub f64);
-
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.abs() {
-            huge if huge >= 1e7 => write!(f, "{:.2e}", self.0),
-            large if large >= 100.0 => write!(f, "{:.0}", self.0),
-            medium if medium >= 10.0 => write!(f, "{:.1}", self.0),
-            small if small >= 0.1 => write!(f, "{:.2}", self.0),
-            tiny if tiny >= 0.001 => write!(f, "{:.4}", self.0),
-            _ => write!(f, "{:.1e}", self.0),
-        }
-    }
 }

@@ -12,11 +12,12 @@ use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
 use workring::{Engine, WaitPolicy};
 
 use super::Effort;
-use crate::measure::{Better, Measured, Sample, Summary, Table, With};
+use crate::measure::{Better, Measured, Sample, Table, With};
 use crate::ours::{self, close};
 use crate::peer::Peer;
 use crate::place::Pair;
 use crate::rivals::threads::{rayon_pool, tokio_runtime};
+use crate::statistics::Summary;
 
 const WORKERS: usize = 2;
 
