@@ -1,13 +1,24 @@
-//! What the programs of this package try themselves out with: a client that speaks as much HTTP/1.1 as that takes.
+//! What the programs of this package try themselves out with: the client of hyper, the HTTP library below axum, on one connection.
 //!
-//! It blocks, and has no part in what the programs show. Every read has a limit of time, so that a server that does not answer ends a
+//! It has no part in what the programs show. Every response has a limit of time and length, so that a server that does not answer ends a
 //! program with an error.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The longest a client waits for the next byte of a response.
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::HOST;
+use hyper::{HeaderMap, Request};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// The longest a client waits for a response.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest body that is read.
@@ -17,10 +28,13 @@ const BODY_MAX: usize = 1 << 20;
 /// language that keeps to IEEE 754 has the same digits.
 pub const SUM_OF_ROOTS: &str = "235702263930.8374";
 
-/// A connection that is kept open from request to request.
+/// A connection that is kept open from request to request. Dropping it, in the middle of a request too, closes it: that is what a
+/// visitor does who closes the page.
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    requests: SendRequest<Empty<Bytes>>,
+    /// The task that reads and writes; it is aborted with the set.
+    _connection: JoinSet<()>,
 }
 
 /// What a server answered.
@@ -28,77 +42,67 @@ pub struct Client {
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// The lines of the head after the first, as they came.
-    pub head: String,
+    /// The lines of the head after the first.
+    pub head: HeaderMap,
     /// The body.
     pub body: String,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects. Inside a runtime of tokio.
     ///
     /// # Errors
     /// When nobody listens there.
-    pub fn connect(server: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+    pub async fn connect(server: SocketAddr) -> io::Result<Self> {
+        let stream = timeout(PATIENCE, TcpStream::connect(server)).await??;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        let (requests, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let mut tasks = JoinSet::new();
+        // How it ended, the request under way says too.
+        tasks.spawn(async { drop(connection.await) });
+        Ok(Self { requests, _connection: tasks })
     }
 
     /// Asks for a path and waits for the response.
     ///
     /// # Errors
-    /// As [`Client::send`] and [`Client::receive`].
-    pub fn get(&mut self, path: &str) -> io::Result<Response> {
-        self.send(path)?;
-        self.receive()
-    }
-
-    /// Asks for a path. Dropping the client before it received the response is what a visitor does who closes the page.
-    ///
-    /// # Errors
-    /// When the connection is gone.
-    pub fn send(&mut self, path: &str) -> io::Result<()> {
-        self.stream.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
-    }
-
-    /// Waits for the response to the oldest request that has none.
-    ///
-    /// # Errors
-    /// When the connection is gone, nothing comes for a minute, or what comes is not HTTP with a length.
-    pub fn receive(&mut self) -> io::Result<Response> {
-        let first = self.line()?;
-        let status = first.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| invalid(&first))?;
-        let (mut head, mut len) = (String::new(), None);
-        loop {
-            let line = self.line()?;
-            if line.is_empty() {
-                break;
-            }
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
-                len = value.trim().parse().ok().filter(|&len| len <= BODY_MAX);
-            }
-            head += &line;
-            head.push('\n');
-        }
-        let mut body = vec![0; len.ok_or_else(|| invalid(&head))?];
-        self.stream.read_exact(&mut body)?;
-        Ok(Response { status, head, body: String::from_utf8(body).map_err(|error| invalid(&error.to_string()))? })
-    }
-
-    /// A line without its end.
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        if (&mut self.stream).take(8192).read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(line.trim_end().to_owned())
+    /// When the connection is gone, no response is there after a minute, or what comes is not HTTP, too long or not UTF-8.
+    pub async fn get(&mut self, path: &str) -> io::Result<Response> {
+        let request = Request::get(path).header(HOST, "localhost").body(Empty::new()).map_err(io::Error::other)?;
+        let answer = async {
+            self.requests.ready().await.map_err(io::Error::other)?;
+            let (head, body) = self.requests.send_request(request).await.map_err(io::Error::other)?.into_parts();
+            let body = Limited::new(body, BODY_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
+            let body = String::from_utf8(body.into()).map_err(io::Error::other)?;
+            Ok(Response { status: head.status.as_u16(), head: head.headers, body })
+        };
+        timeout(PATIENCE, answer).await?
     }
 }
 
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("no response that this client understands: {what}"))
+/// The same for a thread that waits: with a runtime of its own, so that nothing passes from thread to thread.
+#[derive(Debug)]
+pub struct BlockingClient {
+    // Before the runtime, which it needs to end.
+    client: Client,
+    runtime: Runtime,
+}
+
+impl BlockingClient {
+    /// Connects.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect(server: SocketAddr) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { client: runtime.block_on(Client::connect(server))?, runtime })
+    }
+
+    /// Asks for a path and waits for the response.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn get(&mut self, path: &str) -> io::Result<Response> {
+        self.runtime.block_on(self.client.get(path))
+    }
 }

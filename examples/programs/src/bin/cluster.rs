@@ -24,7 +24,7 @@ use axum::http::StatusCode;
 use axum::{Router, routing::get};
 use tokio::net::TcpSocket;
 use workring::{Backpressure, Engine, kernel, kernels};
-use workring_programs::Client;
+use workring_programs::BlockingClient;
 
 /// Held by the job that a worker process computes at the moment.
 static TURN: Mutex<()> = Mutex::new(());
@@ -104,7 +104,7 @@ fn end(mut child: Child) -> io::Result<()> {
 /// Has each of the servers add up a million roots: the system chooses who gets a connection, so it takes some.
 fn visit(address: SocketAddr, servers: &[&Child], workers: &[Child]) -> io::Result<()> {
     for server in servers {
-        let mut clients = (0..1000).map(|_| Client::connect(address));
+        let mut clients = (0..1000).map(|_| BlockingClient::connect(address));
         let answer = loop {
             let mut client = clients.next().expect("one connection in a thousand")?;
             if client.get("/")?.body == server.id().to_string() {

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use workring_programs::{Client, SUM_OF_ROOTS};
+use workring_programs::{BlockingClient, SUM_OF_ROOTS};
 
 mod quiet;
 use quiet::undisturbed;
@@ -84,7 +84,7 @@ impl Drop for Server {
 /// Milliseconds of health checks: the median, the 99th percentile, the longest.
 fn check_health(server: SocketAddr, options: &Options) -> io::Result<[f64; 3]> {
     let (window, every) = (Duration::from_millis(options.window), Duration::from_millis(options.every));
-    let mut client = Client::connect(server)?;
+    let mut client = BlockingClient::connect(server)?;
     let (start, mut due, mut answered) = (Instant::now(), Instant::now(), Instant::now());
     let mut times = Vec::new();
     while due < start + window {
@@ -106,7 +106,7 @@ fn check_health(server: SocketAddr, options: &Options) -> io::Result<[f64; 3]> {
 fn check_health_busy(server: SocketAddr, options: &Options) -> io::Result<([f64; 3], [f64; 2])> {
     let (stop, start, together) = (AtomicBool::new(false), Instant::now(), Barrier::new(options.visitors + 1));
     let visit = || -> io::Result<(u32, f64)> {
-        let client = Client::connect(server);
+        let client = BlockingClient::connect(server);
         // Before an error is told of, or the others would wait.
         together.wait();
         let (mut client, mut count, mut longest) = (client?, 0, 0.0_f64);

@@ -139,7 +139,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("listening on {address}");
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let visitor = options.port.is_none().then(|| tokio::task::spawn_blocking(move || try_out(address, stop)));
+        let visitor = options.port.is_none().then(|| tokio::spawn(try_out(address, stop)));
         let end = async move {
             tokio::select! { _ = stopped, if options.port.is_none() => {}, _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         };
