@@ -953,16 +953,18 @@ mod tests {
     #[test]
     fn tasks_of_many_channels_are_called_each_by_its_own() {
         const CHANNELS: usize = 130;
-        struct Task(AtomicU32);
-        impl std::task::Wake for Task {
+        struct CountedTask(AtomicU32);
+        impl std::task::Wake for CountedTask {
             fn wake(self: Arc<Self>) {
                 self.0.fetch_add(1, Ordering::Release);
             }
         }
         let channels: Vec<Both> = (0..CHANNELS).map(|_| both(2)).collect();
         for round in 0..3 {
-            let tasks: Vec<Arc<Task>> = (0..CHANNELS).map(|_| Arc::new(Task(AtomicU32::new(0)))).collect();
-            let keep = |both: &Both, task: &Arc<Task>| both.engine.keep_waker(For::Message, &Arc::clone(task).into());
+            let tasks: Vec<Arc<CountedTask>> =
+                (0..CHANNELS).map(|_| Arc::new(CountedTask(AtomicU32::new(0)))).collect();
+            let keep =
+                |both: &Both, task: &Arc<CountedTask>| both.engine.keep_waker(For::Message, &Arc::clone(task).into());
             let tickets: Vec<Ticket> = channels.iter().zip(&tasks).map(|(both, task)| keep(both, task)).collect();
             for (at, both) in channels.iter().enumerate().rev() {
                 match round {

@@ -8,7 +8,6 @@ pub(crate) mod job;
 pub mod kernels;
 pub(crate) mod message;
 pub(crate) mod process;
-mod shared;
 pub(crate) mod stats;
 pub(crate) mod submit;
 #[cfg(target_os = "linux")]

@@ -483,7 +483,7 @@ mod tests {
                 {
                     // Distances that meet give the same pair again.
                     if seen.insert((first.to_bits(), second.to_bits())) {
-                        let row = |at: usize| if at / 8 % 2 == 0 { first } else { second };
+                        let row = |at: usize| if (at / 8).is_multiple_of(2) { first } else { second };
                         check(&(0..2048).map(row).collect::<Vec<f64>>());
                     }
                 }
@@ -504,7 +504,7 @@ mod tests {
                     [(large, small), (large, -small), (-large, small), (large, large), (small, small)]
                 {
                     if seen.insert((first.to_bits(), second.to_bits())) {
-                        let row = |at: usize| if at / 16 % 2 == 0 { first } else { second };
+                        let row = |at: usize| if (at / 16).is_multiple_of(2) { first } else { second };
                         check_singles(&(0..4096).map(row).collect::<Vec<f32>>());
                     }
                 }

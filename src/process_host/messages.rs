@@ -88,12 +88,12 @@ pub(crate) enum FromWorker {
     /// It runs no job and touches no shared memory any more. The process of one that others started goes on.
     Farewell,
     /// The function that it was started for is over, and the process ends.
-    Ended(Ended),
+    Ended(MainOutcome),
 }
 
 /// How the function of a process that runs no jobs ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Ended {
+pub(crate) enum MainOutcome {
     /// It returned.
     Finished,
     /// It returned an error.
@@ -135,9 +135,9 @@ impl FromWorker {
                 vec![tag::FETCH, low, high]
             }
             Self::Farewell => vec![tag::FAREWELL],
-            Self::Ended(Ended::Finished) => vec![tag::FINISHED],
-            Self::Ended(Ended::Failed { message }) => [&[tag::FAILED], cut(message, MESSAGE_LEN_MAX)].concat(),
-            Self::Ended(Ended::Panicked { message, location }) => {
+            Self::Ended(MainOutcome::Finished) => vec![tag::FINISHED],
+            Self::Ended(MainOutcome::Failed { message }) => [&[tag::FAILED], cut(message, MESSAGE_LEN_MAX)].concat(),
+            Self::Ended(MainOutcome::Panicked { message, location }) => {
                 let location = cut(location, LOCATION_LEN_MAX);
                 let len = (location.len() as u32).to_le_bytes();
                 [&[tag::PANICKED], &len[..], location, cut(message, MESSAGE_LEN_MAX)].concat()
@@ -155,15 +155,15 @@ impl FromWorker {
             [tag::LOOK] => Some(Self::Look),
             [tag::FAREWELL] => Some(Self::Farewell),
             [tag::CORRUPT, found @ ..] => Some(Self::Corrupt(u64::from_ne_bytes(found.try_into().ok()?))),
-            [tag::FINISHED] => Some(Self::Ended(Ended::Finished)),
+            [tag::FINISHED] => Some(Self::Ended(MainOutcome::Finished)),
             [tag::FAILED, message @ ..] => {
-                Some(Self::Ended(Ended::Failed { message: String::from_utf8_lossy(message).into_owned() }))
+                Some(Self::Ended(MainOutcome::Failed { message: String::from_utf8_lossy(message).into_owned() }))
             }
             [tag::PANICKED, rest @ ..] => {
                 let (len, rest) = rest.split_first_chunk::<4>()?;
                 let (location, message) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
                 let [message, location] = [message, location].map(|text| String::from_utf8_lossy(text).into_owned());
-                Some(Self::Ended(Ended::Panicked { message, location }))
+                Some(Self::Ended(MainOutcome::Panicked { message, location }))
             }
             [tag::FETCH, low, high] => Some(Self::Fetch(u16::from_le_bytes([*low, *high]))),
             _ => None,
@@ -369,9 +369,9 @@ mod tests {
             prop_assert_eq!(FileAnswer::from_bytes(&FileAnswer::to_bytes(Err("none"))), Some(Err("none".into())));
             for said in [
                 FromWorker::Ready { killable: writable }, FromWorker::Look, FromWorker::Fetch(segment), FromWorker::Corrupt(len),
-                FromWorker::Refused("no".into()), FromWorker::Farewell, FromWorker::Ended(Ended::Finished),
-                FromWorker::Ended(Ended::Failed { message: text.clone() }),
-                FromWorker::Ended(Ended::Panicked { message: text.clone(), location: place.clone() }),
+                FromWorker::Refused("no".into()), FromWorker::Farewell, FromWorker::Ended(MainOutcome::Finished),
+                FromWorker::Ended(MainOutcome::Failed { message: text.clone() }),
+                FromWorker::Ended(MainOutcome::Panicked { message: text.clone(), location: place.clone() }),
             ] {
                 prop_assert_eq!(FromWorker::from_bytes(&said.to_bytes()), Some(said));
             }
@@ -389,9 +389,9 @@ mod tests {
     #[test]
     fn long_texts_are_cut_at_a_character() {
         let message = "\u{e9}".repeat(MESSAGE_LEN_MAX);
-        let said = FromWorker::Ended(Ended::Failed { message: format!("x{message}") });
+        let said = FromWorker::Ended(MainOutcome::Failed { message: format!("x{message}") });
         match FromWorker::from_bytes(&said.to_bytes()) {
-            Some(FromWorker::Ended(Ended::Failed { message: cut })) => {
+            Some(FromWorker::Ended(MainOutcome::Failed { message: cut })) => {
                 assert_eq!(cut.len(), MESSAGE_LEN_MAX - 1);
                 assert!(message.starts_with(&cut[1..]));
             }

@@ -31,7 +31,7 @@ pub(crate) use launch::{START_ATTEMPTS, START_LIMIT, launch, may_pass, why_not_r
 #[cfg(all(workring_fuzzing, target_os = "linux"))]
 pub(crate) use messages::FileAnswer;
 #[cfg(target_os = "linux")]
-pub(crate) use messages::{Ended, FromWorker, PROTOCOL, Start, same_build};
+pub(crate) use messages::{FromWorker, MainOutcome, PROTOCOL, Start, same_build};
 #[cfg(target_os = "linux")]
 pub(crate) use program::Program;
 pub use start::WorkerStart;

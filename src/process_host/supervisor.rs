@@ -23,7 +23,7 @@ use crate::os::map::Mapping;
 use crate::os::process::WorkerProcess;
 use crate::process_host::connection::answer_fetch;
 use crate::process_host::launch::{PAUSE_FIRST, START_ATTEMPTS, START_LIMIT, launch, may_pass, why_not_ready};
-use crate::process_host::messages::{Ended, FromWorker, Start};
+use crate::process_host::messages::{FromWorker, MainOutcome, Start};
 use crate::process_host::program::Program;
 use crate::sync::lock;
 
@@ -65,7 +65,7 @@ pub(crate) struct ProcessEnd {
     pub(crate) pid: u32,
     pub(crate) exit: WorkerExit,
     /// What it said of its function's end, if it came to that.
-    pub(crate) outcome: Option<Ended>,
+    pub(crate) outcome: Option<MainOutcome>,
     /// Whether it was told to end.
     pub(crate) asked_to_end: bool,
 }
@@ -140,7 +140,7 @@ impl Host {
         }
         let requests = Requests { processes: 1, list: vec![Request::Start(starting)], is_over: false };
         let shared = Arc::new(Shared { requests: Mutex::new(requests), event: EventFd::new()? });
-        let mut supervisor = Supervisor {
+        let mut supervisor = HostSupervisor {
             host: Arc::clone(self),
             shared: Arc::clone(&shared),
             next_id: 0,
@@ -194,7 +194,7 @@ impl Shared {
 }
 
 /// A process that was started, and this end of its socket.
-struct Running {
+struct HostedMain {
     process: WorkerProcess,
     channel: Channel,
     since: Deadline,
@@ -203,10 +203,10 @@ struct Running {
     hung_up: bool,
     /// Why it does not fit, when it said so.
     refused: Option<String>,
-    outcome: Option<Ended>,
+    outcome: Option<MainOutcome>,
 }
 
-impl Running {
+impl HostedMain {
     /// Starts the process and tells it what it is for.
     fn launch(order: &Order) -> Result<Self> {
         let Order { program, what, segment, arena, .. } = order;
@@ -255,14 +255,14 @@ struct Hosted {
     attempts: u32,
     /// When the next start is tried.
     not_before: Deadline,
-    running: Option<Running>,
+    running: Option<HostedMain>,
     asked_to_end: bool,
     kill_at: Option<Deadline>,
 }
 
 /// What the supervisor waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
+enum EventSource {
     Event,
     /// A message of the process of this place.
     Message(usize),
@@ -270,7 +270,7 @@ enum Source {
     End(usize),
 }
 
-struct Supervisor {
+struct HostSupervisor {
     host: Arc<Host>,
     shared: Arc<Shared>,
     next_id: u64,
@@ -279,7 +279,7 @@ struct Supervisor {
     owed: Vec<AfterEnd>,
 }
 
-impl Supervisor {
+impl HostSupervisor {
     fn run(&mut self) {
         let mut ready = Vec::new();
         loop {
@@ -289,7 +289,7 @@ impl Supervisor {
                 return;
             }
             let until = self.next_time();
-            let (sources, fds): (Vec<Source>, Vec<BorrowedFd<'_>>) = self.sources().into_iter().unzip();
+            let (sources, fds): (Vec<EventSource>, Vec<BorrowedFd<'_>>) = self.sources().into_iter().unzip();
             if wait_for_events(&fds, until, &mut ready).is_err() {
                 // The system is out of memory, or allows fewer descriptors than there are here (RLIMIT_NOFILE was lowered):
                 // everybody is looked at, a little later.
@@ -302,14 +302,14 @@ impl Supervisor {
         }
     }
 
-    fn sources(&self) -> Vec<(Source, BorrowedFd<'_>)> {
-        let mut sources = vec![(Source::Event, self.shared.event.as_fd())];
+    fn sources(&self) -> Vec<(EventSource, BorrowedFd<'_>)> {
+        let mut sources = vec![(EventSource::Event, self.shared.event.as_fd())];
         for (at, hosted) in self.processes.iter().enumerate() {
             let Some(running) = &hosted.running else { continue };
             if !running.hung_up {
-                sources.push((Source::Message(at), running.channel.as_fd()));
+                sources.push((EventSource::Message(at), running.channel.as_fd()));
             }
-            sources.push((Source::End(at), running.process.handle().pidfd()));
+            sources.push((EventSource::End(at), running.process.handle().pidfd()));
         }
         sources
     }
@@ -365,7 +365,7 @@ impl Supervisor {
         for (at, hosted) in self.processes.iter_mut().enumerate() {
             if hosted.kill_at.is_some_and(Deadline::is_past) {
                 hosted.kill_at = None;
-                hosted.running.iter_mut().for_each(Running::kill);
+                hosted.running.iter_mut().for_each(HostedMain::kill);
             }
             match &mut hosted.running {
                 Some(running) if !running.ready && !running.hung_up && running.since.elapsed() > START_LIMIT => {
@@ -373,7 +373,7 @@ impl Supervisor {
                 }
                 None if hosted.not_before.is_past() => {
                     hosted.attempts += 1;
-                    match Running::launch(&hosted.order) {
+                    match HostedMain::launch(&hosted.order) {
                         Ok(running) => hosted.running = Some(running),
                         Err(error) => failed.push((at, error)),
                     }
@@ -389,12 +389,12 @@ impl Supervisor {
     }
 
     /// Reads what processes say, and notices those that are gone.
-    fn receive(&mut self, sources: &[Source], ready: &[bool]) {
+    fn receive(&mut self, sources: &[EventSource], ready: &[bool]) {
         let mut gone = Vec::new();
         for (source, &is_ready) in sources.iter().zip(ready) {
             match source {
-                Source::Message(at) if is_ready => self.receive_from(*at),
-                Source::End(at) if is_ready => {
+                EventSource::Message(at) if is_ready => self.receive_from(*at),
+                EventSource::End(at) if is_ready => {
                     let Some(running) = &mut self.processes[*at].running else { continue };
                     // An exit that somebody else took is one. Where poll(2) failed it may go on.
                     match running.process.try_reap() {
@@ -405,7 +405,7 @@ impl Supervisor {
                     // What it said before its end counts.
                     self.receive_from(*at);
                 }
-                Source::Event | Source::Message(_) | Source::End(_) => {}
+                EventSource::Event | EventSource::Message(_) | EventSource::End(_) => {}
             }
         }
         for (at, exit) in gone.into_iter().rev() {

@@ -76,9 +76,6 @@ pub(super) const MAY_NAME: &[(&str, &[&str])] = &[
             "reducer",
         ],
     ),
-    // Words that the messages still write themselves.
-    ("front/message_port.rs", &["lockfree::lane"]),
-    ("front/process_worker.rs", &["layout::geometry"]),
     // Beside the floors, for fuzz targets only.
     (
         "fuzz/worlds",
@@ -442,122 +439,6 @@ fn check_public_only(sources: &[Source], manifest: &str) -> Vec<String> {
     violations
 }
 
-/// Folders in which no file imports one that imports it, by whichever way; tests are part of their file.
-const WITHOUT_CIRCLES: &[&str] = &["front/"];
-
-/// Files of them that are in a circle still.
-const CIRCLES_LEFT: &[&str] = &[
-    "front/message_port.rs",
-    "front/port_futures.rs",
-    "front/process_worker.rs",
-    "front/raw_worker.rs",
-    "front/worker_main.rs",
-];
-
-/// The path of the module that a file is.
-fn module_of(path: &str) -> Vec<&str> {
-    let path = path.strip_suffix(".rs").unwrap_or(path);
-    let path = path.strip_suffix("/mod").unwrap_or(path);
-    path.split('/').filter(|name| *name != "lib").collect()
-}
-
-/// Every path that a file names from the crate's root or from a module above on, as one from the root.
-fn absolute_paths(source: &Source) -> Vec<Vec<String>> {
-    let code = &source.code;
-    let mut paths = Vec::new();
-    let mut add = |base: &[&str], at: usize| {
-        for path in paths_at(code, at) {
-            paths.push(base.iter().copied().chain(path.split("::")).map(str::to_owned).collect());
-        }
-    };
-    for at in positions(code, "crate") {
-        if code[at + 5..].starts_with("::") && !code[..at].ends_with('$') {
-            add(&[], at + 7);
-        }
-    }
-    let module = module_of(&source.path);
-    for at in positions(code, "super").filter(|&at| !code[..at].ends_with("super::")) {
-        let chain = code[at..].split("::").take_while(|part| *part == "super").count();
-        if let Some(up) = chain.checked_sub(inline_modules_around(code, at)).filter(|&up| up > 0 && up <= module.len())
-        {
-            add(&module[..module.len() - up], at + 7 * chain);
-        }
-    }
-    paths
-}
-
-/// The file that has what a path names: followed through what modules re-export.
-fn file_of<'s>(sources: &BTreeMap<Vec<&'s str>, &'s Source>, path: &[String], depth: usize) -> Option<&'s Source> {
-    let names: Vec<&str> = path.iter().map(String::as_str).collect();
-    let (len, source) = (0..=names.len()).rev().find_map(|len| Some((len, *sources.get(&names[..len])?)))?;
-    let Some(item) = path.get(len).filter(|_| depth < 8) else { return Some(source) };
-    let code = &source.code;
-    for at in positions(code, "use") {
-        let before = code[..at].trim_end();
-        if !before.ends_with("pub") && !before.ends_with(')') {
-            continue;
-        }
-        for exported in paths_at(code, at + 4) {
-            let mut exported: Vec<String> = exported.split("::").map(str::to_owned).collect();
-            if exported.last() != Some(item) {
-                continue;
-            }
-            if exported[0] == "crate" {
-                exported.remove(0);
-            } else {
-                exported.splice(..0, path[..len].iter().cloned());
-            }
-            if exported != path {
-                return file_of(sources, &exported, depth + 1);
-            }
-        }
-    }
-    Some(source)
-}
-
-/// Files below a folder that import each other in a circle: one violation for each file that can be reached from itself. What a module
-/// re-exports is no import of it.
-fn check_circles(sources: &[Source], folders: &[&str]) -> Vec<String> {
-    let modules: BTreeMap<Vec<&str>, &Source> =
-        sources.iter().map(|source| (module_of(&source.path), source)).collect();
-    let is_in = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
-    let imports = |source: &Source| -> BTreeSet<String> {
-        if source.path.ends_with("mod.rs") {
-            return BTreeSet::new();
-        }
-        let named =
-            absolute_paths(source).into_iter().filter_map(|path| Some(file_of(&modules, &path, 0)?.path.clone()));
-        named.filter(|path| is_in(path) && *path != source.path).collect()
-    };
-    let files = sources.iter().filter(|source| is_in(&source.path));
-    let graph: BTreeMap<&str, BTreeSet<String>> = files.map(|source| (source.path.as_str(), imports(source))).collect();
-    let mut violations = Vec::new();
-    for start in graph.keys() {
-        // The way by which each file was reached first.
-        let mut from: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut next = vec![*start];
-        while let Some(file) = next.pop() {
-            for import in graph.get(file).into_iter().flatten() {
-                if !from.contains_key(import.as_str()) {
-                    from.insert(import, file);
-                    next.push(import);
-                }
-            }
-        }
-        if let Some(mut at) = from.get(start).copied() {
-            let mut way = vec![*start];
-            while at != *start {
-                way.push(at);
-                at = from[at];
-            }
-            way.push(start);
-            way.reverse();
-            violations.push(format!("{}: a circle of imports", way.join(" -> ")));
-        }
-    }
-    violations
-}
-
 /// Whether a comment with `text` ends right above `line` (a line of the text, from 1), attributes between them aside, or
 /// lies in the two lines below it.
 fn is_explained(lines: &[&str], line: usize, marks: &[&str]) -> bool {
@@ -901,33 +782,6 @@ fn unsafe_code_lives_in_the_listed_files_and_is_explained() {
     assert_eq!(check_unsafe(&[Source::new("b.rs", "fn f() { unsafe { g() } }")], &[]).len(), 1);
     assert_eq!(check_unsafe(&[Source::new("b.rs", "#![allow(unsafe_code)]")], &[]).len(), 1);
     assert_eq!(check_unsafe(&[], &["gone.rs"]).len(), 1);
-}
-
-#[test]
-fn files_import_each_other_in_one_direction() {
-    let sources = sources();
-    let (left, circles): (Vec<_>, Vec<_>) = check_circles(&sources, WITHOUT_CIRCLES)
-        .into_iter()
-        .partition(|circle| CIRCLES_LEFT.iter().any(|path| circle.starts_with(path)));
-    report(circles);
-    assert_eq!(left.len(), CIRCLES_LEFT.len(), "one that is opened leaves the list: {left:?}");
-    let has = |from: &str, to: &str| {
-        let modules = sources.iter().map(|source| (module_of(&source.path), source)).collect();
-        let source = sources.iter().find(|source| source.path == from).unwrap();
-        absolute_paths(source).iter().any(|path| file_of(&modules, path, 0).is_some_and(|file| file.path == to))
-    };
-    assert!(has("front/submit/job_builder.rs", "front/job/job.rs"), "through what a module re-exports");
-    assert!(has("front/engine/load.rs", "front/engine/engine.rs"), "from a module above");
-    let bad = |texts: &[(&str, &str)]| {
-        let sources: Vec<_> = texts.iter().map(|(path, text)| Source::new(path, text)).collect();
-        check_circles(&sources, &["a/"]).len()
-    };
-    assert_eq!(bad(&[("a/b.rs", "use super::c::C;"), ("a/c.rs", "use crate::a::d::D;"), ("a/d.rs", "")]), 0);
-    assert_eq!(bad(&[("a/b.rs", "use super::c::C;"), ("a/c.rs", "use crate::a::b::B;")]), 2);
-    assert_eq!(bad(&[("a/b.rs", "use super::c::C;"), ("a/c.rs", "mod tests { use super::super::b::B; }")]), 2);
-    let through = [("a/mod.rs", "pub use b::{B};"), ("a/b.rs", "use super::c::C;"), ("a/c.rs", "use crate::a::B;")];
-    assert_eq!(bad(&through), 2);
-    assert_eq!(bad(&[("a/b.rs", "use crate::c::C;"), ("c.rs", "use crate::a::b::B;")]), 0);
 }
 
 #[test]

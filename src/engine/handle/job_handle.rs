@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::job_observer::{CancelOutcome, JobObserver};
+use super::job_word::word_of;
 use crate::arena::Arena;
 use crate::engine::exec::{help, outcome};
 use crate::engine::job::call;
@@ -14,7 +15,7 @@ use crate::engine::runtime::{engine_ref, nesting};
 use crate::engine::schedule::{completion, health};
 use crate::error::{Error, Result};
 use crate::layout::records::MAX_OUTPUTS;
-use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_OUTCOME, FLAG_WAKER, State};
+use crate::layout::words::{FLAG_DETACHED, FLAG_OUTCOME, FLAG_WAKER, State};
 use crate::lockfree::job::{self, FlagSet};
 use crate::os::host::Deadline;
 
@@ -65,15 +66,6 @@ impl Finished<'_> {
             Some(slot) if self.core.check_process().is_ok() => ticket.redeem(slot.closure()),
             _ => Err(None),
         }
-    }
-}
-
-/// The word of a job's descriptor.
-#[inline]
-pub(super) fn word_of(core: &Core, reference: JobReference) -> DescriptorWord {
-    match core.control.descriptor(reference.index) {
-        Some(descriptor) => job::snapshot(&descriptor.word),
-        None => DescriptorWord::from_bits(0).with_state(State::Done),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use super::job_handle::word_of;
+use super::job_word::word_of;
 use crate::engine::job::meta;
 use crate::engine::job::reference::JobReference;
 use crate::engine::observe::Progress;

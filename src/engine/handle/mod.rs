@@ -3,6 +3,7 @@
 mod completion_port;
 mod job_handle;
 mod job_observer;
+mod job_word;
 mod lifetime;
 mod row_statuses;
 mod running_job;

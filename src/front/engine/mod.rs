@@ -7,6 +7,7 @@ mod external_workers;
 mod files;
 mod load;
 mod named;
+mod shared;
 mod statistics;
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,7 @@ use crate::os::channel::Sent;
 use crate::os::map::Mapping;
 use crate::os::process;
 use crate::panics;
-use crate::process_host::{self, Connection, Ended, FromWorker, Order, ProcessEnd, Start, WorkerStart};
+use crate::process_host::{self, Connection, FromWorker, MainOutcome, Order, ProcessEnd, Start, WorkerStart};
 
 /// What a worker does in its process: see [`spawn_process::serve`](super::spawn_process::serve).
 pub(super) fn serve<M, O, F>(start: WorkerStart, body: F) -> Result<(), KernelError>
@@ -112,9 +112,9 @@ pub(crate) fn run_main(connection: &Connection, first: &[u8], fds: Vec<OwnedFd>,
         Ok(Sent::WouldBlock | Sent::PeerGone) | Err(_) => process::end_family_at_once(),
     }
     let ended = match panics::catch_in_worker(|| main(start)) {
-        Err(panicked) => Ended::Panicked { message: panicked.message, location: panicked.location },
-        Ok(Ok(())) => Ended::Finished,
-        Ok(Err(error)) => Ended::Failed { message: error.message().unwrap_or_default().to_owned() },
+        Err(panicked) => MainOutcome::Panicked { message: panicked.message, location: panicked.location },
+        Ok(Ok(())) => MainOutcome::Finished,
+        Ok(Err(error)) => MainOutcome::Failed { message: error.message().unwrap_or_default().to_owned() },
     };
     connection.send_last(&FromWorker::Ended(ended));
     std::process::exit(0)
@@ -264,10 +264,10 @@ fn status_of(end: ProcessEnd, channel: &Channel) -> ExitStatus {
     let terminated = channel.is_terminated();
     let damage = channel.process().and_then(|process| process.damage());
     match end.outcome {
-        Some(Ended::Panicked { message, location }) => ExitStatus::Panicked { message, location },
+        Some(MainOutcome::Panicked { message, location }) => ExitStatus::Panicked { message, location },
         Some(_) if terminated => ExitStatus::Terminated,
-        Some(Ended::Finished) => ExitStatus::Finished,
-        Some(Ended::Failed { message }) => ExitStatus::Failed { message },
+        Some(MainOutcome::Finished) => ExitStatus::Finished,
+        Some(MainOutcome::Failed { message }) => ExitStatus::Failed { message },
         None if terminated => ExitStatus::Terminated,
         None => match damage.filter(|_| end.asked_to_end) {
             // What was found in the channel is why the process was ended.
