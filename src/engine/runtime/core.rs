@@ -10,8 +10,6 @@ use crate::arena::Arena;
 use crate::engine::job::table;
 use crate::engine::kernel::info::{KernelInfo, registered};
 use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy};
-#[cfg(target_os = "linux")]
-use crate::engine::process::InvitationQueue;
 use crate::engine::runtime::health::Health;
 #[cfg(target_os = "linux")]
 use crate::engine::runtime::process_state::SupervisorNotifier;
@@ -66,9 +64,6 @@ pub(crate) struct Core {
     named: OnceLock<Vec<&'static KernelInfo>>,
     /// Which completion ports are taken.
     pub(crate) ports: Mutex<u64>,
-    /// Where processes that others start come in, in the host.
-    #[cfg(target_os = "linux")]
-    pub(crate) door: OnceLock<Arc<InvitationQueue>>,
 }
 
 /// The jobs of an engine, whose handles refer to it.
@@ -110,8 +105,6 @@ impl Core {
             processes: config.is_shared().then(|| Box::new(ProcessState::new())),
             named: OnceLock::new(),
             ports: Mutex::new(if config.is_shared() { 1 << COLLECTOR_PORT } else { 0 }),
-            #[cfg(target_os = "linux")]
-            door: OnceLock::new(),
         }
     }
 

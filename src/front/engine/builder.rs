@@ -9,7 +9,7 @@ use crate::engine::options::{
     Backpressure, EngineConfig, Hooks, IdleStrategy, MIN_QUEUE, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
 };
 #[cfg(target_os = "linux")]
-use crate::engine::process::start_supervisor;
+use crate::engine::process::{InvitationQueue, start_supervisor};
 use crate::engine::runtime::core::Core;
 #[cfg(target_os = "linux")]
 use crate::engine::schedule::completion;
@@ -73,6 +73,14 @@ pub struct Builder {
     pub(super) least_processes: Option<usize>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) hooks: Hooks,
+}
+
+/// An engine whose workers are started.
+pub(super) struct Started {
+    pub(super) core: Arc<Core>,
+    /// Invitations to external workers, where the engine has a supervisor.
+    #[cfg(target_os = "linux")]
+    pub(super) invitations: Option<Arc<InvitationQueue>>,
 }
 
 impl Builder {
@@ -196,7 +204,7 @@ impl Builder {
     ///
     /// # Errors
     /// As [`Builder::build`].
-    pub(super) fn start(self) -> Result<Arc<Core>> {
+    pub(super) fn start(self) -> Result<Started> {
         let cores = host::available_cores();
         let Self { processes, jobs_per_process, outside, backpressure, idle, timing, ageing, recycle, .. } = self;
         let idle_timeout = self.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT);
@@ -250,12 +258,16 @@ impl Builder {
         core.set_named(self.kernels);
         thread_pool::begin(&core, self.hooks)?;
         #[cfg(target_os = "linux")]
-        if let Some(group) = group {
+        let invitations = match group {
             // The threads are there already, and would wait for jobs for ever.
-            let door = start_supervisor(&core, group).inspect_err(|_| completion::start_closing(&core))?;
-            let _ = core.door.set(door);
-        }
-        Ok(core)
+            Some(group) => Some(start_supervisor(&core, group).inspect_err(|_| completion::start_closing(&core))?),
+            None => None,
+        };
+        Ok(Started {
+            core,
+            #[cfg(target_os = "linux")]
+            invitations,
+        })
     }
 
     /// Checks how many workers there are in all.

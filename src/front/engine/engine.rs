@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 
-use super::builder::Builder;
+use super::builder::{Builder, Started};
 use crate::arena::batch::Batch;
 use crate::arena::uninit::UninitBatch;
 use crate::engine::handle::wait_for_workers;
 use crate::engine::kernel::traits::{Kernel, Reducer};
+#[cfg(target_os = "linux")]
+use crate::engine::process::InvitationQueue;
 use crate::engine::runtime::core::Core;
 use crate::engine::schedule::completion;
 use crate::error::{Error, Failed, Result};
@@ -62,11 +64,18 @@ use crate::front::submit::{Batches, ChunkOutputs, Chunking, Inputs, JobBuilder, 
 #[must_use = "an engine that is dropped cancels what is queued"]
 pub struct Engine {
     pub(super) core: Arc<Core>,
+    /// Invitations to external workers, where there is a supervisor.
+    #[cfg(target_os = "linux")]
+    pub(super) invitations: Option<Arc<InvitationQueue>>,
 }
 
 impl Engine {
-    pub(crate) fn new_from(core: Arc<Core>) -> Self {
-        Self { core }
+    fn of(started: Started) -> Self {
+        Self {
+            core: started.core,
+            #[cfg(target_os = "linux")]
+            invitations: started.invitations,
+        }
     }
 
     /// An engine with one worker thread for each core the process may use.
@@ -446,7 +455,7 @@ impl Builder {
     /// [`Error::WorkerStart`] when a worker process ends, is not ready in time or does not fit, or when this process was itself
     /// started as a worker, [`Error::Unsupported`] for worker processes where there are none. No worker is left then.
     pub fn build(self) -> Result<Engine> {
-        Ok(Engine::new_from(self.start()?))
+        Ok(Engine::of(self.start()?))
     }
 }
 

@@ -16,10 +16,10 @@ impl Engine {
     /// than Linux.
     pub fn invite(&self) -> Result<Invitation> {
         #[cfg(target_os = "linux")]
-        match self.core.door.get() {
-            Some(door) if self.core.config.outside > 0 => {
+        match &self.invitations {
+            Some(invitations) if self.core.config.outside > 0 => {
                 self.core.check_open()?;
-                door.invite().map(Invitation::new)
+                invitations.invite().map(Invitation::new)
             }
             _ => Err(Error::invalid("the engine has no seats for external workers: see Builder::external_workers")),
         }
