@@ -86,7 +86,7 @@ impl ProcessChannel {
         let segment = Arc::new(SharedSegment::create(shape, plan.total)?);
         let channel = Self::over(ChannelMemory { segment, plan, end: ENGINE }, arena, fork);
         let memory = &channel.memory;
-        // Relaxed: whoever maps the segment was sent its descriptor, which orders these stores before whatever it does.
+        // Relaxed: a thread that maps the segment was sent its descriptor, which orders these stores before whatever it does.
         memory.word(at::CELLS).store(memory.plan.cells as u64, Ordering::Relaxed);
         for (lane, len) in value_lens.into_iter().enumerate() {
             memory.word(at::VALUE_LENS + lane).store(len as u64, Ordering::Relaxed);
@@ -968,7 +968,7 @@ mod tests {
             let tickets: Vec<Ticket> = channels.iter().zip(&tasks).map(|(both, task)| keep(both, task)).collect();
             for (at, both) in channels.iter().enumerate().rev() {
                 match round {
-                    // Nobody posts anything: whoever leaves takes its waker along, unless it was called after a second.
+                    // Nobody posts anything: a thread that leaves takes its waker along, unless it was called after a second.
                     0 => assert!(both.engine.drop_waker(&tickets[at]) || tasks[at].0.load(Ordering::Acquire) > 0),
                     1 => assert!(post(&both.worker, 1, Vec::new())),
                     _ => both.engine.set_process_gone(),

@@ -24,7 +24,7 @@ pub(crate) struct LaneMemory {
     header: LaneHeader,
     cells: Box<[AtomicU64]>,
     message_words: usize,
-    /// Batches of the message in each cell. A cell's entry is touched by whoever has the cell to itself; the lock is never waited for.
+    /// Batches of the message in each cell. A cell's entry is touched by the thread that has the cell to itself; the lock is never waited for.
     batches: Box<[Mutex<Vec<AnyBatch>>]>,
 }
 
@@ -144,7 +144,7 @@ impl LaneMemory {
 fn wake(sleeper: Sleeper) {
     match sleeper {
         Sleeper::Thread(_) => sleeper.wake(),
-        // Foreign code: its panic must not be that of whoever posts or receives.
+        // Foreign code: its panic must not be that of the thread that posts or receives.
         Sleeper::Task(_) => drop(panics::catch(move || sleeper.wake())),
     }
 }

@@ -1,7 +1,7 @@
 //! Messages: channels of one sender and one receiver, between threads and between processes.
 //!
 //! [`Channel`] is two lanes in opposite directions, wherever they lie: in memory of this process (`in_process.rs`), or in a segment that
-//! another process maps as well (`cross_process.rs`), of which this process has one end. Whoever has messages to carry knows this file only.
+//! another process maps as well (`cross_process.rs`), of which this process has one end. What has messages to carry knows this file only.
 
 #[cfg(target_os = "linux")]
 mod cross_process;
@@ -294,7 +294,7 @@ impl Channel {
 
     /// Tells side 1 to end. It is woken if it waits.
     pub(crate) fn terminate(&self) {
-        // Release: pairs with the acquire in `is_terminated`. Whoever sleeps is called after it and looks again.
+        // Release: pairs with the acquire in `is_terminated`. A thread that sleeps is called after it and looks again.
         self.terminated.store(1, Ordering::Release);
         match &self.kind {
             Kind::Local(lanes) => lanes.iter().for_each(LaneMemory::call_everybody),

@@ -113,7 +113,7 @@ impl WakerRegistry {
         found.is_some()
     }
 
-    /// Says that there will be no call any more. Whoever comes then finds the other end gone, and does not wait.
+    /// Says that there will be no call any more. A thread that comes then finds the other end gone, and does not wait.
     pub(super) fn finish(&self) {
         // Release: pairs with the acquire in `look`, which finds what it is over for.
         self.is_over.store(1, Ordering::Release);

@@ -3,7 +3,7 @@
 //! Life of a job, and who may touch what when (`docs/protocol.md` has the proofs):
 //!
 //! 1. *Reserved*: the submitting thread fills the descriptor, its further arguments and its private slot.
-//! 2. *Queued*: nobody touches the fields. Whoever claims it owns them.
+//! 2. *Queued*: nobody touches the fields. A thread that claims it owns them.
 //! 3. *Running*: the claimer reads the fields once, runs the kernel, writes status and failure text.
 //! 4. *Done*: the holder of the job reads status and failure text, takes its batches, frees the descriptor. Of a detached job
 //!    the finisher does so.

@@ -82,7 +82,7 @@ pub enum IdleStrategy {
 /// What a job is run with is what its thread has at that moment: locks that the thread holds (a job that takes one of them never ends),
 /// values of thread-local variables, borrowed [`RefCell`](std::cell::RefCell)s, and what is left of its stack. So a thread runs nothing
 /// by default but what it waits for: the very job, the shares of its own `map` or `reduce`, the jobs of the set whose next result it
-/// wants. Whoever waits for those under a lock that they take waits for ever on any engine.
+/// wants. A thread that waits for those under a lock that they take waits for ever on any engine.
 ///
 /// A worker inside a kernel or closure that waits for a job runs that job, if nobody has started it, whatever is said here: it may be the
 /// only worker. It never runs others.

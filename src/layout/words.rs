@@ -11,7 +11,7 @@ pub(crate) enum State {
     Free = 0,
     /// One submitter fills it. Left by its owner: to Queued, or back to Free.
     Reserved = 1,
-    /// Complete and waiting. Left by whoever claims it, or by a cancel.
+    /// Complete and waiting. Left by the thread that claims it, or by a cancel.
     Queued = 2,
     /// The owner named in the word runs it. Left by that owner.
     Running = 3,
@@ -39,11 +39,11 @@ pub(crate) struct DescriptorWord(u64);
 
 /// The job was asked to stop. Set on Queued it ends the job at once, on Running the kernel can see it.
 pub(crate) const FLAG_CANCEL: u64 = 1 << 4;
-/// A thread sleeps, or is about to, on the descriptor's wait word; whoever finishes the job wakes it.
+/// A thread sleeps, or is about to, on the descriptor's wait word; a thread that finishes the job wakes it.
 pub(crate) const FLAG_WAITER: u64 = 1 << 5;
 /// The finisher reports to the completion port named in the descriptor.
 pub(crate) const FLAG_PORT: u64 = 1 << 6;
-/// Nobody holds the job any more; whoever finishes it frees what it held.
+/// Nobody holds the job any more; a thread that finishes it frees what it held.
 pub(crate) const FLAG_DETACHED: u64 = 1 << 7;
 /// The outcome is not plain success: the status field says what it is.
 pub(crate) const FLAG_OUTCOME: u64 = 1 << 8;
@@ -500,7 +500,7 @@ impl ParticipantWord {
 
 /// Values of a park word, one per worker. Changed from Parked by exactly one waker, which then makes the system call.
 ///
-/// Any two differ in two bits: a flipped bit makes none of them another one. Whoever finds a value that nobody writes takes it for Parked,
+/// Any two differ in two bits: a flipped bit makes none of them another one. A thread that finds a value that nobody writes takes it for Parked,
 /// as a call too many costs a look.
 pub(crate) mod park {
     /// Awake.

@@ -12,7 +12,7 @@
 //! first, the thread sees that the engine is broken and leaves the job alone. Without either fence both may read the old state.
 //!
 //! Where a job's word cannot be forged into one that can be claimed, only damaged, the thread needs no fence: every claim precedes the
-//! damage, and is a release; whoever has read the damaged word, with acquire, sees the announcement that preceded the claim.
+//! damage, and is a release; a thread that has read the damaged word, with acquire, sees the announcement that preceded the claim.
 
 use crate::ids::DescriptorIndex;
 use crate::sync::{AtomicU32, Ordering, fence};
@@ -38,7 +38,7 @@ pub(crate) fn may_claim(is_poisoned: impl FnOnce() -> bool) -> bool {
 /// The calling thread is at nothing any more.
 #[inline]
 pub(crate) fn take_back(word: &AtomicU32) {
-    // Release: pairs with the acquire in `is_at`; whoever finds nothing announced sees all that the thread did at the job. If the
+    // Release: pairs with the acquire in `is_at`; a thread that finds nothing announced sees all that the thread did at the job. If the
     // asker's load comes first it finds the announcement, and asks again.
     word.store(NOTHING, Ordering::Release);
 }

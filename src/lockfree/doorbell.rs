@@ -16,7 +16,7 @@
 //!
 //! If F5 comes first, the look sees what was stored. If F6 comes first, the other side finds the bit, unless a third thread has taken it
 //! away meanwhile, which it does together with a change of the calls. A call takes the bit away, changes the calls and wakes everybody,
-//! in this order, so that who was about to sleep does not, even if the bit is set again by then. All who wake look again, each for what
+//! in this order, so that a thread that was about to sleep does not, even if the bit is set again by then. All who wake look again, each for what
 //! it waits for, and set their bits anew: one call too many costs a look, and none is ever made for one that then goes to another.
 //!
 //! A caller that is killed before it wakes anybody takes the call with it; its end is told to all who sleep by [`Doorbell::call`]. A

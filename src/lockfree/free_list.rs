@@ -4,7 +4,7 @@
 //! tag, so that a head that was popped and pushed back meanwhile is not mistaken for the old one, and a flag that says that
 //! somebody waits for a free index. The flag travels in the same word, so returning an index needs no fence to see it.
 //!
-//! Who returns an index was told to do so by a descriptor's word, which a worker process can write. An index that is in the list
+//! A thread that returns an index was told to do so by a descriptor's word, which a worker process can write. An index that is in the list
 //! already is therefore refused: linked in twice it would close the list to a ring without an end. Where nobody else writes the
 //! words, a look at the link suffices for that, without an exchange.
 //!
@@ -40,7 +40,7 @@ pub(crate) enum Returned {
 /// Who may be told to return an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Returners {
-    /// Whoever has taken it, once: this process alone writes the descriptors' words.
+    /// The thread that has taken it, once: this process alone writes the descriptors' words.
     Holders,
     /// Several at a time: worker processes write the words too.
     Anybody,
@@ -76,7 +76,7 @@ impl FreeList {
             let popped = (head & !FIRST).wrapping_add(TAG_ONE) | u64::from(next);
             match self.head.compare_exchange_weak(head, popped, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => {
-                    // Relaxed: whoever returns the index has it from this caller, in whatever way that made this visible.
+                    // Relaxed: a thread that returns the index has it from this caller, in whatever way that made this visible.
                     self.next.get(index as usize)?.store(OUT, Ordering::Relaxed);
                     return Some(DescriptorIndex::new(index));
                 }

@@ -89,7 +89,7 @@ pub(crate) fn reserve(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16
 #[inline]
 pub(crate) fn publish(word: &AtomicU64, reserved: DescriptorWord) -> DescriptorWord {
     let queued = reserved.with_state(State::Queued);
-    // Release (R1): everything filled in becomes visible to whoever claims (A1).
+    // Release (R1): everything filled in becomes visible to the thread that claims (A1).
     word.store(queued.bits(), Ordering::Release);
     queued
 }
@@ -117,7 +117,7 @@ pub(crate) fn claim(word: &AtomicU64, claimer: ParticipantSlot, incarnation: u16
 /// As [`claim`], but only a job that `accepts` says yes to, reading fields of the descriptor that were filled before it was
 /// published.
 ///
-/// Who came by an entry of a ring may find another job in the descriptor than the one that the entry was for. What `accepts` read
+/// A thread that came by an entry of a ring may find another job in the descriptor than the one that the entry was for. What `accepts` read
 /// belongs to the very job that is claimed: if the descriptor was filled anew meanwhile, its word has left the value that the
 /// exchange expects, and generations do not come back while anybody looks.
 #[inline]
@@ -173,7 +173,7 @@ pub(crate) fn finish(word: &AtomicU64, has_outcome: bool) -> Result<DescriptorWo
         if has_outcome {
             done = done.with_flag(FLAG_OUTCOME);
         }
-        // AcqRel: release (R3) makes outputs and status visible to whoever sees Done (A3); acquire (A4) pairs with R4, so
+        // AcqRel: release (R3) makes outputs and status visible to the thread that sees Done (A3); acquire (A4) pairs with R4, so
         // that for every flag seen here what was stored before it is visible. A flag set after this exchange finds Done and
         // is refused: its setter knows that nobody will serve it.
         match word.compare_exchange_weak(current.bits(), done.bits(), Ordering::AcqRel, Ordering::Relaxed) {
@@ -212,7 +212,7 @@ pub(crate) fn requeue(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16
     while is_run_by(current, owner, incarnation) {
         let attempt = current.attempt().saturating_add(1).min(MAX_ATTEMPT);
         let queued = current.with_state(State::Queued).with_attempt(attempt).with_owner(ParticipantSlot::HOST, 0);
-        // AcqRel (R1): what the sweeper repaired in the job's blocks is visible to whoever claims it (A1); the submitter's own
+        // AcqRel (R1): what the sweeper repaired in the job's blocks is visible to the thread that claims it (A1); the submitter's own
         // publication is, because every later change of the word is a read-modify-write.
         match word.compare_exchange_weak(current.bits(), queued.bits(), Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => return Some(queued),
@@ -229,7 +229,7 @@ pub(crate) fn finish_for_dead(word: &AtomicU64, owner: ParticipantSlot, incarnat
     if is_run_by(current, owner, incarnation) { finish(word, true).ok() } else { None }
 }
 
-/// Asks for the end of one job, whoever asks; `generation` says which.
+/// Asks for the end of one job, on any thread; `generation` says which.
 pub(crate) fn request_cancel(word: &AtomicU64, generation: u32) -> Cancel {
     let mut current = load(word, Ordering::Relaxed);
     loop {

@@ -1,7 +1,7 @@
 //! A lane: messages from one side of a channel to the other, in a bounded ring of cells, any number of threads at either side.
 //!
 //! A cell is a *stamp* and the words of one message. The stamp says what the cell is for: `p` while it waits for the message of
-//! position `p`, `p + 1` while that message waits to be taken; then it waits for position `p + cells`. Whoever moves the tail, or the
+//! position `p`, `p + 1` while that message waits to be taken; then it waits for position `p + cells`. A thread that moves the tail, or the
 //! head, over a position has that cell to itself until it stores the next stamp (Vyukov, "Bounded MPMC queue", 2010).
 //!
 //! A thread that is held up between the two steps holds up those at the other side that come to its cell, and nobody else.
@@ -18,7 +18,7 @@
 //! ```
 //!
 //! If F3 comes first, the receiver sees the message. If F4 comes first, the poster sees the count, and takes one out of the list and
-//! calls it. Whoever was taken out is not counted any more, so that one call is made for it however long it takes to wake. One that
+//! calls it. A thread that was taken out is not counted any more, so that one call is made for it however long it takes to wake. One that
 //! was called and found what it wanted without the call passes it on: there may be what the next one sleeps for.
 
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Bell {
         Some(sleeper)
     }
 
-    /// Minus one, under the lock. Relaxed: who reads the old count looks into the list in vain.
+    /// Minus one, under the lock. Relaxed: a thread that reads the old count looks into the list in vain.
     fn count_off(&self) {
         self.count.fetch_add(u32::MAX, Ordering::Relaxed);
     }
@@ -240,7 +240,7 @@ impl<'a> Lane<'a> {
     /// Makes every cell wait for its first message.
     pub(crate) fn init(&self) {
         for (position, cell) in self.cells.chunks_exact(self.stride).enumerate() {
-            // Relaxed: whoever makes the lane hands it on to the others.
+            // Relaxed: a thread that makes the lane hands it on to the others.
             cell[0].store(position as u64, Ordering::Relaxed);
         }
     }
@@ -282,7 +282,7 @@ impl<'a> Lane<'a> {
                         for (word, &value) in words.iter().zip(message) {
                             word.store(value, Ordering::Relaxed);
                         }
-                        // Release (R9): the message is visible to whoever sees the stamp (A9).
+                        // Release (R9): the message is visible to the thread that sees the stamp (A9).
                         stamp.store(next | u64::from(mark) << POSITION_BITS, Ordering::Release);
                         return Ok(());
                     }
@@ -308,7 +308,7 @@ impl<'a> Lane<'a> {
         for _ in 0..self.patience() {
             let (at, stamp, words) = self.cell(position);
             let next = position.wrapping_add(1) & POSITION;
-            // Acquire (A9): pairs with R9; who sees the stamp sees the message. A message that is not seen yet is seen by the look
+            // Acquire (A9): pairs with R9; a thread that sees the stamp sees the message. A message that is not seen yet is seen by the look
             // that precedes a sleep.
             let found = stamp.load(Ordering::Acquire);
             let lead = ahead(found, next);

@@ -23,7 +23,7 @@
 //!
 //! Five handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
 //! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]), the two sides of a lane ([`lane`]), those of a channel between two
-//! processes ([`doorbell`]), and a thread about to claim with whoever asks what it is at ([`announcement`]).
+//! processes ([`doorbell`]), and a thread about to claim with the thread that asks what it is at ([`announcement`]).
 
 pub(crate) mod announcement;
 pub(crate) mod doorbell;

@@ -21,7 +21,7 @@ use super::futex;
 /// Reports a finished job, waking the collector if it sleeps.
 pub(crate) fn report(park_word: &AtomicU32, bits: &[AtomicU64], index: DescriptorIndex, scope: Scope) {
     if let Some(word) = bits.get(index.get() as usize / 64) {
-        // Release (R7): that the job is done is visible to whoever collects the bit (A7).
+        // Release (R7): that the job is done is visible to the thread that collects the bit (A7).
         word.fetch_or(1 << (index.get() % 64), Ordering::Release);
     }
     fault::point(Point::F24_port_bit);

@@ -42,7 +42,7 @@ pub(crate) fn read(ledger: &JobMeta, of: u32) -> Option<Reported> {
 /// while this looked is called when it is looked at again, or at the end of the job.
 #[must_use]
 pub(crate) fn takes_announcement(ledger: &JobMeta, of: u32) -> bool {
-    // Relaxed: most often nobody listens. Acquire: pairs with the release in `watch`, so that who takes the announcement finds the waker
+    // Relaxed: most often nobody listens. Acquire: pairs with the release in `watch`, so that a thread that takes the announcement finds the waker
     // that was left before it, and what says that there are wakers.
     ledger.watched.load(Ordering::Relaxed) == of
         && ledger.watched.compare_exchange(of, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -50,7 +50,7 @@ pub(crate) fn takes_announcement(ledger: &JobMeta, of: u32) -> bool {
 
 /// Announces a watcher, whose waker is in place, and which then reads once more: unless that shows something new, it will be called.
 pub(crate) fn watch(ledger: &JobMeta, of: u32) {
-    // Release: pairs with the acquire of whoever takes the announcement.
+    // Release: pairs with the acquire of the thread that takes the announcement.
     ledger.watched.store(of, Ordering::Release);
     // SeqCst: orders the announcement before the second look; pairs with the fence in `report`.
     fence(Ordering::SeqCst);

@@ -12,7 +12,7 @@ use crate::fault::{self, Point};
 use crate::layout::words::RangeWord;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Takes the next chunk of the caller's own range. `announce` is told of it before it is taken, so that whoever finds a range of
+/// Takes the next chunk of the caller's own range. `announce` is told of it before it is taken, so that a thread that finds a range of
 /// which the first chunk is gone also finds it announced; a chunk that was announced may not have been taken.
 pub(crate) fn take_front(word: &AtomicU64, announce: impl Fn(u32)) -> Option<u32> {
     let mut current = RangeWord::from_bits(word.load(Ordering::Relaxed));

@@ -4,7 +4,7 @@
 //! it once. A bit is a hint like a ring entry; the descriptor's word decides.
 //!
 //! Looking through all bits before every job would be slow, so a *summary* says whether it is worth it: odd means that bits may
-//! be set. Whoever sets a bit does so first and then moves the summary to the next odd number. Whoever has looked through all
+//! be set. A thread that sets a bit does so first and then moves the summary to the next odd number. A thread that has looked through all
 //! bits and found none moves it on to the next even one, unless it changed since before the first look. So a bit that is set
 //! during the search keeps the summary odd.
 
@@ -35,13 +35,13 @@ impl<'a> Redelivery<'a> {
     /// Marks a job that is queued again.
     pub(crate) fn mark(&self, index: DescriptorIndex) {
         let Some(word) = self.bits.get(index.get() as usize / 64) else { return };
-        // Release: who sees the bit sees the job queued.
+        // Release: a thread that sees the bit sees the job queued.
         word.fetch_or(1 << (index.get() % 64), Ordering::Release);
         fault::point(Point::F30_bit_set);
         let mut summary = self.summary.load(Ordering::Relaxed);
         loop {
             let odd = (summary | 1).wrapping_add(if summary % 2 == 1 { 2 } else { 0 });
-            // Release: who sees the new number finds the bit. If a searcher moved it first, the exchange fails and the number
+            // Release: a thread that sees the new number finds the bit. If a searcher moved it first, the exchange fails and the number
             // it left is taken.
             match self.summary.compare_exchange_weak(summary, odd, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,

@@ -2,7 +2,7 @@
 //!
 //! Filling a cell is one compare-and-swap, so there is no moment at which a position is claimed but not yet published: a
 //! participant that dies or sleeps between any two steps leaves a ring that everybody else can go on with. Head and tail are
-//! only hints about where to look first; whoever finds the head behind moves it on, and who goes past a tail that is behind
+//! only hints about where to look first; a thread that finds the head behind moves it on, and who goes past a tail that is behind
 //! notes where it got to.
 //!
 //! A cell holds `{turn, index}`. In lap `t` of the ring it goes from `empty(t)` to `full(t, index)` to `empty(t + 1)`.
@@ -105,7 +105,7 @@ impl<'a> Ring<'a> {
             let (at, turn) = self.place(position);
             let Some(cell) = self.cells.get(at) else { return Err(Full) };
             let empty = CellWord::empty(turn);
-            // Release (R2): the descriptor's Queued state, stored before, is visible to whoever reads this cell (A2). If
+            // Release (R2): the descriptor's Queued state, stored before, is visible to the thread that reads this cell (A2). If
             // another submitter fills the cell first the exchange fails and the next position is tried.
             let found = match cell.compare_exchange(
                 empty.bits(),
@@ -221,7 +221,7 @@ impl<'a> Ring<'a> {
             // An empty cell at the head: the ring is empty.
             let index = found.index()?;
             let empty = CellWord::empty(turn.wrapping_add(1)).bits();
-            // Relaxed, as in `take`. Whoever clears the cell has the entry: one alone appends it again.
+            // Relaxed, as in `take`. A thread that clears the cell has the entry: one alone appends it again.
             let is_ours =
                 self.cells.get(at)?.compare_exchange(found.bits(), empty, Ordering::Relaxed, Ordering::Relaxed).is_ok();
             self.advance_head(head);

@@ -3,7 +3,7 @@
 //! Vocabulary. A worker is *running* a job; *searching*: awake, without a job, and certain to look at the rings once more
 //! before it sleeps; *parked*: asleep or about to be; *notified*: a waker took it from parked, it will search next.
 //!
-//! The rule: **wake only when nobody is searching or notified**, because whoever is will find the job; and a worker that
+//! The rule: **wake only when nobody is searching or notified**, because a worker that is will find the job; and a worker that
 //! stops searching because it found a job looks whether more is left, and wakes another one then (`found_job`).
 //!
 //! The race is a submitter that sees a searcher against a searcher that gives up, or finds something else:
@@ -127,7 +127,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     pub(crate) fn resume(&self, me: ParticipantSlot) {
         let (word, bit) = bit_of(me);
         // The searching bit is set before the others are cleared: at no moment does a submitter find the worker neither
-        // notified nor searching. Release: whoever sees the cleared idle bit or park word sees the searching bit.
+        // notified nor searching. Release: a thread that sees the cleared idle bit or park word sees the searching bit.
         self.line.searching[word].fetch_or(bit, Ordering::Relaxed);
         if let Some(park_word) = (self.park_word)(me) {
             park_word.store(park::RUNNING, Ordering::Release);
@@ -164,7 +164,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     /// Whether the park word of a worker says that it sleeps, or is about to, whatever the bitmaps say. A hint.
     pub(crate) fn is_anybody_asleep(&self) -> bool {
         let word = |row| (self.park_word)(ParticipantSlot::new(row));
-        // Acquire: who sees a worker asleep sees what it did before.
+        // Acquire: a thread that sees a worker asleep sees what it did before.
         (1..=self.last).filter_map(word).any(|word| park::may_sleep(word.load(Ordering::Acquire)))
     }
 
@@ -247,14 +247,14 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         self.wake_everybody(slots);
     }
 
-    /// Lets nobody count as searching: for whoever finds that a job was left lying though workers sleep, for whatever reason. A bit of a
+    /// Lets nobody count as searching: for the thread that finds that a job was left lying though workers sleep, for whatever reason. A bit of a
     /// row whose worker is at a long job, or that has none just now, would stay set and hold back every call.
     pub(crate) fn forget_searchers(&self) {
         // Relaxed: a worker that does search loses its bit, so that the next submitter wakes another one: that costs a call.
         self.line.searching.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
-    /// Wakes everybody, for shutdown: whoever sleeps or is about to looks at the engine's state again.
+    /// Wakes everybody, for shutdown: a thread that sleeps or is about to looks at the engine's state again.
     pub(crate) fn wake_everybody(&self, slots: impl Iterator<Item = ParticipantSlot>) {
         fence(Ordering::SeqCst);
         for slot in slots {

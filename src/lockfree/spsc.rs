@@ -53,7 +53,7 @@ impl<'a> Cells<'a> {
     /// Makes every cell wait for its first message.
     pub(crate) fn init(&self) {
         for (position, cell) in self.words.chunks_exact(self.stride).enumerate() {
-            // Relaxed: whoever makes the lane hands it on to the other side.
+            // Relaxed: a thread that makes the lane hands it on to the other side.
             cell[0].store(position as u64, Ordering::Relaxed);
         }
     }
@@ -108,7 +108,7 @@ impl<'a> Cells<'a> {
             sum = StampWord::add(sum, value);
         }
         fault::point(Point::F46_message_written);
-        // Release (R11): the message is visible to whoever sees the stamp (A11).
+        // Release (R11): the message is visible to the thread that sees the stamp (A11).
         stamp.store(StampWord::message(tail, mark, sum).bits(), Ordering::Release);
     }
 
@@ -126,7 +126,7 @@ impl<'a> Cells<'a> {
     /// [`Garbled`] when the stamp is none that the producer leaves there with such a message.
     #[inline]
     pub(crate) fn read(&self, head: u64, message: &mut [u64]) -> Result<Option<bool>, Garbled> {
-        // Acquire (A11): pairs with R11; who sees the stamp sees the message.
+        // Acquire (A11): pairs with R11; a thread that sees the stamp sees the message.
         let found = self.cell(head).1.load(Ordering::Acquire);
         if found == StampWord::vacant(head).bits() {
             return Ok(None);

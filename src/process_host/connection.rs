@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a worker does that finds the other side gone: ends its process, or says so by an error.
 type Gone = fn() -> Error;
 
-/// The worker's end of its socket. Whoever asks for a file holds it until the answer is there.
+/// The worker's end of its socket. A thread that asks for a file holds it until the answer is there.
 #[derive(Clone)]
 pub(crate) struct Connection {
     channel: Arc<Mutex<Channel>>,

@@ -70,7 +70,7 @@ pub(crate) struct ProcessEnd {
     pub(crate) asked_to_end: bool,
 }
 
-/// A process that was ready, for whoever wants it to end.
+/// A process that was ready, for the thread that wants it to end.
 #[derive(Clone)]
 pub(crate) struct HostedProcess {
     supervisor: Arc<Shared>,
@@ -249,7 +249,7 @@ impl HostedMain {
 struct Hosted {
     id: u64,
     order: Order,
-    /// Whoever waits for it to be ready.
+    /// A thread that waits for it to be ready.
     started: Option<Started>,
     /// Starts so far.
     attempts: u32,

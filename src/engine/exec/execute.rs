@@ -297,7 +297,7 @@ impl ShareCall<'_> {
         }
     }
 
-    /// Says that the rows of a chunk are done, and those before it: whoever runs all chunks runs them in their order.
+    /// Says that the rows of a chunk are done, and those before it: a thread that runs all chunks runs them in their order.
     fn say_rows(&self, chunk: u32) {
         if let RowWatch::Alone(job) = self.watch
             && (chunk + 1).is_multiple_of(self.plan.chunks.div_ceil(ROW_REPORTS))
@@ -374,7 +374,7 @@ fn share_job(job: &ClaimedJob<'_>, fields: &Fields) -> Result<(), RunError> {
     Ok(())
 }
 
-/// A job of many rows: whoever claims it fans it out, takes part, and finishes it when all shares are over.
+/// A job of many rows: a thread that claims it fans it out, takes part, and finishes it when all shares are over.
 fn rows_job(job: &ClaimedJob<'_>, fields: &Fields) -> Result<(), RunError> {
     let call = job.resolve(fields)?;
     let rows = usize::try_from(fields.fan_out).map_err(|_| RunError::Corrupt)?;

@@ -1,4 +1,4 @@
-//! How a job ended: written by whoever ran it, read by whoever holds it.
+//! How a job ended: written by the thread that ran it, read by the thread that holds it.
 
 use crate::engine::job::call;
 use crate::engine::job::failure_text;

@@ -1,7 +1,7 @@
 //! Running kernels over resolved calls: whole batches, chunks, rows.
 //!
 //! Laws of this file:
-//! 1. A call is run only by whoever claimed its descriptor, or by the caller of a blocking call; its outputs were handed over
+//! 1. A call is run only by the thread that claimed its descriptor, or by the caller of a blocking call; its outputs were handed over
 //!    exclusively (by value, or by the exclusive borrow of a call that does not return before everybody is done), its inputs
 //!    are not written meanwhile.
 //! 2. Two participants of one fan-out never run the same chunk, and the outputs of two chunks, or of two rows, do not overlap.

@@ -1,4 +1,4 @@
-//! The end of an engine, for whoever waits for it.
+//! The end of an engine, for the thread that waits for it.
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ use crate::layout::words::{LEN_NOT_SAID, check, opened_len, sealed_len};
 use crate::sync::Ordering;
 
 /// Handles and lengths in bytes of a call's batches: inputs first, then outputs, and how many of each. What was collected as an input is
-/// only read, and only what was collected as an output is written: whoever runs the call compares both numbers with what the kernel says.
+/// only read, and only what was collected as an output is written: a thread that runs the call compares both numbers with what the kernel says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct References {
     entries: [(u64, u64); MAX_BATCHES],

@@ -1,7 +1,7 @@
 //! Closures of jobs, and their results, by their bytes: what must not be in shared memory.
 //!
 //! Laws of this file:
-//! 1. The storage of a slot is touched only by whoever moved the slot's state to `BUSY` or `RUNNING`, until it moves it on. The
+//! 1. The storage of a slot is touched only by the thread that moved the slot's state to `BUSY` or `RUNNING`, until it moves it on. The
 //!    state is private: what other processes write into descriptor words can make somebody come at the wrong moment, who then
 //!    finds another state and leaves the storage alone.
 //! 2. The state says what the storage holds, and of which closure: its *number* changes with every closure that is stored, and a
@@ -179,7 +179,7 @@ impl ClosureSlot {
             return None;
         }
         if self.is_private {
-            // Whoever comes has the descriptor by its word (law 4), with all that the one before did.
+            // A thread that comes has the descriptor by its word (law 4), with all that the one before did.
             self.state.store(found | to, Ordering::Relaxed);
             return Some(found);
         }
@@ -265,7 +265,7 @@ impl ClosureSlot {
         Some(closure)
     }
 
-    /// Drops whatever is in the storage: for the submitter that gives up a reservation, and for whoever frees a finished job.
+    /// Drops whatever is in the storage: for the submitter that gives up a reservation, and for the thread that frees a finished job.
     ///
     /// Waits for a closure that is being run, which it is at such a moment only if the descriptor's word was scribbled on: what the
     /// closure borrows must outlive it.

@@ -1,4 +1,4 @@
-//! Failure texts in shared memory: written by whoever ran the kernel, read by whoever holds the job.
+//! Failure texts in shared memory: written by the thread that ran the kernel, read by the thread that holds the job.
 //!
 //! The record belongs to its descriptor and is published by the descriptor's finish (R3/A3). Its bytes are untrusted: lengths
 //! are clamped to the record, broken UTF-8 is repaired, control characters are escaped.

@@ -4,7 +4,7 @@
 //! 1. In a *private* table, that of an engine of threads alone, nobody outside this process writes descriptor words. There the words
 //!    themselves say who may come: the one that reserved the descriptor, then the one that claimed the job, then whoever holds the
 //!    finished job, until it returns the index (`docs/protocol.md`).
-//! 2. The reference to the engine that a slot keeps is there in private tables only, and touched only by whoever reserved the descriptor
+//! 2. The reference to the engine that a slot keeps is there in private tables only, and touched only by the thread that reserved the descriptor
 //!    or holds its job.
 #![allow(unsafe_code)]
 
@@ -128,7 +128,7 @@ impl<E> LocalSlot<E> {
         &self.rows
     }
 
-    /// Keeps the priority of a job of rows for whoever spreads it.
+    /// Keeps the priority of a job of rows for the thread that spreads it.
     pub(crate) fn set_priority(&self, priority: Priority) {
         // Relaxed, here and below: published with the job's word (R1).
         self.priority.store(priority.ring() as u32, Ordering::Relaxed);

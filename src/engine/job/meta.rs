@@ -112,7 +112,7 @@ pub(in crate::engine) fn next_deadline_check(
     descriptor: &Descriptor,
 ) -> Option<Deadline> {
     let meta = control.meta(index).filter(|_| has_meta(descriptor))?;
-    // Acquire: pairs with the release in `start_noted`. Whoever sees that it has begun sees from when on it is late.
+    // Acquire: pairs with the release in `start_noted`. A thread that sees that it has begun sees from when on it is late.
     let has_begun = meta.started_ns.load(Ordering::Acquire) != 0;
     let next = Deadline::now().plus(LOOKS_APART);
     late_from(meta, Deadline::now()).filter(|_| !has_begun).map(|late| late.max(next))

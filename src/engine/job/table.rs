@@ -103,14 +103,14 @@ impl<E> JobTable<E> {
         self.free.announce_waiter()
     }
 
-    /// Forgets it. The announcement stays: whoever returns a descriptor then looks for tasks once in vain.
+    /// Forgets it. The announcement stays: a thread that returns a descriptor then looks for tasks once in vain.
     pub(in crate::engine) fn unregister_for_capacity(&self, ticket: &mut Option<Ticket>) {
         self.capacity_waiters.wakers.forget(ticket, || {});
     }
 
     /// Wakes the threads and tasks that wait for a free descriptor.
     pub(in crate::engine) fn wake_capacity_waiters(&self) {
-        // Release: pairs with the acquire in `capacity_sequence`; who sees the new number sees the free index.
+        // Release: pairs with the acquire in `capacity_sequence`; a thread that sees the new number sees the free index.
         self.capacity_waiters.sequence.fetch_add(1, Ordering::Release);
         futex::wake_all(&self.capacity_waiters.sequence, Scope::Private);
         self.capacity_waiters.wakers.wake((), || {});

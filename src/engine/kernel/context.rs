@@ -181,7 +181,7 @@ impl<'a> Context<'a> {
         self.saw_stop.get()
     }
 
-    /// Says how far the job is: `done` of `total`, in whatever unit. [`Job::progress`](crate::Job::progress) gives it to whoever holds
+    /// Says how far the job is: `done` of `total`, in whatever unit. [`Job::progress`](crate::Job::progress) gives it to the thread that holds
     /// the job, as a number, a stream or a call.
     ///
     /// A few stores to memory while nobody waits for it: cheap enough for every thousandth element. A listener of
@@ -262,7 +262,7 @@ impl<'a> Context<'a> {
         SharedArray::of_handle(self.arena, handle)
     }
 
-    /// Says that only the first `len` elements of output `output`, counted from 0, hold the result: whoever waits for the job gets
+    /// Says that only the first `len` elements of output `output`, counted from 0, hold the result: a thread that waits for the job gets
     /// a batch of that length, in the same memory. For results whose size is known afterwards, as of a filter or a compressor.
     ///
     /// Only in a job of its own ([`Engine::submit`](crate::Engine::submit)): the outputs of `map`, `reduce` and `submit_many` keep

@@ -13,7 +13,7 @@ use crate::engine::kernel::info::KernelInfo;
 /// A function over typed slices that an engine can run anywhere: declared with [`#[kernel]`](macro@crate::kernel), called by value.
 ///
 /// # Safety
-/// The attributes implement it; there is no reason to do so by hand. Whoever does promises that
+/// The attributes implement it; there is no reason to do so by hand. An implementation promises that
 /// - `Inputs`, `Outputs` and `Param` are the types, in their order, that the entry point of `info` takes from its frame as inputs, outputs and
 ///   parameter, and that it describes them so;
 /// - `info` gives the same description at every call.

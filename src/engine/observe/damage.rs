@@ -6,7 +6,7 @@ use crate::layout::words::State;
 use crate::lockfree::job;
 use crate::sync::Ordering;
 
-/// Writes a lap that never was into every cell of the shared rings: whoever takes jobs finds it.
+/// Writes a lap that never was into every cell of the shared rings: a thread that takes jobs finds it.
 pub(crate) fn spoil_rings(core: &Core) {
     for priority in 0..PRIORITIES {
         let (_, cells) = core.control.ring(priority);

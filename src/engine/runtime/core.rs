@@ -376,7 +376,7 @@ impl Core {
         }
     }
 
-    /// The error of whoever does not wait for the end of a shortage of worker processes; `None` while there is none.
+    /// The error of the thread that does not wait for the end of a shortage of worker processes; `None` while there is none.
     pub(crate) fn shortage(&self) -> Option<Error> {
         self.processes.as_ref().and_then(|processes| processes.shortage().error())
     }

@@ -1,9 +1,9 @@
 //! References to the engine that lie in free descriptors, so that a job's handle counts none.
 //!
 //! Laws of this file:
-//! 1. A reference lies only in the slot of a descriptor that is free, of a private table, and belongs to whoever takes the descriptor's
+//! 1. A reference lies only in the slot of a descriptor that is free, of a private table, and belongs to the thread that takes the descriptor's
 //!    index off the list, or closes the list with it in it.
-//! 2. Whoever returns an index touches nothing of the engine once it is returned: the engine may be gone by then.
+//! 2. A thread that returns an index touches nothing of the engine once it is returned: the engine may be gone by then.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;

@@ -78,7 +78,7 @@ impl Health {
 
     /// Tells those that wait that a job may be one that can be read now.
     pub(in crate::engine) fn tell_settled(&self) {
-        // Release: pairs with the acquire in `settled`; who sees the new number sees what was settled.
+        // Release: pairs with the acquire in `settled`; a thread that sees the new number sees what was settled.
         self.settled.fetch_add(1, Ordering::Release);
         futex::wake_all(&self.settled, Scope::Private);
     }

@@ -6,10 +6,10 @@
 //!
 //! A thread announces a job *before* it tries to claim it and takes that back when it has left the job, so that a job without an
 //! announcement is run by no thread. Two orders make that a proof, see `queue::take` and `health::is_abandoned`:
-//! - A damaged word cannot be claimed. Every claim precedes the damage, so its announcement is seen by whoever sees the damage: the
+//! - A damaged word cannot be claimed. Every claim precedes the damage, so its announcement is seen by the thread that sees the damage: the
 //!   claim is a release, reading the word an acquire.
 //! - Where other processes can write a word that passes for a sound one, a thread makes a fence between announcing and claiming and
-//!   looks whether the engine broke, and so does, the other way round, whoever looks for announcements.
+//!   looks whether the engine broke, and so does, the other way round, a thread that looks for announcements.
 //!
 //! What the holder of a job runs itself (`queue::claim_own`) needs no announcement: nobody else could read that job.
 

@@ -2,7 +2,7 @@
 //! of the workers is gone.
 //!
 //! A shortage passes or it does not, and nobody can tell. So the supervisor tries again for as long as the engine lives, in ever
-//! longer pauses up to a limit. Jobs wait meanwhile; whoever does not want to wait says so (`Backpressure::Reject`, a deadline) and is told why.
+//! longer pauses up to a limit. Jobs wait meanwhile; a thread that does not want to wait says so (`Backpressure::Reject`, a deadline) and is told why.
 
 use std::sync::Mutex;
 
@@ -22,14 +22,14 @@ impl Shortage {
     }
 
     fn reason(&self) -> Option<String> {
-        // Relaxed: a hint; whoever reads it late waits, or is refused, as if it had come at another moment.
+        // Relaxed: a hint; a thread that reads it late waits, or is refused, as if it had come at another moment.
         if self.is_on.load(Ordering::Relaxed) == 0 {
             return None;
         }
         lock(&self.reason).clone()
     }
 
-    /// The error of whoever does not wait for the end of a shortage; `None` while there is none.
+    /// The error of the thread that does not wait for the end of a shortage; `None` while there is none.
     pub(in crate::engine) fn error(&self) -> Option<Error> {
         self.reason().map(|reason| Error::NoWorkers { reason })
     }

@@ -140,7 +140,7 @@ impl ThreadSlots {
     /// Lets more processes be asked for again, right before the supervisor looks whether they are wanted.
     #[cfg(target_os = "linux")]
     pub(in crate::engine) fn hear_request(&self) {
-        // AcqRel: pairs with the swap in `ask_for_processes`; who finds it asked for still has its job seen by the look that follows.
+        // AcqRel: pairs with the swap in `ask_for_processes`; a thread that finds it asked for still has its job seen by the look that follows.
         self.asked.swap(0, Ordering::AcqRel);
     }
 
@@ -151,7 +151,7 @@ impl ThreadSlots {
 
     /// Counts a worker, or the supervisor, as ended.
     pub(in crate::engine) fn count_ended(&self) {
-        // AcqRel: release pairs with the acquire of whoever waits for the workers' end; the last one acquires what the others did.
+        // AcqRel: release pairs with the acquire of the thread that waits for the workers' end; the last one acquires what the others did.
         let before = self.alive.fetch_sub(1, Ordering::AcqRel);
         futex::wake_all(&self.alive, Scope::Private);
         if before == 1 {

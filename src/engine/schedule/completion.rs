@@ -229,7 +229,7 @@ fn cancel_partitions(core: &Core, rows: &DistributedRows) {
     }
 }
 
-/// A thread has left a job, after the engine was poisoned: whoever waits for it looks again.
+/// A thread has left a job, after the engine was poisoned: a thread that waits for it looks again.
 #[cold]
 fn tell_left(core: &Core, index: DescriptorIndex) {
     core.health.tell_settled();

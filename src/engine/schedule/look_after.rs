@@ -29,7 +29,7 @@ pub(crate) fn look_after(core: &Core, reference: JobReference) {
     }
 }
 
-/// As above, for one job, whoever holds it.
+/// As above, for one job of any holder.
 fn look_after_one(core: &Core, reference: JobReference) {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return };
     let word = job::snapshot(&descriptor.word);

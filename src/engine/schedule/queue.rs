@@ -211,7 +211,7 @@ pub(in crate::engine) fn recover_queued(core: &Core, reference: JobReference) {
         }
     }
     if core.sleepers().is_anybody_asleep() && call::kind_of(descriptor) != kind::CLOSURE {
-        // Whoever sleeps could have run it, and was not called.
+        // A thread that sleeps could have run it, and was not called.
         health::count_missed_wakeup(core);
     }
     core.sleepers().rouse((1..=core.config.rows() as u16).map(ParticipantSlot::new));

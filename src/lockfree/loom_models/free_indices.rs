@@ -5,7 +5,7 @@ use crate::lockfree::free_list::{FreeList, Returned, Returners};
 
 struct Stock {
     free: FreeList,
-    /// The memory of each index: whoever takes an index comes after whoever returned it (R6/A6).
+    /// The memory of each index: a thread that takes an index comes after whoever returned it (R6/A6).
     memory: [Shadow; 3],
     taken: [PlainU32; 3],
     /// What waiters sleep on, as `engine::core::Space`.

@@ -132,7 +132,7 @@ fn both_sides_sleep_and_are_called() {
     });
 }
 
-/// One call for each message: two that sleep get one each, whoever was counted and had not gone to sleep yet.
+/// One call for each message: two that sleep get one each, a thread that was counted and had not gone to sleep yet.
 #[test]
 fn two_receivers_sleep_and_both_are_called() {
     explore_reaching(Some(2), ["a receiver sleeps"], move |seen| {
@@ -213,7 +213,7 @@ fn a_receiver_hears_of_the_end() {
     });
 }
 
-/// What any thread of a side posted before another one said that the side is gone is there for whoever hears that: the release of
+/// What any thread of a side posted before another one said that the side is gone is there for the thread that hears that: the release of
 /// `Lane::leave`, as the thread that leaves has made no fence since.
 #[test]
 fn the_end_comes_after_every_message() {

@@ -32,7 +32,7 @@ impl Board {
         Redelivery::new(&self.summary, &self.bits)
     }
 
-    /// The sweep: what it repairs is visible to whoever claims the job next.
+    /// The sweep: what it repairs is visible to the thread that claims the job next.
     fn sweep(&self) {
         self.desk.input.write();
         assert!(job::requeue(&self.desk.word, worker(DEAD), 0).is_some());

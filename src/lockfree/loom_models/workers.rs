@@ -180,7 +180,7 @@ impl Engine {
 
     fn execute(&self, at: usize) {
         self.jobs[at].0.output.write();
-        // AcqRel: whoever waits for the last job sees what all of them did.
+        // AcqRel: a thread that waits for the last job sees what all of them did.
         if self.left.fetch_add(u32::MAX, Ordering::AcqRel) == 1 {
             futex::wake_all(&self.left, Scope::Private);
         }
