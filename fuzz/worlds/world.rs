@@ -15,7 +15,6 @@ use crate::arena::attached::Attached;
 use crate::arena::{Access, Arena, ArenaConfig, Backing, FileSegment};
 use crate::engine::exec::execute::row_block_len;
 use crate::engine::job::call::{self, Param, References};
-use crate::engine::job::local_slot;
 use crate::engine::job::reference::JobReference;
 use crate::engine::kernel::info::KernelInfo;
 use crate::engine::kernel::traits::Kernel;

@@ -46,7 +46,7 @@ impl ForkGuard {
     /// Builds a guard for the current process. Does not block.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::error::Error::Io) if the system has no memory for the page.
+    /// [`Error::Io`] if the system has no memory for the page.
     pub(crate) fn new() -> Result<Self> {
         // Miri knows no advice about pages.
         #[cfg(all(target_os = "linux", not(miri)))]
@@ -96,7 +96,7 @@ impl<T> PerProcess<T> {
     /// This process's own, which `make` makes if there is none. Blocks while another thread makes it.
     ///
     /// # Errors
-    /// Those of `make`; [`Error::Io`](crate::error::Error::Io) when there is no memory for a guard; [`Error::Forked`](crate::error::Error::Forked)
+    /// Those of `make`; [`Error::Io`] when there is no memory for a guard; [`Error::Forked`]
     /// in a child that was forked while another thread of its parent was in this very call.
     pub(crate) fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let mut value = self.lock()?;

@@ -1,8 +1,8 @@
 //! Processes that are started from a program and talk to the one that started them; and a host for those that run no jobs.
 //!
-//! An engine has worker processes, and a [`Worker`](crate::Worker) may be one. Both are started from a [`Program`] by [`launch`], begin with
+//! An engine has worker processes, and a [`Worker`](crate::Worker) may be one. Both are started from a [`Program`] by [`launch()`], begin with
 //! [`enter`], and say the same words over the same socket. What an engine's processes are for is the engine's matter. For the others there
-//! is [`start`]: one thread, the *supervisor*, starts all of them, receives what they send, and ends them.
+//! is [`start()`]: one thread, the *supervisor*, starts all of them, receives what they send, and ends them.
 
 #[cfg(target_os = "linux")]
 mod connection;

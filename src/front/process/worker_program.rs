@@ -100,7 +100,7 @@ impl WorkerProgram {
     /// The most memory of its own that a worker may take, in bytes (`RLIMIT_DATA`); shared memory and mapped files do not count.
     ///
     /// A worker that asks for more usually ends itself (Rust programs by `SIGABRT`): its job then fails with
-    /// [`Error::WorkerDied`](crate::Error::WorkerDied).
+    /// [`Error::WorkerDied`].
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self
