@@ -76,7 +76,7 @@ pub struct Builder {
 }
 
 /// An engine whose workers are started.
-pub(super) struct Started {
+pub(super) struct StartedEngine {
     pub(super) core: Arc<Core>,
     /// Invitations to external workers, where the engine has a supervisor.
     #[cfg(target_os = "linux")]
@@ -204,7 +204,7 @@ impl Builder {
     ///
     /// # Errors
     /// As [`Builder::build`].
-    pub(super) fn start(self) -> Result<Started> {
+    pub(super) fn start(self) -> Result<StartedEngine> {
         let cores = host::available_cores();
         let Self { processes, jobs_per_process, outside, backpressure, idle, timing, ageing, recycle, .. } = self;
         let idle_timeout = self.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT);
@@ -263,7 +263,7 @@ impl Builder {
             Some(group) => Some(start_supervisor(&core, group).inspect_err(|_| completion::start_closing(&core))?),
             None => None,
         };
-        Ok(Started {
+        Ok(StartedEngine {
             core,
             #[cfg(target_os = "linux")]
             invitations,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 
-use super::builder::{Builder, Started};
+use super::builder::{Builder, StartedEngine};
 use crate::arena::batch::Batch;
 use crate::arena::uninit::UninitBatch;
 use crate::engine::handle::wait_for_workers;
@@ -70,7 +70,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    fn of(started: Started) -> Self {
+    fn of(started: StartedEngine) -> Self {
         Self {
             core: started.core,
             #[cfg(target_os = "linux")]
