@@ -148,8 +148,8 @@ mod watchdog;
 pub use crate::{
     arena::batch::{Batch, SharedBatch},
     arena::shared::array::SharedArray,
-    engine::kernel::context::Context,
-    engine::kernel::traits::{Kernel, Reducer, kernel, reducer},
+    engine::kernel::Context,
+    engine::kernel::{Kernel, Reducer, kernel, reducer},
     engine::options::{Backpressure, IdleStrategy, Priority, Retry, WaitPolicy},
     front::engine::{Builder, Engine, MAX_THREADS},
     front::job::{CancelToken, Job, JobSet},
@@ -238,8 +238,8 @@ pub mod files {
 #[cfg(not(workring_loom))]
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::engine::kernel::error::KernelOutcome;
-    pub use crate::engine::kernel::frame::Frame;
+    pub use crate::engine::kernel::Frame;
+    pub use crate::engine::kernel::KernelOutcome;
     pub use crate::front::message::serve;
     pub use crate::process_host::WorkerStart;
     /// Points at which the project's own tests make processes die.

@@ -14,15 +14,15 @@ use super::watch::{self, Region};
 use crate::arena::attached::Attached;
 use crate::arena::{Access, Arena, ArenaConfig, Backing, FileSegment};
 use crate::engine::exec::execute::row_block_len;
+use crate::engine::job::JobReference;
 use crate::engine::job::call::{self, Param, References};
-use crate::engine::job::reference::JobReference;
-use crate::engine::kernel::info::KernelInfo;
-use crate::engine::kernel::traits::Kernel;
+use crate::engine::kernel::Kernel;
+use crate::engine::kernel::KernelInfo;
 use crate::engine::options::{
     Backpressure, EngineConfig, IdleStrategy, Priority, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
 };
-use crate::engine::runtime::core::Core;
-use crate::engine::runtime::worker_role::WorkerRole;
+use crate::engine::runtime::Core;
+use crate::engine::runtime::WorkerRole;
 use crate::error::Result;
 use crate::ids::{DescriptorIndex, ParticipantSlot, ParticipantSlots};
 use crate::layout::geometry::Geometry;

@@ -29,9 +29,9 @@ use std::sync::OnceLock;
 use crate::numeric::Stores;
 use crate::os::host;
 
-pub use crate::engine::kernel::error::KernelError;
+pub use crate::engine::kernel::KernelError;
 /// Kernels as they are registered: their names, the types of their batches, and what their functions may return.
-pub use crate::engine::kernel::info::{ElementLayout, KernelInfo};
+pub use crate::engine::kernel::{ElementLayout, KernelInfo};
 
 /// The shortest part of an output, in bytes, that is streamed: at its end the loop waits until memory has it all. Measured over
 /// lengths of parts, half as much gained nothing and a quarter was slower.
@@ -94,7 +94,7 @@ macro_rules! listed {
 
         /// The kernels of this module.
         pub(super) fn list() -> Vec<&'static super::KernelInfo> {
-            use crate::engine::kernel::traits::Kernel;
+            use crate::engine::kernel::Kernel;
             vec![$(Kernel::info($reducer),)* $(Kernel::info($kernel)),*]
         }
     };
@@ -146,7 +146,7 @@ macro_rules! floats {
             #[doc = concat!("Kernels over `", $name, "`.")]
             pub mod $ty {
                 use super::stores;
-                use crate::engine::kernel::context::Context;
+                use crate::engine::kernel::Context;
                 use crate::error::Error;
 
                 /// The parameter of [`affine`].
@@ -266,8 +266,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::engine::kernel::context::Context;
-    use crate::engine::kernel::traits::Kernel;
+    use crate::engine::kernel::Context;
+    use crate::engine::kernel::Kernel;
     use crate::front::engine::Engine;
 
     /// What a kernel knows of the length of its call.

@@ -1,6 +1,6 @@
 //! The first line of `main` in a program that may be started as a worker.
 
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 use crate::engine::process::work_as_child;
 use crate::front::message;
 use crate::process_host::{self, Start};

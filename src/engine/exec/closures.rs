@@ -9,12 +9,12 @@
 use std::sync::Mutex;
 
 use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
-use crate::engine::job::chunk_plan::Plan;
-use crate::engine::job::progress_meter::Meter;
-use crate::engine::job::ranges::{ChunkEnd, run_share, stop};
-use crate::engine::job::run_error::{RunError, error_of};
+use crate::engine::job::Meter;
+use crate::engine::job::Plan;
+use crate::engine::job::{ChunkEnd, run_share, stop};
+use crate::engine::job::{RunError, error_of};
 use crate::engine::options::{Backpressure, Priority};
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::error::Result;
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{FanOutHeader, RangeLine};

@@ -12,13 +12,13 @@
 
 use std::sync::Arc;
 
+use crate::engine::job::JobReference;
 use crate::engine::job::call::Fields;
-use crate::engine::job::chunk_plan::{Plan, rows_plan};
 use crate::engine::job::partitions::{DistributedRows, held_by_partition, mode_of};
-use crate::engine::job::ranges::{RowHandles, prepare};
-use crate::engine::job::reference::JobReference;
+use crate::engine::job::{Plan, rows_plan};
+use crate::engine::job::{RowHandles, prepare};
 use crate::engine::options::Priority;
-use crate::engine::runtime::core::{Core, Reservation};
+use crate::engine::runtime::{Core, Reservation};
 use crate::engine::schedule::{completion, queue, wakeup};
 use crate::error::Result;
 use crate::layout::records::{FanOutHeader, RangeLine};

@@ -3,19 +3,19 @@
 use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
 use crate::engine::exec::outcome::write_outcome;
 use crate::engine::exec::runner::{ChunkRunner, RowRunner, mark_row, run_whole};
+use crate::engine::job::JobReference;
+use crate::engine::job::LocalSlot;
+use crate::engine::job::RunError;
 use crate::engine::job::call::{self, Fields, KernelCall};
-use crate::engine::job::chunk_plan::{Plan, rows_plan};
 use crate::engine::job::failure_text;
-use crate::engine::job::local_slot::LocalSlot;
 use crate::engine::job::meta::{self, deadline_of};
 use crate::engine::job::partitions;
-use crate::engine::job::ranges::{ChunkEnd, RowHandles, finished_chunks, run_share, single_partition, stop};
-use crate::engine::job::reference::JobReference;
-use crate::engine::job::run_error::RunError;
-use crate::engine::kernel::context::{JobProbe, StopSignals};
-use crate::engine::kernel::frame::RawSlice;
+use crate::engine::job::{ChunkEnd, RowHandles, finished_chunks, run_share, single_partition, stop};
+use crate::engine::job::{Plan, rows_plan};
+use crate::engine::kernel::RawSlice;
+use crate::engine::kernel::{JobProbe, StopSignals};
 use crate::engine::options::Priority;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::runtime::nesting;
 use crate::engine::schedule::{completion, health, progress};
 use crate::error::{Error, Result};
@@ -461,8 +461,8 @@ mod tests {
     use super::*;
     use crate::engine::exec::outcome::outcome_of;
     use crate::engine::job::call::{Param, References};
-    use crate::engine::kernel::traits::Kernel;
-    use crate::engine::runtime::core::Reservation;
+    use crate::engine::kernel::Kernel;
+    use crate::engine::runtime::Reservation;
     use crate::engine::schedule::queue;
 
     /// Runs a published draft on worker 1 and gives the error of its outcome.

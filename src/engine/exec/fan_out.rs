@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use crate::arena::alloc::Block;
 use crate::engine::exec::outcome::outcome_of;
-use crate::engine::job::chunk_plan::Plan;
-use crate::engine::job::progress_meter::{Meter, RangesAt};
-use crate::engine::job::ranges::{RowHandles, finished_chunks, prepare, stop, waiting_chunks};
-use crate::engine::job::reference::JobReference;
+use crate::engine::job::JobReference;
+use crate::engine::job::Plan;
+use crate::engine::job::{Meter, RangesAt};
+use crate::engine::job::{RowHandles, finished_chunks, prepare, stop, waiting_chunks};
 use crate::engine::options::{Backpressure, Priority, WaitPolicy};
-use crate::engine::runtime::core::{Core, Reservation};
 use crate::engine::runtime::nesting;
+use crate::engine::runtime::{Core, Reservation};
 use crate::engine::schedule::{completion, queue, wait, wakeup};
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
@@ -298,8 +298,8 @@ impl Drop for SubJobs<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::job::ranges::{ChunkEnd, run_share};
-    use crate::engine::runtime::health::Poisoned;
+    use crate::engine::job::{ChunkEnd, run_share};
+    use crate::engine::runtime::Poisoned;
     use crate::engine::schedule::health;
     use crate::layout::words::ProgressWord;
     use proptest::prelude::*;

@@ -1,10 +1,10 @@
 //! Waiting for a job and running it, or others, meanwhile.
 
 use crate::engine::exec::execute::execute;
+use crate::engine::job::JobReference;
 use crate::engine::job::partitions::DistributedRows;
-use crate::engine::job::reference::JobReference;
 use crate::engine::options::WaitPolicy;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::runtime::nesting;
 use crate::engine::schedule::{completion, health, queue, wait};
 use crate::ids::ParticipantSlot;

@@ -7,7 +7,7 @@
 pub(crate) mod closures;
 pub(crate) mod distributed_rows;
 pub(crate) mod execute;
-pub(crate) mod fan_out;
+mod fan_out;
 pub(crate) mod help;
 pub(crate) mod kernel_over_chunks;
 pub(crate) mod outcome;

@@ -1,10 +1,10 @@
 //! How a job ended: written by the thread that ran it, read by the thread that holds it.
 
+use crate::engine::job::RunError;
 use crate::engine::job::call;
 use crate::engine::job::failure_text;
 use crate::engine::job::meta::deadline_of;
-use crate::engine::job::run_error::RunError;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::error::Error;
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{Descriptor, kind, status};

@@ -14,12 +14,12 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::arena::{Access, Arena};
+use crate::engine::job::Plan;
+use crate::engine::job::RunError;
 use crate::engine::job::call::KernelCall;
-use crate::engine::job::chunk_plan::Plan;
-use crate::engine::job::run_error::RunError;
-use crate::engine::kernel::context::{Context, JobProbe, StopSignals};
-use crate::engine::kernel::error::KernelError;
-use crate::engine::kernel::frame::{Frame, RawSlice};
+use crate::engine::kernel::KernelError;
+use crate::engine::kernel::{Context, JobProbe, StopSignals};
+use crate::engine::kernel::{Frame, RawSlice};
 use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{MAX_BATCHES, MAX_OUTPUTS};

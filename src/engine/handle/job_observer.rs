@@ -4,11 +4,11 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::job_word::word_of;
+use crate::engine::job::JobReference;
 use crate::engine::job::meta;
-use crate::engine::job::reference::JobReference;
 use crate::engine::observe::Progress;
-use crate::engine::runtime::core::Core;
-use crate::engine::runtime::watchers::WatchTicket;
+use crate::engine::runtime::Core;
+use crate::engine::runtime::WatchTicket;
 use crate::engine::schedule::{completion, progress};
 use crate::layout::words::{FLAG_WAKER, State};
 use crate::lockfree::job::{self, Cancel, FlagSet};

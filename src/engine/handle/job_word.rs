@@ -1,7 +1,7 @@
 //! The word of a job, as its handles and observers read it.
 
-use crate::engine::job::reference::JobReference;
-use crate::engine::runtime::core::Core;
+use crate::engine::job::JobReference;
+use crate::engine::runtime::Core;
 use crate::layout::words::{DescriptorWord, State};
 use crate::lockfree::job;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::error::{Error, Result};
 use crate::lockfree::futex;
 use crate::os::futex::wait_until;

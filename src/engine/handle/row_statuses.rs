@@ -6,7 +6,7 @@ use crate::arena::Arena;
 use crate::arena::batch::Batch;
 use crate::engine::exec::execute::{ROW_FAILED, ROW_PANICKED, ROW_TEXTS, row_block_len};
 use crate::engine::job::failure_text;
-use crate::engine::job::run_error::{RunError, error_of};
+use crate::engine::job::{RunError, error_of};
 use crate::error::{Error, Result};
 use crate::layout::records::FailureText;
 use crate::panics::Panicked;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::engine::job::JobReference;
 use crate::engine::job::meta;
 use crate::engine::job::meta::deadline_of;
-use crate::engine::job::reference::JobReference;
-use crate::engine::kernel::context::StopSignals;
-use crate::engine::runtime::core::{Core, Reservation};
+use crate::engine::kernel::StopSignals;
+use crate::engine::runtime::{Core, Reservation};
 use crate::engine::schedule::progress;
 use crate::layout::records::Descriptor;
 use crate::layout::words::State;

@@ -2,7 +2,7 @@
 
 use crate::engine::job::call::{Param, References};
 use crate::engine::options::{JobOptions, Retry};
-use crate::engine::runtime::core::{Core, Reservation};
+use crate::engine::runtime::{Core, Reservation};
 use crate::layout::records::kind;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;

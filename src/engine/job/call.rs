@@ -6,8 +6,8 @@ use bytemuck::Pod;
 
 use crate::arena::{Access, Arena};
 use crate::engine::job::table::Reservation;
-use crate::engine::kernel::frame::RawSlice;
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
+use crate::engine::kernel::RawSlice;
 use crate::error::{Error, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{
@@ -581,7 +581,7 @@ fn param_of(kind: u32, descriptor: &Descriptor) -> Param {
 mod tests {
     use super::*;
     use crate::arena::{ArenaConfig, Backing};
-    use crate::engine::kernel::traits::Kernel;
+    use crate::engine::kernel::Kernel;
 
     #[crate::kernel]
     fn copy(x: &[u64], y: &mut [u64], z: &mut [u64], p: &[u64; 8]) {

@@ -5,14 +5,25 @@
 //! whose; `failure_text` and `run_error` say how a job failed.
 
 pub(crate) mod call;
-pub(crate) mod chunk_plan;
+mod chunk_plan;
 pub(crate) mod closure_slot;
 pub(crate) mod failure_text;
-pub(crate) mod local_slot;
+mod local_slot;
 pub(crate) mod meta;
 pub(crate) mod partitions;
-pub(crate) mod progress_meter;
-pub(crate) mod ranges;
-pub(crate) mod reference;
-pub(crate) mod run_error;
+mod progress_meter;
+mod ranges;
+mod reference;
+mod run_error;
 pub(crate) mod table;
+
+pub(crate) use chunk_plan::Plan;
+pub(in crate::engine) use chunk_plan::rows_plan;
+pub(crate) use local_slot::LocalSlot;
+pub(crate) use progress_meter::{Meter, Metered, RangesAt};
+#[cfg(target_os = "linux")]
+pub(crate) use ranges::repair_share;
+pub(crate) use ranges::{ChunkEnd, RowHandles, prepare, run_share, single_partition, stop};
+pub(in crate::engine) use ranges::{finished_chunks, waiting_chunks};
+pub(crate) use reference::JobReference;
+pub(crate) use run_error::{RunError, error_of};

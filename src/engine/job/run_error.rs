@@ -1,6 +1,6 @@
 //! Why the work of a kernel or closure is of no use.
 
-use crate::engine::kernel::error::KernelError;
+use crate::engine::kernel::KernelError;
 use crate::error::Error;
 use crate::panics::Panicked;
 

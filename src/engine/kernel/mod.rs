@@ -4,11 +4,25 @@
 //! batches, by which processes agree on it. A call gets a `frame`: checked slices, and a `context` to ask. No implementation is believed: what
 //! it takes from its frame is held against its description.
 
-pub(crate) mod context;
-pub(crate) mod error;
-pub(crate) mod frame;
-pub(crate) mod info;
+mod context;
+mod error;
+mod frame;
+mod info;
 #[cfg(target_os = "linux")]
-pub(crate) mod table;
-pub(crate) mod traits;
+mod table;
+mod traits;
 pub(crate) mod worker_local;
+
+pub use context::Context;
+pub(in crate::engine) use context::JobProbe;
+pub(crate) use context::StopSignals;
+pub use error::{KernelError, KernelOutcome};
+pub use frame::Frame;
+pub(crate) use frame::RawSlice;
+#[cfg(target_os = "linux")]
+pub(crate) use info::MainFunction;
+pub use info::{ElementLayout, KernelInfo};
+pub(crate) use info::{check_identities, registered};
+#[cfg(target_os = "linux")]
+pub(crate) use table::{KERNELS_MAX, KernelName};
+pub use traits::{Kernel, Reducer, kernel, reducer};

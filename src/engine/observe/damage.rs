@@ -1,6 +1,6 @@
 //! Damage to the control segment, as a fault of the hardware or a stray write would do it: for the project's own tests.
 
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::layout::geometry::PRIORITIES;
 use crate::layout::words::State;
 use crate::lockfree::job;

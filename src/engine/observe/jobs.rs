@@ -2,7 +2,7 @@
 
 use super::progress::Progress;
 use crate::engine::job::{call, meta};
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::progress;
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{Descriptor, kind};

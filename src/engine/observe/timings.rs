@@ -3,7 +3,7 @@
 use core::fmt;
 use std::time::Duration;
 
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::layout::records::{HISTOGRAM_BUCKETS, Histogram as Record, Timing};
 use crate::layout::words::histogram_bound;
 use crate::sync::Ordering;

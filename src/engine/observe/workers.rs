@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::arena::ArenaStatistics;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::health;
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Participant;

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 use crate::engine::process::connection::attach;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::start_worker::{Assignment, StartWorker, ThreadStarter};
 use crate::engine::schedule::worker;
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! A worker in another process, as the engine sees it: the process, and the engine's end of the socket between both.
 
 use crate::engine::process::handshake::ToExternalWorker;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::error::{Result, WorkerExit};
 use crate::os::channel::{Channel, Received};
 use crate::os::events::wait_until_readable;

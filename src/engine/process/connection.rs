@@ -6,12 +6,12 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::engine::kernel::info::{KernelInfo, check_identities};
-use crate::engine::kernel::table::{KERNELS_MAX, KernelName};
+use crate::engine::kernel::{KERNELS_MAX, KernelName};
+use crate::engine::kernel::{KernelInfo, check_identities};
 use crate::engine::process::handshake::{Hello, ToExternalWorker};
-use crate::engine::runtime::core::Core;
-use crate::engine::runtime::process_state::SupervisorRequest;
-use crate::engine::runtime::worker_role::WorkerRole;
+use crate::engine::runtime::Core;
+use crate::engine::runtime::SupervisorRequest;
+use crate::engine::runtime::WorkerRole;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::ParticipantSlots;

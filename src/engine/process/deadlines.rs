@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::engine::job::meta;
 use crate::engine::process::worker_slot::WorkerSlot;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::completion;
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};

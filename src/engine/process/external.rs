@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 use crate::engine::process::connection::attach;
 use crate::engine::process::handshake::{Join, ToExternalWorker};
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::worker;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::kernel::table::KernelName;
+use crate::engine::kernel::KernelName;
 use crate::error::Result;
 use crate::os::attach::memory_of;
 use crate::os::map::Mapping;

@@ -8,7 +8,7 @@ use crate::engine::process::connected_worker::{ConnectedWorker, Peer};
 use crate::engine::process::handshake::Hello;
 use crate::engine::process::listener::JoinRequest;
 use crate::engine::process::process_group::ProcessGroup;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::start_worker::{Assignment, StartWorker};
 use crate::error::{Error, Result};
 use crate::os::channel::{Channel, Sent};

@@ -6,8 +6,8 @@
 use crate::engine::job::call::Fields;
 use crate::engine::job::failure_text;
 use crate::engine::job::meta::deadline_of;
-use crate::engine::job::ranges::{repair_share, stop};
-use crate::engine::runtime::core::Core;
+use crate::engine::job::{repair_share, stop};
+use crate::engine::runtime::Core;
 use crate::engine::schedule::completion;
 use crate::error::WorkerExit;
 use crate::fault::{self, Point};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::process::process_group::ProcessGroup;
 use crate::engine::process::worker_slot::WorkerSlot;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::shift;
 use crate::engine::schedule::thread_pool;
 use crate::engine::schedule::wakeup;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::engine::options::EngineConfig;
 use crate::engine::process::connected_worker::ConnectedWorker;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::start_worker::{Assignment, StartWorker};
 use crate::error::Result;
 use crate::ids::{ParticipantSlot, ParticipantSlots};

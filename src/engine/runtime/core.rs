@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::arena::Arena;
 use crate::engine::job::table;
-use crate::engine::kernel::info::{KernelInfo, registered};
+use crate::engine::kernel::{KernelInfo, registered};
 use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy};
 use crate::engine::runtime::health::Health;
 #[cfg(target_os = "linux")]

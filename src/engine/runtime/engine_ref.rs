@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::job::local_slot::LocalSlot;
+use crate::engine::job::LocalSlot;
 use crate::engine::runtime::core::Core;
 use crate::ids::DescriptorIndex;
 

@@ -5,14 +5,21 @@
 //! processes (`process_state`) and of being one (`worker_role`). What a thread is inside of is its own (`nesting`), what it is at is announced
 //! (`running`).
 
-pub(crate) mod core;
+mod core;
 pub(crate) mod engine_ref;
-pub(crate) mod health;
+mod health;
 pub(crate) mod nesting;
-pub(crate) mod process_state;
-pub(crate) mod rings;
-pub(crate) mod running;
-pub(crate) mod shortage;
-pub(crate) mod thread_slots;
-pub(crate) mod watchers;
-pub(crate) mod worker_role;
+mod process_state;
+mod rings;
+mod running;
+mod shortage;
+mod thread_slots;
+mod watchers;
+mod worker_role;
+
+pub(crate) use core::{Core, Reservation};
+pub(crate) use health::Poisoned;
+pub(crate) use process_state::SupervisorRequest;
+pub(in crate::engine) use thread_slots::ThreadSetup;
+pub(crate) use watchers::WatchTicket;
+pub(crate) use worker_role::WorkerRole;

@@ -5,7 +5,7 @@
 
 use core::cell::RefCell;
 
-use crate::engine::job::reference::JobReference;
+use crate::engine::job::JobReference;
 use crate::engine::runtime::core::Core;
 use crate::panics;
 

@@ -1,6 +1,6 @@
 //! What the copy of the engine in a worker process knows that the process which built the engine need not be told.
 
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 use crate::ids::ParticipantSlots;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::engine::job::local_slot::LocalSlot;
+use crate::engine::job::JobReference;
+use crate::engine::job::LocalSlot;
 use crate::engine::job::partitions::{self, DistributedRows};
-use crate::engine::job::ranges::{finished_chunks, stop};
-use crate::engine::job::reference::JobReference;
-use crate::engine::runtime::core::Core;
+use crate::engine::job::{finished_chunks, stop};
+use crate::engine::runtime::Core;
 use crate::engine::runtime::engine_ref;
 use crate::engine::schedule::{drain, wakeup};
 use crate::fault::{self, Point};

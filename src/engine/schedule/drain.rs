@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::layout::words::{DescriptorWord, State};
 use crate::lockfree::job;
 use crate::lockfree::waiters::Ticket;

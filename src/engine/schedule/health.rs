@@ -7,10 +7,10 @@
 //! they are at and take no others. What was handed over goes back as soon as nobody can touch it any more, job by job
 //! ([`is_readable`]).
 
-use crate::engine::job::reference::JobReference;
-use crate::engine::runtime::core::Core;
-use crate::engine::runtime::health::Poisoned;
-use crate::engine::runtime::process_state::SupervisorRequest;
+use crate::engine::job::JobReference;
+use crate::engine::runtime::Core;
+use crate::engine::runtime::Poisoned;
+use crate::engine::runtime::SupervisorRequest;
 use crate::engine::schedule::{completion, drain};
 use crate::ids::DescriptorIndex;
 use crate::layout::words::{DescriptorWord, State, park};

@@ -3,8 +3,8 @@
 //! The protocol needs none of them. A holder that waits looks after its own job; the supervisor looks after all of them, for tasks and for
 //! jobs that nobody holds.
 
-use crate::engine::job::reference::JobReference;
-use crate::engine::runtime::core::Core;
+use crate::engine::job::JobReference;
+use crate::engine::runtime::Core;
 #[cfg(target_os = "linux")]
 use crate::engine::schedule::drain;
 use crate::engine::schedule::{completion, health, queue};

@@ -4,8 +4,8 @@ use std::task::Waker;
 
 use crate::engine::job::call::kind_of;
 use crate::engine::job::meta;
-use crate::engine::runtime::core::Core;
-use crate::engine::runtime::watchers::WatchTicket;
+use crate::engine::runtime::Core;
+use crate::engine::runtime::WatchTicket;
 use crate::engine::schedule::completion;
 use crate::ids::DescriptorIndex;
 use crate::layout::records::kind;

@@ -4,11 +4,11 @@ use core::mem::ManuallyDrop;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::engine::job::JobReference;
 use crate::engine::job::call;
 use crate::engine::job::meta::{self, SEQUENCE_MASK, deadline_of};
-use crate::engine::job::reference::JobReference;
 use crate::engine::options::{Backpressure, Priority};
-use crate::engine::runtime::core::{Core, Reservation};
+use crate::engine::runtime::{Core, Reservation};
 use crate::engine::schedule::{completion, drain, health, wakeup};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};

@@ -5,9 +5,9 @@ use std::io::Write;
 
 use crate::engine::kernel::worker_local;
 use crate::engine::options::{Hook, Hooks, RecyclePolicy};
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
+use crate::engine::runtime::WorkerRole;
 use crate::engine::runtime::nesting;
-use crate::engine::runtime::worker_role::WorkerRole;
 use crate::engine::schedule::wakeup;
 use crate::ids::ParticipantSlot;
 use crate::os::host::Deadline;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::error::{Error, Result};
 use crate::ids::{ParticipantSlot, ParticipantSlots};
 

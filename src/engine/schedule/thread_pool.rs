@@ -3,8 +3,8 @@
 use std::sync::{Arc, Weak};
 
 use crate::engine::options::Hooks;
-use crate::engine::runtime::core::Core;
-use crate::engine::runtime::thread_slots::ThreadSetup;
+use crate::engine::runtime::Core;
+use crate::engine::runtime::ThreadSetup;
 #[cfg(target_os = "linux")]
 use crate::engine::schedule::shift::may_shrink;
 use crate::engine::schedule::{completion, worker};

@@ -1,9 +1,9 @@
 //! Waiting for a job without running any: spin a little, sleep, and look by oneself after a while.
 
+use crate::engine::job::JobReference;
 use crate::engine::job::meta::deadline_of;
-use crate::engine::job::reference::JobReference;
 use crate::engine::options::IdleStrategy;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::look_after::look_after;
 use crate::engine::schedule::{completion, health};
 use crate::layout::records::Descriptor;

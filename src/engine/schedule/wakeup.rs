@@ -1,6 +1,6 @@
 //! Waking workers for jobs that were published, and asking for more of them where all are busy.
 
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::sync::{Ordering, fence};
 
 /// Sees to it that up to `jobs` workers look at the rings; no system call when enough are awake.

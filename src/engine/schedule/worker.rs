@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::engine::exec::execute::execute;
 use crate::engine::options::IdleStrategy;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::shift::Shift;
 use crate::engine::schedule::start_worker::{Assignment, StartWorker, ThreadStarter};
 use crate::error::Result;
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_process_of_which_one_worker_leaves_goes_whole() {
         use crate::arena::{Arena, ArenaConfig, Backing};
-        use crate::engine::runtime::worker_role::WorkerRole;
+        use crate::engine::runtime::WorkerRole;
         use crate::ids::ParticipantSlots;
         use crate::layout::view::Control;
         use crate::layout::words::lifecycle;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arena::{Arena, ArenaConfig, Backing};
-use crate::engine::kernel::info::{KernelInfo, check_identities};
+use crate::engine::kernel::{KernelInfo, check_identities};
 use crate::engine::options::{
     Backpressure, EngineConfig, Hooks, IdleStrategy, MIN_QUEUE, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
 };
 #[cfg(target_os = "linux")]
 use crate::engine::process::{InvitationQueue, start_supervisor};
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 #[cfg(target_os = "linux")]
 use crate::engine::schedule::completion;
 use crate::engine::schedule::thread_pool;

@@ -10,10 +10,10 @@ use super::builder::{Builder, StartedEngine};
 use crate::arena::batch::Batch;
 use crate::arena::uninit::UninitBatch;
 use crate::engine::handle::wait_for_workers;
-use crate::engine::kernel::traits::{Kernel, Reducer};
+use crate::engine::kernel::{Kernel, Reducer};
 #[cfg(target_os = "linux")]
 use crate::engine::process::InvitationQueue;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::completion;
 use crate::error::{Error, Failed, Result};
 use crate::front::job::{Held, Job, JobContext, JobSet, Payload, Returns, RowsJob, Unstarted};

@@ -10,7 +10,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::engine::{Engine, waits_for_its_engine};
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::engine::schedule::watch::{Awaited, Watch};
 use crate::engine::schedule::{completion, drain, queue};
 use crate::error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use super::engine::Engine;
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 use crate::error::{Failed, Result};
 use crate::front::job::{Held, Job};
 

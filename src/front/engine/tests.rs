@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Engine;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::front::job::CancelToken;
 use crate::os::host::Deadline;
 

@@ -6,7 +6,7 @@ use super::job::{Job, Payload};
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::batch::{Batch, SharedBatch};
 use crate::engine::handle::Finished;
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 use crate::error::{Failed, Result};
 use sealed::Sealed;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::job::{Job, Payload};
 use crate::engine::handle::CompletionPort;
-use crate::engine::runtime::core::Core;
+use crate::engine::runtime::Core;
 use crate::error::{Failed, Result};
 
 /// Jobs whose results are given in the order they finish, each with the key it was put in under.

@@ -9,9 +9,9 @@ use futures_core::Stream;
 
 use super::job::{CancelHandle, Job, Payload};
 use crate::engine::handle::JobObserver;
-use crate::engine::job::progress_meter::Meter;
+use crate::engine::job::Meter;
 use crate::engine::observe::Progress;
-use crate::engine::runtime::watchers::WatchTicket;
+use crate::engine::runtime::WatchTicket;
 use crate::panics;
 use crate::sync::lock;
 

@@ -10,8 +10,8 @@ use bytemuck::Pod;
 use super::exit_status::{ExitStatus, Life};
 use super::message_port::{DEFAULT_CAPACITY, Message, MessagePort};
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::kernel::error::KernelOutcome;
-use crate::engine::runtime::core::Core;
+use crate::engine::kernel::KernelOutcome;
+use crate::engine::runtime::Core;
 use crate::error::{Error, Failed, Result};
 use crate::front::engine::Engine;
 #[cfg(target_os = "linux")]

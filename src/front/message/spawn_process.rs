@@ -6,7 +6,7 @@ use super::process_worker;
 use super::raw_worker::{WorkerBuilder, WorkerScope};
 use super::worker_main::{WorkerMain, WorkerOf};
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::kernel::error::{KernelError, KernelOutcome};
+use crate::engine::kernel::{KernelError, KernelOutcome};
 #[cfg(not(target_os = "linux"))]
 use crate::error::Error;
 use crate::error::{Failed, Result};

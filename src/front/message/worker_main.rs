@@ -4,7 +4,7 @@
 use bytemuck::Pod;
 
 use super::raw_worker::Worker;
-use crate::engine::kernel::traits::Kernel;
+use crate::engine::kernel::Kernel;
 
 /// What a worker in a process of its own runs: declared with [`#[worker_main]`](macro@crate::worker_main), started by value.
 ///

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::invitation::Socket;
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 use crate::error::{Error, Result};
 
 /// Where an engine would be reached.

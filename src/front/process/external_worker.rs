@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[cfg(not(target_os = "linux"))]
 use super::elsewhere::{Address, AttachedWorker, EventFd, ServeOutcome};
 use super::invitation::{Invitation, Socket};
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 #[cfg(target_os = "linux")]
 use crate::engine::process::{Address, AttachedWorker, ServeOutcome};
 #[cfg(doc)]

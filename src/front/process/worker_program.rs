@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 #[cfg(target_os = "linux")]
-use crate::engine::kernel::table::KernelName;
+use crate::engine::kernel::KernelName;
 #[cfg(target_os = "linux")]
 use crate::engine::process::ProcessGroup;
 #[cfg(target_os = "linux")]

@@ -8,7 +8,7 @@ use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::batch::{Batch, SharedBatch};
 use crate::engine::job::call::References;
-use crate::engine::kernel::info::KernelInfo;
+use crate::engine::kernel::KernelInfo;
 use crate::error::{Error, Result};
 use crate::front::job::{HeldBatches, Sealed};
 

@@ -5,8 +5,8 @@ use super::call_options::Terminal;
 use super::job_builder::JobBuilder;
 use crate::arena::any_batch::AnyBatch;
 use crate::engine::handle;
-use crate::engine::kernel::info::{ElementLayout, KernelInfo};
-use crate::engine::runtime::core::Reservation;
+use crate::engine::kernel::{ElementLayout, KernelInfo};
+use crate::engine::runtime::Reservation;
 use crate::error::{Error, Failed, Result};
 use crate::front::job::{Held, Job};
 
