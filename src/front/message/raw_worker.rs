@@ -14,7 +14,6 @@ use crate::engine::kernel::KernelOutcome;
 use crate::engine::runtime::Core;
 use crate::error::{Error, Failed, Result};
 use crate::front::engine::Engine;
-#[cfg(target_os = "linux")]
 use crate::front::process::WorkerProgram;
 use crate::os::host::Deadline;
 use crate::panics;
@@ -31,9 +30,7 @@ pub struct WorkerBuilder {
     pub(super) stack_size: Option<usize>,
     /// The engine whose batches a process shall see.
     pub(super) memory: Option<Arc<Core>>,
-    #[cfg(target_os = "linux")]
     pub(super) program: Option<WorkerProgram>,
-    #[cfg(target_os = "linux")]
     pub(super) kill_after: Option<Duration>,
 }
 
@@ -61,14 +58,12 @@ impl WorkerBuilder {
     }
 
     /// What a worker that is a process is started from, and with which environment and limits; this very program unless said.
-    #[cfg(target_os = "linux")]
     pub fn program(mut self, program: WorkerProgram) -> Self {
         self.program = Some(program);
         self
     }
 
     /// How long a worker that is a process may go on after [`Worker::terminate`] before it is killed; 20 ms unless said.
-    #[cfg(target_os = "linux")]
     pub fn kill_after(mut self, grace: Duration) -> Self {
         self.kill_after = Some(grace);
         self
@@ -95,7 +90,6 @@ impl WorkerBuilder {
         F: FnOnce(&WorkerScope<S, R>) -> O + Send + 'static,
     {
         self.check_name()?;
-        #[cfg(target_os = "linux")]
         for (option, is_said) in [("program", self.program.is_some()), ("kill_after", self.kill_after.is_some())] {
             if is_said {
                 return Err(Error::invalid(format!(
@@ -191,9 +185,7 @@ impl Worker<(), ()> {
             capacity: DEFAULT_CAPACITY,
             stack_size: None,
             memory: None,
-            #[cfg(target_os = "linux")]
             program: None,
-            #[cfg(target_os = "linux")]
             kill_after: None,
         }
     }
