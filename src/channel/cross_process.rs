@@ -465,8 +465,8 @@ impl ProcessChannel {
             (is_late || found.is_some()).then_some(found)
         };
         let sleep = |word: &AtomicU32, seen: u32| {
-            let belt = Deadline::after(WATCHDOG_INTERVAL);
-            let until = deadline.map_or(belt, |deadline| deadline.min(belt));
+            let watchdog = Deadline::after(WATCHDOG_INTERVAL);
+            let until = deadline.map_or(watchdog, |deadline| deadline.min(watchdog));
             if wait_until(word, seen, until, Scope::Shared) != Waited::TimedOut {
                 return Slept::Woken;
             }

@@ -16,6 +16,7 @@ pub(crate) mod job;
 pub(crate) mod kernel;
 pub(crate) mod observe;
 pub(crate) mod options;
+#[cfg(target_os = "linux")]
 pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod schedule;

@@ -212,11 +212,11 @@ mod tests {
         assert_eq!(doorbell.wait(bell::ROOM, count, |_, _| Slept::TimeUp), None);
         assert_eq!(looks, 2, "one before the sleep, one after");
         let mut sleeps = 0;
-        let mut belt = || {
+        let mut watchdog = || {
             sleeps += 1;
             if sleeps < 3 { Slept::LookAgain } else { Slept::TimeUp }
         };
-        assert_eq!(doorbell.wait(bell::ROOM, || None::<()>, |_, _| belt()), None);
+        assert_eq!(doorbell.wait(bell::ROOM, || None::<()>, |_, _| watchdog()), None);
         assert_eq!(sleeps, 3);
     }
 }

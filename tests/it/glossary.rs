@@ -8,7 +8,10 @@ use std::path::Path;
 /// Words that identifiers must not contain any more, each with the term that replaced it. A word of several parts is one of all its parts
 /// in a row, so that `sit_down` finds `sit_down` and `SitDown`. `Word::whole` is for words that are good parts of others.
 const REPLACED: &[Word] = &[
-    Word::whole("BELT", "watchdog interval"),
+    Word::part("belt", "watchdog interval"),
+    Word::part("door", "invitation queue"),
+    Word::part("keeper", "supervisor"),
+    Word::part("trouble", "run error"),
     Word::whole("give_up", "poison").within("engine/"),
     Word::whole("Broken", "poisoned").within("engine/"),
     Word::part("quiet", "quiescent").within("engine/"),
@@ -24,7 +27,6 @@ const REPLACED: &[Word] = &[
     Word::part("greet", "send_hello"),
     Word::part("bury", "on_worker_exit"),
     Word::part("linger", "exit grace").within("engine/"),
-    Word::part("door", "invitation queue").within("engine/process/"),
     Word::part("hall", "pending connections"),
     Word::part("arrival", "pending connection"),
     Word::part("arrivals", "pending connections"),
@@ -42,7 +44,6 @@ const REPLACED: &[Word] = &[
     Word::part("gather", "distributed rows").within("engine/"),
     Word::part("spread", "parallel call").within("engine/"),
     Word::part("children", "sub-jobs").within("engine/exec/"),
-    Word::part("trouble", "run error").within("engine/"),
     Word::whole("serve", "complete").within("engine/schedule/"),
     Word::part("dispose", "drop_detached"),
     Word::part("hand_to_collector", "defer_to_supervisor"),
@@ -67,19 +68,15 @@ const REPLACED: &[Word] = &[
 /// Words that are still in use and have a successor. A line moves up to [`REPLACED`] with the commit that takes its last use away; until
 /// then its term may stand in the glossary without a use.
 const TO_REPLACE: &[Word] = &[
-    Word::part("belt", "watchdog interval"),
     Word::part("linger", "exit grace"),
-    Word::part("door", "invitation queue"),
     Word::part("outside", "external worker").within("engine/"),
     Word::part("books", "loan table"),
     Word::part("road", "endpoints"),
-    Word::part("keeper", "monitor thread"),
     Word::part("ledger", "job meta"),
     Word::part("whole", "parent").within("engine/exec/"),
     Word::part("share", "partition").within("engine/exec/"),
     Word::part("shares", "partitions").within("engine/exec/"),
     Word::part("alone", "single partition").within("engine/"),
-    Word::part("trouble", "run error"),
     Word::part("draft", "reservation"),
     Word::whole("states", "worker locals").within("engine/"),
     Word::whole("meter", "progress").within("engine/"),

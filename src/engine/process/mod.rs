@@ -5,46 +5,27 @@
 //! [`work_as_child`], an external worker at [`AttachedWorker::attach`]; both come to the engine's memory by `connection`. Both sides know the messages
 //! (`handshake`).
 
-#[cfg(target_os = "linux")]
 mod child;
-#[cfg(target_os = "linux")]
 mod connected_worker;
-#[cfg(target_os = "linux")]
 mod connection;
-#[cfg(target_os = "linux")]
 mod deadlines;
-#[cfg(target_os = "linux")]
 mod external;
-#[cfg(target_os = "linux")]
 mod handshake;
-#[cfg(target_os = "linux")]
 mod listener;
-#[cfg(target_os = "linux")]
 mod process_group;
-#[cfg(target_os = "linux")]
 mod process_starters;
-#[cfg(target_os = "linux")]
 mod recovery;
-#[cfg(target_os = "linux")]
 mod scaling;
-#[cfg(target_os = "linux")]
 mod start_failures;
-#[cfg(target_os = "linux")]
 mod supervisor;
-#[cfg(target_os = "linux")]
 mod worker_slot;
 
-#[cfg(target_os = "linux")]
 pub(crate) use child::work_as_child;
-#[cfg(target_os = "linux")]
 pub(crate) use external::{Address, AttachedWorker, ServeOutcome};
-#[cfg(all(workring_fuzzing, target_os = "linux"))]
+#[cfg(workring_fuzzing)]
 pub(crate) use handshake::{Hello, Join, ToExternalWorker};
-#[cfg(target_os = "linux")]
 pub(crate) use listener::InvitationQueue;
-#[cfg(target_os = "linux")]
 pub(crate) use process_group::ProcessGroup;
-#[cfg(all(workring_fuzzing, target_os = "linux"))]
+#[cfg(workring_fuzzing)]
 pub(crate) use recovery::{Death, sweep};
-#[cfg(target_os = "linux")]
 pub(crate) use supervisor::start_supervisor;

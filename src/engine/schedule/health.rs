@@ -110,8 +110,8 @@ pub(crate) fn wait_until_settled(core: &Core, reference: JobReference, limit: Op
         if limit.is_some_and(Deadline::is_past) {
             return false;
         }
-        let belt = Deadline::after(WATCHDOG_INTERVAL);
-        core.health.wait_for_settled(settled, limit.map_or(belt, |limit| limit.min(belt)));
+        let watchdog = Deadline::after(WATCHDOG_INTERVAL);
+        core.health.wait_for_settled(settled, limit.map_or(watchdog, |limit| limit.min(watchdog)));
     }
 }
 
@@ -132,7 +132,7 @@ fn break_off(core: &Core, reason: Poisoned, found: u64) {
 
 /// Sleeps while a worker's park word says so, at most until `until`.
 ///
-/// Where there are worker processes it does so for a second at most: the protocol needs no such belt, and counts every time it
+/// Where there are worker processes it does so for a second at most: the protocol needs no such watchdog, and counts every time it
 /// held.
 pub(crate) fn park(core: &Core, word: &AtomicU32, until: Option<Deadline>) {
     if core.scope() == Scope::Private {
@@ -143,8 +143,8 @@ pub(crate) fn park(core: &Core, word: &AtomicU32, until: Option<Deadline>) {
         return;
     }
     let taken = core.taken_hint();
-    let belt = Deadline::after(WATCHDOG_INTERVAL);
-    let first = until.map_or(belt, |until| until.min(belt));
+    let watchdog = Deadline::after(WATCHDOG_INTERVAL);
+    let first = until.map_or(watchdog, |until| until.min(watchdog));
     if wait_until(word, park::PARKED, first, core.scope()) == Waited::TimedOut
         && word.load(Ordering::Acquire) == park::PARKED
         && core.has_work()

@@ -105,9 +105,9 @@ pub(in crate::engine) fn sleep(
                 // Who broke it off may have made its calls before this thread could be called.
                 return false;
             }
-            let belt = Deadline::after(WATCHDOG_INTERVAL);
-            let first = until.map_or(belt, |until| until.min(belt));
-            if wait_until(wait_on, park::PARKED, first, core.scope()) == Waited::TimedOut && first == belt {
+            let watchdog = Deadline::after(WATCHDOG_INTERVAL);
+            let first = until.map_or(watchdog, |until| until.min(watchdog));
+            if wait_until(wait_on, park::PARKED, first, core.scope()) == Waited::TimedOut && first == watchdog {
                 // Acquire: a notification that came with the end of the time counts as one.
                 let unheard = wait_on.load(Ordering::Acquire) == park::PARKED;
                 if unheard && job::is_done(&descriptor.word) {
