@@ -298,10 +298,9 @@ impl World {
             }
         };
         let batches = handles.len() as u64;
-        handles.push(draft.descriptor.param[0].load(Ordering::Relaxed));
+        handles.push(draft.descriptor.param.load(Ordering::Relaxed));
         let fan_out = if matches!(seed, Seed::Rows | Seed::Gathered) { ROWS } else { block };
         draft.set_part(fan_out, 0, 1);
-        draft.descriptor.deadline_ns.store(0, Ordering::Relaxed);
         let priority = if seed == Seed::Bare { Priority::High } else { Priority::Normal };
         let reference = if seed == Seed::Gathered {
             distributed_rows::publish_rows(core, draft, ROWS as usize, priority)

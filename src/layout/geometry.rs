@@ -16,7 +16,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"workring");
 /// Written as a native integer: a reader with the other byte order sees it reversed.
 pub(crate) const ENDIAN_TAG: u32 = 0x0102_0304;
 /// Increased by every change of the layout.
-pub(crate) const LAYOUT_VERSION: u32 = 7;
+pub(crate) const LAYOUT_VERSION: u32 = 8;
 /// Number of priorities, each with a ring of its own.
 pub(crate) const PRIORITIES: usize = 3;
 /// Completion ports in the table.
@@ -210,14 +210,17 @@ pub(crate) const LAYOUT_HASH: u64 = {
         size_of::<EngineLine>(),
         offset_of!(EngineLine, redelivery),
         size_of::<IdleLine>(),
+        offset_of!(IdleLine, searching),
         size_of::<RingHeader>(),
         offset_of!(RingHeader, tail),
         size_of::<Descriptor>(),
         offset_of!(Descriptor, wait),
         offset_of!(Descriptor, param),
-        offset_of!(Descriptor, origin),
+        offset_of!(Descriptor, kernel),
         offset_of!(Descriptor, fan_out),
         offset_of!(Descriptor, batches),
+        offset_of!(Descriptor, status),
+        offset_of!(Descriptor, epoch),
         size_of::<Arguments>(),
         size_of::<JobMeta>(),
         offset_of!(JobMeta, progress_of),

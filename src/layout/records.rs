@@ -7,14 +7,14 @@ use crate::sync::{AtomicU32, AtomicU64};
 
 /// Bytes of parameters a descriptor carries itself.
 pub(crate) const INLINE_PARAM_LEN: usize = 32;
+/// Words of such a parameter behind its first one.
+pub(crate) const FURTHER_PARAM_WORDS: usize = 3;
 /// Batches a descriptor carries itself; further ones lie in [`Arguments`].
 pub(crate) const INLINE_BATCHES: usize = 2;
 /// The most batches one job can name: 8 inputs and 4 outputs.
 pub(crate) const MAX_BATCHES: usize = 12;
 /// Outputs of a job at most.
 pub(crate) const MAX_OUTPUTS: usize = 4;
-/// Bit of [`Descriptor::shape`] that the submitter sets when [`JobMeta`] says something about the job.
-pub(crate) const HAS_META: u32 = 1 << 17;
 /// Bytes of text one failure record can hold.
 pub(crate) const FAILURE_TEXT_LEN: usize = 480;
 
@@ -27,42 +27,54 @@ pub(crate) struct BatchReference {
     pub(crate) len_bytes: AtomicU64,
 }
 
-/// A job. Line 0 is all that a job without batches touches.
+/// A job. The first line is all that most jobs touch: up to two batches, a parameter of up to eight bytes, and nothing said of them but
+/// their priority. What the second line has is valid only where the shape, or the word of the job, says so.
 ///
 /// | offset | field | written by |
 /// |---|---|---|
 /// | 0 | word | protocol, compare-and-swap |
 /// | 8 | wait | the sleeping waiter and the finisher |
-/// | 12 | kernel | submitter |
-/// | 16 | shape: `kind:8, batches:8, zero:1, ledger:1` | submitter |
-/// | 20 | port | holder of the job |
-/// | 24 | deadline_ns, 0 for none | submitter |
-/// | 32 | param, 32 bytes inline, or a handle in its first word | submitter |
-/// | 64 | origin `slot:12, incarnation:12, sequence:40` | submitter |
-/// | 72 | status | finisher |
-/// | 76 | param_len | submitter |
-/// | 80 | fan_out, handle of a fan-out block, 0 for none | submitter |
-/// | 88 | part: `share:16, retries:16`, which range of the fan-out is the claimer's, and how often it may be started again | submitter |
-/// | 92 | check, over what the submitter wrote: see [`super::words::check`] | submitter |
-/// | 96 | batches 0 and 1 | submitter |
+/// | 12 | check, over what the submitter wrote: see [`super::words::check`] | submitter |
+/// | 16 | kernel | submitter |
+/// | 20 | shape, see [`super::words::JobShape`] | submitter |
+/// | 24 | param, its first word, or a handle | submitter |
+/// | 32 | batches 0 and 1 | submitter |
+/// | 64 | param, its further three words | submitter |
+/// | 88 | deadline_ns, 0 for none; with the shape's bit | submitter, and the claimer of a job whose time begins with its start |
+/// | 96 | fan_out, handle of a fan-out block, or a number of rows; with the shape's bit | submitter |
+/// | 104 | part: `share:16, retries:16`, which range of the fan-out is the claimer's, and how often it may be started again; likewise | submitter |
+/// | 108 | param_len, where the shape has no length | submitter |
+/// | 112 | status, with the outcome flag and without the one that says that the job never began | finisher |
+/// | 116 | port, with the flag of the word | holder of the job |
+/// | 120 | epoch, how often the generation of the word has begun anew | submitter |
 #[repr(C, align(128))]
 pub(crate) struct Descriptor {
     pub(crate) word: AtomicU64,
     pub(crate) wait: AtomicU32,
+    pub(crate) check: AtomicU32,
     pub(crate) kernel: AtomicU32,
     pub(crate) shape: AtomicU32,
-    pub(crate) port: AtomicU32,
+    pub(crate) param: AtomicU64,
+    pub(crate) batches: [BatchReference; INLINE_BATCHES],
+    pub(crate) further_param: [AtomicU64; FURTHER_PARAM_WORDS],
     pub(crate) deadline_ns: AtomicU64,
-    pub(crate) param: [AtomicU64; INLINE_PARAM_LEN / 8],
-    pub(crate) origin: AtomicU64,
-    pub(crate) status: AtomicU32,
-    pub(crate) param_len: AtomicU32,
     pub(crate) fan_out: AtomicU64,
     /// Which range of the fan-out is the claimer's, in the low half; in the high one how often the job may be started again after the
     /// death of its worker.
     pub(crate) part: AtomicU32,
-    pub(crate) check: AtomicU32,
-    pub(crate) batches: [BatchReference; INLINE_BATCHES],
+    pub(crate) param_len: AtomicU32,
+    pub(crate) status: AtomicU32,
+    pub(crate) port: AtomicU32,
+    pub(crate) epoch: AtomicU32,
+    pub(crate) zero: AtomicU32,
+}
+
+impl Descriptor {
+    /// The words of an inline parameter.
+    #[inline]
+    pub(crate) fn param_words(&self) -> impl Iterator<Item = &AtomicU64> {
+        core::iter::once(&self.param).chain(&self.further_param)
+    }
 }
 
 /// Batches 2 to 11 of a job, and what its kernel said about its outputs.
@@ -153,13 +165,16 @@ pub(crate) const PARTICIPANT_WORDS: usize = 4;
 /// Rows in the participant table at most.
 pub(crate) const MAX_PARTICIPANTS: usize = PARTICIPANT_WORDS * 64;
 
-/// Which workers sleep and which look for work; hints that the park words overrule.
-#[repr(C, align(64))]
+/// Which workers sleep and which look for work; hints that the park words overrule. Each on lines of their own: a submitter reads who looks
+/// only where somebody sleeps, and workers that are awake write it for every job that they looked for.
+#[repr(C, align(128))]
 pub(crate) struct IdleLine {
     /// Bit set: the worker sleeps or is about to.
     pub(crate) idle: [AtomicU64; PARTICIPANT_WORDS],
+    pub(crate) idle_zero: [AtomicU64; 16 - PARTICIPANT_WORDS],
     /// Bit set: the worker is awake without a job and will look at the rings again before it sleeps.
     pub(crate) searching: [AtomicU64; PARTICIPANT_WORDS],
+    pub(crate) searching_zero: [AtomicU64; 16 - PARTICIPANT_WORDS],
 }
 
 /// What concerns the whole engine.
@@ -349,12 +364,16 @@ pub(crate) mod kind {
 #[cfg(not(workring_loom))]
 const _: () = {
     use core::mem::{offset_of, size_of};
+    assert!(INLINE_PARAM_LEN == 8 * (1 + FURTHER_PARAM_WORDS));
     assert!(size_of::<Descriptor>() == 128);
     assert!(offset_of!(Descriptor, wait) == 8);
-    assert!(offset_of!(Descriptor, param) == 32);
-    assert!(offset_of!(Descriptor, origin) == 64);
-    assert!(offset_of!(Descriptor, fan_out) == 80);
-    assert!(offset_of!(Descriptor, batches) == 96);
+    assert!(offset_of!(Descriptor, kernel) == 16);
+    assert!(offset_of!(Descriptor, param) == 24);
+    assert!(offset_of!(Descriptor, batches) == 32);
+    assert!(offset_of!(Descriptor, further_param) == 64);
+    assert!(offset_of!(Descriptor, fan_out) == 96);
+    assert!(offset_of!(Descriptor, status) == 112);
+    assert!(offset_of!(Descriptor, epoch) == 120);
     assert!(size_of::<Arguments>() == 192);
     assert!(size_of::<JobMeta>() == 64);
     assert!(offset_of!(JobMeta, progress_of) == 56);
@@ -364,7 +383,8 @@ const _: () = {
     assert!(size_of::<FailureText>() == 512);
     assert!(size_of::<RingHeader>() == 256);
     assert!(offset_of!(RingHeader, tail) == 128);
-    assert!(size_of::<IdleLine>() == 64);
+    assert!(size_of::<IdleLine>() == 256);
+    assert!(offset_of!(IdleLine, searching) == 128);
     assert!(size_of::<EngineLine>() == 64);
     assert!(offset_of!(EngineLine, redelivery) == 8);
     assert!(size_of::<Segment>() == 16);
@@ -391,13 +411,15 @@ impl RingHeader {
     }
 }
 
-#[cfg(workring_loom)]
+#[cfg(any(test, workring_loom))]
 impl IdleLine {
     /// An idle line outside any mapping, for tests and models.
     pub(crate) fn new() -> Self {
         Self {
             idle: core::array::from_fn(|_| AtomicU64::new(0)),
+            idle_zero: core::array::from_fn(|_| AtomicU64::new(0)),
             searching: core::array::from_fn(|_| AtomicU64::new(0)),
+            searching_zero: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }

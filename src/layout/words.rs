@@ -1,6 +1,6 @@
 //! The packed words of the protocol: bit tables, constants and copyable views. Pure functions, no memory access.
 
-use super::records::{HISTOGRAM_BUCKETS, HISTOGRAM_STEPS};
+use super::records::{HISTOGRAM_BUCKETS, HISTOGRAM_STEPS, INLINE_PARAM_LEN};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 
 /// State of a descriptor; the low four bits of its word.
@@ -28,7 +28,8 @@ pub(crate) enum State {
 /// | 10..16 | attempt | how often the job was started before |
 /// | 16..24 | owner slot | participant that reserved or runs it |
 /// | 24 | parity | makes the number of ones even |
-/// | 25..28 | zero | |
+/// | 25 | unstarted | [`FLAG_UNSTARTED`] |
+/// | 26..28 | zero | |
 /// | 28..40 | owner incarnation | which life of that slot |
 /// | 40..64 | generation | increased by every reservation |
 ///
@@ -45,13 +46,15 @@ pub(crate) const FLAG_WAITER: u64 = 1 << 5;
 pub(crate) const FLAG_PORT: u64 = 1 << 6;
 /// Nobody holds the job any more; a thread that finishes it frees what it held.
 pub(crate) const FLAG_DETACHED: u64 = 1 << 7;
-/// The outcome is not plain success: the status field says what it is.
+/// The outcome is not plain success: the status field says what it is, but for a job that never began.
 pub(crate) const FLAG_OUTCOME: u64 = 1 << 8;
 /// An asynchronous task waits; its waker lies in private memory of the origin process.
 pub(crate) const FLAG_WAKER: u64 = 1 << 9;
+/// The job was ended while it was queued: it was cancelled, whatever the status field says. Set in the exchange that ends it.
+pub(crate) const FLAG_UNSTARTED: u64 = 1 << 25;
 
 const STATE_MASK: u64 = 0xF;
-const FLAGS_MASK: u64 = 0x3F << 4;
+const FLAGS_MASK: u64 = 0x3F << 4 | FLAG_UNSTARTED;
 const OWNER_SHIFT: u32 = 16;
 const OWNER_MASK: u64 = 0xFF << OWNER_SHIFT;
 const PARITY: u64 = 1 << 24;
@@ -179,6 +182,89 @@ impl core::fmt::Debug for DescriptorWord {
             None => write!(f, "invalid state {}, ", self.0 & STATE_MASK)?,
         }
         write!(f, "flags {:#x}}}", (self.0 & FLAGS_MASK) >> 4)
+    }
+}
+
+/// One reading of a descriptor's shape: what its job is, and which of the descriptor's other fields say something about it.
+///
+/// | bits | field | meaning |
+/// |---|---|---|
+/// | 0..8 | kind | one of [`super::records::kind`] |
+/// | 8..12 | inputs | how many batches are read |
+/// | 12..16 | outputs | how many are written |
+/// | 16 | part | [`JobShape::PART`] |
+/// | 17 | meta | [`JobShape::META`] |
+/// | 18 | deadline | [`JobShape::DEADLINE`] |
+/// | 19..24 | zero | |
+/// | 24..30 | parameter | its length in bytes if it lies in the descriptor, else [`JobShape::LONG_PARAM`] |
+/// | 30..32 | zero | |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct JobShape(u32);
+
+impl JobShape {
+    /// The descriptor's `fan_out` and `part` are the job's; without, both count as 0.
+    pub(crate) const PART: u32 = 1 << 16;
+    /// The job's metadata says something about it.
+    pub(crate) const META: u32 = 1 << 17;
+    /// The descriptor's `deadline_ns` is the job's; without, it has no deadline.
+    pub(crate) const DEADLINE: u32 = 1 << 18;
+    /// In the place of a length: the descriptor's `param_len` has it.
+    const LONG_PARAM: u32 = 63;
+    const PARAM_SHIFT: u32 = 24;
+
+    /// A shape as it was read; any bit pattern is a value.
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// A job of a kind of which nothing else is said.
+    pub(crate) const fn of_kind(kind: u32) -> Self {
+        Self(kind & 0xFF)
+    }
+
+    /// The shape to store.
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The same shape with one of the bits above.
+    pub(crate) const fn with(self, bit: u32) -> Self {
+        Self(self.0 | bit)
+    }
+
+    /// Whether one of the bits above is set.
+    pub(crate) const fn has(self, bit: u32) -> bool {
+        self.0 & bit != 0
+    }
+
+    /// The same shape with so many inputs and outputs, at most 15 of each, where none were said.
+    pub(crate) const fn with_sides(self, inputs: usize, outputs: usize) -> Self {
+        Self(self.0 | (inputs as u32 & 0xF) << 8 | (outputs as u32 & 0xF) << 12)
+    }
+
+    /// The same shape with the length of a parameter inside the descriptor, or without one, where none was said.
+    pub(crate) const fn with_param(self, inline_len: Option<u32>) -> Self {
+        let len = match inline_len {
+            Some(len) if len < Self::LONG_PARAM => len,
+            _ => Self::LONG_PARAM,
+        };
+        Self(self.0 | len << Self::PARAM_SHIFT)
+    }
+
+    /// One of [`super::records::kind`], or anything in a damaged one.
+    pub(crate) const fn kind(self) -> u32 {
+        self.0 & 0xFF
+    }
+
+    /// How many inputs and outputs there are.
+    pub(crate) const fn sides(self) -> (usize, usize) {
+        ((self.0 >> 8 & 0xF) as usize, (self.0 >> 12 & 0xF) as usize)
+    }
+
+    /// Length of a parameter inside the descriptor, at most [`INLINE_PARAM_LEN`]; `None` for one elsewhere.
+    pub(crate) const fn inline_param_len(self) -> Option<u32> {
+        let len = self.0 >> Self::PARAM_SHIFT & 0x3F;
+        if len as usize <= INLINE_PARAM_LEN { Some(len) } else { None }
     }
 }
 

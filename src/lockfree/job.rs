@@ -18,10 +18,15 @@
 
 use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
-use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_WAITER, MAX_ATTEMPT, State, park};
+use crate::layout::words::{
+    DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_UNSTARTED, FLAG_WAITER, MAX_ATTEMPT, State, park,
+};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
 
 use super::futex;
+
+/// Flags of a job that was ended while it was queued.
+const ENDED_UNSTARTED: u64 = FLAG_CANCEL | FLAG_OUTCOME | FLAG_UNSTARTED;
 
 /// What came of an attempt to claim a queued job.
 #[must_use]
@@ -238,8 +243,7 @@ pub(crate) fn request_cancel(word: &AtomicU64, generation: u32) -> Cancel {
         }
         let (next, answer) = match current.state() {
             Some(State::Queued) => {
-                // The submitter wrote "cancelled" as the outcome in advance.
-                let ended = current.with_state(State::Done).with_flag(FLAG_CANCEL | FLAG_OUTCOME);
+                let ended = current.with_state(State::Done).with_flag(ENDED_UNSTARTED);
                 (ended, Cancel::Ended(ended))
             }
             Some(State::Running) if current.has(FLAG_CANCEL) => return Cancel::Requested,
@@ -260,7 +264,7 @@ pub(crate) fn take_back(word: &AtomicU64, generation: u32) -> Option<DescriptorW
     let mut current = load(word, Ordering::Relaxed);
     // Bounded: an exchange fails only when a flag was set, of which there are six, or the state left Queued.
     while current.generation() == generation && current.is(State::Queued) {
-        let ended = current.with_state(State::Done).with_flag(FLAG_CANCEL | FLAG_OUTCOME);
+        let ended = current.with_state(State::Done).with_flag(ENDED_UNSTARTED);
         // AcqRel: a finish (R3, A4), as in `request_cancel`. If a claim comes first the exchange fails and finds Running.
         match word.compare_exchange_weak(current.bits(), ended.bits(), Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => return Some(ended),

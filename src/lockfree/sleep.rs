@@ -146,11 +146,8 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     /// Call it after the push that the workers are to find, with a SeqCst fence (F1) in between.
     #[inline]
     pub(crate) fn notify(&self, wanted: u32) -> u32 {
-        // The usual cases first: somebody is awake, or nobody sleeps.
-        if wanted <= 1 && is_any(&self.line.searching, self.last) {
-            return 0;
-        }
-        if !is_any(&self.line.idle, self.last) {
+        // The usual cases first: nobody sleeps, or somebody is awake. In this order, as the line of those who look changes all the time.
+        if !is_any(&self.line.idle, self.last) || (wanted <= 1 && is_any(&self.line.searching, self.last)) {
             return 0;
         }
         self.wake_some(wanted, self.last)
@@ -280,15 +277,10 @@ mod tests {
     /// Workers; the row before theirs is that of the process that submits.
     const ROWS: usize = 3;
 
-    fn zeros() -> [AtomicU64; PARTICIPANT_WORDS] {
-        core::array::from_fn(|_| AtomicU64::new(0))
-    }
-
     impl Words {
         /// Two workers that sleep, and one that runs a job.
         fn new() -> Self {
-            let line = IdleLine { idle: zeros(), searching: zeros() };
-            let words = Self { line, park: core::array::from_fn(|_| AtomicU32::new(park::RUNNING)) };
+            let words = Self { line: IdleLine::new(), park: core::array::from_fn(|_| AtomicU32::new(park::RUNNING)) };
             words.sleepers().prepare_to_park(ParticipantSlot::new(1));
             words.sleepers().prepare_to_park(ParticipantSlot::new(2));
             words

@@ -13,7 +13,8 @@
 use std::sync::Arc;
 
 use crate::engine::job::JobReference;
-use crate::engine::job::call::Fields;
+use crate::engine::job::call::{Fields, shape_of};
+use crate::engine::job::meta::deadline_of;
 use crate::engine::job::partitions::{DistributedRows, held_by_partition, mode_of};
 use crate::engine::job::{Plan, rows_plan};
 use crate::engine::job::{RowHandles, prepare};
@@ -23,7 +24,6 @@ use crate::engine::schedule::{completion, queue, wakeup};
 use crate::error::Result;
 use crate::layout::records::{FanOutHeader, RangeLine};
 use crate::panics;
-use crate::sync::Ordering;
 
 /// The most partitions of one job.
 const PARTITIONS_MAX: usize = 255;
@@ -72,8 +72,8 @@ fn publish_partitions(
     // Without room for the block one worker runs all rows.
     let Ok(block) = core.arena.allocate_bookkeeping(len as u64) else { return publish_single(core, parent, priority) };
     let descriptor = parent.descriptor;
-    parent.set_check();
-    let fields = Fields::read(&core.control, parent.index, descriptor)?;
+    parent.seal();
+    let fields = Fields::read(&core.control, parent.index, descriptor, shape_of(descriptor))?;
     let handles = fields.rows().map(|(params, statuses)| RowHandles { params, statuses });
     let reference = parent.reference();
     let partitions = reserved.iter().map(Reservation::reference).collect();
@@ -82,12 +82,12 @@ fn publish_partitions(
     let (header, ranges) = rows.block()?;
     prepare(header, ranges, &plan, handles, mode_of(reference));
     parent.slot().set_partitions(Arc::clone(&rows));
-    let deadline = descriptor.deadline_ns.load(Ordering::Relaxed);
+    let deadline = deadline_of(descriptor);
     queue::publish_running(core, parent);
     for (number, mut partition) in reserved.into_iter().enumerate() {
         fields.copy_call_to(&partition);
         partition.set_part(block.offset, number as u32, fields.retries);
-        partition.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
+        partition.set_deadline(deadline);
         partition.slot().hold(held_by_partition(&rows));
         partition.detach();
         let index = partition.index;

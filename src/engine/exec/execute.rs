@@ -22,8 +22,10 @@ use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{
-    Descriptor, FailureText, FanOutHeader, MAX_OUTPUTS, RangeLine, fan_out_mode, kind, status,
+    Descriptor, FailureText, FanOutHeader, INLINE_BATCHES, MAX_BATCHES, MAX_OUTPUTS, RangeLine, fan_out_mode, kind,
+    status,
 };
+use crate::layout::words::JobShape;
 use crate::lockfree::job::{self, BadState};
 use crate::lockfree::progress::Reported;
 use crate::os::host::Deadline;
@@ -63,7 +65,7 @@ impl<'a> ClaimedJob<'a> {
 
     /// The call of its fields, whose batches were found in memory.
     #[inline]
-    fn resolve(&self, fields: &Fields) -> Result<KernelCall, RunError> {
+    fn resolve<const N: usize>(&self, fields: &Fields<N>) -> Result<KernelCall<N>, RunError> {
         fields.resolve(|id| self.core.kernel(id), &self.core.arena).map_err(unresolved)
     }
 
@@ -154,7 +156,8 @@ fn end_forked_worker(who: ParticipantSlot) {
 
 fn run(job: &ClaimedJob<'_>) -> Result<Ran, RunError> {
     let ClaimedJob { core, index, descriptor, .. } = *job;
-    if call::kind_of(descriptor) == kind::CLOSURE {
+    let shape = call::shape_of(descriptor);
+    if shape.kind() == kind::CLOSURE {
         // A closure has no fields but its kind.
         let closure = core.jobs.slot(index).map(LocalSlot::closure);
         return match closure.and_then(|closure| Some((closure, closure.run()?))) {
@@ -165,21 +168,34 @@ fn run(job: &ClaimedJob<'_>) -> Result<Ran, RunError> {
             None => Err(RunError::Corrupt),
         };
     }
-    let fields = Fields::read(&core.control, index, descriptor).map_err(unresolved)?;
+    if shape.kind() == kind::WHOLE {
+        let (inputs, outputs) = shape.sides();
+        return if inputs + outputs <= INLINE_BATCHES {
+            whole_job::<INLINE_BATCHES>(job, shape)
+        } else {
+            whole_job::<MAX_BATCHES>(job, shape)
+        };
+    }
+    let fields = Fields::read(&core.control, index, descriptor, shape).map_err(unresolved)?;
     match fields.kind {
-        kind::WHOLE => {
-            let call = job.resolve(&fields)?;
-            let lens = run_whole(job, &call, job.worker, job.signals(), &core.arena)?;
-            if lens == [usize::MAX; MAX_OUTPUTS] {
-                return Ok(Ran::Plain);
-            }
-            call::write_output_lens(&core.control, index, lens);
-            Ok(Ran::Shortened)
-        }
         kind::SHARE => share_job(job, &fields).map(|()| Ran::Plain),
         kind::ROWS => rows_job(job, &fields).map(|()| Ran::Plain),
         _ => Err(RunError::Corrupt),
     }
+}
+
+/// A job of one call on whole batches, `N` at most.
+#[inline]
+fn whole_job<const N: usize>(job: &ClaimedJob<'_>, shape: JobShape) -> Result<Ran, RunError> {
+    let ClaimedJob { core, index, descriptor, .. } = *job;
+    let fields = Fields::<N>::read(&core.control, index, descriptor, shape).map_err(unresolved)?;
+    let call = job.resolve(&fields)?;
+    let lens = run_whole(job, &call, job.worker, job.signals(), &core.arena)?;
+    if lens == [usize::MAX; MAX_OUTPUTS] {
+        return Ok(Ran::Plain);
+    }
+    call::write_output_lens(&core.control, index, lens);
+    Ok(Ran::Shortened)
 }
 
 /// Why a call cannot be resolved: its descriptor is damaged, or this process cannot map a file that the call names, because it was
@@ -429,12 +445,11 @@ fn rows_in_parallel(
         rows: Some(rows_at),
         meter,
     };
-    let deadline = job.deadline.map_or(0, Deadline::nanoseconds);
     let end = parallel_call
         .run(
             |reservation, _, _, _| {
                 fields.copy_call_to(reservation);
-                reservation.descriptor.deadline_ns.store(deadline, Ordering::Relaxed);
+                reservation.set_deadline(job.deadline);
             },
             |header, ranges| {
                 let _ = share.run(header, ranges, 0);

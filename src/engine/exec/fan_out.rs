@@ -224,7 +224,6 @@ impl SubJobs<'_> {
         child: impl Fn(&Reservation<'_>),
     ) -> bool {
         reservation.set_part(block, share, parallel_call.retries);
-        reservation.descriptor.deadline_ns.store(0, Ordering::Relaxed);
         child(&reservation);
         let Ok(reference) = queue::publish(self.core, reservation, parallel_call.priority) else { return false };
         self.jobs[self.count] = Some((reference, share));

@@ -81,7 +81,7 @@ impl ChunkedCall<'_> {
         let end = parallel.run(
             |reservation, _, _, _| {
                 reservation.set_call(kind::SHARE, id, self.references, &self.param);
-                reservation.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+                reservation.set_deadline(deadline);
             },
             |header, ranges| {
                 own = share.run(header, ranges, 0).err();

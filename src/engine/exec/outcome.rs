@@ -4,10 +4,12 @@ use crate::engine::job::RunError;
 use crate::engine::job::call;
 use crate::engine::job::failure_text;
 use crate::engine::job::meta::deadline_of;
+use crate::engine::job::status_of;
 use crate::engine::runtime::Core;
 use crate::error::Error;
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{Descriptor, kind, status};
+use crate::lockfree::job;
 use crate::sync::Ordering;
 
 /// Writes why a job did not succeed, before it is finished.
@@ -42,7 +44,7 @@ fn kernel_name(core: &Core, descriptor: &Descriptor) -> String {
 /// The error of a finished job whose word has the outcome flag.
 pub(crate) fn outcome_of(core: &Core, index: DescriptorIndex) -> Option<Error> {
     let descriptor = core.control.descriptor(index)?;
-    let code = descriptor.status.load(Ordering::Relaxed);
+    let code = status_of(descriptor, job::snapshot(&descriptor.word));
     let text = || core.control.failure(index).map(failure_text::read);
     Some(match code {
         status::KERNEL_FAILED => {

@@ -42,9 +42,10 @@ fn forget_after_panic(result: &Result<(), RunError>, context: &mut Context<'_>) 
 }
 
 /// Runs a kernel once over whole batches. Gives what it said about the lengths of its outputs.
-pub(in crate::engine) fn run_whole<'a>(
+#[inline]
+pub(in crate::engine) fn run_whole<'a, const N: usize>(
     job: &'a dyn JobProbe,
-    call: &KernelCall,
+    call: &KernelCall<N>,
     worker: ParticipantSlot,
     signals: StopSignals<'a>,
     arena: &'a Arena,

@@ -5,7 +5,6 @@ use crate::engine::options::{JobOptions, Retry};
 use crate::engine::runtime::{Core, Reservation};
 use crate::layout::records::kind;
 use crate::os::host::Deadline;
-use crate::sync::Ordering;
 
 /// The job is one call of a kernel on whole batches.
 #[inline]
@@ -22,7 +21,7 @@ pub(crate) fn set_rows(reservation: &Reservation<'_>, kernel: u32, references: &
 #[inline]
 pub(crate) fn stamp(core: &Core, reservation: &Reservation<'_>, options: &JobOptions, rows: u64) {
     let deadline = options.deadline.and_then(Deadline::of_limit);
-    reservation.descriptor.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
+    reservation.set_deadline(deadline);
     reservation.set_part(rows, 0, options.retry.map_or(0, Retry::limit));
     reservation.write_meta(core.config.timing, options, deadline);
 }

@@ -11,34 +11,28 @@ use crate::engine::kernel::RawSlice;
 use crate::error::{Error, Result};
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{
-    BatchReference, Descriptor, HAS_META, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, kind,
+    BatchReference, Descriptor, INLINE_BATCHES, INLINE_PARAM_LEN, MAX_BATCHES, MAX_OUTPUTS, kind,
 };
 use crate::layout::view::Control;
-use crate::layout::words::{LEN_NOT_SAID, check, opened_len, sealed_len};
-use crate::sync::Ordering;
+use crate::layout::words::{JobShape, LEN_NOT_SAID, check, opened_len, sealed_len};
+use crate::os::host::Deadline;
+use crate::sync::{AtomicU64, Ordering};
 
-/// Handles and lengths in bytes of a call's batches: inputs first, then outputs, and how many of each. What was collected as an input is
-/// only read, and only what was collected as an output is written: a thread that runs the call compares both numbers with what the kernel says.
+/// Handles and lengths in bytes of a call's batches, at most `N`: inputs first, then outputs, and how many of each. What was collected as an
+/// input is only read, and only what was collected as an output is written: a thread that runs the call compares both numbers with what the
+/// kernel says.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct References {
-    entries: [(u64, u64); MAX_BATCHES],
+pub(crate) struct References<const N: usize = MAX_BATCHES> {
+    entries: [(u64, u64); N],
     inputs: usize,
     outputs: usize,
 }
 
-impl References {
+impl<const N: usize> References<N> {
     /// No batch yet.
+    #[inline]
     pub(crate) const fn new() -> Self {
-        Self { entries: [(0, 0); MAX_BATCHES], inputs: 0, outputs: 0 }
-    }
-
-    /// These batches.
-    #[cfg(any(test, workring_fuzzing))]
-    pub(crate) fn of(inputs: &[(u64, u64)], outputs: &[(u64, u64)]) -> Self {
-        let mut references = Self::new();
-        inputs.iter().for_each(|input| references.push_input(*input));
-        outputs.iter().for_each(|output| references.push_output(*output));
-        references
+        Self { entries: [(0, 0); N], inputs: 0, outputs: 0 }
     }
 
     /// Adds an input, before any output; the attributes of kernels and the tuple impls keep within the limits.
@@ -61,6 +55,7 @@ impl References {
     }
 
     /// How many inputs and outputs there are.
+    #[inline]
     fn sides(&self) -> (usize, usize) {
         (self.inputs, self.outputs)
     }
@@ -70,6 +65,7 @@ impl References {
         self.outputs
     }
 
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[(u64, u64)] {
         &self.entries[..self.inputs + self.outputs]
     }
@@ -97,6 +93,17 @@ impl References {
             self.inputs,
             self.outputs
         ))
+    }
+}
+
+impl References {
+    /// These batches.
+    #[cfg(any(test, workring_fuzzing))]
+    pub(crate) fn of(inputs: &[(u64, u64)], outputs: &[(u64, u64)]) -> Self {
+        let mut references = Self::new();
+        inputs.iter().for_each(|input| references.push_input(*input));
+        outputs.iter().for_each(|output| references.push_output(*output));
+        references
     }
 }
 
@@ -150,10 +157,10 @@ impl Param {
     }
 }
 
-/// A call whose batches were found in memory.
-pub(crate) struct KernelCall {
+/// A call of at most `N` batches, which were found in memory.
+pub(crate) struct KernelCall<const N: usize = MAX_BATCHES> {
     pub(crate) info: &'static KernelInfo,
-    slices: [RawSlice; MAX_BATCHES],
+    slices: [RawSlice; N],
     count: usize,
     param: Param,
     param_block: RawSlice,
@@ -164,16 +171,9 @@ fn corrupt(what: &'static str, expected: u64, found: u64) -> Error {
     Error::Corrupt { what, offset: 0, expected, found }
 }
 
-/// Numbers of inputs and outputs as the second byte of a descriptor's shape has them.
-#[inline]
-fn sides(inputs: usize, outputs: usize) -> u32 {
-    inputs as u32 | ((outputs as u32) << 4)
-}
-
-/// Numbers of inputs and outputs in a descriptor's shape.
-#[inline]
-fn sides_of(shape: u32) -> (usize, usize) {
-    ((shape >> 8 & 0xF) as usize, (shape >> 12 & 0xF) as usize)
+/// Numbers of inputs and outputs as one, for messages.
+fn sides(inputs: usize, outputs: usize) -> u64 {
+    inputs as u64 | (outputs as u64) << 4
 }
 
 /// Whether two resolved pieces of memory, each a handle and a length in bytes, have a byte in common.
@@ -183,93 +183,60 @@ fn overlap((first, first_len): (u64, u64), (second, second_len): (u64, u64)) -> 
     first_len > 0 && second_len > 0 && first < second + second_len && second < first + first_len
 }
 
-impl KernelCall {
-    /// A call whose batches are yet to be found.
-    #[inline]
-    pub(crate) fn unresolved(info: &'static KernelInfo, param: Param) -> Self {
-        Self { info, slices: [RawSlice::EMPTY; MAX_BATCHES], count: 0, param, param_block: RawSlice::EMPTY }
-    }
-
+impl<const N: usize> KernelCall<N> {
     /// Finds the batches of a call, checking counts and element sizes against the kernel's signature.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when they do not fit: typed calls always do, a damaged descriptor may not.
+    // In place of the caller: a call is a few hundred bytes, and small ones are resolved millions of times a second.
+    #[inline]
     pub(crate) fn resolve(
         arena: &Arena,
         info: &'static KernelInfo,
-        references: &References,
+        references: &References<N>,
         param: Param,
     ) -> Result<Self> {
-        let mut call = Self::unresolved(info, param);
-        call.resolve_batches(arena, references.sides(), |at| references.entries[at])?;
-        Ok(call)
-    }
-
-    // In place: a call is a few hundred bytes, and small ones are resolved millions of times a second.
-    #[inline]
-    fn resolve_batches(
-        &mut self,
-        arena: &Arena,
-        (inputs, outputs): (usize, usize),
-        reference: impl Fn(usize) -> (u64, u64),
-    ) -> Result<()> {
-        let (wanted_inputs, wanted_outputs) = (self.info.inputs().len(), self.info.outputs().len());
+        let (inputs, outputs) = (info.inputs(), info.outputs());
         // By side: what was handed over to be read would be written otherwise.
-        if inputs != wanted_inputs || outputs != wanted_outputs {
-            return Err(corrupt(
-                "number of inputs, and of outputs times 16",
-                sides(wanted_inputs, wanted_outputs).into(),
-                sides(inputs, outputs).into(),
-            ));
+        if references.sides() != (inputs.len(), outputs.len()) {
+            let (wanted, (inputs, outputs)) = (sides(inputs.len(), outputs.len()), references.sides());
+            return Err(corrupt("number of inputs, and of outputs times 16", wanted, sides(inputs, outputs)));
         }
-        let count = inputs + outputs;
-        if count > MAX_BATCHES {
-            return Err(corrupt("number of batches", MAX_BATCHES as u64, count as u64));
-        }
-        self.count = count;
-        if count <= INLINE_BATCHES {
-            self.resolve_named::<INLINE_BATCHES>(arena, reference)
-        } else {
-            self.resolve_named::<MAX_BATCHES>(arena, reference)
-        }
-    }
-
-    /// As above, with room for the handles of `N` batches, which are at least as many as the call has.
-    #[inline]
-    fn resolve_named<const N: usize>(&mut self, arena: &Arena, reference: impl Fn(usize) -> (u64, u64)) -> Result<()> {
-        let (inputs, outputs) = (self.info.inputs(), self.info.outputs());
-        let mut named = [(0, 0); N];
-        for (at, (slice, layout)) in self.slices.iter_mut().zip(inputs.iter().chain(outputs)).take(N).enumerate() {
-            let (handle, len) = reference(at);
+        let named = references.as_slice();
+        let mut call =
+            Self { info, slices: [RawSlice::EMPTY; N], count: named.len(), param, param_block: RawSlice::EMPTY };
+        for (at, (slice, &(handle, len))) in call.slices.iter_mut().zip(named).enumerate() {
+            let (layout, access) = match inputs.get(at) {
+                Some(layout) => (layout, Access::Read),
+                None => (&outputs[at - inputs.len()], Access::Write),
+            };
             let size = layout.size_bytes().max(1) as u64;
             if layout.elements_in(len) * size != len {
                 return Err(corrupt("length of a batch", size, len));
             }
-            let access = if at < inputs.len() { Access::Read } else { Access::Write };
             *slice = RawSlice::new(arena.resolve_for(handle, len, access)?, len as usize);
             // By handle: a worker process sees inputs and outputs at different addresses.
             if access == Access::Write && named[..at].iter().any(|other| overlap(*other, (handle, len))) {
                 return Err(corrupt("an output that overlaps another batch", 0, handle));
             }
-            named[at] = (handle, len);
         }
-        let param_len = match self.param {
+        let param_len = match call.param {
             // Those of rows are looked at row by row.
             Param::Inline(_, len) | Param::Rows { len, .. } => len,
             Param::Block { handle, len } => {
-                self.param_block = RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize);
-                let outputs = &named[inputs.len()..self.count];
-                if outputs.iter().any(|output| overlap(*output, (handle, u64::from(len)))) {
+                call.param_block = RawSlice::new(arena.resolve(handle, u64::from(len))?, len as usize);
+                if named[inputs.len()..].iter().any(|output| overlap(*output, (handle, u64::from(len)))) {
                     return Err(corrupt("an output that overlaps the parameter", 0, handle));
                 }
                 len
             }
         };
-        if param_len as usize != self.info.param().size_bytes() {
-            let expected = self.info.param().size_bytes() as u64;
-            return Err(corrupt("length of the parameter", expected, u64::from(param_len)));
+        let expected = info.param().size_bytes() as u64;
+        if u64::from(param_len) == expected {
+            Ok(call)
+        } else {
+            Err(corrupt("length of the parameter", expected, u64::from(param_len)))
         }
-        Ok(())
     }
 
     /// The batches: inputs, then outputs.
@@ -331,14 +298,14 @@ fn place<'a>(
     }
 }
 
-/// Fields of a job as its submitter wrote them, copied into private memory and checked.
+/// Fields of a job as its submitter wrote them, copied into private memory and checked; with room for `N` batches.
 #[derive(Clone, Copy)]
-pub(crate) struct Fields {
+pub(crate) struct Fields<const N: usize = MAX_BATCHES> {
     /// One of `records::kind`.
     pub(crate) kind: u32,
     kernel: u32,
     param: Param,
-    references: References,
+    references: References<N>,
     /// In a share the handle of its fan-out block, in a job of rows their number.
     pub(crate) fan_out: u64,
     /// Which range of the fan-out is the claimer's.
@@ -347,7 +314,7 @@ pub(crate) struct Fields {
     pub(crate) retries: u32,
 }
 
-/// What parameters add to the check, and the words they are stored as.
+/// The words of a parameter, how many they are, and its length.
 #[inline]
 fn param_words(param: &Param) -> ([u64; INLINE_PARAM_LEN / 8], usize, u32) {
     let mut words = [0; INLINE_PARAM_LEN / 8];
@@ -370,12 +337,15 @@ fn param_words(param: &Param) -> ([u64; INLINE_PARAM_LEN / 8], usize, u32) {
     }
 }
 
-/// What a call adds to the check of its job.
+/// What a call adds to the check of its job, whose shape adds itself.
 #[inline]
-fn check_of_call(shape: u32, kernel: u32, references: &References, param: &Param) -> u64 {
-    use crate::layout::words::check::{BATCHES, KERNEL, PARAM, PARAM_LEN, SHAPE, field};
+fn check_of_call<const N: usize>(kernel: u32, references: &References<N>, param: &Param) -> u64 {
+    use crate::layout::words::check::{BATCHES, KERNEL, PARAM, PARAM_LEN, field};
     let (words, count, len) = param_words(param);
-    let mut sum = field(SHAPE, u64::from(shape)) ^ field(KERNEL, u64::from(kernel)) ^ field(PARAM_LEN, u64::from(len));
+    let mut sum = field(KERNEL, u64::from(kernel));
+    if !matches!(param, Param::Inline(..)) {
+        sum ^= field(PARAM_LEN, u64::from(len));
+    }
     for (at, &word) in words.iter().take(count).enumerate() {
         sum ^= field(PARAM + at as u32, word);
     }
@@ -397,43 +367,69 @@ impl<E> Reservation<'_, E> {
                 place.len_bytes.store(len_bytes, Ordering::Relaxed);
             }
         }
-        let shape = kind | sides(references.inputs, references.outputs) << 8;
         descriptor.kernel.store(kernel, Ordering::Relaxed);
-        descriptor.shape.store(shape, Ordering::Relaxed);
         let (words, count, len) = param_words(param);
-        for (place, word) in descriptor.param.iter().zip(words).take(count) {
+        for (place, word) in descriptor.param_words().zip(words).take(count) {
             place.store(word, Ordering::Relaxed);
         }
-        descriptor.param_len.store(len, Ordering::Relaxed);
-        self.add_to_check(check_of_call(shape, kernel, references, param));
+        let inline_len = matches!(param, Param::Inline(..)).then_some(len);
+        if inline_len.is_none() {
+            descriptor.param_len.store(len, Ordering::Relaxed);
+        }
+        let shape = JobShape::of_kind(kind).with_sides(references.inputs, references.outputs).with_param(inline_len);
+        self.shape.set(self.shape.get().with(shape.bits()));
+        self.add_to_check(check_of_call(kernel, references, param));
     }
 
     /// Makes the job a closure, which lies in the private slot; once.
     #[inline]
     pub(crate) fn set_closure(&self) {
-        self.descriptor.shape.store(kind::CLOSURE, Ordering::Relaxed);
+        self.shape.set(self.shape.get().with(kind::CLOSURE));
     }
 
-    /// Writes which part of which fan-out the job is, or how many rows it has, and how often it may be started again; once.
+    /// Writes which part of which fan-out the job is, or how many rows it has, and how often it may be started again; at most once.
     #[inline]
     pub(crate) fn set_part(&self, fan_out: u64, share: u32, retries: u32) {
         let part = pack_part(share, retries);
+        if fan_out == 0 && part == 0 {
+            return;
+        }
         self.descriptor.fan_out.store(fan_out, Ordering::Relaxed);
         self.descriptor.part.store(part, Ordering::Relaxed);
+        self.shape.set(self.shape.get().with(JobShape::PART));
         self.add_to_check(check::field(check::FAN_OUT, fan_out) ^ check::field(check::PART, u64::from(part)));
     }
 
-    /// Says that the ledger has something about the job; once, after the call was written.
-    pub(crate) fn set_has_meta(&self) {
-        let shape = self.descriptor.shape.load(Ordering::Relaxed);
-        self.descriptor.shape.store(shape | HAS_META, Ordering::Relaxed);
-        self.add_to_check(check::field(check::SHAPE, u64::from(HAS_META)));
+    /// Writes when the job is late, if it has a deadline; at most once.
+    #[inline]
+    pub(in crate::engine) fn set_deadline(&self, deadline: Option<Deadline>) {
+        if let Some(deadline) = deadline {
+            // No part of the check: it changes when a job whose time begins with its start is started.
+            self.descriptor.deadline_ns.store(deadline.nanoseconds(), Ordering::Relaxed);
+            self.shape.set(self.shape.get().with(JobShape::DEADLINE));
+        }
     }
 
-    /// Writes the check over all fields written so far.
+    /// Says that the metadata has something about the job.
+    pub(super) fn set_has_meta(&self) {
+        self.shape.set(self.shape.get().with(JobShape::META));
+    }
+
+    /// Says that the job's deadline begins with its start.
+    pub(super) fn set_starts_deadline(&self) {
+        if !self.shape.get().has(JobShape::DEADLINE) {
+            self.descriptor.deadline_ns.store(0, Ordering::Relaxed);
+            self.shape.set(self.shape.get().with(JobShape::DEADLINE));
+        }
+    }
+
+    /// Writes the shape, and the check over all fields written so far.
     #[inline]
-    pub(in crate::engine) fn set_check(&self) {
-        self.descriptor.check.store(check::folded(self.check.get()), Ordering::Relaxed);
+    pub(in crate::engine) fn seal(&self) {
+        let shape = self.shape.get().bits();
+        let sum = self.check.get() ^ check::field(check::SHAPE, u64::from(shape));
+        self.descriptor.shape.store(shape, Ordering::Relaxed);
+        self.descriptor.check.store(check::folded(sum), Ordering::Relaxed);
     }
 
     #[inline]
@@ -446,52 +442,63 @@ fn pack_part(share: u32, retries: u32) -> u32 {
     share & 0xFFFF | retries.min(0xFFFF) << 16
 }
 
-impl Fields {
-    /// The fields of a published job, each read once. Of a closure there are none but its kind.
+impl<const N: usize> Fields<N> {
+    /// The fields of a published job, each read once. `shape` was read from it, and names at most `N` batches; that of a closure has no fields.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when they are not what the submitter wrote.
     #[inline]
-    pub(crate) fn read(control: &Control, index: DescriptorIndex, descriptor: &Descriptor) -> Result<Self> {
+    pub(crate) fn read(
+        control: &Control,
+        index: DescriptorIndex,
+        descriptor: &Descriptor,
+        shape: JobShape,
+    ) -> Result<Self> {
         // Relaxed, all: acquired with the word (A1).
-        let shape = descriptor.shape.load(Ordering::Relaxed);
-        let kind = shape & 0xFF;
-        let mut fields = Self {
-            kind,
-            kernel: 0,
-            param: Param::Inline(ParamBytes::zeroed(), 0),
-            references: References::new(),
-            fan_out: 0,
-            share: 0,
-            retries: 0,
-        };
-        if kind == kind::CLOSURE {
-            return Ok(fields);
-        }
-        fields.kernel = descriptor.kernel.load(Ordering::Relaxed);
-        fields.param = param_of(kind, descriptor);
-        let (inputs, outputs) = sides_of(shape);
-        for at in 0..(inputs + outputs).min(MAX_BATCHES) {
+        let kernel = descriptor.kernel.load(Ordering::Relaxed);
+        let param = param_of(shape, descriptor);
+        let (inputs, outputs) = shape.sides();
+        let mut references = References::new();
+        for at in 0..(inputs + outputs).min(N) {
             let Some(place) = place(control, index, descriptor, at) else { break };
             let reference = (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed));
-            if at < inputs { fields.references.push_input(reference) } else { fields.references.push_output(reference) }
+            if at < inputs { references.push_input(reference) } else { references.push_output(reference) }
         }
-        fields.fan_out = descriptor.fan_out.load(Ordering::Relaxed);
-        let part = descriptor.part.load(Ordering::Relaxed);
-        (fields.share, fields.retries) = (part & 0xFFFF, part >> 16);
-        let sum = check::EMPTY
-            ^ check_of_call(shape, fields.kernel, &fields.references, &fields.param)
-            ^ check::field(check::FAN_OUT, fields.fan_out)
-            ^ check::field(check::PART, u64::from(part));
+        let mut sum = check::EMPTY
+            ^ check::field(check::SHAPE, u64::from(shape.bits()))
+            ^ check_of_call(kernel, &references, &param);
+        let (mut fan_out, mut part) = (0, 0);
+        if shape.has(JobShape::PART) {
+            fan_out = descriptor.fan_out.load(Ordering::Relaxed);
+            part = descriptor.part.load(Ordering::Relaxed);
+            sum ^= check::field(check::FAN_OUT, fan_out) ^ check::field(check::PART, u64::from(part));
+        }
         let (expected, found) = (descriptor.check.load(Ordering::Relaxed), check::folded(sum));
         // Fuzz targets look at what lies behind the check, which somebody could make fit.
         if expected == found || cfg!(workring_fuzzing) {
-            Ok(fields)
+            let (share, retries) = (part & 0xFFFF, part >> 16);
+            Ok(Self { kind: shape.kind(), kernel, param, references, fan_out, share, retries })
         } else {
             Err(corrupt("fields of a job", expected.into(), found.into()))
         }
     }
 
+    /// The call, its batches found in memory and checked against the kernel's signature.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a kernel that no submitter names and for whatever does not fit it.
+    #[inline]
+    pub(in crate::engine) fn resolve(
+        &self,
+        kernel: impl FnOnce(u32) -> Option<&'static KernelInfo>,
+        arena: &Arena,
+    ) -> Result<KernelCall<N>> {
+        let info = kernel(self.kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(self.kernel)))?;
+        KernelCall::resolve(arena, info, &self.references, self.param)
+    }
+}
+
+impl Fields {
     /// The handles of a job of rows.
     pub(crate) fn rows(&self) -> Option<(u64, u64)> {
         match self.param {
@@ -509,22 +516,6 @@ impl Fields {
             param => param,
         };
         share.set_call(kind::SHARE, self.kernel, &self.references, &param);
-    }
-
-    /// The call, its batches found in memory and checked against the kernel's signature.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] for a kernel that no submitter names and for whatever does not fit it.
-    #[inline]
-    pub(in crate::engine) fn resolve(
-        &self,
-        kernel: impl FnOnce(u32) -> Option<&'static KernelInfo>,
-        arena: &Arena,
-    ) -> Result<KernelCall> {
-        let info = kernel(self.kernel).ok_or_else(|| corrupt("kernel", 0, u64::from(self.kernel)))?;
-        let mut call = KernelCall::unresolved(info, self.param);
-        call.resolve_batches(arena, self.references.sides(), |at| self.references.entries[at])?;
-        Ok(call)
     }
 }
 
@@ -554,25 +545,38 @@ pub(crate) fn shortened(control: &Control, index: DescriptorIndex) -> Result<[Op
     Ok(lens)
 }
 
+/// What the job in a descriptor is; anything in a damaged one.
+#[inline]
+pub(crate) fn shape_of(descriptor: &Descriptor) -> JobShape {
+    JobShape::from_bits(descriptor.shape.load(Ordering::Relaxed))
+}
+
 /// Kind of the job in a descriptor: one of `records::kind`, or anything in a damaged one.
+#[inline]
 pub(crate) fn kind_of(descriptor: &Descriptor) -> u32 {
-    descriptor.shape.load(Ordering::Relaxed) & 0xFF
+    shape_of(descriptor).kind()
+}
+
+/// How many rows the job in a descriptor has, if it is one of rows.
+pub(crate) fn rows_of(descriptor: &Descriptor) -> u64 {
+    if shape_of(descriptor).has(JobShape::PART) { descriptor.fan_out.load(Ordering::Relaxed) } else { 0 }
 }
 
 /// The parameter of a descriptor, each word read once.
 #[inline]
-fn param_of(kind: u32, descriptor: &Descriptor) -> Param {
-    let len = descriptor.param_len.load(Ordering::Relaxed);
-    let word = |at: usize| descriptor.param.get(at).map_or(0, |word| word.load(Ordering::Relaxed));
-    if kind == kind::ROWS {
-        return Param::Rows { params: word(0), statuses: word(1), len };
-    }
-    if len as usize > INLINE_PARAM_LEN {
-        return Param::Block { handle: word(0), len };
-    }
+fn param_of(shape: JobShape, descriptor: &Descriptor) -> Param {
+    let word = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    let Some(len) = shape.inline_param_len() else {
+        let (first, len) = (word(&descriptor.param), descriptor.param_len.load(Ordering::Relaxed));
+        return if shape.kind() == kind::ROWS {
+            Param::Rows { params: first, statuses: word(&descriptor.further_param[0]), len }
+        } else {
+            Param::Block { handle: first, len }
+        };
+    };
     let mut bytes = [0u8; INLINE_PARAM_LEN];
-    for (at, bytes) in bytes.chunks_exact_mut(8).take(len.div_ceil(8) as usize).enumerate() {
-        bytes.copy_from_slice(&word(at).to_le_bytes());
+    for (place, bytes) in descriptor.param_words().zip(bytes.chunks_exact_mut(8)).take(len.div_ceil(8) as usize) {
+        bytes.copy_from_slice(&word(place).to_le_bytes());
     }
     Param::Inline(ParamBytes(bytes), len)
 }

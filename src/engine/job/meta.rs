@@ -4,18 +4,19 @@
 
 use std::time::Duration;
 
+use crate::engine::job::call::shape_of;
 use crate::engine::job::table::Reservation;
 use crate::engine::options::{JobOptions, Timing};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
-use crate::layout::records::{Descriptor, HAS_META, Histogram, JobMeta};
+use crate::layout::records::{Descriptor, Histogram, JobMeta};
 use crate::layout::view::Control;
-use crate::layout::words::histogram_bucket;
+use crate::layout::words::{DescriptorWord, JobShape, histogram_bucket};
 use crate::lockfree::job;
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
 
-/// Bits of the origin word that count the jobs of a descriptor.
-pub(crate) const SEQUENCE_MASK: u64 = (1 << 40) - 1;
+/// Bits of a sequence number that are the generation; the epoch is above.
+const GENERATION_BITS: u32 = 24;
 
 /// How long the supervisor leaves at least between two looks at a job whose time has not begun.
 const LOOKS_APART: Duration = Duration::from_millis(1);
@@ -85,7 +86,7 @@ fn add_to(
 /// Whether the ledger says something about the job in a descriptor.
 #[inline]
 pub(crate) fn has_meta(descriptor: &Descriptor) -> bool {
-    descriptor.shape.load(Ordering::Relaxed) & HAS_META != 0
+    shape_of(descriptor).has(JobShape::META)
 }
 
 /// From when on a job is late that starts at `start` and may run for a limited time; `None` if the time has no limit.
@@ -122,13 +123,13 @@ impl<E> Reservation<'_, E> {
     /// The number among the jobs of its descriptor that it will have.
     #[inline]
     pub(crate) fn sequence(&self) -> u64 {
-        self.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK
+        sequence(self.reserved, self.descriptor)
     }
 
     /// Writes into the job's metadata what the submitter says of a job that is otherwise filled, if there is anything to say.
     #[inline]
     pub(crate) fn write_meta(&self, timing: Timing, options: &JobOptions, deadline: Option<Deadline>) {
-        let is_timed = timing.wants(self.sequence());
+        let is_timed = timing.wants(self.reserved.generation().into());
         if is_timed || options.time_limit.is_some() || options.tag != 0 {
             self.write_all_meta(options, deadline, is_timed);
         }
@@ -145,21 +146,30 @@ impl<E> Reservation<'_, E> {
         meta.deadline_ns.store(deadline.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
         meta.tag.store(options.tag, Ordering::Relaxed);
         self.set_has_meta();
+        if limit > 0 {
+            self.set_starts_deadline();
+        }
     }
 }
 
 /// The deadline of a job, if it has one.
 #[inline]
 pub(crate) fn deadline_of(descriptor: &Descriptor) -> Option<Deadline> {
-    match descriptor.deadline_ns.load(Ordering::Relaxed) {
-        0 => None,
-        nanoseconds => Some(Deadline::from_nanoseconds(nanoseconds)),
-    }
+    let nanoseconds =
+        if shape_of(descriptor).has(JobShape::DEADLINE) { descriptor.deadline_ns.load(Ordering::Relaxed) } else { 0 };
+    (nanoseconds > 0).then(|| Deadline::from_nanoseconds(nanoseconds))
 }
 
-/// The number of jobs a descriptor has served: with the generation, a name for one job that does not repeat.
+/// The number of a job among those of its descriptor, which repeats after 2^56 of them.
+#[inline]
+fn sequence(word: DescriptorWord, descriptor: &Descriptor) -> u64 {
+    let epoch = descriptor.epoch.load(Ordering::Relaxed);
+    u64::from(epoch) << GENERATION_BITS | u64::from(word.generation())
+}
+
+/// The number of the job in a descriptor: a name for one job that does not repeat.
 pub(crate) fn sequence_of(control: &Control, index: DescriptorIndex) -> u64 {
-    control.descriptor(index).map_or(0, |descriptor| descriptor.origin.load(Ordering::Relaxed))
+    control.descriptor(index).map_or(0, |descriptor| sequence(job::snapshot(&descriptor.word), descriptor))
 }
 
 /// The name under which a job's progress is kept.
@@ -186,9 +196,9 @@ mod tests {
         let options = JobOptions { time_limit: Some(Duration::from_nanos(1)), ..JobOptions::default() };
         for stated in [None, Some(Deadline::after(Duration::from_secs(100)))] {
             let reservation = jobs.try_reserve(&control).unwrap();
-            reservation.descriptor.deadline_ns.store(stated.map_or(0, Deadline::nanoseconds), Ordering::Relaxed);
-            reservation.descriptor.shape.store(0, Ordering::Relaxed);
+            reservation.set_deadline(stated);
             reservation.write_meta(Timing::Sampled, &options, stated);
+            reservation.seal();
             let (index, descriptor) = (reservation.index, reservation.descriptor);
             assert!(next_deadline_check(&control, index, descriptor).is_some(), "it has not begun");
             assert!(start(&control, ParticipantSlot::new(1), index, descriptor).is_some());

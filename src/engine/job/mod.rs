@@ -26,4 +26,4 @@ pub(crate) use ranges::repair_share;
 pub(crate) use ranges::{ChunkEnd, RowHandles, prepare, run_share, single_partition, stop};
 pub(in crate::engine) use ranges::{finished_chunks, waiting_chunks};
 pub(crate) use reference::JobReference;
-pub(crate) use run_error::{RunError, error_of};
+pub(crate) use run_error::{RunError, error_of, status_of};

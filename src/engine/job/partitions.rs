@@ -12,6 +12,7 @@ use crate::engine::job::chunk_plan::Plan;
 use crate::engine::job::failure_text;
 use crate::engine::job::progress_meter::elements_done;
 use crate::engine::job::reference::JobReference;
+use crate::engine::job::run_error::status_of;
 use crate::error::Result;
 use crate::ids::DescriptorIndex;
 use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode, status};
@@ -123,7 +124,7 @@ impl DistributedRows {
             return;
         }
         let (Some(descriptor), Some(record)) = (control.descriptor(index), control.failure(index)) else { return };
-        let code = descriptor.status.load(Ordering::Relaxed);
+        let code = status_of(descriptor, done);
         let is_stop = |code| matches!(code, status::CANCELLED | status::DEADLINE);
         let mut outcome = lock(&self.outcome);
         if outcome.as_ref().is_none_or(|kept| is_stop(kept.code) && !is_stop(code)) {

@@ -2,7 +2,10 @@
 
 use crate::engine::kernel::KernelError;
 use crate::error::Error;
+use crate::layout::records::{Descriptor, status};
+use crate::layout::words::{DescriptorWord, FLAG_UNSTARTED};
 use crate::panics::Panicked;
+use crate::sync::Ordering;
 
 /// Why a kernel's work is of no use.
 #[derive(Debug)]
@@ -22,6 +25,12 @@ impl From<KernelError> for RunError {
             None => Self::Corrupt,
         }
     }
+}
+
+/// What a finished job whose word has the outcome flag ended with: one of `records::status`, or anything in a damaged descriptor.
+pub(crate) fn status_of(descriptor: &Descriptor, done: DescriptorWord) -> u32 {
+    // Relaxed: acquired with the word that says Done (A3).
+    if done.has(FLAG_UNSTARTED) { status::CANCELLED } else { descriptor.status.load(Ordering::Relaxed) }
 }
 
 /// The error of a call whose kernel is of that name, for a caller who met it on its own thread.

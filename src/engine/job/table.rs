@@ -12,7 +12,7 @@ use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::Descriptor;
 use crate::layout::view::Control;
-use crate::layout::words::{DescriptorWord, FLAG_DETACHED, check};
+use crate::layout::words::{DescriptorWord, FLAG_DETACHED, JobShape, check};
 use crate::lockfree::free_list::{FreeList, Returned, Returners};
 use crate::lockfree::futex;
 use crate::lockfree::job;
@@ -62,6 +62,9 @@ impl<E> JobTable<E> {
             // The list is a hint, the word decides. A descriptor that is on the list but not free was scribbled on: it is
             // left out from now on.
             if let Ok(reserved) = job::reserve(&descriptor.word, ParticipantSlot::HOST, 0) {
+                if reserved.generation() == 0 {
+                    count_epoch(descriptor);
+                }
                 fault::point(Point::F5_reserved);
                 return Some(Reservation {
                     table: self,
@@ -69,6 +72,7 @@ impl<E> JobTable<E> {
                     index,
                     descriptor,
                     reserved,
+                    shape: Cell::new(JobShape::from_bits(0)),
                     check: Cell::new(check::EMPTY),
                 });
             }
@@ -152,8 +156,18 @@ pub(crate) struct Reservation<'a, E> {
     pub(crate) index: DescriptorIndex,
     pub(crate) descriptor: &'a Descriptor,
     pub(in crate::engine) reserved: DescriptorWord,
-    /// What the fields written so far add up to; see [`check`].
+    /// What was said of the job so far.
+    pub(super) shape: Cell<JobShape>,
+    /// What the fields written so far add up to but for the shape; see [`check`].
     pub(super) check: Cell<u64>,
+}
+
+/// Counts that the generation of a descriptor has begun anew.
+#[cold]
+fn count_epoch(descriptor: &Descriptor) {
+    // Relaxed, both: only the thread that has reserved the descriptor writes it, and the job's word publishes it (R1).
+    let epoch = descriptor.epoch.load(Ordering::Relaxed);
+    descriptor.epoch.store(epoch.wrapping_add(1), Ordering::Relaxed);
 }
 
 impl<E> Reservation<'_, E> {

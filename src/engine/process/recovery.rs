@@ -3,7 +3,7 @@
 //! Everything here is a sweep over words that say what is true: it may be repeated, and interrupted anywhere and repeated, with
 //! the same result. Only the supervisor sweeps, one death at a time, and only with the kernel's word that the process is gone.
 
-use crate::engine::job::call::Fields;
+use crate::engine::job::call::{Fields, shape_of};
 use crate::engine::job::failure_text;
 use crate::engine::job::meta::deadline_of;
 use crate::engine::job::{repair_share, stop};
@@ -12,7 +12,7 @@ use crate::engine::schedule::completion;
 use crate::error::WorkerExit;
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlots};
-use crate::layout::records::{Descriptor, kind, status};
+use crate::layout::records::{Descriptor, MAX_BATCHES, kind, status};
 use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_WAITER, MAX_ATTEMPT, ParticipantWord, State};
 use crate::lockfree::job;
 use crate::sync::Ordering;
@@ -79,7 +79,7 @@ pub(crate) fn sweep(core: &Core, death: &Death) {
 fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: DescriptorWord, death: &Death) {
     // Relaxed reads: the submitter's publication precedes the claim, which precedes the death.
     // The limit is read from the segment: whatever it says, a job is not started again beyond what its word can count.
-    let fields = Fields::read(&core.control, index, descriptor).ok();
+    let fields = Fields::<{ MAX_BATCHES }>::read(&core.control, index, descriptor, shape_of(descriptor)).ok();
     let retries = fields.as_ref().map_or(0, |fields| fields.retries).min(u32::from(MAX_ATTEMPT));
     // The job for which a worker is killed was told to stop before. A worker may finish it all the same, and begin another one, before
     // it is hit: that one died with its worker, like any other.

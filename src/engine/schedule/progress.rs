@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use crate::engine::job::call::kind_of;
+use crate::engine::job::call::{kind_of, rows_of};
 use crate::engine::job::meta;
 use crate::engine::runtime::Core;
 use crate::engine::runtime::WatchTicket;
@@ -12,7 +12,6 @@ use crate::layout::records::kind;
 use crate::layout::words::{DescriptorWord, FLAG_OUTCOME, State};
 use crate::lockfree::job;
 use crate::lockfree::progress::{self, Reported};
-use crate::sync::Ordering;
 
 /// Says how far a job is, which this thread runs.
 pub(crate) fn report_progress(core: &Core, index: DescriptorIndex, reported: Reported) {
@@ -62,7 +61,7 @@ pub(crate) fn progress_of(core: &Core, index: DescriptorIndex) -> Option<Reporte
         return said_progress(core, index);
     }
     // The number of rows, which stays as long as the job.
-    let total = descriptor.fan_out.load(Ordering::Relaxed);
+    let total = rows_of(descriptor);
     let done = match word.state()? {
         State::Queued => Some(0),
         State::Running => {
@@ -101,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::engine::options::Priority;
+    use crate::sync::Ordering;
 
     struct Nothing;
 

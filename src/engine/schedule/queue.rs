@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::engine::job::JobReference;
 use crate::engine::job::call;
-use crate::engine::job::meta::{self, SEQUENCE_MASK, deadline_of};
+use crate::engine::job::meta::{self, deadline_of};
 use crate::engine::options::{Backpressure, Priority};
 use crate::engine::runtime::{Core, Reservation};
 use crate::engine::schedule::{completion, drain, health, wakeup};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::geometry::PRIORITIES;
-use crate::layout::records::{Descriptor, kind, status};
+use crate::layout::records::{Descriptor, kind};
 use crate::layout::words::{DescriptorWord, State};
 use crate::lockfree::announcement;
 use crate::lockfree::job::{self, Claim};
@@ -166,15 +166,10 @@ fn make_room(core: &Core, ring: Ring<'_>, index: DescriptorIndex, is_private: bo
     wakeup::notify(core, 1);
 }
 
-/// Fills in what every job begins with; returns the deadline that the supervisor has to be told of.
+/// Ends the writing of a job; returns the deadline that the supervisor has to be told of.
 #[inline]
 fn begin(core: &Core, reservation: &Reservation<'_>) -> Option<Deadline> {
-    // Relaxed, both: published with the word (R1). A job that is ended before it runs was cancelled; one that runs
-    // overwrites this when it has anything else to say.
-    reservation.descriptor.status.store(status::CANCELLED, Ordering::Relaxed);
-    let sequence = reservation.descriptor.origin.load(Ordering::Relaxed).wrapping_add(1) & SEQUENCE_MASK;
-    reservation.descriptor.origin.store(sequence, Ordering::Relaxed);
-    reservation.set_check();
+    reservation.seal();
     if !core.config.is_shared() {
         return None;
     }

@@ -139,7 +139,6 @@ mod tests {
         let core = Core::without_workers(1, 0);
         let worker = ParticipantSlot::new(1);
         let reservation = core.jobs.try_reserve(&core.control).expect("it is empty");
-        reservation.descriptor.deadline_ns.store(0, Ordering::Relaxed);
         reservation.write_meta(
             core.config.timing,
             &JobOptions { time_limit: Some(LIMIT), ..JobOptions::default() },
