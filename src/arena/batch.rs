@@ -2,8 +2,8 @@
 //!
 //! Laws of this file:
 //! 1. A [`Batch`] is the only owner of its elements: no other batch, slice or job reaches them while it lives. Jobs that
-//!    write take the batch by value or by exclusive borrow. Whoever must outlast a batch, as a result file its name, lends slices of it
-//!    and never the batch, which could be moved out of its place.
+//!    write take the batch by value or by exclusive borrow. A type that must outlast a batch, as a result file its name, lends slices
+//!    of it and never the batch, which could be moved out of its place.
 //! 2. The elements of a [`SharedBatch`] are not written while any clone of it lives. Those of a mapped file are claimed for that
 //!    (`os/claim.rs`): this process maps no file for reading that it has mapped for writing, and the other way round. What writes to files
 //!    by other ways is the user's matter, as `Engine::map_file` says.
@@ -11,7 +11,7 @@
 //!    aligned beyond 64 bytes (checked at compile time where a batch is made).
 //! 4. A batch keeps what its elements lie in: the arena, or the mapped file.
 //! 5. Elements that another process lends to this one are its own until it gives them back, and so laws 1 and 2 hold for batches over
-//!    them: the lender keeps its batch in its books meanwhile, where nobody reaches the elements.
+//!    them: the lender keeps its batch in its loan table meanwhile, where nothing reaches the elements.
 #![allow(unsafe_code)]
 
 use core::fmt;
@@ -277,7 +277,7 @@ impl Batch<u8> {
 
 fn sole_loan(whole: &Arc<Whole>, start: NonNull<u8>) -> Option<&Loan> {
     match &**whole {
-        // Nobody makes another reference meanwhile: whoever could has the only one, borrowed.
+        // No other reference is made meanwhile: this is the only one, and it is borrowed.
         Whole::Loan(loan) if Arc::strong_count(whole) == 1 && loan.bytes().0 == start => Some(loan),
         _ => None,
     }

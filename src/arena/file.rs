@@ -23,8 +23,8 @@ impl FileSegment {
         Self::register(arena, mapping, Some(claim))
     }
 
-    /// As [`FileSegment::new`], for a caller who keeps the claim beside the only batch there will be over it: the claim may be given up
-    /// while nobody can get at the batch, and made again before anybody can.
+    /// As [`FileSegment::new`], for a caller that keeps the claim beside the only batch there will be over it: the claim may be given up
+    /// while nothing can get at the batch, and made again before anything can.
     pub(crate) fn with_claim_elsewhere(arena: &Arc<Arena>, mapping: Mapping) -> Result<Self> {
         Self::register(arena, mapping, None)
     }

@@ -82,7 +82,7 @@ impl Loan {
 
     /// Says that the lender learns of the end in another way than by the drop.
     pub(crate) fn settle(&self) {
-        // Relaxed: the destructor has the loan to itself, and whoever drops it was handed it.
+        // Relaxed: the destructor has the loan to itself, and the thread that runs it was handed the loan.
         self.settled.store(true, Ordering::Relaxed);
     }
 }

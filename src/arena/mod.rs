@@ -278,7 +278,7 @@ impl Arena {
 
     /// The address of `len_bytes` bytes at `handle`.
     ///
-    /// The bytes stay mapped only while whoever named them holds the batch (law 3).
+    /// The bytes stay mapped only while the batch of the handle lives (law 3).
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the handle does not name that many bytes that may be written.

@@ -156,7 +156,7 @@ impl SharedSegment {
         let header = segment.header();
         let growable = if shape.growable { GROWABLE } else { 0 };
         let flags = growable | if shape.sequences { SEQUENCES } else { 0 };
-        // Relaxed, all: whoever else sees the segment gets it by way of a handle, which orders these stores before.
+        // Relaxed, all: every other process gets the segment by way of a handle, which orders these stores before.
         header.magic.store(MAGIC, Ordering::Relaxed);
         header.kind.store(shape.kind, Ordering::Relaxed);
         header.element_size.store(shape.element_size as u32, Ordering::Relaxed);
@@ -285,7 +285,7 @@ impl SharedSegment {
         if !self.shape.growable {
             return self.shape.max_len;
         }
-        // Acquire: pairs with `grow`, so that who sees the new length sees what was done before.
+        // Acquire: pairs with `grow`, so that a thread that sees the new length sees what was done before.
         usize::try_from(self.header().len.load(Ordering::Acquire)).unwrap_or(usize::MAX).min(self.shape.max_len)
     }
 
@@ -301,7 +301,7 @@ impl SharedSegment {
         if len > max_len {
             return Err(Error::invalid(format!("a shared array with room for {max_len} elements cannot have {len}")));
         }
-        // Release: as in `len`. A maximum, so that two who grow at the same time never make it less.
+        // Release: as in `len`. A maximum, so that two calls at the same time never make it less.
         let old = self.header().len.fetch_max(len as u64, Ordering::AcqRel);
         let old = usize::try_from(old).unwrap_or(usize::MAX).min(max_len);
         if old > len {

@@ -265,7 +265,7 @@ impl ProcessChannel {
         let cells = self.memory.cells(lane);
         self.check_sound()?;
         self.loans.notice_drops();
-        // Without the lock, for those who look again and again.
+        // Without the lock, for threads that look again and again.
         if cells.is_empty_at(self.head.load(Ordering::Relaxed)) {
             return Ok(false);
         }
@@ -402,7 +402,7 @@ impl ProcessChannel {
         self.memory.bell(self.memory.other()).call();
     }
 
-    /// Says that the process at the other end is gone. Everybody who waits here looks again.
+    /// Says that the process at the other end is gone. All that wait here look again.
     pub(crate) fn set_process_gone(&self) {
         self.process_gone.store(1, Ordering::Release);
         self.wakers.finish();
@@ -445,7 +445,7 @@ impl ProcessChannel {
     /// Looks, and blocks until a look finds something or the deadline is past.
     ///
     /// Nothing relies on it, but no wait lasts longer than a second before there is another look, and the time is read at each: a process
-    /// that scribbles over the doorbell must not hang those who wait for it, whether it takes calls away or makes them without end.
+    /// that scribbles over the doorbell must not hang a waiting thread, whether it takes calls away or makes them without end.
     #[cold]
     pub(crate) fn wait<T>(
         &self,
@@ -789,7 +789,7 @@ mod tests {
         }
     }
 
-    /// A worker that calls again and again kept those who waited for a message from ever sleeping, and so from hearing that their time was up.
+    /// A worker that calls without end must not keep a waiting thread from noticing that its time is up.
     #[test]
     fn a_wait_ends_in_time_though_the_bell_never_rests() {
         let both = both(2);

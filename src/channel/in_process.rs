@@ -114,7 +114,7 @@ impl LaneMemory {
         self.call_everybody();
     }
 
-    /// Has everybody who waits look again.
+    /// Has all waiting threads and tasks look again.
     pub(crate) fn call_everybody(&self) {
         for what in [For::Message, For::Room] {
             self.bell(what).call_all().for_each(wake);

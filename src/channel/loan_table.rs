@@ -361,7 +361,7 @@ impl Lender for LoanTable {
             if state.compare_exchange(lent.bits(), dropped.bits(), Ordering::Release, Ordering::Relaxed).is_ok() {
                 fault::point(Point::F53_loan_dropped);
                 self.memory.word(at::DROPPED).fetch_add(1, Ordering::Release);
-                // Who waits for room may wait for a number.
+                // A sender that waits for room may wait for the number of a loan.
                 self.memory.bell(self.memory.end ^ 1).ring(bell::ROOM);
                 return;
             }

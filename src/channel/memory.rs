@@ -16,7 +16,7 @@ pub(crate) const ENGINE: usize = 0;
 /// The end of the worker process.
 pub(crate) const WORKER: usize = 1;
 
-/// What was found where nobody who keeps to the protocol writes it.
+/// A value that no end that keeps to the protocol writes where it was found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Damage {
     pub(super) what: &'static str,

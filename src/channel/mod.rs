@@ -45,9 +45,9 @@ const MESSAGES_MAX: usize = 1 << 20;
 /// How long a thread looks for a message, or for room, before it sleeps: about what a sleep and a wake-up would cost it.
 const SPIN: Duration = Duration::from_micros(20);
 
-/// Looks at growing distances: who looks all the time takes each message from the poster's cache as it comes, and both wait for the
-/// line for every message; who looks later finds several. No message waits longer than it took to come. Where there are more
-/// threads than cores the thread lets others run, for one of them may be who it waits for.
+/// Looks at growing distances: a receiver that looks all the time takes each message from the poster's cache as it comes, and both wait
+/// for the line for every message; one that looks later finds several. No message waits longer than it took to come. Where there are
+/// more threads than cores the thread lets others run, for it may wait for one of them.
 fn spin<T>(deadline: Option<Deadline>, look: &mut impl FnMut() -> Option<T>) -> Option<T> {
     let until = Deadline::after(SPIN);
     let backoff = Backoff::new();
@@ -154,7 +154,7 @@ impl Direction<'_> {
         each!(self, lane => lane.take_back(what, ticket), process, _ => process.drop_waker(ticket))
     }
 
-    /// Passes a call on. Between processes there is nothing to pass on: a call is for everybody who waits at an end.
+    /// Passes a call on. Between processes there is nothing to pass on: a call is for all threads and tasks that wait at an end.
     pub(crate) fn call(self, what: For) {
         each!(self, lane => lane.call(what), _, _ => {});
     }

@@ -53,13 +53,13 @@ struct List {
     alarm: Option<Arc<Alarm>>,
 }
 
-/// What the thread finds that looks for those who were called.
+/// What the waker thread finds when it looks for called tasks.
 pub(super) enum Look<'r> {
     /// These were, and may have been others since.
     Called(Vec<Waker>),
-    /// Nobody was. The word of the doorbell, what it holds while that is so, and when the oldest looks again, whatever it holds.
+    /// No task was called. The word of the doorbell, what it holds while that is so, and when the oldest looks again, whatever it holds.
     Pending(&'r AtomicU32, u32, Deadline),
-    /// Nobody waits.
+    /// No task waits.
     Nobody,
     /// There will be no call any more: these look for the last time, and the registry needs no thread.
     Over(Vec<Waker>),
@@ -69,7 +69,7 @@ pub(super) enum Look<'r> {
 pub(super) struct WakerRegistry {
     memory: ChannelMemory,
     list: Mutex<List>,
-    /// 1 when there will be no call any more: nothing changes at the other end, or nobody is left at this one.
+    /// 1 when there will be no call any more: nothing changes at the other end, or this one is closed.
     is_over: AtomicU32,
 }
 
@@ -104,7 +104,7 @@ impl WakerRegistry {
         ticket
     }
 
-    /// Takes a waker back. `false` when the task was called meanwhile; everybody else was called then, too.
+    /// Takes a waker back. `false` when the task was called meanwhile; all others were called then, too.
     pub(super) fn remove(&self, ticket: Ticket) -> bool {
         let mut list = lock(&self.list);
         let found = list.waiting.remove(ticket);
@@ -120,17 +120,17 @@ impl WakerRegistry {
         self.call();
     }
 
-    /// Has everybody look again who waits at this end, threads and tasks.
+    /// Has all threads and tasks that wait at this end look again.
     pub(super) fn call(&self) {
         self.bell().call();
         let alarm = lock(&self.list).alarm.clone();
         alarm.iter().for_each(|alarm| alarm.ring());
     }
 
-    /// Looks who was called, for the thread that serves them.
+    /// Looks which tasks were called, for the waker thread.
     pub(super) fn look(&self) -> Look<'_> {
         let bell = self.bell();
-        // Under one lock: of two who wait the older may have been called when the younger came.
+        // Under one lock: of two waiting tasks the older may have been called when the younger came.
         let mut list = lock(&self.list);
         // Acquire: pairs with the release in `finish`.
         if self.is_over.load(Ordering::Acquire) != 0 {

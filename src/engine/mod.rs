@@ -1,6 +1,6 @@
-//! Floor 5, the engine: how a job lives, who runs it, and how its end is told.
+//! Floor 5, the engine: how a job lives, which thread runs it, and how its end is told.
 //!
-//! Life of a job, and who may touch what when (`docs/protocol.md` has the proofs):
+//! Life of a job, and which thread may touch what when (`docs/protocol.md` has the proofs):
 //!
 //! 1. *Reserved*: the submitting thread fills the descriptor, its further arguments and its private slot.
 //! 2. *Queued*: nobody touches the fields. A thread that claims it owns them.

@@ -1,6 +1,6 @@
 //! Tasks that wait for something: their wakers, each of which is gone when its future is.
 //!
-//! A set wakes all who wait for the same at once, so that no task has to pass on what it was woken for and did not use: whoever still
+//! A set wakes all tasks that wait for the same at once, so that none has to pass on a wake-up that it did not use: a task that still
 //! waits comes back. Where one call is for one task, as at the lanes of a channel, a task that leaves passes it on
 //! (`lockfree::lane::Bell`).
 
@@ -65,7 +65,7 @@ impl<S: Ord + Copy> WakerSet<S> {
         drop(forgotten);
     }
 
-    /// Wakes all who wait for `of`, who come back if they still do. `nobody_left` is called under the lock if nobody waits then.
+    /// Wakes all tasks that wait for `of`; each comes back if it still does. `nobody_left` is called under the lock if none waits then.
     pub(in crate::engine) fn wake(&self, of: S, nobody_left: impl FnOnce()) {
         let mut list = self.list();
         let woken = list.take_of(of);

@@ -49,7 +49,7 @@ pub fn message_bits<S, R>(port: &MessagePort<S, R>) -> usize {
     port.channel().process().map_or(0, |process| bits(process.segment()))
 }
 
-/// Writes a lap that never was into every cell of the engine's shared rings: whoever takes jobs finds it.
+/// Writes a lap that never was into every cell of the engine's shared rings: a worker that takes jobs finds it.
 pub fn spoil_rings(engine: &Engine) {
     damage::spoil_rings(engine.core());
 }

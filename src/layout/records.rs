@@ -236,7 +236,7 @@ pub(crate) struct Participant {
     pub(crate) pid: AtomicU32,
     /// See [`participant_kind`].
     pub(crate) kind: AtomicU32,
-    /// Jobs it finished, for people who look.
+    /// Jobs it finished, for observers.
     pub(crate) finished: AtomicU64,
     /// When it began, in nanoseconds of the monotonic clock; 0 before.
     pub(crate) began_ns: AtomicU64,

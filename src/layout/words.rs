@@ -360,8 +360,8 @@ impl RangeWord {
 /// | 0..32 | done | chunks it finished |
 /// | 32..64 | current | the chunk it is about to take or runs, plus one; 0 between chunks |
 ///
-/// The share names a chunk here before it takes it out of its range, and counts it in the store that removes the name: whoever
-/// finds the word of a dead share knows which chunk was not finished.
+/// The partition names a chunk here before it takes it out of its range, and counts it in the store that removes the name: the word of
+/// a dead partition says which chunk was not finished.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ProgressWord(u64);
 
@@ -402,10 +402,10 @@ impl ProgressWord {
     }
 }
 
-/// The check over the fields of a job: its claimer, and whoever settles it after a death, compares it with what it reads.
+/// The check over the fields of a job: its claimer, and the sweep after a death, compares it with what it reads.
 ///
 /// Each field goes in turned by an amount of its own, so that fields can be added in any order, and so that any one flipped bit of a
-/// field, or of the check itself, shows. It finds accidents; it is no protection against somebody who means harm.
+/// field, or of the check itself, shows. It finds accidents; it is no protection against an attacker.
 pub(crate) mod check {
     /// The check over no fields, so that a descriptor of zeros has none that fits.
     pub(crate) const EMPTY: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -593,7 +593,7 @@ pub(crate) mod park {
     pub(crate) const RUNNING: u32 = 0;
     /// Asleep, or about to be.
     pub(crate) const PARKED: u32 = 0b0011;
-    /// A waker took it and owes the system call; others who need the worker make the call again.
+    /// A waker took it and owes the system call; other threads that need the worker make the call again.
     pub(crate) const PENDING: u32 = 0b0101;
     /// The call was made.
     pub(crate) const NOTIFIED: u32 = 0b0110;

@@ -1,10 +1,10 @@
 //! What a thread is at, announced in a word of its own before it claims a job (`docs/protocol.md`, "Breaking off").
 //!
 //! ```text
-//! thread                                    whoever asks for what the job works on
+//! thread                                    asker for what the job works on
 //!   announce the job                          the engine is broken
 //!   fence(SeqCst)             F1              fence(SeqCst)             F2
-//!   the engine is not broken: claim, run      nobody announces the job: take it
+//!   the engine is not broken: claim, run      no thread announces the job: take it
 //!   take the announcement back
 //! ```
 //!
@@ -43,7 +43,7 @@ pub(crate) fn take_back(word: &AtomicU32) {
     word.store(NOTHING, Ordering::Release);
 }
 
-/// Comes between seeing that the engine is broken and asking who is at a job.
+/// Comes between seeing that the engine is broken and asking whether a thread is at a job.
 pub(crate) fn before_asking() {
     // SeqCst fence F2, see the head of this file.
     fence(Ordering::SeqCst);

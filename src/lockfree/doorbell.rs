@@ -1,9 +1,9 @@
-//! The doorbell of one side of a channel between two processes: one word by which the other side learns that somebody sleeps, and on
-//! which all who sleep do so.
+//! The doorbell of one side of a channel between two processes: one word by which the other side learns of sleepers, and on which all
+//! of them sleep.
 //!
 //! | bits | field | meaning |
 //! |---|---|---|
-//! | 0 | [`bell::MESSAGE`] | somebody sleeps, or is about to, for a message |
+//! | 0 | [`bell::MESSAGE`] | a thread sleeps, or is about to, for a message |
 //! | 1 | [`bell::ROOM`] | the same for room |
 //! | 2 to 31 | calls | changes with every call |
 //!
@@ -15,11 +15,12 @@
 //! ```
 //!
 //! If F5 comes first, the look sees what was stored. If F6 comes first, the other side finds the bit, unless a third thread has taken it
-//! away meanwhile, which it does together with a change of the calls. A call takes the bit away, changes the calls and wakes everybody,
-//! in this order, so that a thread that was about to sleep does not, even if the bit is set again by then. All who wake look again, each for what
-//! it waits for, and set their bits anew: one call too many costs a look, and none is ever made for one that then goes to another.
+//! away meanwhile, which it does together with a change of the calls. A call takes the bit away, changes the calls and wakes all
+//! sleepers, in this order, so that a thread that was about to sleep does not, even if the bit is set again by then. Each woken thread
+//! looks again for what it waits for, and sets its bit anew: one call too many costs a look, and no call meant for one sleeper is
+//! taken by another.
 //!
-//! A caller that is killed before it wakes anybody takes the call with it; its end is told to all who sleep by [`Doorbell::call`]. A
+//! A caller that is killed before it wakes the sleepers takes the call with it; its end is told to them by [`Doorbell::call`]. A
 //! sleeper that is killed leaves its bit set, which costs the other side a system call.
 
 use super::futex;
@@ -36,7 +37,7 @@ pub(crate) mod bell {
     pub(super) const CALL: u32 = 4;
 }
 
-/// Attempts to change the word in the face of others who do: only somebody who changes it all the time makes it so many.
+/// Attempts to change the word while others do: only a thread that changes it all the time makes it so many.
 const ATTEMPTS: u32 = 1000;
 
 /// How a sleep ended.

@@ -31,13 +31,13 @@ const OUT: u32 = u32::MAX;
 pub(crate) enum Returned {
     /// Nobody does.
     Quietly,
-    /// The caller wakes everybody who waits.
+    /// The caller wakes all waiters.
     WakeWaiters,
-    /// The list is closed: the index stays with the caller, and nobody will have it again.
+    /// The list is closed: the index stays with the caller, and is never given out again.
     Closed,
 }
 
-/// Who may be told to return an index.
+/// Which threads may return an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Returners {
     /// The thread that has taken it, once: this process alone writes the descriptors' words.

@@ -8,13 +8,13 @@
 //!                           (abandon)
 //! ```
 //!
-//! Who may change the word: in Reserved its owner; in Queued any claimer, the holder's cancel, and anybody setting a flag; in
-//! Running its owner and anybody setting a flag; in Free whoever has the index from the free list; in Done the holder of the
-//! job, or the finisher when the job was detached.
+//! The word may be changed: in Reserved by its owner; in Queued by any claimer and the holder's cancel; in Running by its owner; in
+//! both by any thread that sets a flag; in Free by the thread that has the index from the free list; in Done by the holder of the job,
+//! or the finisher when the job was detached.
 //! Where exactly one party may write, it stores; everywhere else the word changes by compare-and-swap only.
 //!
 //! A word that no participant wrote (a bit of it was flipped) has no state, and no function here changes it: its damage stays there to
-//! be seen by all, and whoever meets it says so to its caller.
+//! be seen by all, and a function that meets it says so to its caller.
 
 use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
@@ -188,11 +188,11 @@ pub(crate) fn finish(word: &AtomicU64, has_outcome: bool) -> Result<DescriptorWo
     }
 }
 
-/// As [`finish`], for one job that its submitter published as running; `None` when it is another one, or over. Anybody may ask who
+/// As [`finish`], for one job that its submitter published as running; `None` when it is another one, or over. For any participant that
 /// knows that nothing is left to do.
 pub(crate) fn finish_generation(word: &AtomicU64, generation: u32, has_outcome: bool) -> Option<DescriptorWord> {
     let mut current = load(word, Ordering::Relaxed);
-    // Bounded: an exchange fails only when one of the six flags was set meanwhile, or somebody else finished the job.
+    // Bounded: an exchange fails only when one of the six flags was set meanwhile, or another participant finished the job.
     while current.generation() == generation && current.is(State::Running) && current.owner() == ParticipantSlot::HOST {
         let done = current.with_state(State::Done).with_flag(if has_outcome { FLAG_OUTCOME } else { 0 });
         // AcqRel, as in `finish` (R3, A4).
@@ -280,7 +280,7 @@ pub(crate) fn set_flag(word: &AtomicU64, flag: u64) -> FlagSet {
     set_flag_while(word, flag, |current| !current.is(State::Done))
 }
 
-/// As [`set_flag`], for one job only and for somebody who does not hold it: a descriptor that was freed meanwhile, or serves another
+/// As [`set_flag`], for one job only and for a caller that does not hold it: a descriptor that was freed meanwhile, or serves another
 /// job, is left alone and counts as done.
 pub(crate) fn set_flag_of(word: &AtomicU64, generation: u32, flag: u64) -> FlagSet {
     let is_open = |current: DescriptorWord| current.is(State::Queued) || current.is(State::Running);
@@ -370,7 +370,7 @@ pub(crate) fn sleep_until_done(
     }
 }
 
-/// Wakes whoever sleeps on a descriptor's wait word, whatever the word says. For the sweep after a death: a finisher that died
+/// Wakes the sleeper on a descriptor's wait word, whatever the word says. For the sweep after a death: a finisher that died
 /// between the swap and the call leaves a word that says "called", perhaps to the holder of a later job of the descriptor.
 pub(crate) fn call_waiter(wait_on: &AtomicU32, scope: Scope) {
     wait_on.swap(park::NOTIFIED, Ordering::AcqRel);

@@ -43,7 +43,7 @@ pub(crate) mod side {
     pub(crate) const RECEIVER: u32 = 2;
 }
 
-/// Who sleeps at a lane.
+/// A thread or task that sleeps at a lane.
 pub(crate) enum Sleeper {
     /// A thread, on a word of its own.
     Thread(Arc<AtomicU32>),
@@ -69,7 +69,7 @@ impl Sleeper {
     }
 }
 
-/// Those who sleep at one side of a lane, in the order in which they came.
+/// The sleepers at one side of a lane, in the order in which they came.
 pub(crate) struct Bell {
     /// How many are in the list; changed under its lock.
     count: AtomicU32,
@@ -164,8 +164,8 @@ impl Bell {
             while go_on && word.load(Ordering::Acquire) == ASLEEP {
                 go_on = sleep(word, ASLEEP);
             }
-            // Who called may have meant an earlier wait on this word and be late: this one is still in the list then, and would stay
-            // there as a sleeper that nobody can wake.
+            // A late call may have been for an earlier wait on this word: this one is still in the list then, and would stay there
+            // as a sleeper that no call can wake.
             self.withdraw(&ticket);
             let found = look();
             if found.is_some() || !go_on {

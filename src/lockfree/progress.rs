@@ -1,6 +1,6 @@
-//! How a running job says how far it is, and how whoever wants to hear of it is called: without a call while nobody listens.
+//! Progress of a running job, and the call of its watchers: none is made while none listens.
 //!
-//! One reports, which is the job's owner; anybody may watch. A watcher announces itself in [`JobMeta::watched`] and looks at the
+//! One reports, which is the job's owner; any thread may watch. A watcher announces itself in [`JobMeta::watched`] and looks at the
 //! progress again before it waits; the reporter stores the progress and looks for an announcement. The two fences order both pairs:
 //! if the reporter does not see the announcement, the watcher's second look sees the progress.
 
@@ -36,14 +36,14 @@ pub(crate) fn read(ledger: &JobMeta, of: u32) -> Option<Reported> {
     })
 }
 
-/// Whether somebody wants to be called, which is this caller's to do then: of two who find an announcement one takes it.
+/// Whether a watcher is to be called, which is this caller's to do then: of two threads that find an announcement one takes it.
 ///
-/// By itself, without the fence of [`report`], it is for a job whose progress stands elsewhere, where many count: who has announced itself
-/// while this looked is called when it is looked at again, or at the end of the job.
+/// By itself, without the fence of [`report`], it is for a job whose progress stands elsewhere, where many count: a watcher that
+/// announces itself while this looks is called by the next look, or at the end of the job.
 #[must_use]
 pub(crate) fn takes_announcement(ledger: &JobMeta, of: u32) -> bool {
-    // Relaxed: most often nobody listens. Acquire: pairs with the release in `watch`, so that a thread that takes the announcement finds the waker
-    // that was left before it, and what says that there are wakers.
+    // Relaxed: most often there is no watcher. Acquire: pairs with the release in `watch`, so that a thread that takes the announcement
+    // finds the waker that was left before it, and what says that there are wakers.
     ledger.watched.load(Ordering::Relaxed) == of
         && ledger.watched.compare_exchange(of, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }

@@ -81,7 +81,7 @@ pub(crate) fn put_back(word: &AtomicU64, chunk: u32) -> bool {
     false
 }
 
-/// How many chunks a range holds; exact once everybody who takes from it is done.
+/// How many chunks a range holds; exact once all takers are done.
 pub(crate) fn remaining(word: &AtomicU64) -> u32 {
     RangeWord::from_bits(word.load(Ordering::Relaxed)).remaining()
 }

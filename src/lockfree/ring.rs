@@ -1,9 +1,9 @@
 //! A bounded many-to-many ring of descriptor indices whose cells are single words.
 //!
 //! Filling a cell is one compare-and-swap, so there is no moment at which a position is claimed but not yet published: a
-//! participant that dies or sleeps between any two steps leaves a ring that everybody else can go on with. Head and tail are
-//! only hints about where to look first; a thread that finds the head behind moves it on, and who goes past a tail that is behind
-//! notes where it got to.
+//! participant that dies or sleeps between any two steps leaves a ring that all others can go on with. Head and tail are only hints
+//! about where to look first; a thread that finds the head behind moves it on, and one that goes past a tail that is behind notes
+//! where it got to.
 //!
 //! A cell holds `{turn, index}`. In lap `t` of the ring it goes from `empty(t)` to `full(t, index)` to `empty(t + 1)`.
 //! A cell may outlive its job (cancelled, or run by a helping waiter): `take` asks the claim, and passes such a cell by.
@@ -71,8 +71,8 @@ impl<'a> Ring<'a> {
     #[inline]
     fn advance_head(&self, from: u64) -> u64 {
         let next = from.wrapping_add(1);
-        // AcqRel, Acquire: the cell left behind was seen in a later lap before this exchange, and whoever reads the head with
-        // acquire sees it there too. Were it relaxed, a taker could find the new head and, at a full lap's distance, the
+        // AcqRel, Acquire: the cell left behind was seen in a later lap before this exchange, and a thread that reads the head
+        // with acquire sees it there too. Were it relaxed, a taker could find the new head and, at a full lap's distance, the
         // old cell. If another participant moved it on first, the exchange fails, which is as good.
         match self.header.head.compare_exchange(from, next, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => next,
@@ -203,8 +203,8 @@ impl<'a> Ring<'a> {
     /// Takes every entry out once, from the head on, and appends those again that are to be kept. For a ring that is full although
     /// few jobs are queued: one that waits at the head keeps the gone ones behind it from being dropped.
     ///
-    /// Meanwhile an entry can be out of the ring, where nobody who looks for work sees it. So the caller makes a fence and notifies
-    /// workers afterwards, as after a push, whatever else comes of its call. An entry for which others took the room is returned.
+    /// Meanwhile an entry can be out of the ring, where no worker sees it. So the caller makes a fence and notifies workers afterwards,
+    /// as after a push, whatever else comes of its call. An entry for which others took the room is returned.
     #[must_use]
     pub(crate) fn compact(&self, mut is_kept: impl FnMut(DescriptorIndex) -> bool) -> Option<DescriptorIndex> {
         // As many as there are now: one round more would change their order.
@@ -243,7 +243,7 @@ impl<'a> Ring<'a> {
         })
     }
 
-    /// Whether whoever takes comes by an entry of this index, as things stand: one that lies beyond an empty cell is not found.
+    /// Whether a taker comes by an entry of this index, as things stand: one that lies beyond an empty cell is not found.
     ///
     /// A hint, and slow: it goes through all entries.
     pub(crate) fn leads_to(&self, index: DescriptorIndex) -> bool {
@@ -399,7 +399,7 @@ mod tests {
                 });
                 scope.spawn(|| {
                     while left.load(Ordering::Relaxed) > 0 {
-                        // The claim decides who has the entry, as a descriptor word would.
+                        // The claim decides which taker has the entry, as a descriptor word would.
                         match ring.take(|index| seen[index.get() as usize].fetch_add(1, Ordering::Relaxed) == 0) {
                             Taken::Claimed(_) => {
                                 left.fetch_sub(1, Ordering::Relaxed);

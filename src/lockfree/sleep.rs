@@ -99,7 +99,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         let (word, bit) = bit_of(me);
         if let Some(park_word) = (self.park_word)(me) {
             // Relaxed would do here and in the next two: the fence orders them before the check of the rings. Release for onlookers:
-            // who sees this worker parked sees all its jobs finished.
+            // a thread that sees this worker parked sees all its jobs finished.
             park_word.store(park::PARKED, Ordering::Release);
             fault::point(Point::F12_parked);
         }
@@ -237,8 +237,8 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         }
     }
 
-    /// Has everybody look at the rings who may sleep, whatever the words say, which may be wrong: nobody counts as searching, and
-    /// every sleeper is called.
+    /// Has every worker that may sleep look at the rings, whatever the words say, which may be wrong: none counts as searching any more,
+    /// and every sleeper is called.
     pub(crate) fn rouse(&self, slots: impl Iterator<Item = ParticipantSlot>) {
         self.forget_searchers();
         self.wake_everybody(slots);
@@ -310,7 +310,7 @@ mod tests {
             assert!(words.is_called() || exists, "bit {bit} stands for nobody");
             assert!(words.sleepers().is_anybody_free());
             if !words.is_called() {
-                // Nobody can tell such a bit from a searcher's, but for somebody who finds the job left lying.
+                // Such a bit looks like a searcher's, except to a thread that finds the job left lying.
                 words.sleepers().rouse(core::iter::empty());
                 words.sleepers().notify(1);
                 assert!(words.is_called(), "bit {bit} is forgotten");

@@ -6,10 +6,10 @@
 //! position of each side is a number of its own process, handed in by the caller, and the stamp is the one word that changes hands. At
 //! every moment one side alone may write to a cell, and it says that it is done with it by one store. So a process that is killed
 //! between two steps has either made the step or not: a message whose stamp was not stored was never posted, one whose cell was not
-//! given back was not taken. Nothing has to be repaired, and the other side waits for nobody who is gone.
+//! given back was not taken. Nothing has to be repaired, and the other side waits for no step of a process that is gone.
 //!
-//! That strictness shows damage, too. A side expects one of two stamps at its position; every other one was written by nobody who keeps
-//! to the protocol, and is [`Garbled`], as is a message that does not fit its check: no flipped bit makes one message another, or none.
+//! That strictness shows damage, too. A side expects one of two stamps at its position; no end that keeps to the protocol writes any
+//! other: that is [`Garbled`], as is a message that does not fit its check: no flipped bit makes one message another, or none.
 
 use crate::fault::{self, Point};
 use crate::layout::words::StampWord;

@@ -1,10 +1,10 @@
-//! Those who wait for something, in the order in which they came. Each may leave at any time: a future that is dropped does.
+//! Waiters for something, in the order in which they came. Each may leave at any time: a future that is dropped does.
 //!
 //! Coming, leaving and being called take a time that grows with the logarithm of how many wait, and with nothing else.
 
 use std::collections::BTreeMap;
 
-/// A place among those who wait for `of`; never given twice by the same [`Waiters`].
+/// A place among the waiters for `of`; never given twice by the same [`Waiters`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket<S = ()> {
     of: S,
@@ -33,7 +33,7 @@ impl<S: Ord> Ord for Ticket<S> {
     }
 }
 
-/// Who waits, by what for and then oldest first. The caller has a lock around it.
+/// Waiters by what they wait for, and then oldest first. The caller has a lock around it.
 #[derive(Debug)]
 pub(crate) struct Waiters<T, S = ()> {
     list: BTreeMap<Ticket<S>, T>,
@@ -77,7 +77,7 @@ impl<T, S: Ord + Copy> Waiters<T, S> {
         self.list.pop_first().map(|(_, waiter)| waiter)
     }
 
-    /// Takes all out, oldest first. The tickets of those who come later are others.
+    /// Takes all out, oldest first. Later waiters get other tickets.
     pub(crate) fn take_all(&mut self) -> impl ExactSizeIterator<Item = T> + use<T, S> {
         core::mem::take(&mut self.list).into_values()
     }
@@ -99,14 +99,14 @@ impl<T, S: Ord + Copy> Waiters<T, S> {
         meant.into_iter().filter_map(|ticket| self.list.remove(&ticket)).collect()
     }
 
-    /// The one who came first.
+    /// The first that came.
     #[cfg_attr(workring_loom, allow(dead_code, reason = "the models need it not"))]
     #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for channels between processes"))]
     pub(crate) fn first(&self) -> Option<&T> {
         self.list.first_key_value().map(|(_, waiter)| waiter)
     }
 
-    /// The one who came last.
+    /// The last that came.
     #[cfg_attr(workring_loom, allow(dead_code, reason = "the models need it not"))]
     #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for channels between processes"))]
     pub(crate) fn last(&self) -> Option<&T> {
@@ -178,7 +178,7 @@ mod tests {
                         twin.sort_unstable();
                     }
                     Step::Remove(at) if !given.is_empty() => {
-                        // Tickets of those who are gone, too.
+                        // Tickets of waiters that are gone, too.
                         let (ticket, number) = given[at % given.len()];
                         let expected = take(&mut twin, &|_, other| other == number).pop();
                         prop_assert_eq!(waiters.get_mut(ticket).copied(), expected);
@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    /// Each look through the list of those who wait made ten thousand of them take seconds, and more with every ten thousand.
+    /// A walk along the list at each step makes ten thousand waiters take seconds, and more with every ten thousand.
     #[test]
     fn coming_and_leaving_costs_no_walk_along_those_who_wait() {
         let turn = |waiters: &mut Waiters<u32>| {

@@ -29,7 +29,7 @@ pub(crate) fn launch(program: &Program, number: u16) -> Result<(WorkerProcess, C
     Ok((process, channel))
 }
 
-/// Whether the end of a process before it was ready is the work of a moment, or of somebody who kills: the next one may live.
+/// Whether a process that ended before it was ready was killed, and not by the limit of its start: the next one may live.
 pub(crate) fn may_pass(refused: Option<&str>, exit: WorkerExit, was_late: bool) -> bool {
     refused.is_none() && !was_late && exit == WorkerExit::Signal(9)
 }

@@ -166,7 +166,7 @@ impl Host {
     }
 }
 
-/// What a supervisor shares with those who ask something of it.
+/// What a supervisor shares with the threads that ask something of it.
 struct Shared {
     requests: Mutex<Requests>,
     event: EventFd,
@@ -450,8 +450,7 @@ impl HostSupervisor {
         }
     }
 
-    /// A process is gone: the next one is started in place of one that somebody killed before it was ready, and else whoever wants to know
-    /// is told.
+    /// A process is gone: the next one is started in place of one that was killed before it was ready; else the end is told to the owner.
     fn is_gone(&mut self, at: usize, exit: WorkerExit) {
         let hosted = &mut self.processes[at];
         let Some(running) = hosted.running.take() else { return };
@@ -474,7 +473,7 @@ impl HostSupervisor {
         self.give_up(at, Error::WorkerStart { reason });
     }
 
-    /// Tells whoever waits for a process why it cannot be started.
+    /// Tells the thread that waits for a process why it cannot be started.
     fn give_up(&mut self, at: usize, error: Error) {
         let hosted = self.remove(at);
         let started = hosted.started;

@@ -26,11 +26,11 @@ use crate::os::host::Deadline;
 ///
 /// # What is promised
 ///
-/// - Every operation on one element is one step for everybody, and all of them are in one order that everybody agrees on (sequentially
-///   consistent), as ECMA-262 has it for `Atomics`. Operations on many elements are many steps, in no order.
+/// - Every operation on one element is one step for all threads, and all of them are in one order that all threads agree on
+///   (sequentially consistent), as ECMA-262 has it for `Atomics`. Operations on many elements are many steps, in no order.
 /// - An index or range that does not exist is an [`Error::OutOfRange`]; nothing panics.
 /// - [`SharedArray::wait`] ends with [`WaitOutcome::Ok`] only if a notify counted this waiter: there are no spurious returns, not even
-///   by signals. Those who wait for one element are woken in the order they came (Linux: among threads of equal priority); waiters of
+///   by signals. The waiters of one element are woken in the order they came (Linux: among threads of equal priority); those of
 ///   different elements never wake each other.
 /// - A process that is killed leaves no waiter behind, and holds nothing.
 ///
@@ -104,7 +104,7 @@ impl<T: SharedElement> SharedArray<T> {
         Self::create(len, len, false)
     }
 
-    /// `len` zeros, which may become `max_len` by [`SharedArray::grow`], for all who have the array. Only address space is taken for
+    /// `len` zeros, which may become `max_len` by [`SharedArray::grow`], for all holders of the array. Only address space is taken for
     /// what is not touched.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl<T: SharedElement> SharedArray<T> {
     }
 
     fn create(len: usize, max_len: usize, growable: bool) -> Result<Self> {
-        // Elements of 64 bits are more than the system can wait for, so those who wait stand at a word beside.
+        // Elements of 64 bits are more than the system can wait for, so their waiters stand at a word beside.
         let (kind, element_size) = (T::KIND, size_of::<T>());
         let shape = Shape { kind, element_size, max_len, growable, sequences: element_size == 8 };
         Ok(Self { segment: Arc::new(SharedSegment::create(shape, len)?), element: PhantomData })
@@ -250,8 +250,8 @@ impl<T: SharedElement> SharedArray<T> {
         Ok(self.cell(index)?.swap(value))
     }
 
-    /// Stores `new` if the value is `expected`, and gives the value before; see [`SharedCell::compare_exchange`]. Whoever needs the
-    /// value before either way, as `Atomics.compareExchange` gives it, takes it out of both: `let (Ok(old) | Err(old)) = ..`.
+    /// Stores `new` if the value is `expected`, and gives the value before; see [`SharedCell::compare_exchange`]. The value before,
+    /// either way, as `Atomics.compareExchange` gives it: `let (Ok(old) | Err(old)) = ..`.
     ///
     /// # Errors
     /// [`Error::OutOfRange`]; inside, the value, when it is another than `expected`.
@@ -395,8 +395,8 @@ impl<T: SharedWaitable> SharedArray<T> {
         self.cell(index)?.wait(expected, limit)
     }
 
-    /// Wakes up to `count` of those who wait for the element, in all processes, those first that came first; [`u32::MAX`] is all.
-    /// Says how many there were. It changes no value and is no message to those who come later.
+    /// Wakes up to `count` waiters of the element, in all processes, those first that came first; [`u32::MAX`] is all. Says how many
+    /// there were. It changes no value and is no message to later waiters.
     ///
     /// # Errors
     /// As [`SharedArray::wait`].

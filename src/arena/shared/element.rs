@@ -3,7 +3,7 @@
 //! Accesses are sequentially consistent, unlike everywhere else in this crate: ECMA-262 says so of `Atomics`, and programs that come
 //! from there rely on it, for example where two threads each store to one element and then look at the other's. On x86-64 it costs
 //! something for stores only. The model checker would treat these accesses as acquire and release; nothing here is modelled by it.
-//! Who wants less says `load_relaxed`, `store_relaxed`.
+//! `load_relaxed` and `store_relaxed` ask for less.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};

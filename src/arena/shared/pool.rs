@@ -1,9 +1,9 @@
 //! The threads that stand in the queues of elements for asynchronous waits (Linux).
 //!
-//! One thread for each pending wait, because a place in a queue of the kernel is a thread's. Whoever begins a wait puts the
+//! One thread for each pending wait, because a place in a queue of the kernel is a thread's. The caller that begins a wait puts the
 //! thread into the element's queue itself: the thread goes to sleep at two words of its ticket, one of which is the *park word*,
-//! and the beginner moves it from the park word's queue to that of the element. So the wait has its place in the queue, behind everybody
-//! who came earlier and before everybody who comes later, when the call returns. The other word takes the thread back out.
+//! and the caller moves it from the park word's queue to that of the element. So the wait has its place in the queue, behind all that
+//! came earlier and before all that come later, when the call returns. The other word takes the thread back out.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::Waker;
@@ -275,7 +275,7 @@ impl Pool {
             };
             if let Some(ticket) = next {
                 let ending = ticket.run();
-                // Idle before anybody hears of the end, so that who begins another wait then finds this thread.
+                // Idle before the end is told, so that a wait that begins then finds this thread.
                 lock(&self.seats).idle.push(Arc::clone(seat));
                 ticket.tell(ending);
                 continue;

@@ -63,7 +63,7 @@ impl SharedTable {
         let generation = new_generation();
         table.insert(number, SharedEntry { generation, segment: Arc::downgrade(segment) });
         if let Some(record) = records.get(number as usize) {
-            // Relaxed, both and in `remove`: who goes by a record has its handle by a way that orders these stores.
+            // Relaxed, both and in `remove`: a reader of a record has its handle by a way that orders these stores.
             #[cfg(target_os = "linux")]
             record.len.store(segment.mapping().len() as u64, Ordering::Relaxed);
             record.generation.store(generation, Ordering::Relaxed);

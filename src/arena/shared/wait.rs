@@ -22,7 +22,7 @@ pub enum WaitOutcome {
 }
 
 impl SharedSegment {
-    /// The word in whose queue those stand who wait for the element: of 32 bits the element itself, of 64 bits its sequence word.
+    /// The word in whose queue the element's waiters stand: of 32 bits the element itself, of 64 bits its sequence word.
     pub(super) fn queue(&self, index: usize) -> Result<&AtomicU32> {
         let queue = match self.shape().element_size {
             4 => self.words::<AtomicU32>().get(index),
@@ -61,7 +61,7 @@ impl SharedSegment {
         }
     }
 
-    /// Wakes up to `count` of those who wait for the element; says how many there were.
+    /// Wakes up to `count` waiters of the element; says how many there were.
     pub(super) fn notify(&self, index: usize, count: u32) -> Result<usize> {
         let queue = self.queue(index)?;
         if count > 0 && self.shape().sequences {

@@ -5,7 +5,7 @@
 //! as running, by the host, and only its partitions are queued:
 //!
 //! - A participant that runs out of rows looks whether all of them are done, and then ends the parent (`completion::end_if_complete`).
-//!   Counting is by words that say what is true, so that it does not matter who looks, how often, or who dies in between.
+//!   Counting is by words that say what is true: any participant may look, any number of times, and die in between.
 //! - The supervisor frees each partition when it is over, as it frees every job that nobody holds. With the last one it ends the parent
 //!   if nobody has: then a partition failed, was told to stop, or fell between doing its last row and looking.
 //! - If rows were lost on the way from one range to another (a thief died), the parent is queued and run once more, by one worker.

@@ -219,7 +219,7 @@ pub(crate) struct ShareCall<'a> {
     pub(crate) watch: RowWatch,
 }
 
-/// How those hear of finished rows who watch a job of rows.
+/// How the watchers of a job of rows hear of finished rows.
 #[derive(Clone, Copy)]
 pub(crate) enum RowWatch {
     /// Nobody can watch.
@@ -306,7 +306,7 @@ impl<'a> ShareCall<'a> {
 }
 
 impl ShareCall<'_> {
-    /// Calls those who watch the job, and who count in the ranges.
+    /// Calls the watchers that count finished rows in the ranges.
     fn tell_of_counted_rows(&self) {
         if let RowWatch::Ranges(job) = self.watch {
             progress::tell_of_rows(self.core, job);

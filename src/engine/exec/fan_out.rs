@@ -95,7 +95,7 @@ pub(crate) struct ParallelCall<'a> {
     pub(crate) backpressure: Backpressure,
     /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
     pub(crate) rows: Option<RowHandles>,
-    /// Who wants to know how far it is.
+    /// The meter by which its progress is read, if any.
     pub(crate) meter: Option<&'a Meter>,
 }
 
@@ -417,7 +417,7 @@ mod tests {
         assert!(matches!(end, Ok(FanOutEnd::Stopped(_)) | Err(Error::Corrupt { .. })), "{end:?}");
     }
 
-    /// The failure in the lowest chunk is the call's, whoever met it; reasons that are nobody's failure come next.
+    /// The failure in the lowest chunk is the call's, whichever partition met it; then come reasons that are no partition's failure.
     #[test]
     fn the_first_failure_is_reported() {
         let stopped = |stop, failure, own_failure| Stopped { stop, failure, own_failure };

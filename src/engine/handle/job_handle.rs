@@ -177,7 +177,7 @@ impl JobHandle {
             && core.check_process().is_ok()
             && let Some(slot) = core.jobs.slot(reference.index)
         {
-            // Whoever finished the job has not taken it out yet, and may find another job in the descriptor when it looks.
+            // The finisher may not have taken it out yet, and could find another job in the descriptor when it looks.
             drop(slot.take_waker());
         }
         // A success that has an outcome says how long its outputs are.

@@ -1,4 +1,4 @@
-//! What stands for jobs and engines towards whoever uses them: values that know which words to touch, so that nobody above has to.
+//! Handles of jobs and engines: values that know which words to touch, so that no floor above has to.
 
 mod completion_port;
 mod job_handle;

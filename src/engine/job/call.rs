@@ -119,7 +119,7 @@ impl ParamBytes {
     }
 }
 
-/// A parameter on its way: inline where it fits, else in a block of the arena that whoever holds the job keeps.
+/// A parameter on its way: inline where it fits, else in a block of the arena that the job's holder keeps.
 #[derive(Clone, Copy)]
 pub(crate) enum Param {
     Inline(ParamBytes, u32),

@@ -2,13 +2,13 @@
 //!
 //! Laws of this file:
 //! 1. The storage of a slot is touched only by the thread that moved the slot's state to `BUSY` or `RUNNING`, until it moves it on. The
-//!    state is private: what other processes write into descriptor words can make somebody come at the wrong moment, who then
+//!    state is private: what other processes write into descriptor words can make a thread come at the wrong moment, which then
 //!    finds another state and leaves the storage alone.
 //! 2. The state says what the storage holds, and of which closure: its *number* changes with every closure that is stored, and a
 //!    ticket, which knows the types, is good for its own number only.
 //! 3. Closures and results move by copying their bytes, once, from one place to the other.
-//! 4. In a *private* table, that of an engine of threads alone, nobody outside this process writes descriptor words. There the words
-//!    themselves say who may come: the one that reserved the descriptor, then the one that claimed the job, then whoever holds the
+//! 4. In a *private* table, that of an engine of threads alone, no other process writes descriptor words. There the words themselves
+//!    say which thread may come: the one that reserved the descriptor, then the one that claimed the job, then the one that holds the
 //!    finished job, until it returns the index (`docs/protocol.md`). So the state needs no exchange.
 #![allow(unsafe_code)]
 

@@ -54,7 +54,7 @@ pub(crate) fn read_death(record: &FailureText) -> (u32, WorkerExit, u32) {
     (died as u32, WorkerExit::from_bits((died >> 32) as u32), attempts.load(Ordering::Relaxed) as u32)
 }
 
-/// A copy of a record in private memory. What it holds is checked by who reads it.
+/// A copy of a record in private memory. Its methods check what it holds.
 pub(crate) struct Record {
     lens: [u32; 2],
     detail: [u64; 3],

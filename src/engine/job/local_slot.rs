@@ -1,8 +1,8 @@
 //! The private half of a descriptor: what belongs to a job and must not be in shared memory.
 //!
 //! Laws of this file:
-//! 1. In a *private* table, that of an engine of threads alone, nobody outside this process writes descriptor words. There the words
-//!    themselves say who may come: the one that reserved the descriptor, then the one that claimed the job, then whoever holds the
+//! 1. In a *private* table, that of an engine of threads alone, no other process writes descriptor words. There the words themselves
+//!    say which thread may come: the one that reserved the descriptor, then the one that claimed the job, then the one that holds the
 //!    finished job, until it returns the index (`docs/protocol.md`).
 //! 2. The reference to the engine that a slot keeps is there in private tables only, and touched only by the thread that reserved the descriptor
 //!    or holds its job.
@@ -68,8 +68,8 @@ impl<E> LocalSlot<E> {
         self.is_private
     }
 
-    /// Takes out the reference to the engine that the last holder left. For whoever reserved the descriptor, holds its finished job
-    /// or closed the list of free descriptors with it in it.
+    /// Takes out the reference to the engine that the last holder left. For the thread that reserved the descriptor, holds its finished
+    /// job, or closed the list of free descriptors with it in it.
     #[inline]
     pub(crate) fn take_engine_ref(&self) -> Option<E> {
         if !self.is_private {
@@ -82,7 +82,7 @@ impl<E> LocalSlot<E> {
     /// Leaves a reference to the engine for the next holder of the descriptor.
     ///
     /// # Safety
-    /// The slot must be private, and its descriptor the caller's own, who has not returned its index yet (law 2).
+    /// The slot must be private, and its descriptor the caller's own: its index is not returned yet (law 2).
     #[inline]
     pub(in crate::engine) unsafe fn leave_engine_ref(&self, engine: E) {
         // SAFETY: by the caller's promise.
@@ -126,7 +126,7 @@ impl<E> LocalSlot<E> {
         lock(&self.partitions).clone()
     }
 
-    /// How far a job of rows is that a thread of this process has spread, and who tells of it.
+    /// The meter of a job of rows that a thread of this process fans out.
     pub(crate) fn rows(&self) -> &Meter {
         &self.rows
     }

@@ -1,4 +1,4 @@
-//! How far work is that many share: counted where their ranges lie, by the thread that wants to know. Those who do the work do nothing for it.
+//! Progress of work that many partitions share: counted where their ranges lie, by the thread that asks. It costs the workers nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

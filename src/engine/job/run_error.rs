@@ -33,7 +33,7 @@ pub(crate) fn status_of(descriptor: &Descriptor, done: DescriptorWord) -> u32 {
     if done.has(FLAG_UNSTARTED) { status::CANCELLED } else { descriptor.status.load(Ordering::Relaxed) }
 }
 
-/// The error of a call whose kernel is of that name, for a caller who met it on its own thread.
+/// The error of a call whose kernel is of that name, for a caller that met it on its own thread.
 pub(crate) fn error_of(kernel: &str, run_error: RunError) -> Error {
     let kernel = kernel.to_owned();
     match run_error {

@@ -1,4 +1,4 @@
-//! What a kernel can ask about its call: who runs it, where it is, whether to stop, and for scratch memory.
+//! What a kernel can ask about its call: its worker, its chunk, whether to stop, and for scratch memory.
 
 use core::cell::{Cell, RefCell};
 use core::fmt;

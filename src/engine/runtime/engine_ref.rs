@@ -27,8 +27,8 @@ pub(in crate::engine) fn give_back(core: Arc<Core>, index: DescriptorIndex) -> O
         return Some(core);
     }
     let engine = Arc::into_raw(core);
-    // SAFETY: the reference that was counted for `engine` is in the slot, which is private (just checked), and only who has the index
-    // takes it out again (law 1): this thread, or after `return_quietly` another one. The engine may be gone before that call has
+    // SAFETY: the reference that was counted for `engine` is in the slot, which is private (just checked), and only the thread that has
+    // the index takes it out again (law 1): this one, or after `return_quietly` another one. The engine may be gone before that call has
     // returned; it touches nothing of it after the exchange that returns the index (law 2).
     unsafe {
         let slot = (*engine).jobs.slot(index);

@@ -26,7 +26,7 @@ pub(crate) struct ProcessState {
     listed: OnceLock<BTreeSet<u32>>,
     /// The first deadline the supervisor has to look at, in nanoseconds; the largest number for none.
     next_deadline: AtomicU64,
-    /// 1 while the supervisor sleeps without a bound, because no job was under way: who waits in a way that needs its looks calls it.
+    /// 1 while the supervisor sleeps without a bound, because no job was under way: a thread whose wait needs its looks calls it.
     looks_wanted: AtomicU32,
     /// Set when a running job was told to stop, for the supervisor.
     attention: AtomicU32,

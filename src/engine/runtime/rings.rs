@@ -64,7 +64,7 @@ impl Rings {
     /// Whether the jobs that wait at a priority were skipped by at least `ageing` others; never where that is 0.
     #[inline]
     pub(in crate::engine) fn has_aged(&self, priority: usize, ageing: u32) -> bool {
-        // Relaxed, here and below: a count that decides who goes first, and nothing else. Processes count by themselves.
+        // Relaxed, here and below: a count that decides which priority goes first, and nothing else. Processes count by themselves.
         let skipped = self.skip_counts[priority].load(Ordering::Relaxed);
         skipped > 0 && skipped >= ageing && ageing > 0
     }

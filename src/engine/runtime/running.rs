@@ -1,7 +1,7 @@
 //! Which jobs the threads of this process are at, by their own announcement in private memory.
 //!
-//! As long as all is well, a job's word says who runs it. When the word is damaged, and the engine breaks off because of it, what the
-//! job works on may go back to its holder only when nobody writes there any more. Worker processes are ended, which the system
+//! A sound word says which participant runs the job. When the word is damaged, and the engine breaks off because of it, what the
+//! job works on may go back to its holder only when no participant writes there any more. Worker processes are ended, which the system
 //! confirms; threads cannot be, and this table says when they are through.
 //!
 //! A thread announces a job *before* it tries to claim it and takes that back when it has left the job, so that a job without an
@@ -11,7 +11,7 @@
 //! - Where other processes can write a word that passes for a sound one, a thread makes a fence between announcing and claiming and
 //!   looks whether the engine broke, and so does, the other way round, a thread that looks for announcements.
 //!
-//! What the holder of a job runs itself (`queue::claim_own`) needs no announcement: nobody else could read that job.
+//! What the holder of a job runs itself (`queue::claim_own`) needs no announcement: no other thread could read that job.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -26,7 +26,7 @@ use crate::sync::{AtomicU32, Ordering};
 pub(crate) struct Running {
     /// What each worker thread is at, by row, the first of which is row 1.
     threads: Box<[CachePadded<AtomicU32>]>,
-    /// How many entries `helpers` has, for those who have none there.
+    /// How many entries `helpers` has, so that a thread without one there need not lock.
     helping: AtomicU32,
     /// What other threads are at, which took a job from the queue while they wait.
     helpers: Mutex<Vec<u32>>,
@@ -89,7 +89,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
-        /// Against a table of who is where: a job is announced exactly while somebody has announced it last.
+        /// Against a table of each thread's job: a job is announced exactly while it is the last announcement of a thread.
         #[test]
         fn announcements_stand_until_they_are_taken_back(
             steps in proptest::collection::vec((0u16..5, 0u32..4, any::<bool>()), 0..60),

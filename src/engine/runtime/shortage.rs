@@ -11,7 +11,7 @@ use crate::sync::{AtomicU32, Ordering, lock};
 
 /// Why no worker process can be started at the moment, if none runs. Of the host.
 pub(in crate::engine) struct Shortage {
-    /// 1 while there is a reason, so that those who submit need not lock.
+    /// 1 while there is a reason, so that a submission need not lock.
     is_on: AtomicU32,
     reason: Mutex<Option<String>>,
 }

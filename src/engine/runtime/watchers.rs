@@ -37,7 +37,7 @@ impl Watchers {
         self.progress.forget(ticket, || self.any_progress.store(0, Ordering::Relaxed));
     }
 
-    /// Wakes those of one job, who come back if they want to hear more.
+    /// Wakes the watchers of one job; each must come back to hear more.
     pub(in crate::engine) fn wake(&self, index: DescriptorIndex) {
         if self.any_progress.load(Ordering::Relaxed) != 0 {
             self.progress.wake(index.get(), || self.any_progress.store(0, Ordering::Relaxed));

@@ -155,7 +155,7 @@ fn end_parent_after_partitions(core: &Core, rows: &DistributedRows) {
         return;
     };
     if finished_chunks(ranges) == u64::from(rows.plan().chunks) {
-        // Nobody looked after the last row was done, or whoever did is dead; or somebody did, and the parent is over.
+        // All rows are done: a participant has ended the parent, or none got to it, and this does.
         return end_parent(core, parent, descriptor, false);
     }
     // From here on the parent is this thread's alone: no partition is left that could end it.

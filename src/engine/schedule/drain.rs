@@ -1,4 +1,4 @@
-//! When nothing is queued and nothing runs, and who wants to be told.
+//! Whether nothing is queued and nothing runs, and the tasks that wait for it.
 
 use std::task::Waker;
 
@@ -60,7 +60,7 @@ pub(in crate::engine) fn tell_if_drained(core: &Core) {
         core.notify_supervisor();
         return;
     }
-    // Who finds jobs again comes back.
+    // A task that finds jobs again comes back.
     let watched = &core.control.engine_line().drain_watched;
     core.watchers.drain.wake((), || watched.store(0, Ordering::Relaxed));
 }

@@ -62,9 +62,9 @@ fn is_asleep(core: &Core, word: DescriptorWord) -> bool {
     owner.is_some_and(|row| row.park.load(Ordering::Acquire) == park::PARKED)
 }
 
-/// Looks after every job that is under way, as its holder would: tasks, and whoever dropped a handle, do not. When to do so again;
-/// `None` when nothing is under way, and somebody calls when that changes. The first look, `before` which there was none, only
-/// sees whether anything is: what has just been handed over needs nobody's help. Only the supervisor calls it.
+/// Looks after every job that is under way, as a thread that waits for it would: a task does not, and a dropped handle cannot. When to
+/// do so again; `None` when nothing is under way: a call comes when that changes. The first look, `before` which there was none, only
+/// sees whether anything is: what has just been handed over needs no help. Only the supervisor calls it.
 #[cfg(target_os = "linux")]
 pub(in crate::engine) fn look_after_jobs(core: &Core, before: Option<Deadline>) -> Option<Deadline> {
     let processes = core.processes.as_ref()?;

@@ -1,7 +1,7 @@
 //! The way of a job into the queue and out of it, the workers that take it, and what is owed when it is over.
 //!
 //! `queue` reserves, publishes and takes; `wakeup` calls workers for what was published; `worker` is their loop, a `shift` one worker's time in it,
-//! and `start_worker` the seam at which they come into being. `completion` tells whoever has to hear of a job's end, `wait` sleeps until then,
+//! and `start_worker` the seam at which they come into being. `completion` tells holders, tasks and ports of a job's end, `wait` sleeps until then,
 //! `drain` until nothing is left. `health` finds words that no participant writes, and breaks the engine off.
 
 pub(crate) mod completion;

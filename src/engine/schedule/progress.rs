@@ -21,7 +21,7 @@ pub(crate) fn report_progress(core: &Core, index: DescriptorIndex, reported: Rep
     }
 }
 
-/// Wakes those who watch a job's progress.
+/// Wakes the watchers of a job's progress.
 pub(in crate::engine) fn call_watchers(core: &Core, index: DescriptorIndex) {
     if core.is_host() {
         core.watchers.wake(index);
@@ -82,7 +82,7 @@ fn rows_done(core: &Core, index: DescriptorIndex, word: DescriptorWord) -> Optio
     slot.rows().present(meta::progress_name(&core.control, index)).or_else(of_gathered)
 }
 
-/// Wakes those who watch a job of rows, some of which this thread has done.
+/// Wakes the watchers of a job of rows, some of which this thread has done.
 pub(in crate::engine) fn tell_of_rows(core: &Core, index: DescriptorIndex) {
     if let Some(meta) = core.control.meta(index)
         && progress::takes_announcement(meta, meta::progress_name(&core.control, index))

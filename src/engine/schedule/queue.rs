@@ -187,8 +187,8 @@ pub(in crate::engine) fn publish_running(core: &Core, reservation: Reservation<'
     }
 }
 
-/// Sees to it that a worker looks at a job which has been queued for a while, in case its ring entry was lost, or words that say
-/// who sleeps and who is awake are wrong. Ends it when no worker is left.
+/// Sees to it that a worker looks at a job which has been queued for a while, in case its ring entry was lost, or the bitmaps of
+/// sleeping and searching workers are wrong. Ends it when no worker is left.
 #[cold]
 pub(in crate::engine) fn recover_queued(core: &Core, reference: JobReference) {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return };

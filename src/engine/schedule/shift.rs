@@ -31,7 +31,7 @@ pub(in crate::engine) fn ask_to_leave(core: &Core, slot: ParticipantSlot) {
     }
 }
 
-/// Whether there may be fewer worker threads than there are seats.
+/// Whether there may be fewer worker threads than there are slots for them.
 pub(in crate::engine) fn may_shrink(core: &Core) -> bool {
     core.is_host() && core.config.own.at_least(core.config.threads) < core.config.threads
 }
@@ -41,11 +41,11 @@ pub(in crate::engine) fn may_go(core: &Core, me: ParticipantSlot) -> bool {
     core.threads.leave_slot(me, core.config.own.at_least(core.config.threads))
 }
 
-/// Frees the seat of a worker thread that runs nothing any more.
+/// Frees the slot of a worker thread that runs nothing any more.
 pub(in crate::engine) fn is_gone(core: &Core, me: ParticipantSlot) {
     core.threads.release_slot(me);
     if core.is_open() && core.has_work() {
-        // Whoever published while the seat was still taken could start nobody.
+        // A submission while the slot was still taken could start no thread in it.
         wakeup::notify(core, 1);
     }
 }
@@ -70,8 +70,7 @@ impl<'a> Shift<'a> {
 
     fn call(&self, hook: impl Fn(&Hooks) -> Option<&Hook>) {
         if let Some(hook) = self.core.threads.setup().and_then(|setup| hook(&setup.hooks)) {
-            // Foreign code, whose panic must not end the worker. Nobody waits for it who could be told, so it is said as the panic of a
-            // thread is.
+            // Foreign code, whose panic must not end the worker. No caller waits for it, so it is reported as the panic of a thread is.
             if let Err(panicked) = panics::catch(|| nesting::run(self.core, None, || hook(usize::from(self.me.get()))))
             {
                 let (message, location) = (panicked.message, panicked.location);

@@ -102,7 +102,7 @@ pub(in crate::engine) fn sleep(
         }
         job::sleep_until_done(&descriptor.word, &descriptor.wait, |wait_on| {
             if core.health.is_poisoned() {
-                // Who broke it off may have made its calls before this thread could be called.
+                // The thread that poisoned it may have made its calls before this thread could be called.
                 return false;
             }
             let watchdog = Deadline::after(WATCHDOG_INTERVAL);

@@ -15,7 +15,7 @@ pub(crate) fn notify(core: &Core, jobs: u32) {
 pub(crate) fn notify_published(core: &Core, jobs: u32) {
     let mut calls = core.sleepers().notify(jobs.min(core.config.rows() as u32));
     if core.rings.has_closures() {
-        // Whoever else is awake cannot run closures: as many threads must look.
+        // Worker processes cannot run closures: as many threads must look.
         calls += core.sleepers().notify_first(jobs, core.config.threads as u16);
     }
     if calls > 0 {

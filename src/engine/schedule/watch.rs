@@ -17,7 +17,7 @@ pub(crate) enum Awaited {
     End,
 }
 
-/// A task's place among those who wait for something of an engine. Dropping it leaves nothing behind.
+/// A task's place in a waker set of the engine. Dropping it leaves nothing behind.
 pub(crate) struct Watch<'c> {
     core: &'c Core,
     awaited: Awaited,

@@ -109,7 +109,7 @@ impl SpinBudget {
 pub(in crate::engine) fn start(core: &Arc<Core>, slot: ParticipantSlot) -> Result<()> {
     core.threads.count_started(1);
     if let Some(row) = core.control.participant(slot) {
-        // Relaxed: for people who look.
+        // Relaxed: for observers.
         row.pid.store(std::process::id(), Ordering::Relaxed);
         row.kind.store(participant_kind::THREAD, Ordering::Relaxed);
     }
@@ -124,8 +124,8 @@ pub(in crate::engine) fn ended(core: &Core) {
 }
 
 /// Has the calling worker run where it shall: on its own core if workers are pinned, else where the thread that built the engine could.
-/// One that was started later has inherited what its starter was allowed, and how nice it is: another worker or anybody who submitted a job. Where the system
-/// refuses it runs elsewhere, which is only slower.
+/// A worker that was started later has inherited the cores and the niceness of its starter: another worker, or a submitting thread.
+/// Where the system refuses, it runs elsewhere, which is only slower.
 fn settle_down(core: &Core, me: ParticipantSlot) {
     let setup = core.threads.setup();
     let cores = setup.map_or(&[][..], |setup| &setup.cores);
@@ -208,7 +208,7 @@ fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
     // A push that relied on this worker's last search is either seen here or finds it gone.
     if core.has_work() {
         wakeup::notify(core, CHAIN);
-        // Who follows a worn thread looks itself.
+        // The successor of a recycled worker looks itself.
         while end == ShiftEnd::Over
             && !core.is_leaving()
             && let Some(index) = queue::take(core, me)

@@ -149,7 +149,7 @@ impl Builder {
     }
 
     /// Which jobs a waiting thread runs itself. Unless said: [`WaitPolicy::OwnJob`], or with worker processes or without worker threads
-    /// [`WaitPolicy::Never`], because who asks for that wants kernels kept out of this process.
+    /// [`WaitPolicy::Never`], because a program that asks for that wants kernels kept out of its process.
     pub fn wait_policy(mut self, help: WaitPolicy) -> Self {
         self.help = Some(help);
         self
@@ -236,7 +236,7 @@ impl Builder {
             .map(|jobs| jobs.max(MIN_QUEUE))
             .ok_or_else(|| Error::invalid(format!("a queue holds 1 to 2^20 jobs, not {}", self.queue_capacity)))?;
         let arena = self.arena()?;
-        // Whoever asks for processes, or for no threads, wants kernels kept out of this one.
+        // A program that asks for processes, or for no threads, wants kernels kept out of this one.
         let keeps_out = processes > 0 || threads == 0;
         let help = self.help.unwrap_or(if keeps_out { WaitPolicy::Never } else { WaitPolicy::default() });
         let config = EngineConfig {

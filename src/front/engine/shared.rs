@@ -24,7 +24,7 @@ impl Engine {
         array.handle(&self.core().arena)
     }
 
-    /// The array of a handle, for whoever has only that: closures, tests.
+    /// The array of a handle, for code that has only that: closures, tests.
     ///
     /// # Errors
     /// As [`Context::shared`](crate::Context::shared).

@@ -24,7 +24,7 @@ impl Engine {
         observe::workers(&self.core)
     }
 
-    /// The jobs that were handed over and not read yet, in no order: for people who look, as it takes a look at every place of the
+    /// The jobs that were handed over and not read yet, in no order: for tools and people, as it takes a look at every place of the
     /// queue. The parts of blocking calls are not among them. Does not block.
     pub fn jobs(&self) -> Vec<JobStatus> {
         observe::jobs(&self.core)

@@ -1,4 +1,4 @@
-//! Who works for an engine: the part of its builder that says how many threads and processes there are, and how they live.
+//! The workers of an engine: the part of its builder that says how many threads and processes there are, and how they live.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,8 +80,8 @@ impl Builder {
     /// is handed over and all are busy, and ends one that had nothing to do for the [idle timeout](Builder::idle_timeout). As many as
     /// there may be unless said.
     ///
-    /// Starting one takes the submitter some 30 to 60 microseconds. Threads run on the cores that the building thread had, whoever has them
-    /// started.
+    /// Starting one takes the submitter some 30 to 60 microseconds. Threads run on the cores that the building thread had, whichever
+    /// thread has them started.
     pub fn min_threads(mut self, threads: usize) -> Self {
         self.own.least = Some(threads);
         self
@@ -148,8 +148,8 @@ impl Builder {
     /// There must be no file, or the socket of a process that is gone. It is removed when the engine has closed; a killed engine
     /// leaves it to its successor.
     ///
-    /// Who connects joins as itself and as nobody else: the system's word about who speaks has to agree with the process it names. Connections
-    /// that say nothing end after ten seconds, or sooner to make room for others.
+    /// A process joins as itself alone: the system's word about the sender of its messages has to agree with the process that they name.
+    /// Connections that say nothing end after ten seconds, or sooner to make room for others.
     pub fn listen(mut self, path: impl Into<std::path::PathBuf>) -> Self {
         self.workers.listen_at = Some(path.into());
         self

@@ -109,11 +109,11 @@ impl<T: NpyElement> OutputBatch<T> {
         if let Err(error) = self.cut() {
             return Err(Failed::new(error, Some(Box::new(self))));
         }
-        // Before the file has its name: whoever finds it there may map it. Nobody in this process writes it any more, as this batch is the
-        // only way to do so, and goes back to the caller only with a claim.
+        // Before the file has its name: a reader that finds it there may map it. This process writes it no more, as this batch is the only
+        // way to do so, and goes back to the caller only with a claim.
         self.claim = None;
         if let Err(error) = self.file.put_in_place(durability) {
-            // It has no name by which anybody could have mapped it; should somebody have found a temporary one, it is not written again.
+            // It has no name by which a reader could have mapped it; should one have found a temporary name, it is not written again.
             self.claim = claim(self.file.file(), self.file.target(), Use::Written).ok();
             let returned = self.claim.is_some().then(|| Box::new(self));
             return Err(Failed::new(error, returned));

@@ -116,8 +116,8 @@ impl ProgressHandle {
     }
 
     /// Calls `listener` when the progress has changed, until the job is over: on the thread that runs the job, on one of those that run
-    /// rows of it, or with worker processes on the engine's supervisor. It must not block: others who would call it wait, and so do
-    /// deadlines. Reports that come while it runs are told of as one, the latest.
+    /// rows of it, or with worker processes on the engine's supervisor. It must not block: other threads that would call it wait, and so
+    /// do deadlines. Reports that come while it runs are told of as one, the latest.
     pub fn on_change(&self, listener: impl FnMut(Progress) + Send + 'static) {
         let told = Told { changes: self.changes(), listener: Box::new(listener) };
         Arc::new(Listener { told: Mutex::new(Some(told)) }).tell();
@@ -136,7 +136,7 @@ pub struct ProgressChanges {
 }
 
 impl ProgressChanges {
-    /// Gives up the place among those who watch the job.
+    /// Gives up the place among the watchers of the job.
     fn leave(&mut self) {
         if let Some(job) = self.handle.job.job() {
             job.unwatch(&mut self.ticket);

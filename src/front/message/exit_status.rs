@@ -1,4 +1,4 @@
-//! How a worker with a port ends, and who is told.
+//! The end of a worker with a port, and how its handle learns of it.
 
 use core::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};

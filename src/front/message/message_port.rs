@@ -33,8 +33,8 @@ impl<T> Message<T> {
 
 /// One end of a channel of messages: it posts messages of type `S` and receives those of type `R`.
 ///
-/// [`MessagePort::pair`] makes both ends. A value is copied, at most 64 bytes of it; batches are *transferred*: they belong to whoever
-/// receives them, and no byte of them moves. Each direction is a ring with room for a fixed number of messages; who posts to a full one
+/// [`MessagePort::pair`] makes both ends. A value is copied, at most 64 bytes of it; batches are *transferred*: they belong to the
+/// receiver, and no byte of them moves. Each direction is a ring with room for a fixed number of messages; a sender to a full one
 /// waits, or is told. Messages of one thread arrive in the order in which it posted them.
 ///
 /// An end can be cloned and used by several threads; each message is received by one of them. When the last clone is dropped the other
@@ -142,7 +142,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         Error::ChannelFull { capacity: self.outgoing().capacity() }
     }
 
-    /// Posts a message, waiting for room until the deadline or until `is_over`: whoever makes that so calls everybody who waits here.
+    /// Posts a message, waiting for room until the deadline or until `is_over`: the thread that makes that so calls all that wait here.
     #[inline]
     fn post_until(
         &self,

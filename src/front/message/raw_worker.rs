@@ -1,4 +1,4 @@
-//! Workers that run a function of their own and talk to whoever started them by messages.
+//! Workers that run a function of their own and talk to the holder of their handle by messages.
 
 use core::fmt;
 use std::sync::{Arc, Mutex};
@@ -113,7 +113,7 @@ impl WorkerBuilder {
                 Ok(Ok(())) => ExitStatus::Finished,
                 Ok(Err(error)) => ExitStatus::Failed { message: error.message().unwrap_or_default().to_owned() },
             };
-            // The port first: who hears of the end finds the worker's end of the channel gone.
+            // The port first: a thread that hears of the end finds the worker's end of the channel gone.
             drop(scope);
             if let Some(tell) = its_life.finish(status) {
                 tell();
@@ -388,7 +388,7 @@ impl<S: Pod + Send, R: Pod + Send, D> WorkerScope<S, R, D> {
         self.port.recv_unless(|| self.is_terminated())
     }
 
-    /// Posts a value to whoever holds the handle. Blocks while the channel is full.
+    /// Posts a value to the holder of the handle. Blocks while the channel is full.
     ///
     /// # Errors
     /// With the message: [`Error::Terminated`], [`Error::Disconnected`].

@@ -101,10 +101,9 @@ impl From<OwnedFd> for EngineAddr {
 ///
 /// # Safety
 /// Both sides share memory that each of them could write at any time, and kernels get slices into it. The caller vouches that the
-/// engine, and everybody who works for it, is an unmodified workring that keeps to the ownership of jobs and batches: nobody else
-/// writes to the inputs of a job while it runs, or touches its outputs. Handles, lengths and kernel numbers are checked here all
-/// the same, so that damaged bookkeeping ends in errors. An engine of one's own, or of one's own service, is fine; one of a stranger
-/// is not.
+/// engine, and every worker of it, is an unmodified workring that keeps to the ownership of jobs and batches: nothing else writes to
+/// the inputs of a job while it runs, or touches its outputs. Handles, lengths and kernel numbers are checked here all the same, so
+/// that damaged bookkeeping ends in errors. An engine of one's own, or of one's own service, is fine; one of a stranger is not.
 ///
 /// # Examples
 /// ```no_run

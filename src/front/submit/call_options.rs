@@ -1,4 +1,4 @@
-//! Which options go with which calls. One that means nothing to a call is an error of it: whoever says it expects something.
+//! Which options go with which calls. One that means nothing to a call is an error of it: a caller that sets it expects something.
 
 use core::fmt;
 

@@ -98,7 +98,7 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
-    /// A number of one's own that goes with the job: for kernels ([`Context::tag`](crate::Context::tag)) and for people who look
+    /// A number of one's own that goes with the job: for kernels ([`Context::tag`](crate::Context::tag)) and for observers
     /// ([`Engine::jobs`](crate::Engine::jobs)). 0 unless said. For calls that give a job: `submit`, `submit_async`, `submit_named`,
     /// `submit_many`, `run`, `run_with`; to the others it means nothing, and another tag than 0 is [`Error::InvalidArgument`].
     pub fn tag(mut self, tag: u64) -> Self {

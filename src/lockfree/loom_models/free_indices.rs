@@ -5,10 +5,10 @@ use crate::lockfree::free_list::{FreeList, Returned, Returners};
 
 struct Stock {
     free: FreeList,
-    /// The memory of each index: a thread that takes an index comes after whoever returned it (R6/A6).
+    /// The memory of each index: a thread that takes an index comes after the thread that returned it (R6/A6).
     memory: [Shadow; 3],
     taken: [PlainU32; 3],
-    /// What waiters sleep on, as `engine::core::Space`.
+    /// What waiters sleep on, as the capacity waiters of `engine::job::table`.
     sequence: AtomicU32,
     waker: Shadow,
 }
@@ -135,7 +135,7 @@ fn waiters_hear_of_a_returned_index() {
 }
 
 /// A list is closed while indices are taken and returned, with or without quiet returns: each index ends in the list that the
-/// closer clears, or with the holder who is told.
+/// closer clears, or with the holder that is told.
 #[test]
 fn a_closed_list_loses_no_index() {
     explore_reaching(Some(3), ["the index is returned before the list is closed", "a holder is told"], move |seen| {

@@ -173,7 +173,7 @@ fn a_call_that_was_not_needed_is_passed_on() {
 }
 
 /// A thread sleeps on one word all its life. A call that is late, for a wait that ended without it, may hit the next wait: that one
-/// must not leave itself in the list, where it would take the call for somebody who sleeps.
+/// must not leave itself in the list, where it would take the call meant for a sleeper.
 #[test]
 fn a_late_call_hits_the_next_wait_harmlessly() {
     explore_reaching(Some(3), ["the receiver sleeps"], move |seen| {

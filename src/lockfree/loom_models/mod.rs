@@ -180,10 +180,10 @@ impl Desk {
         }
     }
 
-    /// Submits a job that `who` has claimed already.
-    fn submit_claimed(&self, who: ParticipantSlot) {
+    /// Submits a job that `claimer` has claimed already.
+    fn submit_claimed(&self, claimer: ParticipantSlot) {
         self.submit();
-        assert!(self.claim(who));
+        assert!(self.claim(claimer));
     }
 
     /// Runs a claimed job to its end, without what is owed then.

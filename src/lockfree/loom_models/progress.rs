@@ -1,4 +1,4 @@
-//! Models of progress: who watches hears of what is said after it looked.
+//! Models of progress: a watcher hears of what is said after it looked.
 
 use std::sync::Arc;
 

@@ -66,7 +66,7 @@ struct Engine {
     /// Filled already, so that a submit begins with the publication.
     jobs: Vec<(Desk, DescriptorWord)>,
     lifecycle: AtomicU32,
-    /// Jobs not taken yet, for those who wait until all are.
+    /// Jobs not taken yet, for threads that wait until all are.
     left: AtomicU32,
     taken: Tally,
     workers: u16,
