@@ -55,7 +55,7 @@ struct Word(AtomicU32);
 
 const STOP: u32 = u32::MAX;
 
-/// Two threads and two words: `wait` until the word is no longer the given value, `wake` whoever waits for it.
+/// Two threads and two words: `wait` until the word is no longer the given value, `wake` the thread that waits for it.
 fn bare_round_trip(
     placement: Placement,
     everywhere: &[usize],

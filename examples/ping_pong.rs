@@ -36,7 +36,7 @@ fn main() -> workring::Result<()> {
         times[times.len() / 100 * 99]
     );
 
-    // Somebody who sleeps is woken; a limit of time is no error.
+    // A sleeping receiver is woken; a limit of time is no error.
     assert!(worker.port().recv_timeout(Duration::from_millis(5))?.is_none());
 
     worker.terminate();

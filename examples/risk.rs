@@ -23,7 +23,7 @@ struct Call {
 /// What the call pays at its end, discounted, in as many futures as there are elements.
 #[kernel]
 fn payoffs(payoff: &mut [f64], call: &Call, ctx: &mut Context) {
-    // A stream of numbers for each chunk, so that it does not matter who runs it, nor when.
+    // A stream of numbers for each chunk, so that it does not matter which worker runs it, nor when.
     let mut random = ChaCha8Rng::seed_from_u64(call.seed);
     random.set_stream(ctx.chunk_index() as u64);
     let drift = (call.rate - call.volatility * call.volatility / 2.0) * call.years;

@@ -42,7 +42,7 @@ pub fn work(taken: &mut [u64], task: &Task, ctx: &mut Context) -> Result<(), Err
         array.fetch_add(COUNTER, 1)?;
     }
     loop {
-        // Whoever takes the state from full to taken has the number.
+        // The worker that takes the state from full to taken has the number.
         match array.compare_exchange(STATE, FULL, TAKEN)? {
             Ok(_) => {
                 array.fetch_add(SUM, array.load(PLACE)?)?;

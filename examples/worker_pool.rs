@@ -68,7 +68,7 @@ impl Pool {
         let own = report.clone();
         worker.on_exit(move |status| {
             println!("worker {number} has {status}");
-            // Whoever does not listen any more does not need to know.
+            // A pool that does not listen any more does not need to know.
             let _ = own.send(Report { worker: number, number: 0, sum: 0.0, has_ended: 1 });
         });
         Ok(worker)

@@ -44,7 +44,7 @@ pub enum Error {
         /// The most messages that may wait.
         capacity: usize,
     },
-    /// The other side of the channel is gone, and with it whoever would receive, or post, a message.
+    /// The other side of the channel is gone: no message will be received or posted there any more.
     Disconnected,
     /// The worker was told to end: [`Worker::terminate`](crate::Worker::terminate).
     Terminated,
@@ -241,7 +241,7 @@ impl Error {
         Self::Io { operation: operation.into(), source: source.into() }
     }
 
-    /// The error and its causes in one line, for those who get a text instead of an error.
+    /// The error and its causes in one line, for places that take a text instead of an error.
     #[cfg(target_os = "linux")]
     pub(crate) fn with_causes(&self) -> String {
         let mut text = self.to_string();

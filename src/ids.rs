@@ -24,7 +24,7 @@ impl fmt::Debug for DescriptorIndex {
     }
 }
 
-/// Who may hold a claim: the row of a participant in the participant table. Row 0 is the process that built the engine,
+/// The holder of a claim: the row of a participant in the participant table. Row 0 is the process that built the engine,
 /// whose waiting threads claim jobs under it; workers have the rows from 1 on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct ParticipantSlot(u16);

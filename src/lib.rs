@@ -73,8 +73,8 @@
 //!
 //! - Batches hold plain data ([`bytemuck::Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html)) only. For irregular
 //!   or recursive parallelism over borrowed structures rayon is better, for waiting on sockets an async runtime.
-//! - A finished job keeps its place in the queue until it is read or dropped: results cannot get lost, but who hoards handles
-//!   fills the queue.
+//! - A finished job keeps its place in the queue until it is read or dropped: results cannot get lost, but a program that hoards
+//!   handles fills the queue.
 //! - An awake worker takes a job in well under a microsecond, a sleeping one in some sixty. By default one worker stays awake
 //!   for a moment after the last job; [`IdleStrategy`] says otherwise.
 //! - A waiting thread runs what it waits for if nobody has started that, and nothing else unless it is asked to ([`WaitPolicy`]).
@@ -93,7 +93,7 @@
 //! - When the program ends, in whatever way, its workers end too, and no shared memory is left. What a kernel has started ends with its
 //!   worker: see [`WorkerProgram`](process::WorkerProgram).
 //! - While no worker can be started, because memory, descriptors or processes lack or the program is gone, jobs wait and the engine tries again for as
-//!   long as it lives; who does not wait ([`Backpressure::Reject`], a deadline) gets [`Error::NoWorkers`], which says why.
+//!   long as it lives; a call that does not wait ([`Backpressure::Reject`], a deadline) gets [`Error::NoWorkers`], which says why.
 //! - Processes that something else started may join: [`attach`](process::attach), [`Builder::external_workers`].
 //! - Closures cannot go to another process: [`Engine::run`], [`Engine::map_with`] and their like need threads in the same engine.
 //! - It protects against accidents, not against attackers: a worker that scribbles over the shared bookkeeping can make jobs
@@ -257,7 +257,7 @@ pub mod __private {
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-/// The examples of the page for people who come from Node, compiled and run.
+/// The examples of the page for users of Node, compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/from-node.md")]
 mod from_node {}

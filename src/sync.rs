@@ -47,7 +47,7 @@ pub(crate) fn ignore_poison<T>(locked: LockResult<T>) -> T {
     locked.unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who can wake whom: a wake reaches only the waiters of its own scope on the same word.
+/// The reach of a wake: only the waiters of its own scope on the same word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
     /// The threads of this process, by address. Cheaper, and blind to every other process.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Interval after which whoever waits for another process, or for a word that one can write, looks by itself.
+/// Interval after which a thread that waits for another process, or for a word that one can write, looks by itself.
 ///
-/// The protocols need no such look. A word that was scribbled on can keep a wake-up from its sleeper, though, and then nobody may hang.
+/// The protocols need no such look. A word that was scribbled on can keep a wake-up from its sleeper, though, which must not hang then.
 pub(crate) const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);

@@ -114,7 +114,7 @@ fn round_trip(builder: Builder, placement: Placement, everywhere: &[usize], trip
     nanoseconds
 }
 
-/// Round trips of one message, in nanoseconds. Who has one core only when a channel is made sleeps at once, others look for a while.
+/// Round trips of one message, in nanoseconds. An end with one core only when its channel is made sleeps at once, others look for a while.
 fn message_round_trip(awake: bool, placement: Placement, everywhere: &[usize], trips: usize) -> f64 {
     let spawn = |program| Worker::builder().program(program).spawn_process(incrementer, ()).expect("a worker process");
     let talk = |worker: &Worker<u64, u64>| {

@@ -78,7 +78,7 @@ impl Ends {
         }
     }
 
-    /// The worker's process is gone, and whoever waits for it is called.
+    /// The worker's process is gone, and its waiters are called.
     fn die(&mut self) {
         self.engine.set_process_gone();
         self.gone = true;

@@ -185,7 +185,7 @@ pub fn recovery(data: &[u8]) {
     }
 }
 
-/// One step of whoever works on an engine.
+/// One step of the supervisor or a worker of an engine.
 fn supervise(world: &World, step: u8) {
     let core = &world.core;
     let death = Death {

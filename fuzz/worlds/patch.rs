@@ -87,7 +87,7 @@ impl Patch {
         !matches!(self.change, Change::Xor)
     }
 
-    /// Whether it changes the word that decides about a job. Whoever holds a job waits for its worker when that word says so.
+    /// Whether it changes the word that decides about a job. A job's holder waits for its worker when that word says so.
     pub(super) fn hits_a_descriptor_word(&self) -> bool {
         matches!(self.place, 0 | 1) && self.field.is_multiple_of(16) || self.place >= 10
     }
@@ -140,7 +140,7 @@ const FAN_OUT: [Word; 10] = [
     (56, 8, Number),
 ];
 
-/// Both segments, as whoever has their descriptors can write them, and what lies where.
+/// Both segments, as a process with their descriptors can write them, and what lies where.
 pub(super) struct Ground {
     pub(super) control: File,
     pub(super) arena: File,
@@ -153,7 +153,7 @@ pub(super) struct Ground {
     pub(super) states: Vec<u64>,
 }
 
-/// A job that was published, for whoever damages it.
+/// A published job that is to be damaged.
 pub(super) struct PublishedJob {
     /// Index of its descriptor.
     pub(super) index: u32,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Access, Arena};
 use crate::error::Result;
 
-/// Whom a loan goes back to. Called once for each, from a destructor: it must not block.
+/// The end that a loan goes back to. Called once for each, from a destructor: it must not block.
 pub(crate) trait Lender: Send + Sync {
     /// The borrower has dropped the loan and everything that was made of it.
     fn dropped(&self, number: u32, serial: u32);
@@ -17,7 +17,7 @@ pub(crate) trait Lender: Send + Sync {
 /// What names a loan, and the memory it is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LoanTerms {
-    /// Its place in the lender's books, and which loan of that place it is.
+    /// Its place in the lender's loan table, and which loan of that place it is.
     pub(crate) number: u32,
     pub(crate) serial: u32,
     pub(crate) handle: u64,

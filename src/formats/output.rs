@@ -3,7 +3,7 @@
 //! The data goes to a file without a name on the file system of the target (`O_TMPFILE`, Linux), which
 //! [`OutputFile::commit`] gives its name: whatever ends the process before, `kill -9` or a loss of power, nothing is left.
 //! Where the file system or the system has no such files, it goes to a temporary file in the directory of the target,
-//! which is renamed. Whoever opens the target sees the old file or the new one, never a part.
+//! which is renamed. A program that opens the target sees the old file or the new one, never a part.
 //!
 //! Decisions:
 //! - linkat(2) gives a new name in one step but replaces nothing. In the place of an existing file the new one gets a

@@ -598,7 +598,7 @@ pub(crate) mod park {
     /// The call was made.
     pub(crate) const NOTIFIED: u32 = 0b0110;
 
-    /// Whether somebody may sleep on a word of this value, to whom nobody owes a call.
+    /// Whether a worker may sleep on a word of this value without a call being owed to it.
     #[inline]
     pub(crate) const fn may_sleep(word: u32) -> bool {
         !matches!(word, RUNNING | PENDING | NOTIFIED)

@@ -90,7 +90,7 @@ impl<T, S: Ord + Copy> Waiters<T, S> {
         meant.into_iter().filter_map(|ticket| self.list.remove(&ticket)).collect()
     }
 
-    /// Takes those out of whom `is_meant` is true, oldest first.
+    /// Takes out those of which `is_meant` is true, oldest first.
     #[cfg_attr(workring_loom, allow(dead_code, reason = "the models need it not"))]
     #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for channels between processes"))]
     pub(crate) fn take_if(&mut self, mut is_meant: impl FnMut(&T) -> bool) -> Vec<T> {

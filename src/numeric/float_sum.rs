@@ -25,7 +25,8 @@ const NEG_INFINITY: u64 = 1 << 2;
 /// The exact sum of floating point numbers, and how many there were.
 ///
 /// [`value`](FloatSum::value) is the sum of all elements as if computed with unlimited precision and range, rounded once: *the*
-/// correctly rounded sum. It does not depend on the order of the elements, on where chunks begin and end, or on who folded which.
+/// correctly rounded sum. It does not depend on the order of the elements, on where chunks begin and end, or on which worker folds
+/// which.
 ///
 /// A sum of exactly zero is `0.0`, also one of negative zeros or of nothing, as in numpy. A NaN, or infinities of both signs, give
 /// NaN; infinities of one sign give that infinity, as in numpy. A sum that is finite stays so where plain addition overflows on the

@@ -5,7 +5,7 @@
 //!
 //! Laws of this file:
 //! 1. A value of [`Wide`] exists only where the processor was asked and has AVX2.
-//! 2. A [`Loop`] is safe code. That it is compiled for more instructions is all that is asked of who calls it.
+//! 2. A [`Loop`] is safe code: compiled for more instructions, it needs a processor that has them and nothing else.
 #![allow(unsafe_code)]
 
 /// A loop that can be compiled for several kinds of processors.

@@ -61,7 +61,7 @@ mod x86_64 {
     /// `y[i] = function(x[i])`, as far as both slices go, with stores that leave no trace in the caches.
     ///
     /// The functions of this crate do not panic. The fence does not depend on that: a panic would leave the outputs to
-    /// whoever called, and the message that the job failed may reach them over another core.
+    /// the caller, and the message that the job failed may reach it over another core.
     #[inline(always)]
     pub(in crate::numeric) fn map<T: Float>(x: &[T], y: &mut [T], function: impl Fn(T) -> T) {
         const { assert!((BLOCK * size_of::<T>()).is_multiple_of(LINE) && LINE.is_multiple_of(STORE)) };

@@ -133,7 +133,7 @@ fn require_size(fd: &OwnedFd, what: &str, len: usize) -> Result<u64> {
 /// Maps `mapped_len` bytes, `len` rounded up to whole pages, of a checked descriptor.
 fn map_received(fd: OwnedFd, len: usize, mapped_len: usize, writable: bool, kind: MemoryKind) -> Result<Mapping> {
     let failed = |error| Error::io(format!("map {len} bytes of a received descriptor"), error);
-    // A file is claimed by whoever says whether it is read or written.
+    // A file is claimed by the caller, which knows whether it is read or written.
     let claim = match kind {
         MemoryKind::SharedMemory => Some(Claim::to(&fd, Use::Written).map_err(failed)?),
         MemoryKind::Anonymous | MemoryKind::File => None,

@@ -19,7 +19,7 @@ type FileId = (u64, u64);
 pub(crate) enum Use {
     /// Slices are made of the bytes, which nobody may write meanwhile.
     Frozen,
-    /// The bytes are written: by engines, which know among themselves who reads and writes what.
+    /// The bytes are written: by engines, which order their reads and writes among themselves.
     Written,
 }
 

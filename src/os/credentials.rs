@@ -1,6 +1,7 @@
-//! Who is at the other end of a socket, by the system's word: [`peer`] for who connected, [`sender_of_next`] for who sent a message.
+//! The process at the other end of a socket, by the system's word: [`peer`] is the one that connected, [`sender_of_next`] the one that
+//! sent a message.
 //!
-//! Who connected is fixed at that moment: the process may have ended since, and its number may be another's. Who sent a message is told of each
+//! The peer is fixed when it connects: the process may have ended since, and its number may be another's. The sender is told of each
 //! message: it had that number while it sent.
 //!
 //! By nix, and not by rustix as elsewhere: the system says 0 for a process that this one cannot see, because it lives in another PID
@@ -28,8 +29,8 @@ pub(crate) fn peer(socket: &impl AsFd) -> Option<u32> {
     u32::try_from(credentials.pid()).ok().filter(|&pid| pid > 0)
 }
 
-/// Whether the system shall tell of each message at this end who sent it. What is sent before this is asked for is not told of, unless the other end
-/// was not accepted yet.
+/// Whether the system shall tell the sender of each message at this end. Of what is sent before this is asked for it does not, unless
+/// the other end was not accepted yet.
 ///
 /// # Errors
 /// [`Error::Io`] if the system refuses.
@@ -38,7 +39,7 @@ pub(crate) fn tell_senders(socket: &impl AsFd, shall: bool) -> Result<()> {
         .map_err(|error| Error::io("have the senders of messages told", std::io::Error::from(error)))
 }
 
-/// Who sent a message.
+/// The sender of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sender {
     /// The process of this number.
@@ -49,7 +50,7 @@ pub(crate) enum Sender {
     Nobody,
 }
 
-/// Who sent the next message, which stays where it is. Does not block.
+/// The sender of the next message, which stays where it is. Does not block.
 ///
 /// # Errors
 /// [`Error::Io`] if the system refuses.

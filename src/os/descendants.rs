@@ -3,7 +3,7 @@
 //! A worker leads a process group. Whatever stays in it is killed in one call, by its number, while the leader has not been reaped: until
 //! then the number means this group and no other. Programs that leave the group (setsid(2), setpgid(2), shells with job control) are found as
 //! descendants, for which the worker is a *subreaper*: orphans among them become its own children and not those of a process far above.
-//! That takes a worker that lives. Of one that has died, those who left its group belong to others already.
+//! That takes a worker that lives. Of one that has died, programs that left its group belong to other processes already.
 //!
 //! Sources: setpgid(2), kill(2), prctl(2) (`PR_SET_CHILD_SUBREAPER`), proc_pid_task(5) (`children`), proc_pid_stat(5), pidfd_open(2).
 

@@ -103,7 +103,7 @@ fn poll_until(entries: &mut [PollFd<'_>], until: Option<Deadline>) -> Result<()>
 
 /// A descriptor that is ready between [`notify`](Self::notify) and [`clear`](Self::clear), closed on exec.
 ///
-/// Whoever waits clears first and looks for work afterwards: work that is announced later makes it ready again.
+/// The waiting thread clears first and looks for work afterwards: work that is announced later makes it ready again.
 #[derive(Debug)]
 pub(crate) struct EventFd {
     descriptor: OwnedFd,

@@ -1,9 +1,9 @@
-//! Files by name: opened without waiting for anybody, made without a name, named in one step, and as open to others as the file
-//! whose place they take.
+//! Files by name: opened without waiting, made without a name, named in one step, and as open to others as the file whose place they
+//! take.
 //!
-//! Opening a FIFO waits for somebody who writes to it, opening a device can do something to it. So [`open_regular`] looks at what
-//! is there before it opens anything, opens in a way that does not wait, and looks again at what it has opened: what was put in the
-//! file's place between the two looks is refused without having been waited for.
+//! Opening a FIFO waits for a writer, opening a device can do something to it. So [`open_regular`] looks at what is there before it
+//! opens anything, opens in a way that does not wait, and looks again at what it has opened: what was put in the file's place between
+//! the two looks is refused without having been waited for.
 //!
 //! Sources: open(2) (`O_NONBLOCK`, `O_TMPFILE`), linkat(2), fcntl(2) (leases), chown(2), acl(5).
 
@@ -180,7 +180,7 @@ pub(crate) fn adopt_access(new: &File, old: &Path, metadata: &Metadata) -> io::R
 
     let before = new.metadata()?;
     if (before.uid(), before.gid()) != (metadata.uid(), metadata.gid()) {
-        // Only root gives files away; whoever is in the old group can keep that.
+        // Only root gives files away; a member of the old group can keep that.
         if fchown(new, Some(metadata.uid()), Some(metadata.gid())).is_err() {
             let _ = fchown(new, None, Some(metadata.gid()));
         }

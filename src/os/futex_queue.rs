@@ -1,9 +1,9 @@
-//! Queues of threads at a word: waits that say exactly why they ended, and wakes that count whom they woke (futex(2),
+//! Queues of threads at a word: waits that say exactly why they ended, and wakes that count the woken threads (futex(2),
 //! futex_waitv(2)).
 //!
 //! [`futex`](super::futex) is for protocols that look at their word again after every wait. Here the wait itself is the message:
-//! who is told [`Ended::Woken`] was counted by one [`wake`], and by one only. The system compares and enters the queue in one step,
-//! and a wake takes waiters out in the order they came (among threads of equal priority on Linux).
+//! a thread that is told [`Ended::Woken`] was counted by one [`wake`], and by one only. The system compares and enters the queue in one
+//! step, and a wake takes waiters out in the order they came (among threads of equal priority on Linux).
 //!
 //! | system | queues | scope | waits for one of two words, moves between queues |
 //! | --- | --- | --- | --- |

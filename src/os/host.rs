@@ -342,7 +342,7 @@ pub(crate) fn last_level_cache_bytes() -> Option<u64> {
     })
 }
 
-/// Adds up the last caches of `cores`, each counted once whoever shares it. `field` reads a property of a core's cache.
+/// Adds up the last caches of `cores`, each counted once however many share it. `field` reads a property of a core's cache.
 fn sum_last_level(cores: &[usize], field: impl Fn(usize, usize, &str) -> Option<String>) -> Option<u64> {
     let mut counted = BTreeSet::new();
     let mut bytes = 0_u64;

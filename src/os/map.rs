@@ -1,6 +1,6 @@
 //! Mapped memory: [`Mapping`] is what the floors above know of it.
 //!
-//! A mapping never hands out a reference to its bytes. Whoever makes one from [`Mapping::base`] keeps the mapping
+//! A mapping never hands out a reference to its bytes. A caller that makes one from [`Mapping::base`] keeps the mapping
 //! alive, stays below [`Mapping::len`], writes nothing to a read-only mapping, and answers for every other access to
 //! the same bytes, be it from this program, from another process or by [`Mapping::give_back`], which counts as a write
 //! of zeros.
@@ -47,8 +47,8 @@ pub(super) enum Protection {
 
 /// A range of mapped memory, unmapped on drop.
 ///
-/// `Send` and `Sync`: its methods only pass addresses to the system. What whoever makes a reference to its bytes has to
-/// promise stands at the head of this module.
+/// `Send` and `Sync`: its methods only pass addresses to the system. What a caller that makes a reference to its bytes
+/// has to promise stands at the head of this module.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     /// `None` only for an empty file, which has no pages to map.
@@ -70,9 +70,8 @@ impl Mapping {
     ///
     /// On Linux this is a memfd: closed on exec, not executable where the kernel can enforce that (Linux 6.3), and
     /// sealed against shrinking, growing and further sealing, so that no holder of the descriptor can make an access
-    /// inside `len` raise SIGBUS by truncation. Holes can still be punched by anyone who may write it. `name` is for
-    /// people who read /proc; it need not be unique. Elsewhere the memory is private to the process and the name is not
-    /// used.
+    /// inside `len` raise SIGBUS by truncation. Holes can still be punched by any process that may write it. `name` is for
+    /// readers of /proc; it need not be unique. Elsewhere the memory is private to the process and the name is not used.
     ///
     /// Pages are taken on first touch; running out of memory then kills the process, so [`populate`](Self::populate)
     /// first where that matters. The kernel aligns the range for large pages where they are enabled for shared memory.

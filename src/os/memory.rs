@@ -39,7 +39,7 @@ pub(crate) fn memory_total() -> Option<u64> {
 /// The memory in bytes this process can probably take now without swapping.
 ///
 /// The kernel's estimate for the machine, or what is left below a cgroup limit, whichever is less. Pages of files count as
-/// free, as the kernel drops them for whoever needs memory. It is no promise that an allocation succeeds.
+/// free, as the kernel drops them when memory is needed. It is no promise that an allocation succeeds.
 pub(crate) fn memory_available() -> Option<u64> {
     let machine = meminfo_field(&read("/proc/meminfo")?, "MemAvailable")?;
     Some(memory_groups().iter().map(|group| group.limit.saturating_sub(group.used)).fold(machine, u64::min))

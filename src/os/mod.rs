@@ -12,15 +12,15 @@
 //! | [`mod@file`] | a regular file is opened, and anything else refused, without waiting for its other end; a file without a name gets one at once or not at all; a file that replaces another is not more open | on systems other than Linux: not if what is opened is replaced at that moment; no files without a name |
 //! | [`claim`] | this process maps no file for reading that it writes, whatever name it is opened by | nothing about other processes, or about writes by other means than mappings |
 //! | [`futex`] | a wait returns when the word is woken, no longer holds the expected value, or the deadline passed | no memory ordering; no one-to-one match of wakes and returns: every wait may return spuriously |
-//! | [`futex_queue`] | a wait says exactly why it ended, a wake counts whom it woke; first come, first woken | not the place in the queue of a thread that a signal interrupted |
+//! | [`futex_queue`] | a wait says exactly why it ended, a wake counts the threads it woke; first come, first woken | not the place in the queue of a thread that a signal interrupted |
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
 //! | [`memory`] | what the machine and its control groups had to give when asked; takes no page beyond that | others may take it in the meantime |
 //! | [`fork`] (unsafe) | [`ForkGuard`](fork::ForkGuard) tells a forked child from the process that built it, without a system call | does not make anything else work after a fork |
-//! | [`process`] (Linux only) | a [`WorkerProcess`](process::WorkerProcess) names one process for good; dropped, it leaves neither a process nor a zombie, nor what the process had started in its group | not that a killed process ends at once; no control of those who left the group of a process that died by itself; no limit on what a worker does but those put on it |
+//! | [`process`] (Linux only) | a [`WorkerProcess`](process::WorkerProcess) names one process for good; dropped, it leaves neither a process nor a zombie, nor what the process had started in its group | not that a killed process ends at once; no control of programs that left the group of a process that died by itself; no limit on what a worker does but those put on it |
 //! | [`pidfd`] (Linux only) | a [`ProcessHandle`](pidfd::ProcessHandle) names one process for good, and is ready when it has ended | not how a process ended that is no child |
-//! | [`listener`] (Linux only) | only this user's processes connect; a socket that nobody answers at is replaced | the file stays when the process is killed |
+//! | [`listener`] (Linux only) | only this user's processes connect; a socket without an answering process is replaced | the file stays when the process is killed |
 //! | [`channel`] (Linux only) | messages arrive whole, in order, with their descriptors; the end of the other side is seen | nothing about what the messages say |
-//! | [`credentials`] (Linux only) | who sent a message is the system's word | not that the process lives still |
+//! | [`credentials`] (Linux only) | the sender of a message is the system's word | not that the process lives still |
 //! | [`events`] (Linux only) | a wait returns when a descriptor is ready or the deadline passed | no order among descriptors that are ready |
 //!
 //! Blocking: [`futex::wait`], [`futex::wait_until`] and the waits of [`futex_queue`] sleep; so do [`events::wait_for_events`],

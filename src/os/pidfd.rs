@@ -104,7 +104,7 @@ impl ProcessHandle {
             Err(Errno::SRCH | Errno::INVAL) => return Err(Error::invalid("the process has ended")),
             own => own.map_err(|error| Error::io("open a descriptor of a process that wants to join", error))?,
         };
-        // In this order: who has the number before and after the other descriptor was looked at, had it then.
+        // In this order: a process that has the number before and after the other descriptor was looked at had it then.
         let number = number_of(&pidfd)?;
         if number_of(&own)? != number {
             return Err(other());
@@ -205,7 +205,7 @@ mod tests {
         assert!(refusal(of_this_process().unwrap(), 0).contains("of the process that sends it"));
     }
 
-    /// Whoever may connect could have any process of the user taken for itself, and killed.
+    /// Else a process that may connect could have any process of the user taken for itself, and killed.
     #[test]
     fn a_process_that_is_not_the_sender_is_refused() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();

@@ -6,7 +6,7 @@
 //! 1. A [`Region`] is the only owner of its address range: the range was returned by the system for this region,
 //!    nothing else unmaps, remaps or protects any page of it, and it stays mapped, at the same address, until the
 //!    region is dropped.
-//! 2. This module neither reads nor writes a mapped byte and never lets a reference to one be used. Whoever makes a
+//! 2. This module neither reads nor writes a mapped byte and never lets a reference to one be used. A caller that makes a
 //!    reference from [`Region::base`] keeps the region alive and answers for every other access to the same bytes,
 //!    where [`Region::discard`] and [`punch_hole`] count as writes of zeros.
 //! 3. Every range becomes an address in [`Region::pages`] alone, which refuses one that does not lie in the region.
@@ -110,7 +110,7 @@ mod linux {
             Ok(region)
         }
 
-        /// Maps the first `len` bytes (whole pages) of a file or memfd, shared with everyone else who maps it.
+        /// Maps the first `len` bytes (whole pages) of a file or memfd, shared with its other mappings.
         pub(crate) fn of_file(file: impl AsFd, len: usize, writable: bool) -> io::Result<Self> {
             let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
             // SAFETY: without MAP_FIXED and with a null address the system picks a range that nothing uses.
@@ -255,7 +255,7 @@ mod linux {
         fn drop(&mut self) {
             // A refusal (`ENOMEM`, when the kernel would have to split a range and the process already has
             // `vm.max_map_count` of them) leaks address space and harms nothing else.
-            // SAFETY: the range is ours (law 1), and whoever made references into it has let go of them (law 2).
+            // SAFETY: the range is ours (law 1), and no reference into it is left (law 2).
             let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
         }
     }
@@ -275,7 +275,7 @@ mod linux {
         Ok(memory_file)
     }
 
-    /// Frees the pages of a memfd; they read as zero afterwards, for everyone who maps it.
+    /// Frees the pages of a memfd; they read as zero afterwards, in every mapping.
     pub(crate) fn punch_hole(memory_file: &OwnedFd, pages: &Range<usize>) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(retry_on_intr(|| rustix::fs::fallocate(memory_file, flags, pages.start as u64, pages.len() as u64))?)
@@ -344,7 +344,7 @@ mod miri {
         /// Writes zeros, as dropped pages read (law 2).
         pub(crate) fn discard(&self, range: Range<usize>) -> io::Result<()> {
             assert!(range.start <= range.end && range.end <= self.layout.size());
-            // SAFETY: the range lies in the region (just checked); who uses it is the callers' matter (law 2).
+            // SAFETY: the range lies in the region (just checked); other accesses to it are the callers' matter (law 2).
             unsafe { self.base.add(range.start).as_ptr().write_bytes(0, range.len()) };
             Ok(())
         }
@@ -357,7 +357,7 @@ mod miri {
 
     impl Drop for Region {
         fn drop(&mut self) {
-            // SAFETY: allocated with this layout (law 1), and whoever made references into it has let go of them (law 2).
+            // SAFETY: allocated with this layout (law 1), and no reference into it is left (law 2).
             unsafe { dealloc(self.base.as_ptr(), self.layout) };
         }
     }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::os::process::Limits;
 
-/// The variable that tells a process that it was started as a worker, and by whom: the process id of the one that did.
+/// The variable that tells a process that it was started as a worker: the process id of its starter.
 pub(super) const WORKER_VARIABLE: &str = "WORKRING_WORKER";
 
 /// What a worker process is started from, and what it may take of the machine.

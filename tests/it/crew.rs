@@ -1,4 +1,4 @@
-//! Who works: how many threads there are, what is done at their begin and end, and what kernels keep on them.
+//! The thread pool: how many threads there are, what is done at their begin and end, and what kernels keep on them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -236,7 +236,7 @@ fn threads_that_are_started_later_run_where_the_first_may() {
     });
 }
 
-/// It was as nice as whoever's submission had it started, for ever.
+/// Else it would be as nice as the thread whose submission started it, for ever.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_thread_that_is_started_later_is_as_nice_as_the_first() {
@@ -322,7 +322,7 @@ fn threads_come_when_all_are_busy_and_go_when_they_are_idle() {
     });
 }
 
-/// Threads that end just as jobs come: whoever hands one over finds a worker that will look, or starts one.
+/// Threads that end just as jobs come: a submission finds a worker that will look, or starts one.
 #[test]
 fn no_job_is_left_lying_while_threads_come_and_go() {
     watched(|| {

@@ -128,7 +128,7 @@ fn a_file_is_not_mapped_for_reading_while_this_process_writes_it() {
         out.commit().unwrap();
         let (first, second) = (reader.map_file::<u64>(&path).unwrap(), engine.map_file::<u64>(&path).unwrap());
         assert!(first.iter().chain(second.iter()).all(|&element| element == 3));
-        // A new result takes the name; those who read the old one keep it.
+        // A new result takes the name; readers of the old one keep it.
         let mut out = engine.create_file::<u64>(&path, 1000).unwrap();
         out.fill(4);
         out.commit().unwrap();

@@ -835,7 +835,7 @@ fn a_token_cancels_the_jobs_of_several_engines() {
         assert!(job.cancel_handle().is_over());
         assert!(matches!(job.wait().unwrap_err().error, Error::Cancelled));
     }
-    // Who comes late is cancelled at once.
+    // A job that comes late is cancelled at once.
     let late = run(&first);
     token.add(&late);
     assert!(matches!(late.wait().unwrap_err().error, Error::Cancelled));

@@ -88,8 +88,8 @@ fn an_engine_says_when_it_is_full_and_when_it_has_room() {
     });
 }
 
-/// Jobs are in flight on several workers, are helped with, cancelled, panic and are let go of: whoever waits for the end of all hears of
-/// it every time.
+/// Jobs are in flight on several workers, are helped with, cancelled, panic and are let go of: a wait for the end of all ends every
+/// time.
 #[test]
 fn whoever_waits_until_nothing_is_left_hears_of_it() {
     watched(|| {

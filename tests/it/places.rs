@@ -1,5 +1,5 @@
-//! House rules about where code lies: who imports whom, where a type has its methods, how often a name stands for a type, and where
-//! threads are started. As in `tidy.rs`, each check is run over the repository and over a text that breaks it.
+//! House rules about where code lies: which file imports which, where a type has its methods, how often a name stands for a type, and
+//! where threads are started. As in `tidy.rs`, each check is run over the repository and over a text that breaks it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -76,7 +76,7 @@ impl Module {
         if names.last().is_some_and(|name| ["mod", "lib", "main"].contains(&name.as_str())) {
             names.pop();
         }
-        // `pub(in crate::a)` says who may see a thing, and imports nothing.
+        // `pub(in crate::a)` says which modules may see a thing, and imports nothing.
         let code = blank_visibilities(&source.code);
         Self { path: source.path.clone(), names, inline: inline_modules(&code), code }
     }

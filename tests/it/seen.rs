@@ -88,7 +88,7 @@ fn a_stream_of_progress_rises_and_ends_with_the_last_word() {
     });
 }
 
-/// However a job ends, whoever listens hears of it; nothing is pending for ever.
+/// However a job ends, its watchers hear of it; nothing is pending for ever.
 #[test]
 fn a_stream_of_progress_ends_however_the_job_does() {
     watched(|| {

@@ -668,7 +668,7 @@ mod queued {
             assert_eq!(array.notify(1, u32::MAX).unwrap(), 1);
             assert!(waits.into_iter().all(|wait| block_on(wait) == WaitOutcome::Ok));
         }
-        // In one queue with those who block.
+        // In one queue with blocking waiters.
         let first = Waiter::start(&array, 0, here);
         let mut second = array.wait_async(0, here, Duration::MAX);
         let third = Waiter::start(&array, 0, here);

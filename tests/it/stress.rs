@@ -155,7 +155,7 @@ fn act(engine: &Engine, random: &mut Random, counts: &Arc<Counts>) -> Result<(),
             }
         }
         7 => {
-            // Let go of: what it holds is freed by whoever ends it.
+            // Let go of: what it holds is freed by its finisher.
             drop(call.submit(bump, engine.batch::<u32>(len)?, ())?);
             drop(call.submit_many(bump, engine.batch::<u32>(len)?, len)?);
         }

@@ -70,7 +70,7 @@ impl Drop for Checked {
     }
 }
 
-/// Holds whoever waits at it until it is opened.
+/// Holds waiting threads until it is opened.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Gate(Arc<(Mutex<GateState>, Condvar)>);
 

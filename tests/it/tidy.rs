@@ -212,36 +212,56 @@ pub(super) fn sources() -> Vec<Source> {
     sources
 }
 
-/// Blanks out comments, strings and characters, keeping every line break.
-fn code_of(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut code = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let rest = &bytes[at..];
-        let len = match rest {
-            [b'/', b'/', ..] => rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len()),
-            [b'/', b'*', ..] => block_comment_len(rest),
-            [b'"', ..] => string_len(rest),
-            [b'r', b'"' | b'#', ..] if !after_word(&code) => raw_string_len(rest).unwrap_or(0),
-            [b'\'', b'\\', ..] => 2 + rest.iter().skip(3).position(|&byte| byte == b'\'').map_or(0, |end| end + 2),
-            [b'\'', _, b'\'', ..] => 3,
-            _ => 0,
-        };
-        if len == 0 {
-            code.push(bytes[at]);
-            at += 1;
-        } else {
-            let end = (at + len).min(bytes.len());
-            code.extend(bytes[at..end].iter().map(|&byte| if byte == b'\n' { b'\n' } else { b' ' }));
-            at = end;
-        }
-    }
-    String::from_utf8(code.iter().map(|&byte| if byte.is_ascii() { byte } else { b'?' }).collect()).unwrap()
+/// What a byte of a source text belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Code,
+    Comment,
+    Literal,
 }
 
-fn after_word(code: &[u8]) -> bool {
-    code.last().is_some_and(|&byte| is_word(byte) && byte != b'b')
+/// Blanks out comments, strings and characters, keeping every line break.
+fn code_of(text: &str) -> String {
+    blanked(text, Piece::Code)
+}
+
+/// Blanks out everything but comments, keeping every line break.
+fn comments_of(text: &str) -> String {
+    blanked(text, Piece::Comment)
+}
+
+fn blanked(text: &str, kept: Piece) -> String {
+    let bytes = text.as_bytes();
+    let mut left = Vec::with_capacity(bytes.len());
+    let (mut at, mut last) = (0, b' ');
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let (piece, len) = match rest {
+            [b'/', b'/', ..] => (Piece::Comment, rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len())),
+            [b'/', b'*', ..] => (Piece::Comment, block_comment_len(rest)),
+            _ => match literal_len(rest, last) {
+                0 => (Piece::Code, 1),
+                len => (Piece::Literal, len),
+            },
+        };
+        let end = (at + len).min(bytes.len());
+        let is_kept = |byte: u8| piece == kept || byte == b'\n';
+        left.extend(bytes[at..end].iter().map(|&byte| if is_kept(byte) { byte } else { b' ' }));
+        last = if piece == Piece::Code { bytes[at] } else { b' ' };
+        at = end;
+    }
+    String::from_utf8(left.iter().map(|&byte| if byte.is_ascii() { byte } else { b'?' }).collect()).unwrap()
+}
+
+/// The length of the string or character that `rest` begins with behind the byte `last`; 0 where it begins with none.
+fn literal_len(rest: &[u8], last: u8) -> usize {
+    match rest {
+        [b'"', ..] => string_len(rest),
+        [b'r', b'"' | b'#', ..] if !is_word(last) || last == b'b' => raw_string_len(rest).unwrap_or(0),
+        [b'\'', b'\\', ..] => 2 + rest.iter().skip(3).position(|&byte| byte == b'\'').map_or(0, |end| end + 2),
+        [b'\'', _, b'\'', ..] => 3,
+        _ => 0,
+    }
 }
 
 fn is_word(byte: u8) -> bool {
@@ -437,6 +457,16 @@ fn check_public_only(sources: &[Source], manifest: &str) -> Vec<String> {
         }
     }
     violations
+}
+
+/// Words in comments that stand for a party without naming it.
+const NAMELESS: &[&str] = &["who", "whoever", "whom", "whomever"];
+
+/// Comments that leave open which thread, process or caller they speak of.
+fn check_nouns(path: &str, text: &str) -> Vec<String> {
+    let comments = comments_of(text).to_ascii_lowercase();
+    let found = NAMELESS.iter().flat_map(|word| positions(&comments, word).map(move |at| (at, word)));
+    found.map(|(at, word)| format!("{path}:{}: \"{word}\": name the party", line_of(text, at))).collect()
 }
 
 /// Whether a comment with `text` ends right above `line` (a line of the text, from 1), attributes between them aside, or
@@ -782,6 +812,15 @@ fn unsafe_code_lives_in_the_listed_files_and_is_explained() {
     assert_eq!(check_unsafe(&[Source::new("b.rs", "fn f() { unsafe { g() } }")], &[]).len(), 1);
     assert_eq!(check_unsafe(&[Source::new("b.rs", "#![allow(unsafe_code)]")], &[]).len(), 1);
     assert_eq!(check_unsafe(&[], &["gone.rs"]).len(), 1);
+}
+
+#[test]
+fn comments_name_the_party_they_speak_of() {
+    report(sources().iter().flat_map(|source| check_nouns(&source.path, &source.text)).collect());
+    let bad = |text: &str| check_nouns("a.rs", text).len();
+    assert_eq!(bad("/// Wakes those who wait.\nfn f() {} // Whoever reads it.\n/* for\nwhom */"), 3);
+    assert_eq!(bad("let who = \"// who\"; // the whole, at the caller's\n//! Whose it is: '\"'. \n"), 0);
+    assert_eq!(check_nouns("a.rs", "let url = \"http://a\"; // who"), ["a.rs:1: \"who\": name the party"]);
 }
 
 #[test]

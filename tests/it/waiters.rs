@@ -1,5 +1,5 @@
-//! Who waits: futures that are dropped leave nothing, nobody waits for its own end, and a waiting thread runs nothing that it does not wait
-//! for.
+//! Waiting threads and tasks: futures that are dropped leave nothing, no thread waits for its own end, and a waiting thread runs
+//! nothing that it does not wait for.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -85,7 +85,7 @@ fn futures_that_are_dropped_leave_no_waker() {
         let blocker = Blocker::all(&engine);
         let others: Vec<_> = (0..63).map(|number| engine.run(move || number).unwrap()).collect();
         assert!(!engine.has_capacity());
-        // Those who stay are among those who leave, and hear of it in the end.
+        // Tasks that stay are among tasks that leave, and hear of it in the end.
         let stayed: [Arc<Task>; 3] = Default::default();
         let (mut drained, mut room, mut submit) = (
             pin!(engine.wait_idle()),
@@ -188,7 +188,7 @@ fn a_task_that_was_called_and_leaves_passes_the_call_on() {
         drop(one);
         assert!(second.was_woken(), "the call was passed on");
         assert!(matches!(poll(&second, other), Poll::Ready(Ok(message)) if message.value == 7));
-        // Room in the queue is told to all who wait: one that was called and left holds up nobody.
+        // Room in the queue is told to all waiting tasks: one that was called and left holds up no other.
         let engine = Checked::new(|builder| builder.threads(1).queue_capacity(64).wait_policy(WaitPolicy::Never));
         let blocker = Blocker::all(&engine);
         let mut jobs: Vec<_> = (0..63).map(|_| engine.run(|| ()).unwrap()).collect();
@@ -383,7 +383,7 @@ fn a_waiting_thread_runs_no_stranger_s_closure() {
             let (gate, started) = (gate.clone(), Arc::clone(&started));
             engine.run(move || {
                 gate.pass();
-                // Time for whoever waits to begin something else.
+                // Time for the waiting thread to begin something else.
                 for _ in 0..200 {
                     if started.load(Ordering::Acquire) > 0 {
                         return;

@@ -423,7 +423,7 @@ fn a_blocking_call_waits_for_room_as_it_says() {
     }
 }
 
-/// Rows are spread by who submits them. A closure that waited for such a job could not run the shares, which no other worker would.
+/// Rows are distributed by their submitter. A closure that waits for such a job runs the partitions that no other worker would.
 fn a_job_runs_the_shares_that_it_waits_for() {
     let waits: [WaitForRows; 3] = [
         |job| job.wait().unwrap().batches.to_vec(),

@@ -15,7 +15,7 @@ use crate::support::{eventually, is_alive, kill};
 
 /// A limit that is no limit here.
 const PLENTY: u64 = 1024;
-/// Names a folder of the memory control group, delegated to whoever runs the tests, in which a group may be made.
+/// Names a folder of the memory control group, delegated to the user of the tests, in which a group may be made.
 const GROUP: &str = "WORKRING_TEST_CGROUP";
 /// Has the shared-memory file system of the machine replaced, within a namespace, by one that is soon full.
 const SMALL_SHM: &str = "mount -t tmpfs -o size=1m tmpfs /dev/shm && exec \"$0\"";
@@ -118,7 +118,7 @@ fn a_shortage_passes_and_says_why_until_then() {
     };
     is_told(&engine.worker_shortage().unwrap());
     let waiting: Vec<_> = batches.into_iter().map(|batch| engine.submit(increment, batch, ()).unwrap()).collect();
-    // Who does not wait is told at once, and gets back what was handed over.
+    // A call that does not wait is told at once, and gets back what was handed over.
     let call = engine.job().backpressure(Backpressure::Reject);
     let failed = call.submit(increment, engine.batch::<u64>(100).unwrap(), ()).unwrap_err();
     is_told(&failed.error);
@@ -128,7 +128,7 @@ fn a_shortage_passes_and_says_why_until_then() {
     drop(failed);
     is_told(&call.map(increment, (), &mut mapped, &()).unwrap_err());
     assert!(mapped.iter().all(|&value| value == 0));
-    // Who waits for a while is told then.
+    // A call that waits for a while is told then.
     let call = engine.job().deadline(Duration::from_millis(20));
     let failed = call.submit(increment, engine.batch::<u64>(100).unwrap(), ()).unwrap().wait().unwrap_err();
     is_told(&failed.error);

@@ -443,7 +443,7 @@ fn connect(path: &Path) -> OwnedFd {
     socket
 }
 
-/// The first message of a worker that wants to join, as one says it to whoever listens.
+/// The first message of a worker that wants to join, as any listener gets it.
 fn first_message(folder: &Path) -> Vec<u8> {
     let path = folder.join("false.sock");
     let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
@@ -478,8 +478,8 @@ fn name_another(socket: &OwnedFd, join: &[u8], victim: &Child) -> Vec<u8> {
     answer
 }
 
-/// Whoever connected could hand over a descriptor of any process of the user. The engine took that one for its worker, and killed it as soon as
-/// something was said that no worker says.
+/// A process that connects can hand over a descriptor of any process of the user. The engine must not take that one for its worker,
+/// and kill it as soon as something is said that no worker says.
 fn the_door_kills_nobody_for_others() {
     let folder = folder();
     let path = folder.path().join("engine.sock");

@@ -198,7 +198,7 @@ fn the_last_job_of_a_process_is_heard_of() {
             drop(engine.submit(slow_steps, engine.batch::<u64>(1).unwrap(), turn % 3 * 100).unwrap());
         }
         if turn % 10 == 9 {
-            // Nobody is left who could say so but whoever sweeps.
+            // Only the sweep after its death can say so.
             drop(engine.submit(die, engine.batch::<u32>(1).unwrap(), 0).unwrap());
         }
         let begun = Instant::now();

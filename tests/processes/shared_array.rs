@@ -24,7 +24,7 @@ pub(crate) fn tests() -> Tests {
     ]
 }
 
-/// An array, and a number for whoever needs one.
+/// An array, and a number for kernels that need one.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Param<T> {

@@ -1159,7 +1159,7 @@ fn listeners_may_wait_for_other_workers() {
     first.on_exit(|_| panic!("a listener's own matter"));
     first.on_exit(move |status| sender.send((0, status.clone())).unwrap());
     kill(its);
-    // Who waits for the end has the listeners behind it.
+    // A wait for the end returns after the listeners have.
     let status = first.join();
     assert_eq!(status, ExitStatus::Died { pid: its, exit: WorkerExit::Signal(9) });
     let (other, its_end) = told.try_recv().unwrap();

@@ -90,7 +90,7 @@ impl Found {
     }
 }
 
-/// Who may step where, without accidents: the numbers of the states that steps lead to, state by state.
+/// The steps without accidents: the numbers of the states that they lead to, state by state.
 struct Ways {
     targets: Vec<u32>,
     /// Where the targets of each state end; they begin where those of the state before end.

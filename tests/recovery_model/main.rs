@@ -9,15 +9,15 @@
 //! sleeps end for no reason, which futexes may do and waits with a limit do.
 //!
 //! **What is promised.** In every state: no two live workers run one job, no job is taken from a live worker, no job is put
-//! back more often than allowed, nobody frees what is not theirs, the ring is never full. Whenever all who are awake run
-//! jobs, no job is queued while a worker sleeps. When nobody can take a step, every submitter has all its results and every
+//! back more often than allowed, no participant frees what is not its own, the ring is never full. Whenever all awake workers
+//! run jobs, no job is queued while a worker sleeps. When no step is possible, every submitter has all its results and every
 //! descriptor is Free. From every state, without further accidents, some way leads to such an end. Each rule of the protocol
 //! that recovery rests on is left out once, and the search must then find the hole.
 //!
 //! **What is not.** Weak memory: all steps are sequentially consistent here, the fences are those of
 //! `src/lockfree/loom_models/`. Steps are joined where no other participant can tell: fill and publish, and the parts of a
-//! push, because nobody who takes these steps dies; a run, its status and Done; a read of the head and of its cell; park word
-//! and idle bit, since whoever sees the bit reads the word. Generations, cancels, jobs run by their waiters, shares, ports,
+//! push, because no participant that takes these steps dies; a run, its status and Done; a read of the head and of its cell; park
+//! word and idle bit, since a caller that sees the bit reads the word. Generations, cancels, jobs run by their waiters, partitions, ports,
 //! wakers, dozing and the engine's end are left out, and how a death is noticed: it is certain, and ends the supervisor's
 //! sleep.
 //!

@@ -15,7 +15,7 @@ pub(crate) enum Omit {
     SecondLook,
     /// The sweep ends with a broadcast.
     Broadcast,
-    /// The broadcast calls a worker whose word is Pending: who set it may be the dead one.
+    /// The broadcast calls a worker whose word is Pending: the dead one may have set it.
     CallOfPending,
     /// The broadcast calls a worker whose word is Notified: a waker that came late may have set it too early.
     CallOfNotified,
@@ -69,7 +69,7 @@ pub(crate) enum Violation {
     HolderNeverHears,
     /// Nobody can take a step, all results are read, and a descriptor is not Free.
     Leak,
-    /// All who are awake run jobs, a job is queued, and a worker sleeps.
+    /// All awake workers run jobs, a job is queued, and a worker sleeps.
     SleeperWhileQueued,
     /// From some state on, no way leads to the end: participants are awake and get nowhere.
     NoWayToTheEnd,
@@ -97,7 +97,7 @@ pub(crate) struct Model {
     pub(crate) omit: Omit,
 }
 
-/// Who takes a step, or what befalls whom.
+/// A step of a participant, or an accident.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Move {
     Submitter(u8),
@@ -186,7 +186,7 @@ impl Model {
         }
     }
 
-    /// Whether `state` is allowed, whoever moves next.
+    /// Whether `state` is allowed, whichever move comes next.
     pub(crate) fn check(&self, state: &State) -> Result<(), Violation> {
         let runs = |worker: &Worker| (worker.actor.step == Step::Run).then_some(worker.actor.index);
         for (at, worker) in state.workers.iter().enumerate() {
@@ -200,7 +200,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether `state` is allowed, given who can take a step in it.
+    /// Whether `state` is allowed, given the steps that are possible in it.
     pub(crate) fn check_rest(&self, state: &State, steps: &[Move]) -> Result<(), Violation> {
         let runs =
             |step: &Move| matches!(step, Move::Worker(at) if state.workers[usize::from(*at)].actor.step == Step::Run);

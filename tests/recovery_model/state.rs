@@ -98,10 +98,10 @@ pub(crate) enum Step {
     WaitLooks,
     Retire,
 
-    // Whoever pushes.
+    // Steps of a push.
     Push,
 
-    // Whoever notifies.
+    // Steps of a notification.
     CountSearchers,
     ReadIdle,
     ReadPark,

@@ -113,7 +113,7 @@ fn look_at_descriptor(model: &Model, state: &mut State, actor: Actor) -> (&'stat
 }
 
 /// A waiter is woken whatever the state of its job, and whatever is in its wait word: the dead worker may have changed the word,
-/// late for a job that the descriptor held before, and not have made its call. Whoever finishes the present job would then take
+/// late for a job that the descriptor held before, and not have made its call. The finisher of the present job would then take
 /// the waiter for awake.
 fn waiter_or_next(model: &Model, state: &State, actor: Actor) -> Actor {
     let word = state.word(actor.index);

@@ -3,7 +3,7 @@
 use super::rules::Violation;
 use super::state::{Actor, NONE, Park, State, Step, bit};
 
-/// A push (`docs/protocol.md`, "The ring"). Those who push never die, and nobody else reads the tail: reading it, filling the
+/// A push (`docs/protocol.md`, "The ring"). Its participants never die, and no other reads the tail: reading it, filling the
 /// cell and moving the tail on are one step.
 pub(crate) fn push(state: &mut State, index: u8) -> Result<&'static str, Violation> {
     let (cell, turn) = state.cell(state.ring.tail);

@@ -15,26 +15,26 @@ use crate::pace::Pace;
 use crate::peer::{self, Peer};
 use crate::place::Pair;
 
-/// How who waits for a word does so.
+/// How a thread waits for a word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Waiting {
     /// Never sleeps.
     Spin,
     /// Looks a thousand times, then sleeps; the other side makes a wake-up call every time.
     SpinThenSleep,
-    /// The same, and calls only who said that it sleeps.
+    /// The same, and calls the other only if it said that it sleeps.
     SpinThenAnnounce,
     /// Sleeps at once.
     Sleep,
 }
 
 const LOOKS: u32 = 1000;
-/// Ends who answers.
+/// Ends the answering side.
 const STOP: u32 = u32::MAX;
 const SIZE: usize = 4096;
 /// Where the answer lies: on lines of its own.
 const ANSWER: usize = 128;
-/// Where it is written who sleeps: nobody is woken who does not.
+/// Where a side writes that it sleeps: it is woken only then.
 const SLEEPERS: usize = 256;
 
 /// A page with the words, private or shared.
@@ -65,7 +65,7 @@ impl Words {
         Self { page, flags: futex::Flags::PRIVATE, file: None }
     }
 
-    /// Words for this process and who opens [`Words::path`].
+    /// Words for this process and the one that opens [`Words::path`].
     pub fn shared() -> Self {
         let file = File::from(rustix::fs::memfd_create("words", MemfdFlags::CLOEXEC).expect("a memfd"));
         file.set_len(SIZE as u64).expect("a page");

@@ -11,7 +11,7 @@ use crate::statistics::Summary;
 pub enum Pace {
     /// At once, so many times.
     BackToBack(usize),
-    /// After the asking thread has computed for a while, so that whoever answers has gone to sleep if it ever does.
+    /// After the asking thread has computed for a while, so that the answering side has gone to sleep if it ever does.
     AfterWork { trips: usize, work: Duration },
 }
 

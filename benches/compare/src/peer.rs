@@ -15,7 +15,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts it where the one who answers belongs, and waits until it is ready.
+    /// Starts it on the core of the answering side, and waits until it is ready.
     pub fn start(role: &str, pair: Pair, arguments: &[&str]) -> Self {
         let mut command = command(role, pair, arguments);
         let mut child = command.spawn().expect("a copy of this program starts");
@@ -57,7 +57,7 @@ fn command(role: &str, pair: Pair, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a process that plays a role to its end, where the one who answers belongs, and returns what it printed.
+/// Runs a process that plays a role to its end, on the core of the answering side, and returns what it printed.
 pub fn run(role: &str, pair: Pair, arguments: &[&str]) -> Result<String, String> {
     let output = command(role, pair, arguments).stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
     if !output.status.success() {
@@ -66,7 +66,7 @@ pub fn run(role: &str, pair: Pair, arguments: &[&str]) -> Result<String, String>
     String::from_utf8(output.stdout).map_err(|error| error.to_string())
 }
 
-/// Says to who started this process that it can be asked.
+/// Says to the starter of this process that it can be asked.
 pub fn is_ready() {
     let mut output = std::io::stdout();
     writeln!(output, "ready").and_then(|()| output.flush()).expect("somebody listens");

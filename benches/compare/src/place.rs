@@ -15,7 +15,7 @@ pub fn pin(cores: &[usize]) {
     sched_setaffinity(None, &set).expect("the cores are allowed");
 }
 
-/// A core for who asks and a core for who answers.
+/// A core for the asking side and a core for the answering one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pair {
     pub caller: usize,
@@ -46,7 +46,7 @@ impl Pair {
         result
     }
 
-    /// Pins the calling thread where the one who answers belongs.
+    /// Pins the calling thread to the core of the answering side.
     pub fn pin_worker(self) {
         pin(&[self.worker]);
     }

@@ -30,7 +30,7 @@ pub fn check(turns: usize, values: &[f64]) {
     );
 }
 
-/// Work of a fixed amount, not of a fixed time: who is not running does none of it.
+/// Work of a fixed amount, not of a fixed time: a thread that is not running does none of it.
 pub fn compute() -> u64 {
     let mut value = 1u64;
     for _ in 0..100_000 {

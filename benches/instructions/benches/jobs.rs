@@ -3,7 +3,7 @@
 //!
 //! The only worker is kept busy by a closure, so that the calling thread runs every job itself, as a thread that waits for a job
 //! does that no worker has come to: submit, claim, run, finish and read are counted together, and nobody is woken. What a hundred
-//! jobs take is limited; a change that takes more fails, and whoever needs the instructions says so by changing the number.
+//! jobs take is limited; a change that takes more fails, and says that it needs the instructions by changing the number.
 
 use std::sync::mpsc::{Sender, channel};
 

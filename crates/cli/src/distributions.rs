@@ -777,7 +777,7 @@ mod tests {
             let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&whole), bits(&parts));
 
-            // So does whoever was given the recipe.
+            // So does a second fill by the same recipe.
             fill_again(&mut parts, distribution, seed, first_index);
             prop_assert_eq!(bits(&whole), bits(&parts));
 

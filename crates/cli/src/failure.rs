@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     Message(String),
     /// A signal asked for the end: the process dies of it.
     Interrupted,
-    /// Whoever read the output has had enough of it.
+    /// The reader of the output has closed it.
     BrokenPipe,
     /// The user was told of each thing that went wrong.
     Told,

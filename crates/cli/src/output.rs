@@ -5,7 +5,7 @@ use std::path::Path;
 
 use workring::numeric::{FloatStats, FloatSum, IntegerStats, IntegerSum};
 
-/// Who reads the output.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputFormat {
     /// A table with aligned columns.

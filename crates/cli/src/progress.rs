@@ -46,7 +46,7 @@ impl Progress {
         Some(result)
     }
 
-    /// Runs a call of an engine over `bytes` bytes, which counts what is done whoever does it.
+    /// Runs a call of an engine over `bytes` bytes, whose meter counts what all workers have done.
     pub(crate) fn call<R>(&self, bytes: u64, call: impl FnOnce(&ProgressMeter) -> R) -> R {
         let meter = ProgressMeter::new();
         *self.lock() = Some((meter.clone(), bytes));

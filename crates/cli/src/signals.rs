@@ -43,7 +43,7 @@ fn call_on_signal() {
 /// Has the first signal call `action`, on a thread of its own; calls it here if that has been. The last action stands.
 pub(crate) fn on_signal(action: impl FnOnce() + Send + 'static) {
     *ON_SIGNAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(action));
-    // Whoever comes second to the lock, this thread or the signal's, sees what the first has written: one of them takes it.
+    // The second thread at the lock, this one or the signal's, sees what the first has written: one of them takes it.
     if is_interrupted() {
         call_on_signal();
     }

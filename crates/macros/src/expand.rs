@@ -138,7 +138,7 @@ impl Function {
 struct Attributes<'a> {
     /// On every item: whether there is one.
     conditions: Vec<&'a Attribute>,
-    /// On the value: documentation and what people are told who name it.
+    /// On the value: documentation, and what the compiler tells users of the name.
     for_value: Vec<&'a Attribute>,
     /// On the function: everything else.
     for_function: Vec<&'a Attribute>,

@@ -28,8 +28,8 @@ const BODY_MAX: usize = 1 << 20;
 /// language that keeps to IEEE 754 has the same digits.
 pub const SUM_OF_ROOTS: &str = "235702263930.8374";
 
-/// A connection that is kept open from request to request. Dropping it, in the middle of a request too, closes it: that is what a
-/// visitor does who closes the page.
+/// A connection that is kept open from request to request. Dropping it, in the middle of a request too, closes it, as closing the
+/// page does.
 #[derive(Debug)]
 pub struct Client {
     requests: SendRequest<Empty<Bytes>>,

@@ -10,7 +10,7 @@ use crate::layout::channel::{ChannelPlan, LOAN_WORDS, LoanWord, at, loan, loans_
 use crate::layout::words::{StampWord, sealed_len};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// The segment, as whoever has its descriptor can write it.
+/// The segment, as a process with its descriptor can write it.
 pub(super) struct Ground {
     pub(super) segment: Arc<SharedSegment>,
     pub(super) plan: ChannelPlan,

@@ -43,7 +43,7 @@ pub(crate) struct Ticket {
     ended: Condvar,
 }
 
-/// What the thread says when it has left the queue, and whom it tells.
+/// What the thread says when it has left the queue, and the task that it tells.
 #[derive(Default)]
 struct WaitEnd {
     ending: Option<Result<Ending>>,

@@ -167,7 +167,7 @@ fn a_side_waits_for_a_message_and_for_room_at_once() {
     });
 }
 
-/// A process that dies between the count of a call and the wake leaves a sleeper, whom the word of its end wakes.
+/// A process that dies between the count of a call and the wake leaves a sleeper, which the word of its end wakes.
 #[test]
 fn a_call_that_died_with_its_caller_is_made_up_for() {
     explore_reaching(Some(3), ["the consumer sleeps"], move |seen| {

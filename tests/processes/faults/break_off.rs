@@ -227,7 +227,7 @@ fn a_flipped_generation_ends_every_kind_of_wait() {
     }
 }
 
-/// An engine of threads alone has nobody who breaks it off for others.
+/// An engine of threads alone has no supervisor that breaks it off for others.
 fn threads_break_off_too() {
     for how in 0..3 {
         let (engine, guide, handle) =

@@ -100,7 +100,7 @@ pub(super) fn fall_at_work(point: Point, hit: u32, what: &str) {
     assert!(mark.fallen().is_some(), "{row}: the point was not reached");
 }
 
-/// A worker falls in a job of each kind that passes the point: who is told of the end, and how, differs.
+/// A worker falls in a job of each kind that passes the point: each tells of its end in its own way.
 pub(super) fn fall_in_each_kind(point: Point) {
     let (mark, mut fell) = (Mark::new(), 0);
     let engine = engine_with_fault(&mark, WorkerProgram::this(), point, 1, "kill");
@@ -114,7 +114,7 @@ pub(super) fn fall_in_each_kind(point: Point) {
                 break;
             }
         }
-        // Not every kind passes every point. Who cannot take the mark away falls at this very moment.
+        // Not every kind passes every point. If the mark cannot be taken away, a worker falls at this very moment.
         if std::fs::remove_file(mark.path()).is_err() {
             fell += 1;
             let pid = mark.fallen().expect("a mark that is gone was renamed");
@@ -171,7 +171,7 @@ pub(super) fn kill_first(engine: &Engine, enough: &AtomicBool) -> u32 {
     killed.len() as u32
 }
 
-/// One of the first two workers falls before it is ready, or right after. The engine is built all the same: whoever killed it may kill no other.
+/// One of the first two workers falls before it is ready, or right after. The engine is built all the same: the next one may live.
 pub(super) fn fall_at_the_start(point: Point, what: &str) {
     let mark = Mark::new();
     mark.arm();
@@ -205,7 +205,7 @@ pub(super) fn fall_as_a_replacement(point: Point, what: &str) {
     drop(reviver);
 }
 
-/// F14 has no point: who sleeps passes none.
+/// F14 has no point: a sleeping worker passes none.
 pub(super) fn workers_are_replaced_in_their_sleep() {
     let engine = Checked::with(2, |builder| builder.idle_strategy(IdleStrategy::Park).capacity(1 << 26));
     let load = Load::new(&engine);

@@ -45,7 +45,7 @@ fn engine_with_fault(mark: &Mark, point: Point, what: &str) -> Checked {
     })
 }
 
-/// Closures of all kinds; each must run once, in this process, and hand its value to whoever waits.
+/// Closures of all kinds; each must run once, in this process, and hand its value to the waiting thread.
 fn closures(engine: &Engine) {
     let runs = Arc::new(AtomicU32::new(0));
     let closure = |value: u32| {

@@ -149,7 +149,7 @@ impl Mark {
         std::fs::write(self.path(), "").unwrap();
     }
 
-    /// Forgets who fell, and takes the right to fall away.
+    /// Forgets the fallen processes, and takes the right to fall away.
     fn clear(&self) {
         for entry in std::fs::read_dir(self.folder.path()).unwrap().flatten() {
             let _ = std::fs::remove_file(entry.path());
@@ -200,7 +200,7 @@ impl Reviver {
         let (enough, folder) = (Arc::clone(&over), mark.folder.path().to_owned());
         let thread = thread::spawn(move || {
             loop {
-                // Read first: whoever says that it is over may have seen the process fall only just now.
+                // Read first: the thread that says that it is over may have seen the process fall only just now.
                 let is_over = enough.load(Ordering::Acquire);
                 if let Some(pid) = fallen(&folder) {
                     // It may also have been killed by the test meanwhile.

@@ -14,7 +14,7 @@ use crate::support::{Checked, eventually, kill};
 /// Jobs that a process runs at a time, and that end with it.
 const JOBS: usize = 2;
 
-/// Whether a worker passes the point; what the engine's own process passes does not depend on who shares a process.
+/// Whether a worker passes the point; what the engine's own process passes does not depend on which engines share a process.
 pub(super) fn is_passed(point: Point) -> bool {
     matches!(place(point), Place::Attach | Place::Work | Place::AfterDeath | Place::Close)
 }

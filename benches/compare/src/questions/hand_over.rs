@@ -101,7 +101,7 @@ const PROCESS_SCRIPTS: &[(&str, Script)] = &[
     ("Python shared_memory", scripts::PYTHON_SHARED),
 ];
 
-/// Copies of a GiB would take minutes: only those who share memory hand one over.
+/// Copies of a GiB would take minutes: only rivals that share memory hand one over.
 fn add_scripts(
     table: &mut Table<'_>,
     effort: Effort,

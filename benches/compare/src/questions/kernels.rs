@@ -23,7 +23,7 @@ use crate::kernels::{self, Bins};
 use crate::measure::{Better, Measured, Sample, Table, With};
 use crate::rivals::threads::rayon_pool;
 
-/// Numbers in a part, for everybody who cuts: 512 KiB.
+/// Numbers in a part, for all rivals that cut: 512 KiB.
 const PART: usize = 1 << 16;
 const CORES: usize = 2;
 const THREADS: &str = "2 threads";
@@ -63,7 +63,7 @@ fn value(at: usize) -> f64 {
     f64::from(key(at)) / TWO_POWER_32
 }
 
-/// The second input of those who take two.
+/// The second input of kernels that take two.
 fn second(at: usize) -> f64 {
     value(at + 1)
 }
@@ -113,7 +113,7 @@ impl Arrays {
     }
 }
 
-/// Turns before the first that counts, so that most likely each process has met every page: who works on which half changes.
+/// Turns before the first that counts, so that most likely each process has met every page: the halves change hands.
 fn warm_up(is_warm: &mut bool, mut turn: impl FnMut() -> workring::Result<()>) -> Result<(), String> {
     let turns = if core::mem::replace(is_warm, true) { 0 } else { 8 };
     (0..turns).try_for_each(|_| turn()).map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! What the machine gives, whoever asks: the floor under every other question of the same run.
+//! What the machine gives to any program: the floor under every other question of the same run.
 
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicU64, Ordering};

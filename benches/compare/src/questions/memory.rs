@@ -85,7 +85,7 @@ pub fn play(arguments: &[String]) {
     let [case, numbers @ ..] = arguments else { panic!("no case") };
     let numbers: Vec<usize> = numbers.iter().map(|number| number.parse().expect("a number")).collect();
     let [bytes, turns, caller, worker] = numbers[..] else { panic!("bytes, turns and two cores") };
-    // A worker that stays awake would keep the one who asks from its core.
+    // A worker that stays awake would keep the asking thread from its core.
     place::pin(&[caller, worker]);
     let len = bytes / size_of::<f64>();
     let figures = match case.as_str() {

@@ -16,7 +16,7 @@ use crate::rivals::{iceoryx, ipc, sockets, threads};
 pub fn ask(effort: Effort) -> Result<Vec<Measured>, String> {
     let Some(split) = Pair::split() else { return Err("round trips need two cores".into()) };
     let awake = Pace::BackToBack(effort.pick(20_000, 20));
-    // Nobody polls for a millisecond, but those who poll for ever.
+    // No rival polls for a millisecond, but those that poll for ever.
     let asleep = Pace::AfterWork { trips: effort.pick(100, 3), work: Duration::from_millis(1) };
     Ok(vec![
         effort.run(between_threads(
@@ -95,7 +95,7 @@ fn bare_name(waiting: Waiting) -> &'static str {
     }
 }
 
-/// What stands beside it: those who never sleep, and where jobs follow each other two who do when nothing comes.
+/// What stands beside it: ways that never sleep, and where jobs follow each other two that do when nothing comes.
 fn limits(bare: Waiting) -> &'static [Waiting] {
     match bare {
         Waiting::Sleep => &[Waiting::Spin, Waiting::Sleep],
@@ -169,7 +169,7 @@ fn between_processes(effort: Effort, title: &str, pair: Pair, pace: Pace, bare: 
     let (with, bound) = bound(bare);
     table.ours("engine", move || engine_trip(one_process(Engine::builder(), pair), pair, pace));
     table.goal(with, bound);
-    // One that polls for ever takes a core of its own: those who sleep are compared with those who sleep.
+    // One that polls for ever takes a core of its own: those that sleep are compared with those that sleep.
     let asleep: &[&str] = &["event", "ipc-channel", "socket", "Node fork", "workerpool process", "Python Pool"];
     let alike = if bare == Waiting::Sleep { asleep } else { &[] };
     table.goal(if alike.is_empty() { With::BestRival } else { With::BestOf(alike) }, 1.0);

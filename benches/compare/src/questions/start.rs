@@ -58,7 +58,7 @@ fn of_threads(starts: usize) -> Table<'static> {
         };
         milliseconds(starts, from_nothing, close)
     };
-    // Who waits may run the job itself: nobody waits for the threads.
+    // The waiting thread may run the job itself: nothing waits for the threads.
     table.ours("run, as built by default", move || ours(WaitPolicy::default()));
     table.ours("run, by a worker", move || ours(WaitPolicy::Never));
     table.rival("rayon install", move || {

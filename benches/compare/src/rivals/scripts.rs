@@ -189,7 +189,7 @@ fn run(mut command: Command, limit: Duration, pair: Option<Pair>) -> Result<f64,
     }
 }
 
-/// Reads to the end, in a thread: whoever a script started may hold its output open after its end, and is not waited for.
+/// Reads to the end, in a thread: what a script started may hold its output open after its end, and is not waited for.
 fn pass_on(from: impl std::io::Read + Send + 'static, to: Sender<Line>, as_line: fn(String) -> Line) {
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {

@@ -101,7 +101,7 @@ fn end(mut child: Child) -> io::Result<()> {
     Ok(())
 }
 
-/// Has each of the servers add up a million roots: the system chooses who gets a connection, so it takes some.
+/// Has each of the servers add up a million roots: the system chooses which one gets a connection, so it takes some.
 fn visit(address: SocketAddr, servers: &[&Child], workers: &[Child]) -> io::Result<()> {
     for server in servers {
         let mut clients = (0..1000).map(|_| BlockingClient::connect(address));

@@ -1,7 +1,7 @@
 //! Hashes of passwords, which are slow on purpose, beside a program that stays responsive.
 //!
 //! What `argon2` or `bcrypt` on Node's thread pool are in the Node world: there four threads serve files, names and passwords alike,
-//! and sixteen people who log in hold up everybody else. Here the workers are the program's own, their queue is bounded, and a login
+//! and sixteen logins hold up everything else. Here the workers are the program's own, their queue is bounded, and a login
 //! that takes too long ends with an error instead of a longer queue.
 //!
 //! Run with `cargo run --release --bin passwords`.

@@ -69,7 +69,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Politely, so that it ends its workers; whoever does not listen is ended all the same. It may have ended already.
+        // Politely, so that it ends its workers; a server that does not listen is ended all the same. It may have ended already.
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         for _ in 0..500 {
             if !matches!(self.child.try_wait(), Ok(None)) {

@@ -2,7 +2,7 @@
 //!
 //! What an HTTP server with a Piscina pool is in the Node world (`benches/node/server.js` is that program). `/` is the health check,
 //! `/compute?n=` adds up the square roots of the numbers up to n, `/metrics` is for Prometheus. The queue is bounded: what does not fit
-//! is refused with 503 and may be tried again. Who closes the connection cancels the job. At the end what was accepted is answered.
+//! is refused with 503 and may be tried again. Closing the connection cancels the job. At the end what was accepted is answered.
 //!
 //! `cargo run --release --bin server -- --port 8080` serves until SIGTERM or Ctrl-C; without a port the program tries itself out.
 
@@ -132,7 +132,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let routes = Router::new().route("/", get(async || "ok\n")).route("/compute", get(compute));
     let routes = routes.route("/metrics", get(metrics)).with_state(Arc::clone(&engine));
 
-    // One thread is enough for those who only wait.
+    // One thread is enough for tasks that only wait.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port.unwrap_or(0))).await?;
         let address = listener.local_addr()?;

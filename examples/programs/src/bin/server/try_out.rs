@@ -18,7 +18,7 @@ pub(crate) async fn try_out(server: SocketAddr, stop: oneshot::Sender<()>) -> io
     assert_eq!(client.get("/compute?n=4").await?.body, (1.0 + 2_f64.sqrt() + 3_f64.sqrt() + 2.0).to_string());
     assert_eq!(client.get("/compute?n=many").await?.status, 400);
 
-    // As many as the queue holds, each for minutes, by visitors who lose patience.
+    // As many as the queue holds, each for minutes, by visitors that lose patience.
     let mut visitors = JoinSet::new();
     for _ in 0..64 {
         let mut visitor = Client::connect(server).await?;
@@ -33,7 +33,7 @@ pub(crate) async fn try_out(server: SocketAddr, stop: oneshot::Sender<()>) -> io
     assert!(visitors.try_join_next().is_none(), "all of them still wait");
     visitors.shutdown().await;
     ask_until(&mut client, "/metrics", |response| has_line(response, "server_cancelled_total 64")).await?;
-    // Nobody computes any more for those who left; a worker that did is at its next look, or its successor starts.
+    // No worker computes for visitors that left; one that did is at its next look, or its successor starts.
     ask_until(&mut late, "/compute?n=1", |response| response.status == 200 && response.body == "1").await?;
 
     let last = tokio::spawn(async move { late.get("/compute").await });
