@@ -165,7 +165,7 @@ pub(crate) const PARTICIPANT_WORDS: usize = 4;
 /// Rows in the participant table at most.
 pub(crate) const MAX_PARTICIPANTS: usize = PARTICIPANT_WORDS * 64;
 
-/// Which workers sleep and which look for work; hints that the park words overrule. Each on lines of their own: a submitter reads who looks
+/// Which workers sleep and which look for work; hints that the park words overrule. Each on lines of their own: a submitter reads the second
 /// only where somebody sleeps, and workers that are awake write it for every job that they looked for.
 #[repr(C, align(128))]
 pub(crate) struct IdleLine {

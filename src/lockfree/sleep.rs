@@ -146,7 +146,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
     /// Call it after the push that the workers are to find, with a SeqCst fence (F1) in between.
     #[inline]
     pub(crate) fn notify(&self, wanted: u32) -> u32 {
-        // The usual cases first: nobody sleeps, or somebody is awake. In this order, as the line of those who look changes all the time.
+        // The usual cases first: nobody sleeps, or somebody is awake. In this order, as the line of searchers changes all the time.
         if !is_any(&self.line.idle, self.last) || (wanted <= 1 && is_any(&self.line.searching, self.last)) {
             return 0;
         }
