@@ -54,9 +54,10 @@ pub(crate) fn depth() -> u32 {
 /// Runs `body` as a kernel.
 ///
 /// # Errors
-/// [`Panicked`] when it panics. The caller treats whatever `body` was writing as unfinished.
+/// [`Panicked`] when it panics, in a box, so that successes are not moved about in room for it. The caller treats whatever `body` was writing
+/// as unfinished.
 #[inline]
-pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Panicked> {
+pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Box<Panicked>> {
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
@@ -67,7 +68,7 @@ pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Panicked> {
     let leave = Leave;
     let result = panic::catch_unwind(AssertUnwindSafe(body));
     drop(leave);
-    result.map_err(panicked)
+    result.map_err(|payload| Box::new(panicked(payload)))
 }
 
 /// Runs `body` as all that this thread does. Unlike a kernel it may wait for jobs and run them.
@@ -80,6 +81,7 @@ pub(crate) fn catch_in_worker<R>(body: impl FnOnce() -> R) -> Result<R, Panicked
     panic::catch_unwind(AssertUnwindSafe(body)).map_err(panicked)
 }
 
+#[cold]
 fn panicked(payload: Box<dyn core::any::Any + Send>) -> Panicked {
     let message = match payload.downcast_ref::<&str>() {
         Some(text) => (*text).to_owned(),

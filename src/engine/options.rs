@@ -167,6 +167,19 @@ pub(crate) struct JobOptions {
     pub(crate) tag: u64,
 }
 
+impl JobOptions {
+    /// Those of a job of which nothing was said.
+    pub(crate) const UNSAID: Self = Self {
+        priority: Priority::Normal,
+        deadline: None,
+        backpressure: None,
+        chunk_len: None,
+        retry: None,
+        time_limit: None,
+        tag: 0,
+    };
+}
+
 /// The shortest queue there is, in jobs.
 pub(crate) const MIN_QUEUE: u32 = crate::layout::geometry::MIN_DESCRIPTORS;
 

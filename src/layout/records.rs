@@ -69,14 +69,6 @@ pub(crate) struct Descriptor {
     pub(crate) zero: AtomicU32,
 }
 
-impl Descriptor {
-    /// The words of an inline parameter.
-    #[inline]
-    pub(crate) fn param_words(&self) -> impl Iterator<Item = &AtomicU64> {
-        core::iter::once(&self.param).chain(&self.further_param)
-    }
-}
-
 /// Batches 2 to 11 of a job, and what its kernel said about its outputs.
 #[repr(C, align(64))]
 pub(crate) struct Arguments {

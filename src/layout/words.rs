@@ -152,6 +152,13 @@ impl DescriptorWord {
         Self::sealed((self.0 & !STATE_MASK) | state as u64)
     }
 
+    /// The same word in state `to`, of one that [is](Self::is) in state `from`: what changes is known when the program is built.
+    #[inline]
+    pub(crate) const fn moved(self, from: State, to: State) -> Self {
+        let change = from as u64 ^ to as u64;
+        Self(self.0 ^ Self::sealed(change).0)
+    }
+
     /// The same word owned by `owner` in its life `incarnation`.
     pub(crate) const fn with_owner(self, owner: ParticipantSlot, incarnation: u16) -> Self {
         let cleared = self.0 & !(OWNER_MASK | INCARNATION_MASK);
@@ -195,7 +202,8 @@ impl core::fmt::Debug for DescriptorWord {
 /// | 16 | part | [`JobShape::PART`] |
 /// | 17 | meta | [`JobShape::META`] |
 /// | 18 | deadline | [`JobShape::DEADLINE`] |
-/// | 19..24 | zero | |
+/// | 19..21 | priority | which ring the job is published in |
+/// | 21..24 | zero | |
 /// | 24..30 | parameter | its length in bytes if it lies in the descriptor, else [`JobShape::LONG_PARAM`] |
 /// | 30..32 | zero | |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -235,6 +243,16 @@ impl JobShape {
     /// Whether one of the bits above is set.
     pub(crate) const fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
+    }
+
+    /// The same shape of a job of a priority, by the number of its ring, where none was said.
+    pub(crate) const fn with_priority(self, ring: usize) -> Self {
+        Self(self.0 | (ring as u32 & 3) << 19)
+    }
+
+    /// The number of the ring the job was published in, in a sound descriptor.
+    pub(crate) const fn priority(self) -> usize {
+        (self.0 >> 19 & 3) as usize
     }
 
     /// The same shape with so many inputs and outputs, at most 15 of each, where none were said.
@@ -669,6 +687,9 @@ mod tests {
                 .with_state(state);
             prop_assert_eq!(word.state(), Some(state));
             prop_assert_eq!(word.with_flag(FLAG_CANCEL).state(), Some(state));
+            for other in [State::Free, State::Reserved, State::Queued, State::Running, State::Done] {
+                prop_assert_eq!(word.moved(state, other), word.with_state(other));
+            }
             let flipped = DescriptorWord::from_bits(word.bits() ^ (1 << bit));
             prop_assert_eq!(flipped.state(), None);
             prop_assert!(!flipped.is(state));

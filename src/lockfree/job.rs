@@ -93,7 +93,7 @@ pub(crate) fn reserve(word: &AtomicU64, owner: ParticipantSlot, incarnation: u16
 /// Only the owner of the reservation writes in this state, so a store suffices.
 #[inline]
 pub(crate) fn publish(word: &AtomicU64, reserved: DescriptorWord) -> DescriptorWord {
-    let queued = reserved.with_state(State::Queued);
+    let queued = reserved.moved(State::Reserved, State::Queued);
     // Release (R1): everything filled in becomes visible to the thread that claims (A1).
     word.store(queued.bits(), Ordering::Release);
     queued
@@ -143,7 +143,7 @@ pub(crate) fn claim_if(
         if !accepts() {
             return Claim::NotQueued;
         }
-        let running = current.with_state(State::Running).with_owner(claimer, incarnation);
+        let running = current.moved(State::Queued, State::Running).with_owner(claimer, incarnation);
         // Acquire (A1): pairs with R1; a claimer sees the whole job. A loser of the race sees a state other than Queued. Release:
         // pairs with the acquire of a holder that finds the word damaged after the claim, and then looks which jobs the threads of
         // its process have announced (`engine::running`); the announcement precedes this exchange.
@@ -174,7 +174,7 @@ pub(crate) fn finish(word: &AtomicU64, has_outcome: bool) -> Result<DescriptorWo
         if !current.is(State::Running) {
             return Err(BadState(current));
         }
-        let mut done = current.with_state(State::Done);
+        let mut done = current.moved(State::Running, State::Done);
         if has_outcome {
             done = done.with_flag(FLAG_OUTCOME);
         }

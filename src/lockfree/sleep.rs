@@ -60,6 +60,10 @@ fn rows_of(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> impl Iterator<It
 /// Whether a bit of the rows `1..=last` is set.
 #[inline]
 fn is_any(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> bool {
+    if last < 64 {
+        // Most engines have no more.
+        return bits[0].load(Ordering::Relaxed) & (u64::MAX >> (63 - last)) & !1 != 0;
+    }
     rows_of(bits, last).any(|rows| rows != 0)
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn closure_over_chunks(
     meter: Option<&Meter>,
     body: &(dyn Fn(u32) + Sync),
 ) -> Result<()> {
-    let first_panic: Mutex<Option<(u32, Panicked)>> = Mutex::new(None);
+    let first_panic: Mutex<Option<(u32, Box<Panicked>)>> = Mutex::new(None);
     let share = |header: &FanOutHeader, ranges: &[RangeLine], share: u32| {
         run_share(header, ranges, share, plan.chunks, |chunk| {
             if deadline.is_some_and(|deadline| deadline.is_past()) {

@@ -72,7 +72,7 @@ fn publish_partitions(
     // Without room for the block one worker runs all rows.
     let Ok(block) = core.arena.allocate_bookkeeping(len as u64) else { return publish_single(core, parent, priority) };
     let descriptor = parent.descriptor;
-    parent.seal();
+    parent.seal(priority.ring());
     let fields = Fields::read(&core.control, parent.index, descriptor, shape_of(descriptor))?;
     let handles = fields.rows().map(|(params, statuses)| RowHandles { params, statuses });
     let reference = parent.reference();
@@ -83,7 +83,7 @@ fn publish_partitions(
     prepare(header, ranges, &plan, handles, mode_of(reference));
     parent.slot().set_partitions(Arc::clone(&rows));
     let deadline = deadline_of(descriptor);
-    queue::publish_running(core, parent);
+    queue::publish_running(core, parent, priority);
     for (number, mut partition) in reserved.into_iter().enumerate() {
         fields.copy_call_to(&partition);
         partition.set_part(block.offset, number as u32, fields.retries);

@@ -31,7 +31,9 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
     };
     if runs_own && run_own(core, reference) == Ran::Whole {
         // A kernel that forked comes back in the child as well, where the job never ends.
-        return core.check_process().is_err() || wait::sleep(core, reference, descriptor, None);
+        return health::is_readable(core, reference)
+            || core.check_process().is_err()
+            || wait::sleep(core, reference, descriptor, None);
     }
     if in_kernel && deadline.is_none() && core.is_around_as(reference) {
         nesting::waits_for_itself();

@@ -25,7 +25,8 @@ use crate::ids::ParticipantSlot;
 use crate::layout::records::{MAX_BATCHES, MAX_OUTPUTS};
 use crate::panics::{Panicked, catch};
 
-fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, Panicked>) -> Result<(), RunError> {
+#[inline]
+fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, Box<Panicked>>) -> Result<(), RunError> {
     match result {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
@@ -41,7 +42,7 @@ fn forget_after_panic(result: &Result<(), RunError>, context: &mut Context<'_>) 
     }
 }
 
-/// Runs a kernel once over whole batches. Gives what it said about the lengths of its outputs.
+/// Runs a kernel once over whole batches. What it said about the lengths of its outputs comes into `lens`.
 #[inline]
 pub(in crate::engine) fn run_whole<'a, const N: usize>(
     job: &'a dyn JobProbe,
@@ -49,7 +50,8 @@ pub(in crate::engine) fn run_whole<'a, const N: usize>(
     worker: ParticipantSlot,
     signals: StopSignals<'a>,
     arena: &'a Arena,
-) -> Result<[usize; MAX_OUTPUTS], RunError> {
+    lens: &mut [usize; MAX_OUTPUTS],
+) -> Result<(), RunError> {
     let info = call.info;
     let (inputs, outputs) = call.slices().split_at(info.inputs().len());
     let mut context = Context::of_job(job, u32::from(worker.get()), signals, arena);
@@ -61,7 +63,10 @@ pub(in crate::engine) fn run_whole<'a, const N: usize>(
     forget_after_panic(&result, &mut context);
     match result {
         Ok(()) if context.saw_stop() => Err(RunError::Cancelled),
-        Ok(()) => Ok(context.output_lens()),
+        Ok(()) => {
+            *lens = context.output_lens();
+            Ok(())
+        }
         Err(run_error) => Err(run_error),
     }
 }

@@ -16,4 +16,4 @@ pub(crate) use job_observer::{JobObserver, WeakObserver};
 pub(crate) use lifetime::wait_for_workers;
 pub(crate) use row_statuses::RowStatuses;
 pub(crate) use running_job::{JobPlace, RunningJob};
-pub(crate) use submission::{set_rows, set_whole, stamp};
+pub(crate) use submission::{set_rows, stamp};

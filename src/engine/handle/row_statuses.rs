@@ -58,7 +58,7 @@ impl RowStatuses {
         let failure = |(row, &status): (usize, &u8)| {
             let error = match status {
                 0 => return None,
-                ROW_PANICKED => RunError::Panicked(kept(row)),
+                ROW_PANICKED => RunError::Panicked(Box::new(kept(row))),
                 ROW_FAILED => RunError::Failed(kept(row).message),
                 _ => RunError::Corrupt,
             };

@@ -6,12 +6,6 @@ use crate::engine::runtime::{Core, Reservation};
 use crate::layout::records::kind;
 use crate::os::host::Deadline;
 
-/// The job is one call of a kernel on whole batches.
-#[inline]
-pub(crate) fn set_whole(reservation: &Reservation<'_>, kernel: u32, references: &References, param: &Param) {
-    reservation.set_call(kind::WHOLE, kernel, references, param);
-}
-
 /// The job is a call of a kernel for each row of its batches.
 pub(crate) fn set_rows(reservation: &Reservation<'_>, kernel: u32, references: &References, param: &Param) {
     reservation.set_call(kind::ROWS, kernel, references, param);

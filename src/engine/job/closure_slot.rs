@@ -39,14 +39,14 @@ mod contents {
 struct Cell {
     storage: Storage,
     /// Runs the closure in the storage and puts its result there.
-    run: unsafe fn(*mut Storage) -> Result<(), Panicked>,
+    run: unsafe fn(*mut Storage) -> Result<(), Box<Panicked>>,
     drop_closure: unsafe fn(*mut Storage),
     drop_result: unsafe fn(*mut Storage),
 }
 
 fn nothing(_: *mut Storage) {}
 
-fn nothing_to_run(_: *mut Storage) -> Result<(), Panicked> {
+fn nothing_to_run(_: *mut Storage) -> Result<(), Box<Panicked>> {
     Ok(())
 }
 
@@ -138,7 +138,7 @@ unsafe fn take<T>(storage: *mut Storage) -> T {
     unsafe { if const { fits::<T>() } { storage.cast::<T>().read() } else { *storage.cast::<Box<T>>().read() } }
 }
 
-unsafe fn run_closure<F: FnOnce() -> R, R>(storage: *mut Storage) -> Result<(), Panicked> {
+unsafe fn run_closure<F: FnOnce() -> R, R>(storage: *mut Storage) -> Result<(), Box<Panicked>> {
     // SAFETY: the caller owns the storage, which holds an `F`; afterwards it holds an `R`, or nothing after a panic.
     unsafe {
         let closure = take::<F>(storage);
@@ -219,7 +219,7 @@ impl ClosureSlot {
     }
 
     /// Runs the closure and keeps its result; `None` when there is no closure.
-    pub(crate) fn run(&self) -> Option<Result<(), Panicked>> {
+    pub(crate) fn run(&self) -> Option<Result<(), Box<Panicked>>> {
         let number = self.enter(None, contents::CLOSURE, contents::RUNNING)?;
         // Relaxed, here and below: the closure's own, whose threads have ended with it.
         self.saw_stop.store(0, Ordering::Relaxed);

@@ -198,7 +198,7 @@ mod tests {
             let reservation = jobs.try_reserve(&control).unwrap();
             reservation.set_deadline(stated);
             reservation.write_meta(Timing::Sampled, &options, stated);
-            reservation.seal();
+            reservation.seal(0);
             let (index, descriptor) = (reservation.index, reservation.descriptor);
             assert!(next_deadline_check(&control, index, descriptor).is_some(), "it has not begun");
             assert!(start(&control, ParticipantSlot::new(1), index, descriptor).is_some());

@@ -11,7 +11,7 @@ use crate::sync::Ordering;
 #[derive(Debug)]
 pub(crate) enum RunError {
     Failed(String),
-    Panicked(Panicked),
+    Panicked(Box<Panicked>),
     Corrupt,
     Cancelled,
     Deadline,

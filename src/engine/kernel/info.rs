@@ -65,6 +65,13 @@ impl ElementLayout {
         let size = u64::from(self.size).max(1);
         if size.is_power_of_two() { len_bytes >> size.trailing_zeros() } else { len_bytes / size }
     }
+
+    /// Whether so many bytes are a whole number of elements.
+    #[inline]
+    pub(crate) fn fills(self, len_bytes: u64) -> bool {
+        let size = u64::from(self.size).max(1);
+        if size.is_power_of_two() { len_bytes & (size - 1) == 0 } else { len_bytes.is_multiple_of(size) }
+    }
 }
 
 impl PartialEq for ElementLayout {

@@ -105,7 +105,7 @@ pub(crate) fn publish_keeping(
 ) -> Result<JobReference, (Error, DescriptorWord)> {
     // From here on nothing can fail before it is published.
     let reservation = ManuallyDrop::new(reservation);
-    let deadline = begin(core, &reservation);
+    let deadline = begin(core, &reservation, priority);
     fault::point(Point::F6_filled);
     let queued = job::publish(&reservation.descriptor.word, reservation.reserved);
     fault::point(Point::F7_queued);
@@ -168,8 +168,8 @@ fn make_room(core: &Core, ring: Ring<'_>, index: DescriptorIndex, is_private: bo
 
 /// Ends the writing of a job; returns the deadline that the supervisor has to be told of.
 #[inline]
-fn begin(core: &Core, reservation: &Reservation<'_>) -> Option<Deadline> {
-    reservation.seal();
+fn begin(core: &Core, reservation: &Reservation<'_>, priority: Priority) -> Option<Deadline> {
+    reservation.seal(priority.ring());
     if !core.config.is_shared() {
         return None;
     }
@@ -178,9 +178,9 @@ fn begin(core: &Core, reservation: &Reservation<'_>) -> Option<Deadline> {
 }
 
 /// Publishes a job that is in no ring and counts as running, because others run parts of it.
-pub(in crate::engine) fn publish_running(core: &Core, reservation: Reservation<'_>) {
+pub(in crate::engine) fn publish_running(core: &Core, reservation: Reservation<'_>, priority: Priority) {
     let reservation = ManuallyDrop::new(reservation);
-    let deadline = begin(core, &reservation);
+    let deadline = begin(core, &reservation, priority);
     job::publish_running(&reservation.descriptor.word, reservation.reserved);
     if let Some(deadline) = deadline {
         core.expect_deadline(deadline);
@@ -296,10 +296,10 @@ fn claim_announced(core: &Core, claimer: ParticipantSlot, index: DescriptorIndex
     }
 }
 
-/// Removes entries of jobs that are gone from the heads of the rings, two of each at most.
+/// Removes entries of jobs that are gone from the heads of the rings of a priority, two of each at most.
 #[inline]
-fn drop_some_stale(core: &Core) {
-    for priority in 0..PRIORITIES {
+fn drop_some_stale(core: &Core, priority: usize) {
+    if priority < PRIORITIES {
         core.ring(priority).drop_stale(2, |index| is_stale(core, index));
         if let Some(ring) = core.rings.closures(priority) {
             ring.drop_stale(2, |index| is_stale(core, index));
@@ -314,7 +314,7 @@ pub(crate) fn claim_own(core: &Core, reference: JobReference, claimer: Participa
     match job::claim_generation(&descriptor.word, reference.generation, claimer, 0) {
         Claim::Claimed(word) => {
             // Its ring entry is useless now; the ones at the head are removed so that they do not pile up.
-            drop_some_stale(core);
+            drop_some_stale(core, call::shape_of(descriptor).priority());
             Some(word)
         }
         Claim::NotQueued => None,

@@ -17,7 +17,9 @@ use crate::engine::runtime::Core;
 use crate::engine::schedule::completion;
 use crate::error::{Error, Failed, Result};
 use crate::front::job::{Held, Job, JobContext, JobSet, Payload, Returns, RowsJob, Unstarted};
-use crate::front::submit::{Batches, ChunkOutputs, Chunking, Inputs, JobBuilder, Outputs, RowParams, SubmitAsync};
+use crate::front::submit::{
+    Batches, ChunkOutputs, Chunking, Inputs, JobBuilder, Outputs, RowParams, SubmitAsync, submit_plain,
+};
 
 /// Workers, their queue and the memory they share.
 ///
@@ -306,7 +308,7 @@ impl Engine {
         batches: B,
         param: K::Param,
     ) -> Result<Job<Held<B>>, Failed<B>> {
-        self.job().submit(kernel, batches, param)
+        submit_plain(&self.core, kernel, batches, param)
     }
 
     /// As [`Engine::submit`], but when the queue is full the returned future waits for room without blocking a thread, unless the call says

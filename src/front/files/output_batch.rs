@@ -8,6 +8,7 @@ use bytemuck::Pod;
 
 use super::npy::{NpyElement, claim};
 use crate::arena::batch::Batch;
+use crate::engine::job::call::BatchSink;
 use crate::error::{Error, Failed, Result};
 use crate::formats::npy;
 use crate::formats::output::{Durability, OutputFile};
@@ -165,61 +166,61 @@ impl<T: Pod> Sealed for &OutputBatch<T> {}
 impl<T: Pod> Sealed for &mut OutputBatch<T> {}
 
 impl<T: Pod> Input<T> for OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(&self.batch, collector);
     }
 }
 
 impl<T: Pod> Input<T> for &OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(&self.batch, collector);
     }
 }
 
 impl<T: Pod> Output<T> for OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&self.batch, collector);
     }
 }
 
 impl<T: Pod> Output<T> for &mut OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&self.batch, collector);
     }
 }
 
 impl<T: Pod> ChunkOutput<T> for &mut OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&self.batch, collector);
     }
 }
 
 impl<T: Pod> ChunkOutput<T> for PerChunk<&mut OutputBatch<T>> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add_per_chunk(&self.0.batch);
     }
 }
 
 impl<T: Pod> ChunkOutputs<(T,)> for &mut OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         ChunkOutput::collect(self, collector);
     }
 }
 
 impl<T: Pod> ChunkOutputs<(T,)> for PerChunk<&mut OutputBatch<T>> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         ChunkOutput::collect(self, collector);
     }
 }
 
 impl<T: Pod> Inputs<(T,)> for &OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(&self.batch, collector);
     }
 }
 
 impl<T: Pod> Outputs<(T,)> for &mut OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&self.batch, collector);
     }
 }
@@ -231,13 +232,13 @@ impl<T: Pod + Send + Sync> HeldBatches for OutputBatch<T> {
 }
 
 impl<T: Pod + Send + Sync> Batches<(T,), ()> for OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(&self.batch, collector);
     }
 }
 
 impl<T: Pod + Send + Sync> Batches<(), (T,)> for OutputBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&self.batch, collector);
     }
 }

@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use crate::arena::Arena;
 use crate::arena::any_batch::AnyBatch;
 use crate::arena::batch::{Batch, SharedBatch};
-use crate::engine::job::call::References;
+use crate::engine::job::call::{BatchSink, References, check_sides};
 use crate::engine::kernel::KernelInfo;
 use crate::error::{Error, Result};
 use crate::front::job::{HeldBatches, Sealed};
@@ -26,9 +26,10 @@ pub(super) enum Side {
 /// Nobody outside can name it, and therefore nobody can write the `collect` of the traits here: an implementation for a type of this module
 /// with element types of somebody else is what the rules for foreign traits would allow.
 #[derive(Debug)]
-pub struct Collector<'a> {
+pub struct Collector<'a, Sink = References> {
     arena: &'a Arc<Arena>,
-    references: References,
+    /// Where they go: into a list, or straight into the descriptor of the job.
+    sink: Sink,
     /// Length in elements of the first batch, which the others are measured against.
     first_len: Option<usize>,
     /// Outputs with a number of elements per chunk, by the bit of their number.
@@ -38,11 +39,30 @@ pub struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
+    /// A collector of a list.
     #[inline]
     pub(crate) fn new(arena: &'a Arc<Arena>) -> Self {
-        Self { arena, references: References::new(), first_len: None, per_chunk: 0, is_foreign: false }
+        Self::into(arena, References::new())
     }
 
+    /// The references, as many on each side as the kernel takes.
+    ///
+    /// # Errors
+    /// As [`Collector::check`].
+    pub(crate) fn finish(&self, info: &KernelInfo) -> Result<&References> {
+        self.check(info)?;
+        Ok(&self.sink)
+    }
+}
+
+impl<'a, Sink: BatchSink> Collector<'a, Sink> {
+    /// A collector that hands each reference on.
+    #[inline]
+    pub(crate) fn into(arena: &'a Arc<Arena>, sink: Sink) -> Self {
+        Self { arena, sink, first_len: None, per_chunk: 0, is_foreign: false }
+    }
+
+    #[inline]
     pub(crate) fn owns(&self, arena: &Arc<Arena>) -> bool {
         Arc::ptr_eq(arena, self.arena)
     }
@@ -52,11 +72,11 @@ impl<'a> Collector<'a> {
         match reference {
             Some(reference) if self.owns(arena) => {
                 match side {
-                    Side::Input => self.references.push_input(reference),
-                    Side::Output => self.references.push_output(reference),
+                    Side::Input => self.sink.push_input(reference),
+                    Side::Output => self.sink.push_output(reference),
                     Side::PerChunk => {
-                        self.per_chunk |= 1_u8.checked_shl(self.references.outputs() as u32).unwrap_or(0);
-                        self.references.push_output(reference);
+                        self.per_chunk |= 1_u8.checked_shl(self.sink.sides().1 as u32).unwrap_or(0);
+                        self.sink.push_output(reference);
                         return;
                     }
                 }
@@ -98,30 +118,35 @@ impl<'a> Collector<'a> {
         self.per_chunk
     }
 
-    /// The references, as many on each side as the kernel takes.
+    /// Checks that all batches are the engine's own, and as many on each side as the kernel takes.
     ///
     /// # Errors
     /// [`Error::ForeignBatch`]; [`Error::InvalidArgument`] when the kernel's description says something else than its types.
     #[inline]
-    pub(crate) fn finish(&self, info: &KernelInfo) -> Result<&References> {
+    pub(super) fn check(&self, info: &KernelInfo) -> Result<()> {
         if self.is_foreign {
             return Err(Error::ForeignBatch);
         }
-        self.references.check(info)?;
-        Ok(&self.references)
+        check_sides(self.sink.sides(), info)
+    }
+
+    /// Where the references went.
+    #[inline]
+    pub(super) fn into_sink(self) -> Sink {
+        self.sink
     }
 }
 
 /// A batch a kernel can read: `&Batch<T>`, `&SharedBatch<T>`, or either by value for [`submit`](crate::Engine::submit).
 pub trait Input<T: Pod>: Sealed {
     #[doc(hidden)]
-    fn collect(&self, collector: &mut Collector<'_>);
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>);
 }
 
 /// A batch a kernel can write: `&mut Batch<T>`, or a `Batch<T>` by value for [`submit`](crate::Engine::submit).
 pub trait Output<T: Pod>: Sealed {
     #[doc(hidden)]
-    fn collect(&self, collector: &mut Collector<'_>);
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>);
 }
 
 impl<T: Pod> Sealed for &Batch<T> {}
@@ -129,37 +154,37 @@ impl<T: Pod> Sealed for &SharedBatch<T> {}
 impl<T: Pod> Sealed for &mut Batch<T> {}
 
 impl<T: Pod> Input<T> for Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add(Side::Input, self.arena(), self.reference(), self.len());
     }
 }
 
 impl<T: Pod> Input<T> for SharedBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add(Side::Input, self.arena(), self.reference(), self.len());
     }
 }
 
 impl<T: Pod> Input<T> for &Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(*self, collector);
     }
 }
 
 impl<T: Pod> Input<T> for &SharedBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(*self, collector);
     }
 }
 
 impl<T: Pod> Output<T> for Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add(Side::Output, self.arena(), self.reference(), self.len());
     }
 }
 
 impl<T: Pod> Output<T> for &mut Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&**self, collector);
     }
 }
@@ -195,19 +220,19 @@ pub struct PerChunk<B>(pub B);
 /// [`PerChunk`]`(&mut Batch<T>)` with a fixed number for each chunk.
 pub trait ChunkOutput<T: Pod>: Sealed {
     #[doc(hidden)]
-    fn collect(&self, collector: &mut Collector<'_>);
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>);
 }
 
 impl<B: Sealed> Sealed for PerChunk<B> {}
 
 impl<T: Pod> ChunkOutput<T> for &mut Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&**self, collector);
     }
 }
 
 impl<T: Pod> ChunkOutput<T> for PerChunk<&mut Batch<T>> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add_per_chunk(self.0);
     }
 }
@@ -219,21 +244,21 @@ impl<T: Pod> ChunkOutput<T> for PerChunk<&mut Batch<T>> {
 )]
 pub trait ChunkOutputs<Types>: Sealed {
     #[doc(hidden)]
-    fn collect(&self, collector: &mut Collector<'_>);
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>);
 }
 
 impl ChunkOutputs<()> for () {
-    fn collect(&self, _: &mut Collector<'_>) {}
+    fn collect<Sink: BatchSink>(&self, _: &mut Collector<'_, Sink>) {}
 }
 
 impl<T: Pod> ChunkOutputs<(T,)> for &mut Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         ChunkOutput::collect(self, collector);
     }
 }
 
 impl<T: Pod> ChunkOutputs<(T,)> for PerChunk<&mut Batch<T>> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         ChunkOutput::collect(self, collector);
     }
 }
@@ -245,7 +270,7 @@ impl<T: Pod> ChunkOutputs<(T,)> for PerChunk<&mut Batch<T>> {
 )]
 pub trait Inputs<Types>: Sealed {
     #[doc(hidden)]
-    fn collect(&self, collector: &mut Collector<'_>);
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>);
 }
 
 /// The outputs of a blocking call: one `&mut Batch`, a tuple of up to four, or `()`.
@@ -256,7 +281,7 @@ pub trait Inputs<Types>: Sealed {
 )]
 pub trait Outputs<Types>: Sealed {
     #[doc(hidden)]
-    fn collect(&self, collector: &mut Collector<'_>);
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>);
 }
 
 /// The batches of a submitted job, by value: inputs, then outputs, as one tuple; a single batch may stand for itself.
@@ -268,53 +293,53 @@ pub trait Outputs<Types>: Sealed {
 )]
 pub trait Batches<In, Out>: HeldBatches {
     #[doc(hidden)]
-    fn collect(&self, collector: &mut Collector<'_>);
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>);
 }
 
 impl Inputs<()> for () {
-    fn collect(&self, _: &mut Collector<'_>) {}
+    fn collect<Sink: BatchSink>(&self, _: &mut Collector<'_, Sink>) {}
 }
 
 impl Outputs<()> for () {
-    fn collect(&self, _: &mut Collector<'_>) {}
+    fn collect<Sink: BatchSink>(&self, _: &mut Collector<'_, Sink>) {}
 }
 
 impl<T: Pod> Inputs<(T,)> for &Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(*self, collector);
     }
 }
 
 impl<T: Pod> Inputs<(T,)> for &SharedBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(*self, collector);
     }
 }
 
 impl<T: Pod> Outputs<(T,)> for &mut Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&**self, collector);
     }
 }
 
 impl Batches<(), ()> for () {
-    fn collect(&self, _: &mut Collector<'_>) {}
+    fn collect<Sink: BatchSink>(&self, _: &mut Collector<'_, Sink>) {}
 }
 
 impl<T: Pod + Send + Sync> Batches<(T,), ()> for Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(self, collector);
     }
 }
 
 impl<T: Pod + Send + Sync> Batches<(T,), ()> for SharedBatch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(self, collector);
     }
 }
 
 impl<T: Pod + Send + Sync> Batches<(), (T,)> for Batch<T> {
-    fn collect(&self, collector: &mut Collector<'_>) {
+    fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(self, collector);
     }
 }
@@ -323,7 +348,7 @@ macro_rules! borrowed {
     ($all:ident $one:ident: $($name:ident $ty:ident),+) => {
         impl<$($name: $one<$ty>, $ty: Pod),+> $all<($($ty,)+)> for ($($name,)+) {
             #[allow(non_snake_case, reason = "the places of a tuple are named after their types")]
-            fn collect(&self, collector: &mut Collector<'_>) {
+            fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
                 let ($($name,)+) = self;
                 $($one::<$ty>::collect($name, collector);)+
             }
@@ -356,7 +381,7 @@ macro_rules! owned {
             $($output: Output<$out_ty> + HeldBatches, $out_ty: Pod),*
         > Batches<($($in_ty,)*), ($($out_ty,)*)> for ($($input,)* $($output,)*) {
             #[allow(non_snake_case, reason = "the places of a tuple are named after their types")]
-            fn collect(&self, collector: &mut Collector<'_>) {
+            fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
                 let ($($input,)* $($output,)*) = self;
                 $(Input::<$in_ty>::collect($input, collector);)*
                 $(Output::<$out_ty>::collect($output, collector);)*

@@ -236,7 +236,10 @@ impl JobBuilder<'_> {
 }
 
 /// Combines neighbours level by level, in place: the tree depends on the number of partial results alone.
-fn combine_tree<A: Copy>(partials: &mut [A], combine: impl Fn(A, A) -> A) -> core::result::Result<A, panics::Panicked> {
+fn combine_tree<A: Copy>(
+    partials: &mut [A],
+    combine: impl Fn(A, A) -> A,
+) -> core::result::Result<A, Box<panics::Panicked>> {
     panics::catch(|| {
         let mut width = partials.len();
         while width > 1 {

@@ -174,23 +174,15 @@ impl<'e> JobBuilder<'e> {
 
     /// As [`JobBuilder::pack`], for a parameter that comes as bytes.
     pub(super) fn pack_bytes(&self, bytes: &[u8]) -> Result<Packed> {
-        if let Some(param) = Param::inline_bytes(bytes) {
-            return Ok(Packed { param, block: None });
+        match Param::inline_bytes(bytes) {
+            Some(param) => Ok(Packed { param, block: None }),
+            None => pack_block(self.core, bytes),
         }
-        let mut block = Batch::<u8>::allocate(&self.core.arena, bytes.len(), false)?;
-        block.copy_from_slice(bytes);
-        let (handle, _) = block.reference().ok_or(Error::ForeignBatch)?;
-        let len = u32::try_from(bytes.len()).map_err(|_| Error::invalid("a parameter must be shorter than 4 GiB"))?;
-        Ok(Packed { param: Param::Block { handle, len }, block: Some(block) })
     }
 
     /// Packs a parameter; one that does not fit into a descriptor goes into a block of the arena.
     pub(crate) fn pack<P: Pod>(&self, value: &P) -> Result<Packed> {
-        if const { Param::is_inline::<P>() } {
-            return Ok(Packed { param: Param::inline(value), block: None });
-        }
-        const { assert!(align_of::<P>() <= ALIGNMENT, "the parameter of a kernel must not be aligned beyond 64 bytes") };
-        self.pack_bytes(bytemuck::bytes_of(value))
+        pack(self.core, value)
     }
 
     /// See [`Engine::submit`](crate::Engine::submit).
@@ -204,40 +196,9 @@ impl<'e> JobBuilder<'e> {
         param: K::Param,
     ) -> Result<Job<Held<B>>, Failed<B>> {
         match self.reserve(Terminal::Submit) {
-            Ok(draft) => self.submit_draft(draft, kernel, batches, param),
+            Ok(draft) => submit_draft(self.core, &self.options, draft, kernel, batches, param),
             Err(error) => Err(Failed::new(error, batches)),
         }
-    }
-
-    fn submit_draft<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
-        &self,
-        draft: Reservation<'_>,
-        kernel: K,
-        batches: B,
-        param: K::Param,
-    ) -> Result<Job<Held<B>>, Failed<B>> {
-        let filled = self.fill(&draft, kernel, &batches, &param);
-        let block = match filled {
-            Ok(block) => block,
-            Err(error) => return Err(Failed::new(error, batches)),
-        };
-        self.hand_over(draft, Held::new(batches, kernel.info(), block)).map_err(|failed| failed.map(Held::into_batches))
-    }
-
-    fn fill<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
-        &self,
-        draft: &Reservation<'_>,
-        kernel: K,
-        batches: &B,
-        param: &K::Param,
-    ) -> Result<Option<Batch<u8>>> {
-        let info = kernel.info();
-        let collector = collect(self.core, |collector| batches.collect(collector));
-        let references = collector.finish(info)?;
-        let packed = self.pack(param)?;
-        handle::set_whole(draft, self.core.kernel_id(info)?, references, &packed.param);
-        handle::stamp(self.core, draft, &self.options, 0);
-        Ok(packed.block)
     }
 
     /// Publishes a filled draft and wakes a worker if none is awake.
@@ -381,6 +342,76 @@ impl<'e> JobBuilder<'e> {
     }
 }
 
+/// As [`Engine::submit`](crate::Engine::submit), of which nothing was said: the compiler knows all options.
+///
+/// # Errors
+/// As there.
+pub(in crate::front) fn submit_plain<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+    core: &Arc<Core>,
+    kernel: K,
+    batches: B,
+    param: K::Param,
+) -> Result<Job<Held<B>>, Failed<B>> {
+    match queue::reserve(core, core.config.backpressure) {
+        Ok(draft) => submit_draft(core, &JobOptions::UNSAID, draft, kernel, batches, param),
+        Err(error) => Err(Failed::new(error, batches)),
+    }
+}
+
+// Into each of its callers, one of which has options that are known.
+#[inline(always)]
+fn submit_draft<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+    core: &Arc<Core>,
+    options: &JobOptions,
+    draft: Reservation<'_>,
+    kernel: K,
+    batches: B,
+    param: K::Param,
+) -> Result<Job<Held<B>>, Failed<B>> {
+    let info = kernel.info();
+    let mut collector = Collector::into(&core.arena, draft.call_writer());
+    batches.collect(&mut collector);
+    if let Err(error) = collector.check(info) {
+        return Err(Failed::new(error, batches));
+    }
+    let id = match core.kernel_id(info) {
+        Ok(id) => id,
+        Err(error) => return Err(Failed::new(error, batches)),
+    };
+    let packed = match pack(core, &param) {
+        Ok(packed) => packed,
+        Err(error) => return Err(Failed::new(error, batches)),
+    };
+    collector.into_sink().finish_whole(id, &packed.param);
+    handle::stamp(core, &draft, options, 0);
+    match queue::publish(core, draft, options.priority) {
+        Ok(reference) => {
+            wakeup::notify_published(core, 1);
+            Ok(Job::new(JobHandle::published(core, reference), Held::new(batches, info, packed.block)))
+        }
+        Err(error) => Err(Failed::new(error, batches)),
+    }
+}
+
+#[inline]
+fn pack<P: Pod>(core: &Core, value: &P) -> Result<Packed> {
+    if const { Param::is_inline::<P>() } {
+        return Ok(Packed { param: Param::inline(value), block: None });
+    }
+    const { assert!(align_of::<P>() <= ALIGNMENT, "the parameter of a kernel must not be aligned beyond 64 bytes") };
+    pack_block(core, bytemuck::bytes_of(value))
+}
+
+/// A parameter in a block of the arena.
+#[cold]
+fn pack_block(core: &Core, bytes: &[u8]) -> Result<Packed> {
+    let mut block = Batch::<u8>::allocate(&core.arena, bytes.len(), false)?;
+    block.copy_from_slice(bytes);
+    let (handle, _) = block.reference().ok_or(Error::ForeignBatch)?;
+    let len = u32::try_from(bytes.len()).map_err(|_| Error::invalid("a parameter must be shorter than 4 GiB"))?;
+    Ok(Packed { param: Param::Block { handle, len }, block: Some(block) })
+}
+
 /// Gathers the batches of a call.
 #[inline]
 pub(crate) fn collect<'c>(core: &'c Arc<Core>, batches: impl FnOnce(&mut Collector<'_>)) -> Collector<'c> {
@@ -454,7 +485,7 @@ impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K,
         this.watch.leave();
         let (batches, param) = this.handed.take().expect("a submit was polled after it was ready");
         Poll::Ready(match reserved {
-            Ok(draft) => call.submit_draft(draft, this.kernel, batches, param),
+            Ok(draft) => submit_draft(call.core, &call.options, draft, this.kernel, batches, param),
             Err(error) => Err(Failed::new(error, batches)),
         })
     }

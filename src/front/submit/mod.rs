@@ -10,5 +10,6 @@ mod row_params;
 pub(in crate::front) use arguments::Collector;
 pub use arguments::{Batches, ChunkOutput, ChunkOutputs, Input, Inputs, Output, Outputs, PerChunk};
 pub use blocking::Chunking;
+pub(in crate::front) use job_builder::submit_plain;
 pub use job_builder::{JobBuilder, SubmitAsync};
 pub use row_params::RowParams;

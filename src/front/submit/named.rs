@@ -156,15 +156,14 @@ impl JobBuilder<'_> {
         batches: &[AnyBatch],
         param: &[u8],
     ) -> Result<Option<crate::arena::batch::Batch<u8>>> {
-        let mut collector = Collector::new(&self.core.arena);
+        let mut collector = Collector::into(&self.core.arena, draft.call_writer());
         for (at, batch) in batches.iter().enumerate() {
             let side = if at < info.inputs().len() { Side::Input } else { Side::Output };
             collector.add_any(side, batch);
         }
-        let references = collector.finish(info)?;
+        collector.check(info)?;
         let packed = self.pack_bytes(param)?;
-        let id = self.core.kernel_id(info)?;
-        handle::set_whole(draft, id, references, &packed.param);
+        collector.into_sink().finish_whole(self.core.kernel_id(info)?, &packed.param);
         handle::stamp(self.core, draft, &self.options, 0);
         Ok(packed.block)
     }
