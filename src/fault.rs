@@ -113,7 +113,7 @@ points! {
     F33_reaped,
     /// Files: the engine was asked for a mapped file.
     F35_asked,
-    /// Fan-out: a chunk is named in the share's progress word and not taken out of its range.
+    /// Fan-out: a chunk is named in the partition's progress word and not taken out of its range.
     F37_announced,
     /// Fan-out: a chunk is taken and named, and not begun.
     F38_taken,

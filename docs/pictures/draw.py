@@ -219,7 +219,7 @@ def memory_map():
     p.box(350, 20, 300, 250, "green", "arena", [("anonymous memory with large pages, or", "note"), ("a memfd where there are processes", "note")])
     for at, (name, what) in enumerate([
         ("batches", "typed, one owner each, multiples of 64 B"),
-        ("fan-out blocks", "a header, a range line for each share"),
+        ("fan-out blocks", "a header, a range line for each partition"),
         ("status blocks, large parameters", "what jobs of rows keep"),
         ("tables of files and shared arrays", "generation and length, at the end"),
     ]):

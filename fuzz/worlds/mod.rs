@@ -110,7 +110,7 @@ pub fn descriptor(data: &[u8]) {
     let seed = SEEDS[usize::from(front >> 1) % SEEDS.len()];
     let on_thread = front & 1 == 1 || seed == Seed::Closure;
     if on_thread {
-        // A thread that spreads rows waits for shares that are told to be running.
+        // A thread that spreads rows waits for partitions that are told to be running.
         patches.retain(|patch| patch.when == 0 || !patch.hits_a_descriptor_word());
     }
     let mut world = World::new(&[seed]);
@@ -139,7 +139,7 @@ pub fn descriptor(data: &[u8]) {
         assert!(is_success || !done.is(State::Done), "an undamaged job failed: {done:?}");
     }
     // A word that already says "done" was a lie before anybody read the job.
-    let runs_whole = was_running && matches!(shape & 0xFF, kind::WHOLE | kind::CLOSURE);
+    let runs_whole = was_running && matches!(shape & 0xFF, kind::CALL | kind::CLOSURE);
     if is_success && runs_whole && patches.iter().all(|patch| patch.when == 0) {
         assert!(calls == 1, "a job that made {calls} kernel calls is a success: {done:?}");
     }
@@ -174,12 +174,12 @@ pub fn recovery(data: &[u8]) {
     world.damaged(&patches, || steps.iter().for_each(|&step| supervise(&world, step)));
     read_results(&world.core);
     // Whatever was said of the jobs, no descriptor is handed out twice and the list of free ones has an end.
-    let mut drafts = Vec::new();
-    while let Some(draft) = world.core.jobs.try_reserve(&world.core.control) {
-        drafts.push(draft);
-        assert!(drafts.len() <= world.core.config.queue_capacity as usize, "a descriptor is free twice");
+    let mut reservations = Vec::new();
+    while let Some(reservation) = world.core.jobs.try_reserve(&world.core.control) {
+        reservations.push(reservation);
+        assert!(reservations.len() <= world.core.config.queue_capacity as usize, "a descriptor is free twice");
     }
-    drop(drafts);
+    drop(reservations);
     for job in 0..world.jobs.len() {
         world.redeem(job);
     }

@@ -119,7 +119,7 @@ const CONFIG: EngineConfig = EngineConfig {
     threads: 1,
     processes: 2,
     jobs_per_process: 1,
-    outside: 0,
+    external_workers: 0,
     queue_capacity: 64,
     backpressure: Backpressure::Reject,
     idle: IdleStrategy::Park,
@@ -138,26 +138,26 @@ pub(super) enum Seed {
     /// Reads the mapped file.
     OverFile,
     Bare,
-    ShareOfMap,
-    ShareOfRows,
+    PartitionOfMap,
+    PartitionOfRows,
     Rows,
     Detached,
     /// On a thread of the engine only.
     Closure,
-    /// The first share of a job of rows that was spread over all workers.
-    Gathered,
+    /// The first partition of a job of rows that was spread over all workers.
+    DistributedRows,
 }
 
 pub(super) const SEEDS: [Seed; 9] = [
     Seed::Wide,
     Seed::OverFile,
     Seed::Bare,
-    Seed::ShareOfMap,
-    Seed::ShareOfRows,
+    Seed::PartitionOfMap,
+    Seed::PartitionOfRows,
     Seed::Rows,
     Seed::Detached,
     Seed::Closure,
-    Seed::Gathered,
+    Seed::DistributedRows,
 ];
 
 pub(super) struct World {
@@ -261,60 +261,60 @@ impl World {
         let two_words = Param::inline(&[3u64, 4]);
         let doubles = || batch(LEN * 8);
         let mut block = 0;
-        let draft = core.jobs.try_reserve(&core.control).expect("the table has room");
+        let reservation = core.jobs.try_reserve(&core.control).expect("the table has room");
         let fill = |kind, info: &'static KernelInfo, batches: &[(u64, u64)], param: &Param| {
             let id = core.kernel_id(info).expect("few kernels are known");
             let (inputs, outputs) = batches.split_at(info.inputs().len());
-            draft.set_call(kind, id, &References::of(inputs, outputs), param);
+            reservation.set_call(kind, id, &References::of(inputs, outputs), param);
             batches.iter().map(|&(handle, _)| handle).collect::<Vec<u64>>()
         };
         let mut handles = match seed {
             Seed::Wide => {
                 let sizes = [1, 2, 4, 8, 4, 8, 4, 8, 1, 2, 4, 16];
                 let param = Param::Block { handle: self.block(64), len: 64 };
-                fill(kind::WHOLE, wide.info(), &sizes.map(|size| batch(size * LEN)), &param)
+                fill(kind::CALL, wide.info(), &sizes.map(|size| batch(size * LEN)), &param)
             }
-            Seed::OverFile => fill(kind::WHOLE, line.info(), &[(FILE | 64, LEN * 8), doubles()], &two_words),
+            Seed::OverFile => fill(kind::CALL, line.info(), &[(FILE | 64, LEN * 8), doubles()], &two_words),
             Seed::Bare | Seed::Detached => {
-                fill(kind::WHOLE, bare.info(), &[], &Param::Inline(call::ParamBytes::zeroed(), 0))
+                fill(kind::CALL, bare.info(), &[], &Param::Inline(call::ParamBytes::zeroed(), 0))
             }
-            Seed::ShareOfMap => {
+            Seed::PartitionOfMap => {
                 block = self.fan_out(LEN, 8, 3, None);
-                fill(kind::SHARE, line.info(), &[doubles(), doubles()], &two_words)
+                fill(kind::PARTITION, line.info(), &[doubles(), doubles()], &two_words)
             }
-            Seed::ShareOfRows => {
+            Seed::PartitionOfRows => {
                 block = self.fan_out(ROWS, 2, 0, Some(self.rows()));
-                fill(kind::SHARE, line.info(), &[doubles(), doubles()], &two_words)
+                fill(kind::PARTITION, line.info(), &[doubles(), doubles()], &two_words)
             }
-            Seed::Rows | Seed::Gathered => {
+            Seed::Rows | Seed::DistributedRows => {
                 let (params, statuses) = self.rows();
                 fill(kind::ROWS, line.info(), &[doubles(), doubles()], &Param::Rows { params, statuses, len: 16 })
             }
             Seed::Closure => {
-                draft.set_closure();
+                reservation.set_closure();
                 let closure = || watch::enter(&[], &[], None).map_or(0, u64::from);
-                self.ticket = Some((self.jobs.len(), closure_slot::keep(draft.slot().closure(), closure)));
+                self.ticket = Some((self.jobs.len(), closure_slot::keep(reservation.slot().closure(), closure)));
                 Vec::new()
             }
         };
         let batches = handles.len() as u64;
-        handles.push(draft.descriptor.param.load(Ordering::Relaxed));
-        let fan_out = if matches!(seed, Seed::Rows | Seed::Gathered) { ROWS } else { block };
-        draft.set_part(fan_out, 0, 1);
+        handles.push(reservation.descriptor.param.load(Ordering::Relaxed));
+        let fan_out = if matches!(seed, Seed::Rows | Seed::DistributedRows) { ROWS } else { block };
+        reservation.set_part(fan_out, 0, 1);
         let priority = if seed == Seed::Bare { Priority::High } else { Priority::Normal };
-        let reference = if seed == Seed::Gathered {
-            distributed_rows::publish_rows(core, draft, ROWS as usize, priority)
+        let reference = if seed == Seed::DistributedRows {
+            distributed_rows::publish_rows(core, reservation, ROWS as usize, priority)
         } else {
-            queue::publish(core, draft, priority)
+            queue::publish(core, reservation, priority)
         };
         let mut reference = reference.expect("the ring has room");
-        if seed == Seed::Gathered {
-            // The descriptors of the shares follow that of the whole.
+        if seed == Seed::DistributedRows {
+            // The descriptors of the partitions follow that of the parent.
             reference.index = DescriptorIndex::new(reference.index.get() + 1);
-            let share = core.control.descriptor(reference.index).expect("the table has room");
-            reference.generation = job::snapshot(&share.word).generation();
-            block = share.fan_out.load(Ordering::Relaxed);
-            assert!(call::kind_of(share) == kind::SHARE && block != 0, "the rows were spread");
+            let partition = core.control.descriptor(reference.index).expect("the table has room");
+            reference.generation = job::snapshot(&partition.word).generation();
+            block = partition.fan_out.load(Ordering::Relaxed);
+            assert!(call::kind_of(partition) == kind::PARTITION && block != 0, "the rows were spread");
         }
         if seed == Seed::Detached
             && let (Some(slot), Some(descriptor)) =
@@ -333,13 +333,13 @@ impl World {
         (self.block(ROWS * 16), self.block(statuses))
     }
 
-    /// A fan-out block of two shares.
+    /// A fan-out block of two partitions.
     fn fan_out(&self, len: u64, chunk_len: u64, halo: u32, rows: Option<(u64, u64)>) -> u64 {
         let handle = self.block(64 * 3);
         let (header, ranges) = self.core.arena.fan_out(handle, 2).expect("the block was just made");
         let chunks = len.div_ceil(chunk_len) as u32;
         header.chunks.store(chunks, Ordering::Relaxed);
-        header.shares.store(2, Ordering::Relaxed);
+        header.partitions.store(2, Ordering::Relaxed);
         header.chunk_len.store(chunk_len, Ordering::Relaxed);
         header.total_len.store(len, Ordering::Relaxed);
         header.halo.store(halo, Ordering::Relaxed);
@@ -349,8 +349,8 @@ impl World {
             header.param_rows.store(params, Ordering::Relaxed);
             header.row_status.store(statuses, Ordering::Relaxed);
         }
-        for (share, own) in (0..).zip(ranges) {
-            let half = RangeWord::new(chunks * share / 2, chunks * (share + 1) / 2);
+        for (partition, own) in (0..).zip(ranges) {
+            let half = RangeWord::new(chunks * partition / 2, chunks * (partition + 1) / 2);
             own.range.store(half.bits(), Ordering::Relaxed);
         }
         handle

@@ -77,7 +77,7 @@ pub(crate) struct Arena {
     mapping: Mapping,
     /// What the user asked for, rounded to pages; the mapping is longer by the bookkeeping.
     capacity: u64,
-    books: Mutex<CountedAllocator>,
+    counted: Mutex<CountedAllocator>,
     segments: Box<[SegmentSlot]>,
     free_segments: Mutex<Vec<u16>>,
     /// Descriptors of the mapped files, for worker processes that ask.
@@ -123,7 +123,7 @@ impl Arena {
             memory::prefault(&mapping)?;
         }
         Ok(Arc::new(Self {
-            books: Mutex::new(CountedAllocator {
+            counted: Mutex::new(CountedAllocator {
                 allocator: Allocator::new(mapped, config.retain, page),
                 bookkeeping: 0,
             }),
@@ -156,7 +156,7 @@ impl Arena {
             return Err(Error::invalid(format!("an arena of {} bytes has no room for its table", mapping.len())));
         }
         Ok(Arc::new(Self {
-            books: Mutex::new(CountedAllocator {
+            counted: Mutex::new(CountedAllocator {
                 allocator: Allocator::new(0, 0, host::page_size() as u64),
                 bookkeeping: 0,
             }),
@@ -177,14 +177,14 @@ impl Arena {
     /// [`Error::OutOfMemory`] with the numbers, [`Error::Forked`] in a forked child.
     pub(crate) fn allocate(&self, len_bytes: u64) -> Result<Allocation> {
         self.check_process()?;
-        let mut books = lock(&self.books);
-        let free = self.capacity.saturating_sub(books.allocator.statistics().in_use - books.bookkeeping);
+        let mut counted = lock(&self.counted);
+        let free = self.capacity.saturating_sub(counted.allocator.statistics().in_use - counted.bookkeeping);
         let requested = len_bytes.max(1).checked_next_multiple_of(ALIGNMENT as u64).unwrap_or(u64::MAX);
         let exhausted = Error::OutOfMemory { requested, free, capacity: self.capacity };
         if requested > free {
             return Err(exhausted);
         }
-        books.allocator.allocate(len_bytes).map_err(|_| exhausted)
+        counted.allocator.allocate(len_bytes).map_err(|_| exhausted)
     }
 
     /// Takes a block for the engine's own use, beyond the capacity if need be.
@@ -193,20 +193,20 @@ impl Arena {
     /// [`Error::OutOfMemory`] when that room is used up as well, [`Error::Forked`] in a forked child.
     pub(crate) fn allocate_bookkeeping(&self, len_bytes: u64) -> Result<Block> {
         self.check_process()?;
-        let mut books = lock(&self.books);
-        let allocation = books.allocator.allocate(len_bytes).map_err(|exhausted| Error::OutOfMemory {
+        let mut counted = lock(&self.counted);
+        let allocation = counted.allocator.allocate(len_bytes).map_err(|exhausted| Error::OutOfMemory {
             requested: exhausted.requested,
             free: exhausted.free.min(self.capacity),
             capacity: self.capacity,
         })?;
-        books.bookkeeping += allocation.block.len;
+        counted.bookkeeping += allocation.block.len;
         Ok(allocation.block)
     }
 
     /// Gives a block of the engine's own back.
     pub(crate) fn free_bookkeeping(&self, block: Block) {
         if self.check_process().is_ok() {
-            lock(&self.books).bookkeeping -= block.len;
+            lock(&self.counted).bookkeeping -= block.len;
             self.free(block);
         }
     }
@@ -218,8 +218,8 @@ impl Arena {
         if self.check_process().is_err() {
             return;
         }
-        let mut books = lock(&self.books);
-        match books.allocator.free(block) {
+        let mut counted = lock(&self.counted);
+        match counted.allocator.free(block) {
             Ok(None) => {}
             Ok(Some(release)) => {
                 // Under the lock: the range must not be handed out again before its pages are gone.
@@ -232,8 +232,8 @@ impl Arena {
     /// Gives every free page back to the system.
     pub(crate) fn trim(&self) -> Result<()> {
         self.check_process()?;
-        let mut books = lock(&self.books);
-        for release in books.allocator.trim() {
+        let mut counted = lock(&self.counted);
+        for release in counted.allocator.trim() {
             self.mapping.give_back(release.offset as usize, release.len as usize)?;
         }
         Ok(())
@@ -244,7 +244,7 @@ impl Arena {
         if self.check_process().is_err() {
             return ArenaStatistics { capacity: self.capacity, ..ArenaStatistics::default() };
         }
-        let statistics = lock(&self.books).allocator.statistics();
+        let statistics = lock(&self.counted).allocator.statistics();
         ArenaStatistics {
             capacity: self.capacity,
             in_use: statistics.in_use,
@@ -430,8 +430,8 @@ impl Arena {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when they do not lie inside the arena.
-    pub(crate) fn fan_out(&self, handle: u64, shares: u32) -> Result<(&FanOutHeader, &[RangeLine])> {
-        let ranges_len = u64::from(shares) * size_of::<RangeLine>() as u64;
+    pub(crate) fn fan_out(&self, handle: u64, partitions: u32) -> Result<(&FanOutHeader, &[RangeLine])> {
+        let ranges_len = u64::from(partitions) * size_of::<RangeLine>() as u64;
         let header_len = size_of::<FanOutHeader>() as u64;
         let base = self.resolve(handle, header_len + ranges_len)?;
         if handle >> OFFSET_BITS != 0 || !handle.is_multiple_of(ALIGNMENT as u64) {
@@ -442,7 +442,7 @@ impl Arena {
         unsafe {
             let header = base.cast::<FanOutHeader>().as_ref();
             let ranges = base.add(size_of::<FanOutHeader>()).cast::<RangeLine>();
-            Ok((header, core::slice::from_raw_parts(ranges.as_ptr(), shares as usize)))
+            Ok((header, core::slice::from_raw_parts(ranges.as_ptr(), partitions as usize)))
         }
     }
 }
@@ -635,7 +635,7 @@ mod tests {
             let text = worker.shared_segment(number, generation).unwrap_err().to_string();
             assert!(text.contains(says), "{text}");
         }
-        // A table that says otherwise than the origin.
+        // A table that says otherwise than the host process.
         let record = &origin.shared_records()[number as usize];
         record.generation.store(77, Ordering::Relaxed);
         let files = Arc::clone(&origin);

@@ -81,7 +81,7 @@ pub enum IdleStrategy {
 ///
 /// What a job is run with is what its thread has at that moment: locks that the thread holds (a job that takes one of them never ends),
 /// values of thread-local variables, borrowed [`RefCell`](std::cell::RefCell)s, and what is left of its stack. So a thread runs nothing
-/// by default but what it waits for: the very job, the shares of its own `map` or `reduce`, the jobs of the set whose next result it
+/// by default but what it waits for: the very job, the partitions of its own `map` or `reduce`, the jobs of the set whose next result it
 /// wants. A thread that waits for those under a lock that they take waits for ever on any engine.
 ///
 /// A worker inside a kernel or closure that waits for a job runs that job, if nobody has started it, whatever is said here: it may be the
@@ -191,7 +191,7 @@ pub(crate) struct EngineConfig {
     /// Jobs that each of those runs at a time, at least one: so many rows it has.
     pub(crate) jobs_per_process: usize,
     /// Processes started by others that may take part at a time.
-    pub(crate) outside: usize,
+    pub(crate) external_workers: usize,
     pub(crate) queue_capacity: u32,
     pub(crate) backpressure: Backpressure,
     pub(crate) idle: IdleStrategy,
@@ -211,7 +211,7 @@ impl Default for EngineConfig {
             threads: 0,
             processes: 0,
             jobs_per_process: 1,
-            outside: 0,
+            external_workers: 0,
             queue_capacity: 1,
             backpressure: Backpressure::Reject,
             idle: IdleStrategy::Park,
@@ -253,13 +253,13 @@ impl EngineConfig {
 
     /// Rows of the participant table that workers may have, from row 1: first threads, then processes, then those from outside.
     pub(crate) fn rows(&self) -> usize {
-        self.workers() + self.outside
+        self.workers() + self.external_workers
     }
 
     /// Whether other processes take part.
     #[inline]
     pub(crate) fn is_shared(&self) -> bool {
-        self.processes + self.outside > 0
+        self.processes + self.external_workers > 0
     }
 }
 

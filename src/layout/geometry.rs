@@ -21,7 +21,7 @@ pub(crate) const LAYOUT_VERSION: u32 = 8;
 pub(crate) const PRIORITIES: usize = 3;
 /// Completion ports in the table.
 pub(crate) const PORTS: usize = 64;
-/// The port to which worker processes report what only the origin can serve: wakers and jobs that nobody holds.
+/// The port to which worker processes report what only the host process can serve: wakers and detached jobs.
 pub(crate) const COLLECTOR_PORT: u32 = PORTS as u32 - 1;
 /// The most descriptors an engine may have.
 pub(crate) const MAX_DESCRIPTORS: u32 = 1 << 20;

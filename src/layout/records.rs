@@ -42,7 +42,7 @@ pub(crate) struct BatchReference {
 /// | 64 | param, its further three words | submitter |
 /// | 88 | deadline_ns, 0 for none; with the shape's bit | submitter, and the claimer of a job whose time begins with its start |
 /// | 96 | fan_out, handle of a fan-out block, or a number of rows; with the shape's bit | submitter |
-/// | 104 | part: `share:16, retries:16`, which range of the fan-out is the claimer's, and how often it may be started again; likewise | submitter |
+/// | 104 | part: `partition:16, retries:16`, which range of the fan-out is the claimer's, and how often it may be started again; likewise | submitter |
 /// | 108 | param_len, where the shape has no length | submitter |
 /// | 112 | status, with the outcome flag and without the one that says that the job never began | finisher |
 /// | 116 | port, with the flag of the word | holder of the job |
@@ -180,7 +180,7 @@ pub(crate) struct EngineLine {
     pub(crate) redelivery: AtomicU64,
     /// Waits that ended with the time although what they waited for was there: a wake-up was lost.
     pub(crate) missed_wakeups: AtomicU64,
-    /// 1 while somebody of the origin waits until nothing is left to do.
+    /// 1 while a task or thread of the host process waits until nothing is left to do.
     pub(crate) drain_watched: AtomicU32,
     pub(crate) pad: AtomicU32,
     pub(crate) zero: [AtomicU64; 4],
@@ -255,13 +255,13 @@ pub(crate) struct Port {
 
 /// The head of a fan-out block, which lies in the arena: many participants run the chunks of one call together.
 ///
-/// It is followed by one [`RangeLine`] per share.
+/// It is followed by one [`RangeLine`] per partition.
 #[repr(C, align(64))]
 pub(crate) struct FanOutHeader {
     /// Number of chunks.
     pub(crate) chunks: AtomicU32,
-    /// Number of shares, each with a range line.
-    pub(crate) shares: AtomicU32,
+    /// Number of partitions, each with a range line.
+    pub(crate) partitions: AtomicU32,
     /// Elements in a chunk; the last one may be shorter.
     pub(crate) chunk_len: AtomicU64,
     /// Elements in the whole call.
@@ -280,14 +280,14 @@ pub(crate) struct FanOutHeader {
     pub(crate) mode: AtomicU64,
 }
 
-/// One share of a fan-out, on a line of its own.
+/// One partition of a fan-out, on a line of its own.
 #[repr(C, align(64))]
 pub(crate) struct RangeLine {
     /// See [`super::words::RangeWord`].
     pub(crate) range: AtomicU64,
     /// See [`super::words::ProgressWord`].
     pub(crate) progress: AtomicU64,
-    /// The chunk, plus one, in which this share failed; 0 when it did not.
+    /// The chunk, plus one, in which this partition failed; 0 when it did not.
     pub(crate) failed: AtomicU64,
     pub(crate) zero: [AtomicU64; 5],
 }
@@ -328,9 +328,9 @@ pub(crate) mod fan_out_mode {
     pub(crate) const CHUNKS: u64 = 0;
     /// A row is one kernel call; chunks are runs of rows.
     pub(crate) const ROWS: u64 = 1;
-    /// As `ROWS`, and the shares belong to a job that ends with the last row: its index is in bits 8 to 31 of the word, its
+    /// As `ROWS`, and the partitions belong to a job that ends with the last row: its index is in bits 8 to 31 of the word, its
     /// generation in bits 32 to 63.
-    pub(crate) const GATHERED: u64 = 2;
+    pub(crate) const DISTRIBUTED: u64 = 2;
 
     /// The word of a call of chunks. Bits 8 to 11 say of which outputs a chunk has a fixed number of elements, bit 8 for the first, and bits 12
     /// to 15 of which it has not.
@@ -344,12 +344,12 @@ pub(crate) mod fan_out_mode {
 /// That of closures, whose descriptors have no check, differs from all others in at least two bits.
 pub(crate) mod kind {
     /// One kernel call over whole batches.
-    pub(crate) const WHOLE: u32 = 1;
-    /// One share of a fan-out: run chunks until none is left.
-    pub(crate) const SHARE: u32 = 2;
+    pub(crate) const CALL: u32 = 1;
+    /// One partition of a fan-out: run chunks until none is left.
+    pub(crate) const PARTITION: u32 = 2;
     /// Many rows, each a job of its own; the claimer fans them out.
     pub(crate) const ROWS: u32 = 3;
-    /// A closure in private memory of the origin process.
+    /// A closure in private memory of the host process.
     pub(crate) const CLOSURE: u32 = 4;
 }
 

@@ -48,7 +48,7 @@ pub(crate) const FLAG_PORT: u64 = 1 << 6;
 pub(crate) const FLAG_DETACHED: u64 = 1 << 7;
 /// The outcome is not plain success: the status field says what it is, but for a job that never began.
 pub(crate) const FLAG_OUTCOME: u64 = 1 << 8;
-/// An asynchronous task waits; its waker lies in private memory of the origin process.
+/// An asynchronous task waits; its waker lies in private memory of the host process.
 pub(crate) const FLAG_WAKER: u64 = 1 << 9;
 /// The job was ended while it was queued: it was cancelled, whatever the status field says. Set in the exchange that ends it.
 pub(crate) const FLAG_UNSTARTED: u64 = 1 << 25;
@@ -371,7 +371,7 @@ impl RangeWord {
     }
 }
 
-/// One reading of how far a share of a fan-out has come.
+/// One reading of how far a partition of a fan-out has come.
 ///
 /// | bits | field | meaning |
 /// |---|---|---|

@@ -1,4 +1,4 @@
-//! Ranges of chunks: each share of a fan-out has one word, taken from the front by its owner and cut from the back by thieves.
+//! Ranges of chunks: each partition of a fan-out has one word, taken from the front by its owner and cut from the back by thieves.
 //!
 //! Whatever a word holds is exactly the work nobody has started, so a thief's exchange may succeed on a word that changed and
 //! changed back: the work it names is there. Chunks are handed out at most once because every one of them lies in at most one
@@ -32,7 +32,7 @@ pub(crate) fn take_front(word: &AtomicU64, announce: impl Fn(u32)) -> Option<u32
     }
 }
 
-/// Moves the back half (rounded up) of another share's range into the caller's own, which is empty, and takes its first chunk.
+/// Moves the back half (rounded up) of another partition's range into the caller's own, which is empty, and takes its first chunk.
 pub(crate) fn steal(own: &AtomicU64, victim: &AtomicU64) -> Option<u32> {
     let stolen = steal_back(victim)?;
     fault::point(Point::F39_stolen);
@@ -86,11 +86,11 @@ pub(crate) fn remaining(word: &AtomicU64) -> u32 {
     RangeWord::from_bits(word.load(Ordering::Relaxed)).remaining()
 }
 
-/// The part of `chunks` that share `share` of `shares` starts with: equal parts, the first ones longer by one.
-pub(crate) fn initial(chunks: u32, share: u32, shares: u32) -> RangeWord {
-    let (each, extra) = (chunks / shares, chunks % shares);
-    let begin = each * share + share.min(extra);
-    RangeWord::new(begin, begin + each + u32::from(share < extra))
+/// The part of `chunks` that partition `partition` of `partitions` starts with: equal parts, the first ones longer by one.
+pub(crate) fn initial(chunks: u32, partition: u32, partitions: u32) -> RangeWord {
+    let (each, extra) = (chunks / partitions, chunks % partitions);
+    let begin = each * partition + partition.min(extra);
+    RangeWord::new(begin, begin + each + u32::from(partition < extra))
 }
 
 #[cfg(all(test, not(workring_loom)))]
@@ -100,10 +100,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn initial_ranges_cover_all_chunks_once(chunks in 0u32..10_000, shares in 1u32..300) {
+        fn initial_ranges_cover_all_chunks_once(chunks in 0u32..10_000, partitions in 1u32..300) {
             let mut next = 0;
-            for share in 0..shares {
-                let range = initial(chunks, share, shares);
+            for partition in 0..partitions {
+                let range = initial(chunks, partition, partitions);
                 prop_assert_eq!(range.next(), next);
                 next = range.end();
             }
@@ -112,8 +112,8 @@ mod tests {
 
         /// Any interleaving of owners and thieves hands out every chunk exactly once.
         #[test]
-        fn every_chunk_is_handed_out_once(chunks in 0u32..200, shares in 1u32..6, moves in proptest::collection::vec((0usize..6, 0usize..6), 0..600)) {
-            let words: Vec<AtomicU64> = (0..shares).map(|share| AtomicU64::new(initial(chunks, share, shares).bits())).collect();
+        fn every_chunk_is_handed_out_once(chunks in 0u32..200, partitions in 1u32..6, moves in proptest::collection::vec((0usize..6, 0usize..6), 0..600)) {
+            let words: Vec<AtomicU64> = (0..partitions).map(|partition| AtomicU64::new(initial(chunks, partition, partitions).bits())).collect();
             let mut handed = vec![0u32; chunks as usize];
             let mut step = |owner: usize, victim: usize| {
                 if let Some(chunk) = take_front(&words[owner], |_| {}) {
@@ -125,10 +125,10 @@ mod tests {
                 }
             };
             for (owner, victim) in moves {
-                step(owner % shares as usize, victim % shares as usize);
+                step(owner % partitions as usize, victim % partitions as usize);
             }
             // Every round in which work is left hands out a chunk: no chunk is stolen round and round without being run.
-            for _ in 0..chunks { for owner in 0..shares as usize { step(owner, (owner + 1) % shares as usize); } }
+            for _ in 0..chunks { for owner in 0..partitions as usize { step(owner, (owner + 1) % partitions as usize); } }
             prop_assert!(handed.iter().all(|&times| times == 1));
         }
     }

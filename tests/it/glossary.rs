@@ -26,7 +26,8 @@ const REPLACED: &[Word] = &[
     Word::part("seats", "worker slots").within("engine/"),
     Word::part("greet", "send_hello"),
     Word::part("bury", "on_worker_exit"),
-    Word::part("linger", "exit grace").within("engine/"),
+    Word::part("linger", "exit grace"),
+    Word::part("outside", "external worker").within("engine/"),
     Word::part("hall", "pending connections"),
     Word::part("arrival", "pending connection"),
     Word::part("arrivals", "pending connections"),
@@ -39,17 +40,28 @@ const REPLACED: &[Word] = &[
     Word::whole("Bell", "supervisor notifier").within("engine/"),
     Word::part("summons", "supervisor request"),
     Word::part("ringer", "waker thread"),
-    Word::part("ledger", "job meta").within("engine/"),
+    Word::part("books", "loan table"),
+    Word::part("road", "endpoints"),
+    Word::part("ledger", "job meta"),
     Word::part("look_again", "next_deadline_check").within("engine/"),
     Word::part("gather", "distributed rows").within("engine/"),
+    Word::part("gathered", "distributed rows"),
+    Word::part("whole", "parent").within("engine/exec/"),
+    Word::part("share", "partition").within("engine/"),
+    Word::part("shares", "partitions").within("engine/"),
+    Word::part("alone", "single partition").within("engine/"),
     Word::part("spread", "parallel call").within("engine/"),
     Word::part("children", "sub-jobs").within("engine/exec/"),
     Word::whole("serve", "complete").within("engine/schedule/"),
     Word::part("dispose", "drop_detached"),
     Word::part("hand_to_collector", "defer_to_supervisor"),
-    Word::part("draft", "reservation").within("engine/"),
+    Word::part("draft", "reservation"),
+    Word::part("drafts", "reservations"),
     Word::whole("Space", "capacity waiters").within("engine/"),
     Word::part("lease", "engine_ref").within("engine/"),
+    Word::whole("states", "worker locals").within("engine/"),
+    Word::whole("meter", "progress").within("engine/"),
+    Word::part("origin", "host process").within("engine/"),
     Word::part("bring_in", "fault in"),
     Word::part("passed_over", "skip count"),
     Word::whole("Call", "job builder"),
@@ -67,21 +79,7 @@ const REPLACED: &[Word] = &[
 
 /// Words that are still in use and have a successor. A line moves up to [`REPLACED`] with the commit that takes its last use away; until
 /// then its term may stand in the glossary without a use.
-const TO_REPLACE: &[Word] = &[
-    Word::part("linger", "exit grace"),
-    Word::part("outside", "external worker").within("engine/"),
-    Word::part("books", "loan table"),
-    Word::part("road", "endpoints"),
-    Word::part("ledger", "job meta"),
-    Word::part("whole", "parent").within("engine/exec/"),
-    Word::part("share", "partition").within("engine/exec/"),
-    Word::part("shares", "partitions").within("engine/exec/"),
-    Word::part("alone", "single partition").within("engine/"),
-    Word::part("draft", "reservation"),
-    Word::whole("states", "worker locals").within("engine/"),
-    Word::whole("meter", "progress").within("engine/"),
-    Word::part("origin", "host process").within("engine/"),
-];
+const TO_REPLACE: &[Word] = &[];
 
 /// A word that identifiers shall not contain.
 #[derive(Clone, Copy)]

@@ -122,7 +122,7 @@ fn nothing(y: &mut [u64]) {
     y.fill(1);
 }
 
-/// The caller of a `map` that had finished its own share took the other shares back with a cancel, which a running kernel
+/// The caller of a `map` that had finished its own partition took the other partitions back with a cancel, which a running kernel
 /// could see: it returned early although nobody had cancelled anything.
 #[test]
 fn a_caller_that_is_done_first_does_not_cancel_the_others() {
@@ -134,7 +134,7 @@ fn a_caller_that_is_done_first_does_not_cancel_the_others() {
     }
 }
 
-/// Shares that a closing engine took back from a call whose caller does not help left their chunks to nobody, and the call
+/// Partitions that a closing engine took back from a call whose caller does not help left their chunks to nobody, and the call
 /// was a success.
 #[test]
 fn a_call_whose_shares_were_all_taken_back_is_cancelled() {
@@ -149,7 +149,7 @@ fn a_call_whose_shares_were_all_taken_back_is_cancelled() {
         while engine.statistics().queued == 0 {
             std::thread::yield_now();
         }
-        // The only worker is held, so that it can take no share before they are all taken back.
+        // The only worker is held, so that it can take no partition before they are all taken back.
         assert!(matches!(engine.close_now(Duration::ZERO), Err(Error::TimedOut { .. })));
         blocker.release();
         let (result, complete) = call.join().unwrap();

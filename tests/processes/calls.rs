@@ -166,7 +166,7 @@ fn rows_are_spread_over_all_workers() {
 }
 
 fn many_jobs_of_rows_end_in_any_way() {
-    // A short queue: there is not always room for shares.
+    // A short queue: there is not always room for partitions.
     let engine = Checked::with(2, |builder| builder.queue_capacity(64));
     let ones = engine.batch_from_fn(300, |i| (i % 3) as f64).unwrap().freeze();
     let submit = |turn: usize, call: workring::JobBuilder<'_>| {

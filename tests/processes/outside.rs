@@ -42,7 +42,7 @@ pub(crate) fn tests() -> Tests {
     ]
 }
 
-/// Not listed by any outsider of these tests.
+/// Not listed by any external worker of these tests.
 #[kernel]
 fn unlisted(y: &mut [u64]) {
     y.fill(1);

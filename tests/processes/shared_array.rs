@@ -125,7 +125,7 @@ pub(crate) fn notify_there(y: &mut [u32], p: &Param<i32>, ctx: &mut Context) -> 
     Ok(())
 }
 
-/// As the thread of the origin does in the test: its own element, then the other's, so often, with a meeting around each round.
+/// As the thread of the host process does in the test: its own element, then the other's, so often, with a meeting around each round.
 #[kernel]
 pub(crate) fn store_and_look(y: &mut [u32], p: &Param<u32>, ctx: &mut Context) -> Result<(), Error> {
     y[0] = play_rounds(&ctx.shared(&p.array)?, 1, p.number as u32)?;

@@ -1,7 +1,7 @@
 //! Recovery from the death of workers, explored to the end: every interleaving, with a kill between any two operations on
 //! shared memory (`docs/protocol.md`, "Death of a worker").
 //!
-//! **What is modelled.** One origin that never dies: one or two threads that submit jobs and wait for them or drop them, and
+//! **What is modelled.** One host process that never dies: one or two threads that submit jobs and wait for them or drop them, and
 //! the supervisor, which sweeps after each death while everybody goes on. One or two workers (three in a long run), which may
 //! be killed at any step and, with a budget, are replaced by workers of the next incarnation in the same slots. The ring with
 //! claim, cell and head as steps of their own; redelivery bits and their summary; searching and idle bits, park words with all

@@ -7,7 +7,7 @@
 pub(crate) const DESCRIPTORS: usize = 2;
 /// Cells of the ring: twice as many as descriptors, as in the engine.
 pub(crate) const CELLS: usize = 2 * DESCRIPTORS;
-/// The most submitting threads of the origin.
+/// The most submitting threads of the host process.
 pub(crate) const SUBMITTERS_MAX: usize = 2;
 /// The most workers.
 pub(crate) const WORKERS_MAX: usize = 3;
@@ -212,7 +212,7 @@ impl Actor {
     }
 }
 
-/// A thread of the origin that submits jobs and reads their results.
+/// A thread of the host process that submits jobs and reads their results.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Submitter {
     pub(crate) actor: Actor,

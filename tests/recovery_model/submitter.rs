@@ -1,4 +1,4 @@
-//! A thread of the origin: submits jobs and reads their results, or lets go of them.
+//! A thread of the host process: submits jobs and reads their results, or lets go of them.
 
 use super::rules::{Model, Took, Violation};
 use super::state::{Actor, Descriptor, JobState, NONE, Park, State, Status, Step, Submitter, Word};

@@ -1,4 +1,4 @@
-//! The supervisor, a thread of the origin: sweeps for dead workers and frees detached jobs (`docs/protocol.md`, "Death of a
+//! The supervisor, a thread of the host process: sweeps for dead workers and frees detached jobs (`docs/protocol.md`, "Death of a
 //! worker").
 
 use super::rules::{Model, Omit, Took};

@@ -1,8 +1,8 @@
 //! Running a closure over the chunks of a call, on the workers and on the thread that calls.
 //!
 //! Laws of this file:
-//! 1. What a share's closure borrows is the caller's: it stays valid until the call returns, which has every share's slot discarded before,
-//!    whatever the words of the shares say.
+//! 1. What a partition's closure borrows is the caller's: it stays valid until the call returns, which has every partition's slot discarded before,
+//!    whatever the words of the partitions say.
 //! 2. The closure is shared by all participants (`Sync`), and each chunk is run by one of them.
 #![allow(unsafe_code)]
 
@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
 use crate::engine::job::Meter;
 use crate::engine::job::Plan;
-use crate::engine::job::{ChunkEnd, run_share, stop};
+use crate::engine::job::{ChunkEnd, run_partition, stop};
 use crate::engine::job::{RunError, error_of};
 use crate::engine::options::{Backpressure, Priority};
 use crate::engine::runtime::Core;
@@ -22,8 +22,8 @@ use crate::os::host::Deadline;
 use crate::panics::{Panicked, catch};
 use crate::sync::{ignore_poison, lock};
 
-/// Runs one share of a fan-out over closures.
-type ShareRunner<'a> = dyn Fn(&FanOutHeader, &[RangeLine], u32) -> Option<u32> + Sync + 'a;
+/// Runs one partition of a fan-out over closures.
+type PartitionRunner<'a> = dyn Fn(&FanOutHeader, &[RangeLine], u32) -> Option<u32> + Sync + 'a;
 
 /// Runs a closure over the chunks of a plan on the workers and, where it may help, on this thread.
 ///
@@ -36,12 +36,12 @@ pub(crate) fn closure_over_chunks(
     priority: Priority,
     backpressure: Backpressure,
     deadline: Option<Deadline>,
-    meter: Option<&Meter>,
+    progress: Option<&Meter>,
     body: &(dyn Fn(u32) + Sync),
 ) -> Result<()> {
     let first_panic: Mutex<Option<(u32, Box<Panicked>)>> = Mutex::new(None);
-    let share = |header: &FanOutHeader, ranges: &[RangeLine], share: u32| {
-        run_share(header, ranges, share, plan.chunks, |chunk| {
+    let partition = |header: &FanOutHeader, ranges: &[RangeLine], partition: u32| {
+        run_partition(header, ranges, partition, plan.chunks, |chunk| {
             if deadline.is_some_and(|deadline| deadline.is_past()) {
                 return ChunkEnd::Stop(stop::DEADLINE);
             }
@@ -57,21 +57,21 @@ pub(crate) fn closure_over_chunks(
             }
         })
     };
-    let shared: &ShareRunner<'_> = &share;
+    let shared: &PartitionRunner<'_> = &partition;
     let caller = ParticipantSlot::HOST;
     let parallel_call =
-        ParallelCall { core, plan, priority, caller, closures: true, retries: 0, backpressure, rows: None, meter };
+        ParallelCall { core, plan, priority, caller, closures: true, retries: 0, backpressure, rows: None, progress };
     let end = parallel_call.run(
         |reservation, number, header, ranges| {
             reservation.set_closure();
             let run = move || {
                 shared(header, ranges, number);
             };
-            // SAFETY: what the closure borrows (the block, `share`, `body`) stays valid until `ParallelCall::run` returns, which has
-            // every share's slot discarded before, whatever their words say.
+            // SAFETY: what the closure borrows (the block, `partition`, `body`) stays valid until `ParallelCall::run` returns, which has
+            // every partition's slot discarded before, whatever their words say.
             unsafe { reservation.slot().closure().store::<_, ()>(run) };
         },
-        |header, ranges| share(header, ranges, 0),
+        |header, ranges| partition(header, ranges, 0),
     )?;
     if let Some((_, panicked)) = ignore_poison(first_panic.into_inner()) {
         return Err(error_of("closure", RunError::Panicked(panicked)));

@@ -1,6 +1,6 @@
 //! Jobs of rows where other processes take part: the submitter distributes the rows over partitions, and nobody waits for them.
 //!
-//! In an engine of threads the worker that claims a job of rows fans it out and waits for the shares (`execute.rs`). A worker process
+//! In an engine of threads the worker that claims a job of rows fans it out and waits for the partitions (`execute.rs`). A worker process
 //! cannot: descriptors are the host's to give out, and a process that waits can be killed. So the job itself, the *parent*, is published
 //! as running, by the host, and only its partitions are queued:
 //!

@@ -1,8 +1,8 @@
-//! What a claimed job turns into: a kernel call, a share of a fan-out, a fan-out of rows, or a closure.
+//! What a claimed job turns into: a kernel call, a partition of a fan-out, a fan-out of rows, or a closure.
 
 use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
 use crate::engine::exec::outcome::write_outcome;
-use crate::engine::exec::runner::{ChunkRunner, RowRunner, mark_row, run_whole};
+use crate::engine::exec::runner::{ChunkRunner, RowRunner, mark_row, run_call};
 use crate::engine::job::JobReference;
 use crate::engine::job::LocalSlot;
 use crate::engine::job::RunError;
@@ -10,7 +10,7 @@ use crate::engine::job::call::{self, Fields, KernelCall};
 use crate::engine::job::failure_text;
 use crate::engine::job::meta::{self, deadline_of};
 use crate::engine::job::partitions;
-use crate::engine::job::{ChunkEnd, RowHandles, finished_chunks, run_share, single_partition, stop};
+use crate::engine::job::{ChunkEnd, RowHandles, finished_chunks, run_partition, single_partition, stop};
 use crate::engine::job::{Plan, rows_plan};
 use crate::engine::kernel::{JobProbe, StopSignals};
 use crate::engine::kernel::{KernelInfo, RawSlice};
@@ -77,9 +77,9 @@ impl<'a> ClaimedJob<'a> {
         Ok(call)
     }
 
-    fn share_call(&self, call: &'a KernelCall, plan: Plan, watch: RowWatch) -> ShareCall<'a> {
+    fn partition_call(&self, call: &'a KernelCall, plan: Plan, watch: RowWatch) -> PartitionCall<'a> {
         let (core, worker, signals) = (self.core, u32::from(self.worker.get()), self.signals());
-        ShareCall { core, call, plan, worker, signals, watch }
+        PartitionCall { core, call, plan, worker, signals, watch }
     }
 }
 
@@ -176,17 +176,17 @@ fn run(job: &ClaimedJob<'_>) -> Result<Ran, RunError> {
             None => Err(RunError::Corrupt),
         };
     }
-    if shape.kind() == kind::WHOLE {
+    if shape.kind() == kind::CALL {
         let (inputs, outputs) = shape.sides();
         return if inputs + outputs <= INLINE_BATCHES {
-            whole_job::<INLINE_BATCHES>(job, shape)
+            call_job::<INLINE_BATCHES>(job, shape)
         } else {
-            whole_job::<MAX_BATCHES>(job, shape)
+            call_job::<MAX_BATCHES>(job, shape)
         };
     }
     let fields = Fields::read(&core.control, index, descriptor, shape).map_err(unresolved)?;
     match fields.kind {
-        kind::SHARE => share_job(job, &fields).map(|()| Ran::Plain),
+        kind::PARTITION => partition_job(job, &fields).map(|()| Ran::Plain),
         kind::ROWS => rows_job(job, &fields).map(|()| Ran::Plain),
         _ => Err(RunError::Corrupt),
     }
@@ -195,7 +195,7 @@ fn run(job: &ClaimedJob<'_>) -> Result<Ran, RunError> {
 /// A job of one call on whole batches, `N` at most.
 // What it needs is filled in place: small jobs are run millions of times a second.
 #[inline]
-fn whole_job<const N: usize>(job: &ClaimedJob<'_>, shape: JobShape) -> Result<Ran, RunError> {
+fn call_job<const N: usize>(job: &ClaimedJob<'_>, shape: JobShape) -> Result<Ran, RunError> {
     let ClaimedJob { core, index, descriptor, .. } = *job;
     let mut fields = Fields::<N>::unread(shape);
     if let Err(error) = fields.read_all(&core.control, index, descriptor, shape) {
@@ -206,7 +206,7 @@ fn whole_job<const N: usize>(job: &ClaimedJob<'_>, shape: JobShape) -> Result<Ra
         return Err(unresolved(error));
     }
     let mut lens = [usize::MAX; MAX_OUTPUTS];
-    run_whole(job, &call, job.worker, job.signals(), &core.arena, &mut lens)?;
+    run_call(job, &call, job.worker, job.signals(), &core.arena, &mut lens)?;
     if lens == [usize::MAX; MAX_OUTPUTS] {
         return Ok(Ran::Plain);
     }
@@ -225,8 +225,8 @@ fn unresolved(error: Error) -> RunError {
     }
 }
 
-/// What one share of a fan-out runs: chunks of a kernel, or rows of it.
-pub(crate) struct ShareCall<'a> {
+/// What one partition of a fan-out runs: chunks of a kernel, or rows of it.
+pub(crate) struct PartitionCall<'a> {
     pub(crate) core: &'a Core,
     pub(crate) call: &'a KernelCall,
     pub(crate) plan: Plan,
@@ -243,23 +243,23 @@ pub(crate) enum RowWatch {
     /// They count in the ranges, and are called.
     Ranges(DescriptorIndex),
     /// This participant runs all rows and says how many are done.
-    Alone(DescriptorIndex),
+    SinglePartition(DescriptorIndex),
 }
 
 /// How often a participant that runs all rows of a job says at least how many are done.
 const ROW_REPORTS: u32 = 64;
 
-impl<'a> ShareCall<'a> {
+impl<'a> PartitionCall<'a> {
     /// Runs chunks until none is left; the trouble of the chunk that failed, if one did.
-    pub(crate) fn run(&self, header: &'a FanOutHeader, ranges: &[RangeLine], share: u32) -> Result<(), RunError> {
+    pub(crate) fn run(&self, header: &'a FanOutHeader, ranges: &[RangeLine], partition: u32) -> Result<(), RunError> {
         let signals = StopSignals { fan_out: Some(&header.stop), ..self.signals };
         if header.mode.load(Ordering::Relaxed) & 0xFF != fan_out_mode::CHUNKS {
-            return self.run_rows(header, ranges, share, signals);
+            return self.run_rows(header, ranges, partition, signals);
         }
         let mut runner = ChunkRunner::new(self.call, self.plan, self.worker, signals, &self.core.arena)
             .map_err(|_| RunError::Corrupt)?;
         let mut run_error = None;
-        run_share(header, ranges, share, self.plan.chunks, |chunk| {
+        run_partition(header, ranges, partition, self.plan.chunks, |chunk| {
             if let Some(reason) = self.stop_reason() {
                 return ChunkEnd::Stop(reason);
             }
@@ -295,14 +295,14 @@ impl<'a> ShareCall<'a> {
         &self,
         header: &FanOutHeader,
         ranges: &[RangeLine],
-        share: u32,
+        partition: u32,
         signals: StopSignals<'_>,
     ) -> Result<(), RunError> {
         let rows = RowBlock::of(self.core, self.call, header, &self.plan).map_err(|_| RunError::Corrupt)?;
         let mut runner =
             RowRunner::new(self.call, self.plan.total_len, rows.params, self.worker, signals, &self.core.arena)
                 .map_err(|_| RunError::Corrupt)?;
-        run_share(header, ranges, share, self.plan.chunks, |chunk| {
+        run_partition(header, ranges, partition, self.plan.chunks, |chunk| {
             // The one before has been counted.
             self.tell_of_counted_rows();
             if let Some(reason) = self.stop_reason() {
@@ -321,7 +321,7 @@ impl<'a> ShareCall<'a> {
     }
 }
 
-impl ShareCall<'_> {
+impl PartitionCall<'_> {
     /// Calls the watchers that count finished rows in the ranges.
     fn tell_of_counted_rows(&self) {
         if let RowWatch::Ranges(job) = self.watch {
@@ -331,7 +331,7 @@ impl ShareCall<'_> {
 
     /// Says that the rows of a chunk are done, and those before it: a thread that runs all chunks runs them in their order.
     fn say_rows(&self, chunk: u32) {
-        if let RowWatch::Alone(job) = self.watch
+        if let RowWatch::SinglePartition(job) = self.watch
             && (chunk + 1).is_multiple_of(self.plan.chunks.div_ceil(ROW_REPORTS))
         {
             let (done, total) = (self.plan.range(chunk).end as u64, self.plan.total_len as u64);
@@ -381,7 +381,7 @@ impl RowBlock {
             _ => (ROW_FAILED, "the kernel does not fit the job", ""),
         };
         mark_row(self.status, row, kind);
-        // Relaxed: a ticket for a text; everything is published by the share's finish (R3).
+        // Relaxed: a ticket for a text; everything is published by the partition's finish (R3).
         let ticket = header.failed_rows.fetch_add(1, Ordering::Relaxed);
         if ticket < ROW_TEXTS as u64
             && let Ok(text) = core.arena.failure_text(self.texts + ticket * size_of::<FailureText>() as u64)
@@ -392,21 +392,21 @@ impl RowBlock {
     }
 }
 
-fn share_job(job: &ClaimedJob<'_>, fields: &Fields) -> Result<(), RunError> {
+fn partition_job(job: &ClaimedJob<'_>, fields: &Fields) -> Result<(), RunError> {
     let ClaimedJob { core, .. } = *job;
     let handle = fields.fan_out;
     let corrupt = |_: Error| RunError::Corrupt;
     let (header, _) = core.arena.fan_out(handle, 0).map_err(corrupt)?;
-    let (header, ranges) = core.arena.fan_out(handle, header.shares.load(Ordering::Relaxed)).map_err(corrupt)?;
+    let (header, ranges) = core.arena.fan_out(handle, header.partitions.load(Ordering::Relaxed)).map_err(corrupt)?;
     let plan = Plan::read(header).map_err(corrupt)?;
     let call = job.resolve(fields)?;
     let watch = partitions::parent_of(header).map_or(RowWatch::Nobody, |parent| RowWatch::Ranges(parent.index));
-    job.share_call(&call, plan, watch).run(header, ranges, fields.share)?;
+    job.partition_call(&call, plan, watch).run(header, ranges, fields.partition)?;
     completion::end_if_complete(core, header, ranges);
     Ok(())
 }
 
-/// A job of many rows: a thread that claims it fans it out, takes part, and finishes it when all shares are over.
+/// A job of many rows: a thread that claims it fans it out, takes part, and finishes it when all partitions are over.
 fn rows_job(job: &ClaimedJob<'_>, fields: &Fields) -> Result<(), RunError> {
     let call = job.resolve(fields)?;
     let rows = usize::try_from(fields.fan_out).map_err(|_| RunError::Corrupt)?;
@@ -417,18 +417,23 @@ fn rows_job(job: &ClaimedJob<'_>, fields: &Fields) -> Result<(), RunError> {
         return Ok(());
     }
     if job.core.config.is_shared() {
-        rows_alone(job, &call, plan, rows_at)
+        run_single_partition(job, &call, plan, rows_at)
     } else {
         rows_in_parallel(job, fields, &call, plan, rows_at)
     }
 }
 
 /// Runs all rows on this thread. Where other processes take part the submitter has distributed the rows (`distributed_rows.rs`), and what
-/// comes here is run by one worker: shares could die, and a job that waits for shares could not be started again by their deaths.
-fn rows_alone(job: &ClaimedJob<'_>, call: &KernelCall, plan: Plan, rows_at: RowHandles) -> Result<(), RunError> {
+/// comes here is run by one worker: partitions could die, and a job that waits for partitions could not be started again by their deaths.
+fn run_single_partition(
+    job: &ClaimedJob<'_>,
+    call: &KernelCall,
+    plan: Plan,
+    rows_at: RowHandles,
+) -> Result<(), RunError> {
     let (header, range) = single_partition(&plan, rows_at);
     let ranges = [range];
-    job.share_call(call, plan, RowWatch::Alone(job.index)).run(&header, &ranges, 0)?;
+    job.partition_call(call, plan, RowWatch::SinglePartition(job.index)).run(&header, &ranges, 0)?;
     match header.stop.load(Ordering::Relaxed) {
         0 if finished_chunks(&ranges) == u64::from(plan.chunks) => Ok(()),
         stop::CANCELLED => Err(RunError::Cancelled),
@@ -446,10 +451,10 @@ fn rows_in_parallel(
     rows_at: RowHandles,
 ) -> Result<(), RunError> {
     let ClaimedJob { core, index, .. } = *job;
-    let share = job.share_call(call, plan, RowWatch::Ranges(index));
+    let partition = job.partition_call(call, plan, RowWatch::Ranges(index));
     let slot = core.jobs.slot(index);
-    let meter = slot.map(LocalSlot::rows);
-    meter.into_iter().for_each(|meter| meter.serve(meta::progress_name(&core.control, index)));
+    let progress = slot.map(LocalSlot::rows);
+    progress.into_iter().for_each(|progress| progress.serve(meta::progress_name(&core.control, index)));
     let parallel_call = ParallelCall {
         core,
         plan,
@@ -459,7 +464,7 @@ fn rows_in_parallel(
         retries: 0,
         backpressure: core.config.backpressure,
         rows: Some(rows_at),
-        meter,
+        progress,
     };
     let end = parallel_call
         .run(
@@ -468,7 +473,7 @@ fn rows_in_parallel(
                 reservation.set_deadline(job.deadline);
             },
             |header, ranges| {
-                let _ = share.run(header, ranges, 0);
+                let _ = partition.run(header, ranges, 0);
                 None
             },
         )
@@ -481,7 +486,7 @@ fn rows_in_parallel(
         FanOutEnd::Stopped(stopped) => Err(match stopped.stop {
             stop::CANCELLED => RunError::Cancelled,
             stop::DEADLINE => RunError::Deadline,
-            // Rows that fail say so for themselves: a share does not.
+            // Rows that fail say so for themselves: a partition does not.
             _ => RunError::Corrupt,
         }),
     }
@@ -496,7 +501,7 @@ mod tests {
     use crate::engine::runtime::Reservation;
     use crate::engine::schedule::queue;
 
-    /// Runs a published draft on worker 1 and gives the error of its outcome.
+    /// Runs a published reservation on worker 1 and gives the error of its outcome.
     fn outcome(core: &Core, reservation: Reservation<'_>) -> Option<Error> {
         let reference = queue::publish(core, reservation, Priority::Normal).unwrap();
         let worker = ParticipantSlot::new(1);
@@ -529,7 +534,7 @@ mod tests {
                 block => block,
             };
             let id = core.kernel_id(Kernel::info(copy)).unwrap();
-            reservation.set_call(kind::WHOLE, id, &References::of(&[(x, 64)], &[(y, 64)]), &param);
+            reservation.set_call(kind::CALL, id, &References::of(&[(x, 64)], &[(y, 64)]), &param);
             reservation.set_part(0, 0, 0);
             let before = RUNS.load(Ordering::Relaxed);
             (outcome(&core, reservation), RUNS.load(Ordering::Relaxed) - before)

@@ -1,8 +1,8 @@
 //! Fan-out: many participants run the chunks of one call (`docs/protocol.md`, "Ranges").
 //!
-//! Chunk boundaries depend on the length alone. Each share starts with an equal part of the chunks, takes them from the
-//! front, and when it has none left steals half of another share's rest from the back. The caller, unless it may not help,
-//! runs share 0 itself; the other shares are jobs of their own in the ring, so that a share nobody has time for is simply
+//! Chunk boundaries depend on the length alone. Each partition starts with an equal part of the chunks, takes them from the
+//! front, and when it has none left steals half of another partition's rest from the back. The caller, unless it may not help,
+//! runs partition 0 itself; the other partitions are jobs of their own in the ring, so that a partition nobody has time for is simply
 //! emptied by thieves and taken back.
 
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use crate::lockfree::job::{self, Cancel};
 use crate::panics;
 use crate::sync::Ordering;
 
-/// The most shares one call is cut into.
-const MAX_SHARES: u32 = 255;
+/// The most partitions one call is cut into.
+const MAX_PARTITIONS: u32 = 255;
 /// How often a call begins anew when deaths of workers left chunks behind.
 const MAX_ROUNDS: usize = 8;
 /// A fan-out block in the arena, given back when dropped.
@@ -45,7 +45,7 @@ impl Drop for FanOutBlock<'_> {
 #[must_use]
 #[derive(Debug)]
 pub(crate) enum FanOutEnd {
-    /// Every chunk was run and counted, and no share says otherwise: the only end that is a success.
+    /// Every chunk was run and counted, and no partition says otherwise: the only end that is a success.
     Complete,
     /// Some chunks were not run, or failed.
     Stopped(Stopped),
@@ -54,16 +54,16 @@ pub(crate) enum FanOutEnd {
 /// Why a fan-out is not complete.
 #[derive(Debug)]
 pub(crate) struct Stopped {
-    /// The value of [`stop`] that ended it early; 0 when a share failed without saying stop.
+    /// The value of [`stop`] that ended it early; 0 when a partition failed without saying stop.
     pub(crate) stop: u32,
-    /// The failure of another share, with the chunk it happened in; the caller knows its own.
+    /// The failure of another partition, with the chunk it happened in; the caller knows its own.
     pub(crate) failure: Option<(u32, Error)>,
-    /// The chunk in which the caller's own share failed.
+    /// The chunk in which the caller's own partition failed.
     pub(crate) own_failure: Option<u32>,
 }
 
 impl Stopped {
-    /// The error of the call, of which the caller's own share failed with `own`.
+    /// The error of the call, of which the caller's own partition failed with `own`.
     ///
     /// The failure in the lowest chunk is reported; which other chunks were tried depends on timing.
     pub(crate) fn into_error(self, own: Option<Error>) -> Error {
@@ -87,31 +87,31 @@ pub(crate) struct ParallelCall<'a> {
     pub(crate) plan: Plan,
     pub(crate) priority: Priority,
     pub(crate) caller: ParticipantSlot,
-    /// Whether the shares are closures, which only threads run.
+    /// Whether the partitions are closures, which only threads run.
     pub(crate) closures: bool,
-    /// How often a share may be started again after the death of its worker.
+    /// How often a partition may be started again after the death of its worker.
     pub(crate) retries: u32,
-    /// What to do where not a single share finds room and the caller must not run it.
+    /// What to do where not a single partition finds room and the caller must not run it.
     pub(crate) backpressure: Backpressure,
     /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
     pub(crate) rows: Option<RowHandles>,
     /// The meter by which its progress is read, if any.
-    pub(crate) meter: Option<&'a Meter>,
+    pub(crate) progress: Option<&'a Meter>,
 }
 
 impl ParallelCall<'_> {
-    /// How many shares run at once, and whether the caller is one of them.
-    fn shares(&self) -> (u32, bool) {
+    /// How many partitions run at once, and whether the caller is one of them.
+    fn partitions(&self) -> (u32, bool) {
         let config = &self.core.config;
         let in_kernel = panics::depth() > 0 || self.caller != ParticipantSlot::HOST;
         let caller_runs = in_kernel || config.help != WaitPolicy::Never;
-        // The caller takes a worker's place when the cores are all spoken for, so that no share waits for a core.
+        // The caller takes a worker's place when the cores are all spoken for, so that no partition waits for a core.
         let threads = if self.closures { config.threads } else { self.core.workers_now() } as u32;
         let all = if caller_runs { (threads + 1).min((config.cores as u32).max(threads)) } else { threads };
-        (all.clamp(1, MAX_SHARES).min(self.plan.chunks), caller_runs)
+        (all.clamp(1, MAX_PARTITIONS).min(self.plan.chunks), caller_runs)
     }
 
-    /// Runs the call: `child` fills a descriptor for a share, `body` is the caller's own share.
+    /// Runs the call: `child` fills a descriptor for a partition, `body` is the caller's own partition.
     ///
     /// Returns when no participant is inside a chunk any more, whatever happened.
     pub(crate) fn run(
@@ -119,18 +119,18 @@ impl ParallelCall<'_> {
         child: impl Fn(&Reservation<'_>, u32, &FanOutHeader, &[RangeLine]),
         mut body: impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
     ) -> Result<FanOutEnd> {
-        let (shares, caller_runs) = self.shares();
-        let len = size_of::<FanOutHeader>() + shares as usize * size_of::<RangeLine>();
+        let (partitions, caller_runs) = self.partitions();
+        let len = size_of::<FanOutHeader>() + partitions as usize * size_of::<RangeLine>();
         let block = FanOutBlock { core: self.core, block: self.core.arena.allocate_bookkeeping(len as u64)? };
-        let (header, ranges) = self.core.arena.fan_out(block.block.offset, shares)?;
+        let (header, ranges) = self.core.arena.fan_out(block.block.offset, partitions)?;
         self.prepare(header, ranges);
         // Dropped before the block.
-        let _metered = self.meter.map(|meter| {
+        let _metered = self.progress.map(|progress| {
             let arena = Arc::clone(&self.core.arena);
-            meter.begin(self.plan, Some(RangesAt { arena, block: block.block.offset, shares }))
+            progress.begin(self.plan, Some(RangesAt { arena, block: block.block.offset, partitions }))
         });
         for _ in 0..=MAX_ROUNDS {
-            let child = |reservation: &Reservation<'_>, share| child(reservation, share, header, ranges);
+            let child = |reservation: &Reservation<'_>, partition| child(reservation, partition, header, ranges);
             let end = self.round(block.block.offset, header, ranges, caller_runs, child, &mut body)?;
             let (finished, waiting) = (finished_chunks(ranges), waiting_chunks(ranges));
             let wanted = u64::from(self.plan.chunks);
@@ -144,7 +144,7 @@ impl ParallelCall<'_> {
                 return Err(error);
             }
             if waiting > 0 && (!self.core.config.is_shared() || !self.core.is_open()) {
-                // A closing engine took all shares back: what is left of the chunks will never be run.
+                // A closing engine took all partitions back: what is left of the chunks will never be run.
                 return Ok(FanOutEnd::Stopped(Stopped { stop: stop::CANCELLED, ..end }));
             }
             // Workers died. A chunk that is neither finished nor waiting was lost on its way from one range to another, and
@@ -166,11 +166,11 @@ impl ParallelCall<'_> {
         prepare(header, ranges, &self.plan, self.rows, mode);
     }
 
-    /// Starts the shares, takes part, and waits until none is run any more. Says what stopped it, if anything did: nothing in what
+    /// Starts the partitions, takes part, and waits until none is run any more. Says what stopped it, if anything did: nothing in what
     /// comes back means that the ranges were emptied, not that all of their chunks were run.
     ///
     /// # Errors
-    /// Those of [`queue::reserve`] when not a single share found room and the caller may not run it itself.
+    /// Those of [`queue::reserve`] when not a single partition found room and the caller may not run it itself.
     fn round(
         &self,
         block: u64,
@@ -181,15 +181,15 @@ impl ParallelCall<'_> {
         body: &mut impl FnMut(&FanOutHeader, &[RangeLine]) -> Option<u32>,
     ) -> Result<Stopped> {
         let first = u32::from(caller_runs);
-        let mut sub_jobs = SubJobs { core: self.core, jobs: [None; MAX_SHARES as usize], count: 0 };
-        for share in first..ranges.len() as u32 {
+        let mut sub_jobs = SubJobs { core: self.core, jobs: [None; MAX_PARTITIONS as usize], count: 0 };
+        for partition in first..ranges.len() as u32 {
             let reservation = match self.core.jobs.try_reserve(&self.core.control) {
                 Some(reservation) => reservation,
                 // Where worker processes keep kernels out of this one, the call waits for room instead of running here.
-                None if share == 0 && self.core.config.is_shared() => queue::reserve(self.core, self.backpressure)?,
+                None if partition == 0 && self.core.config.is_shared() => queue::reserve(self.core, self.backpressure)?,
                 None => break,
             };
-            if !sub_jobs.start(reservation, block, share, self, |reservation| child(reservation, share)) {
+            if !sub_jobs.start(reservation, block, partition, self, |reservation| child(reservation, partition)) {
                 break;
             }
         }
@@ -198,7 +198,7 @@ impl ParallelCall<'_> {
             wakeup::notify_published(self.core, sub_jobs.count as u32);
         }
         if caller_runs || sub_jobs.count == 0 {
-            // Without any share in the queue the caller runs share 0 even where it should not help, and steals the rest.
+            // Without any partition in the queue the caller runs partition 0 even where it should not help, and steals the rest.
             own_failure = nesting::run(self.core, None, || body(header, ranges));
         }
         let failure = sub_jobs.finish(caller_runs || sub_jobs.count == 0, header, ranges);
@@ -206,48 +206,48 @@ impl ParallelCall<'_> {
     }
 }
 
-/// The shares that run, or wait to run, on workers. All are over before the value is gone: they use the caller's memory.
+/// The partitions that run, or wait to run, on workers. All are over before the value is gone: they use the caller's memory.
 struct SubJobs<'a> {
     core: &'a Core,
-    jobs: [Option<(JobReference, u32)>; MAX_SHARES as usize],
+    jobs: [Option<(JobReference, u32)>; MAX_PARTITIONS as usize],
     count: usize,
 }
 
 impl SubJobs<'_> {
-    /// Queues one share; `false` when there is no room, which costs parallelism only.
+    /// Queues one partition; `false` when there is no room, which costs parallelism only.
     fn start(
         &mut self,
         reservation: Reservation<'_>,
         block: u64,
-        share: u32,
+        partition: u32,
         parallel_call: &ParallelCall<'_>,
         child: impl Fn(&Reservation<'_>),
     ) -> bool {
-        reservation.set_part(block, share, parallel_call.retries);
+        reservation.set_part(block, partition, parallel_call.retries);
         child(&reservation);
         let Ok(reference) = queue::publish(self.core, reservation, parallel_call.priority) else { return false };
-        self.jobs[self.count] = Some((reference, share));
+        self.jobs[self.count] = Some((reference, partition));
         self.count += 1;
         true
     }
 
-    /// Takes back the shares nobody started, waits for the others, and returns the failure in the lowest chunk.
+    /// Takes back the partitions nobody started, waits for the others, and returns the failure in the lowest chunk.
     fn finish(&mut self, work_is_done: bool, header: &FanOutHeader, ranges: &[RangeLine]) -> Option<(u32, Error)> {
         let mut failure: Option<(u32, Error)> = None;
         for at in 0..self.count {
-            let Some((reference, share)) = self.jobs[at].take() else { continue };
-            // A share that nobody started is taken back once there is nothing left in it.
+            let Some((reference, partition)) = self.jobs[at].take() else { continue };
+            // A partition that nobody started is taken back once there is nothing left in it.
             let emptied = work_is_done || header.stop.load(Ordering::Relaxed) != 0;
             let Some(descriptor) = self.core.control.descriptor(reference.index) else { continue };
-            // Not a cancel: a share that runs its last chunk must not be told to stop.
+            // Not a cancel: a partition that runs its last chunk must not be told to stop.
             if emptied && let Some(done) = job::take_back(&descriptor.word, reference.generation) {
                 completion::drop_detached(self.core, reference.index, done);
                 continue;
             }
-            wait::wait_for_share(self.core, reference);
+            wait::wait_for_partition(self.core, reference);
             let done = job::snapshot(&descriptor.word);
             if !done.is(State::Done) || done.generation() != reference.generation {
-                // The engine broke and nobody is at the share any more. A closure in its slot borrows from the caller.
+                // The engine broke and nobody is at the partition any more. A closure in its slot borrows from the caller.
                 if let Some(slot) = self.core.jobs.slot(reference.index) {
                     slot.closure().discard();
                 }
@@ -255,11 +255,11 @@ impl SubJobs<'_> {
                 continue;
             }
             if done.has(FLAG_OUTCOME) {
-                let chunk = ranges.get(share as usize).map_or(0, |line| line.failed.load(Ordering::Relaxed));
+                let chunk = ranges.get(partition as usize).map_or(0, |line| line.failed.load(Ordering::Relaxed));
                 let chunk = (chunk as u32).saturating_sub(1);
                 if failure.as_ref().is_none_or(|(first, _)| chunk < *first)
                     && let Some(error) = outcome_of(self.core, reference.index)
-                    // A share that a closing engine took back is no failure: the others run its chunks.
+                    // A partition that a closing engine took back is no failure: the others run its chunks.
                     && !matches!(error, Error::Cancelled)
                 {
                     failure = Some((chunk, error));
@@ -273,12 +273,12 @@ impl SubJobs<'_> {
 
 impl Drop for SubJobs<'_> {
     fn drop(&mut self) {
-        // Only reached with children left when the caller's share unwound; they must not outlive the caller's memory.
+        // Only reached with children left when the caller's partition unwound; they must not outlive the caller's memory.
         for at in 0..self.count {
             if let Some((reference, _)) = self.jobs[at].take() {
                 if let Cancel::Ended(_) = completion::cancel(self.core, reference) {
                 } else {
-                    wait::wait_for_share(self.core, reference);
+                    wait::wait_for_partition(self.core, reference);
                 }
                 if let Some(descriptor) = self.core.control.descriptor(reference.index) {
                     let done = job::snapshot(&descriptor.word);
@@ -297,7 +297,7 @@ impl Drop for SubJobs<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::job::{ChunkEnd, run_share};
+    use crate::engine::job::{ChunkEnd, run_partition};
     use crate::engine::runtime::Poisoned;
     use crate::engine::schedule::health;
     use crate::layout::words::ProgressWord;
@@ -305,7 +305,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
-    /// Runs a call of closures whose shares one thread takes, and does with them what `serve` says, until the call is over.
+    /// Runs a call of closures whose partitions one thread takes, and does with them what `serve` says, until the call is over.
     fn run(core: &Core, chunks: usize, serve: impl Fn(&FanOutHeader, &[RangeLine], u32) + Sync) -> Result<FanOutEnd> {
         let plan = Plan::new(chunks * 10, Some(10), 0).expect("a plan of few chunks");
         let (priority, caller) = (Priority::Normal, ParticipantSlot::HOST);
@@ -318,7 +318,7 @@ mod tests {
             retries: 0,
             backpressure: Backpressure::Reject,
             rows: None,
-            meter: None,
+            progress: None,
         };
         let over = std::sync::atomic::AtomicBool::new(false);
         thread::scope(|scope| {
@@ -331,8 +331,9 @@ mod tests {
                     };
                     let descriptor = core.control.descriptor(index).expect("it was in a ring");
                     let fields = (descriptor.fan_out.load(Ordering::Relaxed), descriptor.part.load(Ordering::Relaxed));
-                    let shares = core.arena.fan_out(fields.0, 0).expect("a block").0.shares.load(Ordering::Relaxed);
-                    let (header, ranges) = core.arena.fan_out(fields.0, shares).expect("a block");
+                    let partitions =
+                        core.arena.fan_out(fields.0, 0).expect("a block").0.partitions.load(Ordering::Relaxed);
+                    let (header, ranges) = core.arena.fan_out(fields.0, partitions).expect("a block");
                     serve(header, ranges, fields.1 & 0xFFFF);
                     let done = job::finish(&descriptor.word, false);
                     completion::left(core, worker, index);
@@ -345,12 +346,12 @@ mod tests {
         })
     }
 
-    /// Runs a share as workers do, but leaves away what `skips` says: the chunk is taken and never counted.
-    fn run_but(header: &FanOutHeader, ranges: &[RangeLine], share: u32, mut skips: impl FnMut(u32) -> bool) {
-        let own = &ranges[share as usize];
+    /// Runs a partition as workers do, but leaves away what `skips` says: the chunk is taken and never counted.
+    fn run_but(header: &FanOutHeader, ranges: &[RangeLine], partition: u32, mut skips: impl FnMut(u32) -> bool) {
+        let own = &ranges[partition as usize];
         loop {
             let mut skipped = false;
-            run_share(header, ranges, share, u32::MAX, |chunk| {
+            run_partition(header, ranges, partition, u32::MAX, |chunk| {
                 skipped = skips(chunk);
                 if skipped { ChunkEnd::Stop(0) } else { ChunkEnd::Done }
             });
@@ -373,41 +374,41 @@ mod tests {
             let core = Core::without_workers(threads, 0);
             // Which chunks are lost each time the call begins anew.
             let rounds = AtomicUsize::new(0);
-            let shares = threads.min(chunks);
-            let end = run(&core, chunks, |header, ranges, share| {
-                let round = rounds.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / shares;
-                run_but(header, ranges, share, |chunk| lost.contains(&(round, chunk)));
+            let partitions = threads.min(chunks);
+            let end = run(&core, chunks, |header, ranges, partition| {
+                let round = rounds.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / partitions;
+                run_but(header, ranges, partition, |chunk| lost.contains(&(round, chunk)));
             });
             let is_lost = |round: usize| lost.iter().any(|&(at, chunk)| at == round && (chunk as usize) < chunks);
-            let first_whole = (0..=MAX_ROUNDS).find(|&round| !is_lost(round));
+            let first_without_loss = (0..=MAX_ROUNDS).find(|&round| !is_lost(round));
             match end {
                 Ok(FanOutEnd::Complete) => {
-                    prop_assert_eq!(first_whole.map(|round| (round + 1) * shares), Some(rounds.into_inner()));
+                    prop_assert_eq!(first_without_loss.map(|round| (round + 1) * partitions), Some(rounds.into_inner()));
                 }
-                Err(Error::Corrupt { .. }) => prop_assert!(first_whole.is_none()),
+                Err(Error::Corrupt { .. }) => prop_assert!(first_without_loss.is_none()),
                 other => prop_assert!(false, "{other:?}"),
             }
             prop_assert!(core.arena.statistics().in_use == 0, "the block is given back");
         }
     }
 
-    /// A worker that ended its share without having run it made the call a success.
+    /// A worker that ended its partition without having run it made the call a success.
     #[test]
-    fn shares_that_end_without_running_are_no_success() {
+    fn partitions_that_end_without_running_are_no_success() {
         let core = Core::without_workers(2, 0);
         let end = run(&core, 7, |_, _, _| {});
         assert!(matches!(&end, Ok(FanOutEnd::Stopped(stopped)) if stopped.stop == stop::CANCELLED), "{end:?}");
     }
 
-    /// The engine broke while a call waited for its shares, and the call said that all was done.
+    /// The engine broke while a call waited for its partitions, and the call said that all was done.
     #[test]
     fn an_engine_that_breaks_is_no_success() {
         let core = Core::without_workers(2, 0);
-        let end = run(&core, 7, |header, ranges, share| {
-            run_but(header, ranges, share, |_| false);
+        let end = run(&core, 7, |header, ranges, partition| {
+            run_but(header, ranges, partition, |_| false);
             health::poison(&core, Poisoned::Corrupt { what: "test", offset: 0, expected: 0, found: 0 });
         });
-        // The one share that was run did all chunks, and the other one was taken back: the call may be whole, and then says so.
+        // The one partition that was run did all chunks, and the other one was taken back: the call may be whole, and then says so.
         match end {
             Ok(FanOutEnd::Complete) => {}
             Ok(FanOutEnd::Stopped(stopped)) => assert!(matches!(stopped.into_error(None), Error::Corrupt { .. })),

@@ -29,7 +29,7 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
         None => in_kernel || core.config.help != WaitPolicy::Never,
         Some(_) => in_kernel && core.may_need_this_thread(),
     };
-    if runs_own && run_own(core, reference) == Ran::Whole {
+    if runs_own && run_own(core, reference) == Ran::All {
         // A kernel that forked comes back in the child as well, where the job never ends.
         return health::is_readable(core, reference)
             || core.check_process().is_err()
@@ -59,14 +59,14 @@ pub(crate) enum Ran {
     Nothing,
     /// Partitions that nobody had started; others may be under way.
     Parts,
-    Whole,
+    All,
 }
 
 /// Runs a job, or parts of it, that nobody has started, on the thread that waits for it and holds it.
 pub(crate) fn run_own(core: &Core, reference: JobReference) -> Ran {
     if queue::claim_own(core, reference, ParticipantSlot::HOST).is_some() {
         execute(core, ParticipantSlot::HOST, reference.index);
-        return Ran::Whole;
+        return Ran::All;
     }
     // Where processes take part the submitter has spread the rows of a job.
     let rows = completion::partitions_of(core, reference).filter(|_| core.config.is_shared());

@@ -1,6 +1,6 @@
 //! One kernel over the chunks of a call, by the caller and by workers.
 
-use crate::engine::exec::execute::{RowWatch, ShareCall};
+use crate::engine::exec::execute::{PartitionCall, RowWatch};
 use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
 use crate::engine::exec::runner::{ChunkRunner, check_lengths};
 use crate::engine::job::Plan;
@@ -19,7 +19,7 @@ use crate::os::host::Deadline;
 use crate::panics;
 use crate::sync::Ordering;
 
-/// How often a share of a call is started again after the death of its worker.
+/// How often a partition of a call is started again after the death of its worker.
 const USUAL_RETRIES: u8 = 3;
 
 /// A call of a kernel whose chunks several run, with what its caller said about it.
@@ -34,7 +34,7 @@ pub(crate) struct ChunkedCall<'a> {
     pub(crate) deadline: Option<Deadline>,
     /// The usual number unless said.
     pub(crate) retry: Option<Retry>,
-    pub(crate) meter: Option<&'a Meter>,
+    pub(crate) progress: Option<&'a Meter>,
 }
 
 impl ChunkedCall<'_> {
@@ -57,7 +57,7 @@ impl ChunkedCall<'_> {
     /// One chunk is run by the caller: handing it over would cost more than it saves.
     fn run_here(&self, kernel: &KernelCall) -> Result<()> {
         let signals = StopSignals { word: None, fan_out: None, deadline: self.deadline };
-        let metered = self.meter.map(|meter| meter.begin(self.plan, None));
+        let metered = self.progress.map(|progress| progress.begin(self.plan, None));
         let mut runner = ChunkRunner::new(kernel, self.plan, 0, signals, &self.core.arena)?;
         let result = nesting::run(self.core, None, || runner.run(0, &self.core.arena));
         result.map_err(|error| error_of(kernel.info.name(), error))?;
@@ -66,25 +66,25 @@ impl ChunkedCall<'_> {
     }
 
     fn run_parallel(&self, kernel: &KernelCall) -> Result<()> {
-        let Self { core, plan, priority, backpressure, deadline, meter, .. } = *self;
+        let Self { core, plan, priority, backpressure, deadline, progress, .. } = *self;
         core.check_shortage(backpressure)?;
         let id = core.kernel_id(kernel.info)?;
         let signals = StopSignals { word: None, fan_out: None, deadline };
-        let share = ShareCall { core, call: kernel, plan, worker: 0, signals, watch: RowWatch::Nobody };
+        let partition = PartitionCall { core, call: kernel, plan, worker: 0, signals, watch: RowWatch::Nobody };
         // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
         let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
         let retries = self.retry.unwrap_or(usual).limit();
         let caller = ParticipantSlot::HOST;
         let parallel =
-            ParallelCall { core, plan, priority, caller, closures: false, retries, backpressure, rows: None, meter };
+            ParallelCall { core, plan, priority, caller, closures: false, retries, backpressure, rows: None, progress };
         let mut own = None;
         let end = parallel.run(
             |reservation, _, _, _| {
-                reservation.set_call(kind::SHARE, id, self.references, &self.param);
+                reservation.set_call(kind::PARTITION, id, self.references, &self.param);
                 reservation.set_deadline(deadline);
             },
             |header, ranges| {
-                own = share.run(header, ranges, 0).err();
+                own = partition.run(header, ranges, 0).err();
                 let failed = ranges.first().map_or(0, |line| line.failed.load(Ordering::Relaxed));
                 (failed as u32).checked_sub(1)
             },

@@ -1,7 +1,7 @@
 //! Running claimed jobs: kernel calls, chunks, rows, closures.
 //!
-//! A worker enters at `execute`, which reads the kind of the job and ends it whatever becomes of it. A whole call goes to `runner`, a share of a
-//! fan-out through the ranges to `runner` as well, a closure to its slot. Calls that block enter at `fan_out`, which publishes shares, runs one,
+//! A worker enters at `execute`, which reads the kind of the job and ends it whatever becomes of it. A whole call goes to `runner`, a partition of a
+//! fan-out through the ranges to `runner` as well, a closure to its slot. Calls that block enter at `fan_out`, which publishes partitions, runs one,
 //! and waits for the others (`help`). Rows that several processes run are published by their submitter (`distributed_rows`).
 
 pub(crate) mod closures;

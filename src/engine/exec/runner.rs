@@ -44,7 +44,7 @@ fn forget_after_panic(result: &Result<(), RunError>, context: &mut Context<'_>) 
 
 /// Runs a kernel once over whole batches. What it said about the lengths of its outputs comes into `lens`.
 #[inline]
-pub(in crate::engine) fn run_whole<'a, const N: usize>(
+pub(in crate::engine) fn run_call<'a, const N: usize>(
     job: &'a dyn JobProbe,
     call: &KernelCall<N>,
     worker: ParticipantSlot,

@@ -319,10 +319,10 @@ pub(crate) struct Fields<const N: usize = MAX_BATCHES> {
     pub(in crate::engine) kernel: u32,
     param: Param,
     references: References<N>,
-    /// In a share the handle of its fan-out block, in a job of rows their number.
+    /// In a partition the handle of its fan-out block, in a job of rows their number.
     pub(crate) fan_out: u64,
     /// Which range of the fan-out is the claimer's.
-    pub(crate) share: u32,
+    pub(crate) partition: u32,
     /// How often the job may be started again.
     pub(crate) retries: u32,
 }
@@ -398,8 +398,8 @@ impl<E> Reservation<'_, E> {
 
     /// Writes which part of which fan-out the job is, or how many rows it has, and how often it may be started again; at most once.
     #[inline]
-    pub(crate) fn set_part(&self, fan_out: u64, share: u32, retries: u32) {
-        let part = pack_part(share, retries);
+    pub(crate) fn set_part(&self, fan_out: u64, partition: u32, retries: u32) {
+        let part = pack_part(partition, retries);
         if fan_out == 0 && part == 0 {
             return;
         }
@@ -470,8 +470,8 @@ impl<E> CallWriter<'_, E> {
 
     /// Makes the job one call of a kernel on the batches as a whole.
     #[inline]
-    pub(crate) fn finish_whole(self, kernel: u32, param: &Param) {
-        self.finish(kind::WHOLE, kernel, param);
+    pub(crate) fn finish_call(self, kernel: u32, param: &Param) {
+        self.finish(kind::CALL, kernel, param);
     }
 
     /// Writes what is called with the batches.
@@ -516,8 +516,8 @@ impl<E> BatchSink for CallWriter<'_, E> {
     }
 }
 
-fn pack_part(share: u32, retries: u32) -> u32 {
-    share & 0xFFFF | retries.min(0xFFFF) << 16
+fn pack_part(partition: u32, retries: u32) -> u32 {
+    partition & 0xFFFF | retries.min(0xFFFF) << 16
 }
 
 impl<const N: usize> Fields<N> {
@@ -540,7 +540,15 @@ impl<const N: usize> Fields<N> {
     #[inline]
     pub(in crate::engine) fn unread(shape: JobShape) -> Self {
         let param = Param::Inline(ParamBytes::zeroed(), 0);
-        Self { kind: shape.kind(), kernel: 0, param, references: References::new(), fan_out: 0, share: 0, retries: 0 }
+        Self {
+            kind: shape.kind(),
+            kernel: 0,
+            param,
+            references: References::new(),
+            fan_out: 0,
+            partition: 0,
+            retries: 0,
+        }
     }
 
     /// Reads the fields, each once, as [`Fields::read`] does, but in place.
@@ -570,7 +578,7 @@ impl<const N: usize> Fields<N> {
         if shape.has(JobShape::PART) {
             let part = descriptor.part.load(Ordering::Relaxed);
             self.fan_out = descriptor.fan_out.load(Ordering::Relaxed);
-            (self.share, self.retries) = (part & 0xFFFF, part >> 16);
+            (self.partition, self.retries) = (part & 0xFFFF, part >> 16);
             sum ^= check::field(check::FAN_OUT, self.fan_out) ^ check::field(check::PART, u64::from(part));
         }
         let (expected, found) = (descriptor.check.load(Ordering::Relaxed), check::folded(sum));
@@ -607,15 +615,15 @@ impl Fields {
         }
     }
 
-    /// Writes the call into a share of the job.
-    pub(in crate::engine) fn copy_call_to<E>(&self, share: &Reservation<'_, E>) {
+    /// Writes the call into a partition of the job.
+    pub(in crate::engine) fn copy_call_to<E>(&self, partition: &Reservation<'_, E>) {
         let param = match self.param {
-            // Shares find their parameters by the block of the fan-out; here only the length counts.
+            // Partitions find their parameters by the block of the fan-out; here only the length counts.
             Param::Rows { len, .. } if len as usize <= INLINE_PARAM_LEN => Param::Inline(ParamBytes::zeroed(), len),
             Param::Rows { params, len, .. } => Param::Block { handle: params, len },
             param => param,
         };
-        share.set_call(kind::SHARE, self.kernel, &self.references, &param);
+        partition.set_call(kind::PARTITION, self.kernel, &self.references, &param);
     }
 }
 

@@ -108,7 +108,7 @@ where
     }
 }
 
-/// Takes a closure out of the slot of a draft that will not be published.
+/// Takes a closure out of the slot of a reservation that will not be published.
 pub(crate) fn take_unpublished<R: Send + 'static>(ticket: Ticket<R>, slot: &ClosureSlot) -> Option<Unstarted<R>> {
     ticket.redeem(slot).err().flatten()
 }
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(DROPPED.load(Ordering::Acquire), 3);
     }
 
-    /// The caller of a `map_with` whose share's word was scribbled to "done" must not go on while the share runs on its stack.
+    /// The caller of a `map_with` whose partition's word was scribbled to "done" must not go on while the partition runs on its stack.
     #[test]
     fn discarding_waits_for_the_end_of_a_closure() {
         let slot = ClosureSlot::new(false);

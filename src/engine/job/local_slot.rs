@@ -116,12 +116,12 @@ impl<E> LocalSlot<E> {
         lock(&self.held).take()
     }
 
-    /// Keeps the shares of a job. Those of an earlier one, whose last share nobody has freed yet, keep themselves.
+    /// Keeps the partitions of a job. Those of an earlier one, whose last partition nobody has freed yet, keep themselves.
     pub(crate) fn set_partitions(&self, rows: Arc<DistributedRows>) {
         *lock(&self.partitions) = Some(rows);
     }
 
-    /// The shares of this job or of an earlier one.
+    /// The partitions of this job or of an earlier one.
     pub(crate) fn partitions(&self) -> Option<Arc<DistributedRows>> {
         lock(&self.partitions).clone()
     }
@@ -142,7 +142,7 @@ impl<E> LocalSlot<E> {
         Priority::of_ring(self.priority.load(Ordering::Relaxed) as usize)
     }
 
-    /// Lets go of shares that are over.
+    /// Lets go of partitions that are over.
     pub(crate) fn forget_partitions(&self, is_over: impl FnOnce(&DistributedRows) -> bool) {
         lock(&self.partitions).take_if(|rows| is_over(rows));
     }

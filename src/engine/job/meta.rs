@@ -21,7 +21,7 @@ const GENERATION_BITS: u32 = 24;
 /// How long the supervisor leaves at least between two looks at a job whose time has not begun.
 const LOOKS_APART: Duration = Duration::from_millis(1);
 
-/// A job that was started and has a ledger.
+/// A job that was started and has metadata.
 pub(in crate::engine) struct Started {
     since: Deadline,
     is_timed: bool,
@@ -83,7 +83,7 @@ fn add_to(
     histogram.longest_ns.fetch_max(nanoseconds, Ordering::Relaxed);
 }
 
-/// Whether the ledger says something about the job in a descriptor.
+/// Whether there is metadata about the job in a descriptor.
 #[inline]
 pub(crate) fn has_meta(descriptor: &Descriptor) -> bool {
     shape_of(descriptor).has(JobShape::META)

@@ -22,8 +22,8 @@ pub(in crate::engine) use chunk_plan::rows_plan;
 pub(crate) use local_slot::LocalSlot;
 pub(crate) use progress_meter::{Meter, Metered, RangesAt};
 #[cfg(target_os = "linux")]
-pub(crate) use ranges::repair_share;
-pub(crate) use ranges::{ChunkEnd, RowHandles, prepare, run_share, single_partition, stop};
+pub(crate) use ranges::repair_partition;
+pub(crate) use ranges::{ChunkEnd, RowHandles, prepare, run_partition, single_partition, stop};
 pub(in crate::engine) use ranges::{finished_chunks, waiting_chunks};
 pub(crate) use reference::JobReference;
 pub(crate) use run_error::{RunError, error_of, status_of};

@@ -153,13 +153,13 @@ pub(in crate::engine) fn on_partition_done(
 
 /// The mode word of a block whose rows belong to a job.
 pub(in crate::engine) fn mode_of(parent: JobReference) -> u64 {
-    fan_out_mode::GATHERED | u64::from(parent.index.get()) << 8 | u64::from(parent.generation) << 32
+    fan_out_mode::DISTRIBUTED | u64::from(parent.index.get()) << 8 | u64::from(parent.generation) << 32
 }
 
 /// The job whose rows a block has, whatever the word says of it; `None` for a block of another kind.
 pub(in crate::engine) fn parent_of(header: &FanOutHeader) -> Option<JobReference> {
     let mode = header.mode.load(Ordering::Relaxed);
-    (mode & 0xFF == fan_out_mode::GATHERED).then(|| JobReference {
+    (mode & 0xFF == fan_out_mode::DISTRIBUTED).then(|| JobReference {
         index: DescriptorIndex::new((mode >> 8) as u32 & 0xFF_FFFF),
         generation: (mode >> 32) as u32,
     })

@@ -40,13 +40,13 @@ struct UnderWay {
 pub(crate) struct RangesAt {
     pub(crate) arena: Arc<Arena>,
     pub(crate) block: u64,
-    pub(crate) shares: u32,
+    pub(crate) partitions: u32,
 }
 
 impl UnderWay {
     fn done(&self) -> u64 {
         // The block is the call's for as long as it is listed: see `Metered`.
-        let ranges = self.ranges.as_ref().and_then(|at| Some(at.arena.fan_out(at.block, at.shares).ok()?.1));
+        let ranges = self.ranges.as_ref().and_then(|at| Some(at.arena.fan_out(at.block, at.partitions).ok()?.1));
         ranges.map_or(0, |ranges| elements_done(&self.plan, ranges))
     }
 }
@@ -68,7 +68,7 @@ impl Meter {
         let number = state.next;
         state.next += 1;
         state.under_way.push(UnderWay { number, plan, ranges });
-        Metered { meter: self, number, is_done: false }
+        Metered { progress: self, number, is_done: false }
     }
 
     /// What is done of all calls that were begun, and of how much.
@@ -97,7 +97,7 @@ impl Meter {
 
 /// A call that a meter lists.
 pub(crate) struct Metered<'m> {
-    meter: &'m Meter,
+    progress: &'m Meter,
     number: u64,
     /// Whether all of it is done, where no ranges say so.
     is_done: bool,
@@ -112,7 +112,7 @@ impl Metered<'_> {
 
 impl Drop for Metered<'_> {
     fn drop(&mut self) {
-        let mut state = self.meter.state();
+        let mut state = self.progress.state();
         if let Some(at) = state.under_way.iter().position(|call| call.number == self.number) {
             let call = state.under_way.swap_remove(at);
             let len = call.plan.total_len as u64;

@@ -1,6 +1,6 @@
 //! Ranges of chunks: how the participants of one call divide its chunks among themselves (`docs/protocol.md`, "Ranges").
 //!
-//! Each share starts with an equal part of the chunks, takes them from the front, and when it has none left steals half of another share's
+//! Each partition starts with an equal part of the chunks, takes them from the front, and when it has none left steals half of another partition's
 //! rest from the back.
 
 use crate::engine::job::chunk_plan::Plan;
@@ -26,20 +26,20 @@ pub(crate) enum ChunkEnd {
     Stop(u32),
 }
 
-/// Runs chunks of a fan-out until none is left or somebody says stop. Returns the chunk in which this share failed.
-pub(crate) fn run_share(
+/// Runs chunks of a fan-out until none is left or somebody says stop. Returns the chunk in which this partition failed.
+pub(crate) fn run_partition(
     header: &FanOutHeader,
     ranges: &[RangeLine],
-    share: u32,
+    partition: u32,
     chunks: u32,
     mut body: impl FnMut(u32) -> ChunkEnd,
 ) -> Option<u32> {
-    let own = ranges.get(share as usize)?;
-    // Relaxed loads: only this share writes the word. Release stores: the outputs of the chunks it counts come before.
+    let own = ranges.get(partition as usize)?;
+    // Relaxed loads: only this partition writes the word. Release stores: the outputs of the chunks it counts come before.
     let progress = || ProgressWord::from_bits(own.progress.load(Ordering::Relaxed));
     let set_progress = |word: ProgressWord| own.progress.store(word.bits(), Ordering::Release);
     loop {
-        let Some(chunk) = next_chunk(ranges, share, |chunk| set_progress(progress().at(chunk))) else {
+        let Some(chunk) = next_chunk(ranges, partition, |chunk| set_progress(progress().at(chunk))) else {
             set_progress(progress().between_chunks());
             return None;
         };
@@ -71,15 +71,15 @@ pub(crate) fn run_share(
     }
 }
 
-/// The next chunk of the share's own range, or the first one stolen from another's; `None` when all ranges are empty.
+/// The next chunk of the partition's own range, or the first one stolen from another's; `None` when all ranges are empty.
 ///
-/// `announce` is told of the chunk: before it is taken from the own range, after it was stolen. A share that dies between a theft
+/// `announce` is told of the chunk: before it is taken from the own range, after it was stolen. A partition that dies between a theft
 /// and its announcement loses chunks that nobody can name; the call notices that some were never finished.
-fn next_chunk(ranges: &[RangeLine], share: u32, announce: impl Fn(u32)) -> Option<u32> {
-    let own = ranges.get(share as usize)?;
+fn next_chunk(ranges: &[RangeLine], partition: u32, announce: impl Fn(u32)) -> Option<u32> {
+    let own = ranges.get(partition as usize)?;
     range::take_front(&own.range, &announce).or_else(|| {
         let stolen = (1..ranges.len()).find_map(|step| {
-            let victim = &ranges[(share as usize + step) % ranges.len()];
+            let victim = &ranges[(partition as usize + step) % ranges.len()];
             range::steal(&own.range, &victim.range)
         })?;
         announce(stolen);
@@ -87,9 +87,9 @@ fn next_chunk(ranges: &[RangeLine], share: u32, announce: impl Fn(u32)) -> Optio
     })
 }
 
-/// Makes a share that died with its worker ready to be run again: the chunk it was at goes back into its range.
-pub(crate) fn repair_share(line: &RangeLine) {
-    // Acquire: pairs with the release stores in `run_share`.
+/// Makes a partition that died with its worker ready to be run again: the chunk it was at goes back into its range.
+pub(crate) fn repair_partition(line: &RangeLine) {
+    // Acquire: pairs with the release stores in `run_partition`.
     let progress = ProgressWord::from_bits(line.progress.load(Ordering::Acquire));
     if let Some(chunk) = progress.current() {
         range::put_back(&line.range, chunk);
@@ -99,7 +99,7 @@ pub(crate) fn repair_share(line: &RangeLine) {
 
 /// Chunks that were finished.
 pub(in crate::engine) fn finished_chunks(ranges: &[RangeLine]) -> u64 {
-    // Acquire: pairs with the release stores in `run_share`.
+    // Acquire: pairs with the release stores in `run_partition`.
     ranges.iter().map(|line| u64::from(ProgressWord::from_bits(line.progress.load(Ordering::Acquire)).done())).sum()
 }
 
@@ -117,10 +117,10 @@ pub(crate) struct RowHandles {
 
 /// Fills a fan-out block: every chunk waits in a range.
 pub(crate) fn prepare(header: &FanOutHeader, ranges: &[RangeLine], plan: &Plan, rows: Option<RowHandles>, mode: u64) {
-    // Relaxed, all of them: the publication of the shares (R1) makes them visible.
-    let shares = ranges.len() as u32;
+    // Relaxed, all of them: the publication of the partitions (R1) makes them visible.
+    let partitions = ranges.len() as u32;
     header.chunks.store(plan.chunks, Ordering::Relaxed);
-    header.shares.store(shares, Ordering::Relaxed);
+    header.partitions.store(partitions, Ordering::Relaxed);
     header.chunk_len.store(plan.chunk_len as u64, Ordering::Relaxed);
     header.total_len.store(plan.total_len as u64, Ordering::Relaxed);
     header.halo.store(plan.halo as u32, Ordering::Relaxed);
@@ -130,19 +130,19 @@ pub(crate) fn prepare(header: &FanOutHeader, ranges: &[RangeLine], plan: &Plan, 
     header.param_rows.store(rows.params, Ordering::Relaxed);
     header.row_status.store(rows.statuses, Ordering::Relaxed);
     header.failed_rows.store(0, Ordering::Relaxed);
-    for (share, line) in ranges.iter().enumerate() {
-        let part: RangeWord = range::initial(plan.chunks, share as u32, shares);
+    for (partition, line) in ranges.iter().enumerate() {
+        let part: RangeWord = range::initial(plan.chunks, partition as u32, partitions);
         line.range.store(part.bits(), Ordering::Relaxed);
         line.progress.store(0, Ordering::Relaxed);
         line.failed.store(0, Ordering::Relaxed);
     }
 }
 
-/// A fan-out of rows with a single share, in memory of its own.
+/// A fan-out of rows with a single partition, in memory of its own.
 pub(crate) fn single_partition(plan: &Plan, rows: RowHandles) -> (FanOutHeader, RangeLine) {
     let header = FanOutHeader {
         chunks: AtomicU32::new(plan.chunks),
-        shares: AtomicU32::new(1),
+        partitions: AtomicU32::new(1),
         chunk_len: AtomicU64::new(plan.chunk_len as u64),
         total_len: AtomicU64::new(plan.total_len as u64),
         halo: AtomicU32::new(0),

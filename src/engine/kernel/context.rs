@@ -96,7 +96,7 @@ pub struct Context<'a> {
     /// Elements of each output that hold the result.
     output_lens: [usize; MAX_OUTPUTS],
     scratch: Vec<Line>,
-    states: WorkerLocals,
+    worker_locals: WorkerLocals,
 }
 
 impl<'a> Context<'a> {
@@ -106,8 +106,21 @@ impl<'a> Context<'a> {
         let output_lens = [usize::MAX; MAX_OUTPUTS];
         let scratch = Vec::new();
         let (chunk, range, call_len, halo_before, job) = (0, 0..0, 0, 0, None);
-        let states = WorkerLocals::default();
-        Self { worker, chunk, range, call_len, halo_before, stop, arena, job, saw_stop, output_lens, scratch, states }
+        let worker_locals = WorkerLocals::default();
+        Self {
+            worker,
+            chunk,
+            range,
+            call_len,
+            halo_before,
+            stop,
+            arena,
+            job,
+            saw_stop,
+            output_lens,
+            scratch,
+            worker_locals,
+        }
     }
 
     /// As [`Context::new`], for a job over whole batches.
@@ -336,12 +349,12 @@ impl<'a> Context<'a> {
     /// # }
     /// ```
     pub fn state<S: 'static>(&mut self, make: impl FnOnce() -> S) -> &mut S {
-        self.states.get(make)
+        self.worker_locals.get(make)
     }
 
     /// Drops what the worker keeps, after a kernel panicked.
     pub(crate) fn forget_locals(&mut self) {
-        self.states.forget();
+        self.worker_locals.forget();
     }
 
     /// `len` zeroed elements of memory for this call, aligned to 64 bytes. The thread keeps it for later calls, so that it

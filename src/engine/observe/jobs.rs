@@ -52,7 +52,7 @@ pub(crate) fn jobs(core: &Core) -> Vec<JobStatus> {
         };
         let kernel = match call::kind_of(descriptor) {
             kind::CLOSURE => "closure",
-            kind::WHOLE | kind::ROWS => core.kernel(descriptor.kernel.load(Ordering::Relaxed))?.name(),
+            kind::CALL | kind::ROWS => core.kernel(descriptor.kernel.load(Ordering::Relaxed))?.name(),
             _ => return None,
         };
         let index = DescriptorIndex::new(at as u32);

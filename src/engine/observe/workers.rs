@@ -21,7 +21,7 @@ pub struct EngineStatistics {
     pub queue_capacity: u32,
     /// Entries in the queue, among them those of cancelled jobs no worker has passed yet.
     pub queued: u64,
-    /// Jobs and shares of calls that workers finished.
+    /// Jobs and partitions of calls that workers finished.
     pub finished: u64,
     /// System calls made to wake workers.
     pub wake_calls: u32,
@@ -82,7 +82,7 @@ pub(crate) fn statistics(core: &Core) -> EngineStatistics {
     }
 }
 
-/// The workers: threads, then processes, then the seats of external workers.
+/// The workers: threads, then processes, then the slots for external workers.
 pub(crate) fn workers(core: &Core) -> Vec<WorkerStatus> {
     let threads = core.config.threads;
     let now = Deadline::now().nanoseconds();

@@ -6,7 +6,7 @@
 use crate::engine::job::call::{Fields, shape_of};
 use crate::engine::job::failure_text;
 use crate::engine::job::meta::deadline_of;
-use crate::engine::job::{repair_share, stop};
+use crate::engine::job::{repair_partition, stop};
 use crate::engine::runtime::Core;
 use crate::engine::schedule::completion;
 use crate::error::WorkerExit;
@@ -84,10 +84,10 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
     // The job for which a worker is killed was told to stop before. A worker may finish it all the same, and begin another one, before
     // it is hit: that one died with its worker, like any other.
     let stopped = word.has(FLAG_CANCEL) || (death.killed && core.health.error().is_some());
-    let share = fields.filter(|fields| fields.kind == kind::SHARE);
+    let partition = fields.filter(|fields| fields.kind == kind::PARTITION);
     if u32::from(word.attempt()) < retries && !stopped {
-        if let Some(share) = &share {
-            with_share(core, share, |_, line| repair_share(line));
+        if let Some(partition) = &partition {
+            with_partition(core, partition, |_, line| repair_partition(line));
         }
         crate::engine::job::meta::reset_start(&core.control, index, descriptor);
         if job::requeue(&descriptor.word, word.owner(), death.short_incarnation()).is_some() {
@@ -102,13 +102,13 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
         (_, true) => status::CANCELLED,
         _ => status::WORKER_DIED,
     };
-    if let Some(share) = &share {
+    if let Some(partition) = &partition {
         let reason = match code {
             status::DEADLINE => stop::DEADLINE,
             status::CANCELLED => stop::CANCELLED,
             _ => stop::FAILED,
         };
-        with_share(core, share, |header, line| {
+        with_partition(core, partition, |header, line| {
             // The first reason stands. The chunk counts as the one that failed.
             let _ = header.stop.compare_exchange(0, reason, Ordering::Relaxed, Ordering::Relaxed);
             let current = line.progress.load(Ordering::Relaxed) >> 32;
@@ -124,13 +124,13 @@ fn settle(core: &Core, index: DescriptorIndex, descriptor: &Descriptor, word: De
     }
 }
 
-fn with_share(
+fn with_partition(
     core: &Core,
     fields: &Fields,
     repair: impl FnOnce(&crate::layout::records::FanOutHeader, &crate::layout::records::RangeLine),
 ) {
-    if let Ok((header, ranges)) = core.arena.fan_out(fields.fan_out, fields.share.saturating_add(1))
-        && let Some(line) = ranges.get(fields.share as usize)
+    if let Ok((header, ranges)) = core.arena.fan_out(fields.fan_out, fields.partition.saturating_add(1))
+        && let Some(line) = ranges.get(fields.partition as usize)
     {
         repair(header, line);
     }

@@ -296,7 +296,7 @@ impl Supervisor {
         let Some(slot) = self.worker_slots.iter_mut().find(|slot| slot.is_open_to_external()) else {
             return request.refuse(format!(
                 "all {} slots for external workers are taken; see Builder::external_workers",
-                self.core.config.outside
+                self.core.config.external_workers
             ));
         };
         // A process that cannot be admitted was told why.
@@ -336,7 +336,7 @@ impl Supervisor {
 
     /// Counts a start that failed, and does what follows from it.
     fn on_start_failure(&mut self, error: Error, may_pass: bool) {
-        let has_others = self.core.config.threads + self.core.config.outside > 0;
+        let has_others = self.core.config.threads + self.core.config.external_workers > 0;
         let around = Surroundings {
             is_starting: self.start_report.is_some(),
             has_others: has_others || self.worker_slots.iter().any(WorkerSlot::is_ready),

@@ -58,7 +58,7 @@ impl WorkerSlot {
     /// The worker slots of an engine: those of its own processes, then those of external workers, which run one job at a time each.
     pub(in crate::engine) fn all(config: &EngineConfig) -> Vec<Self> {
         let own = config.jobs_per_process as u16;
-        let groups = [(config.processes, own, false), (config.outside, 1, true)];
+        let groups = [(config.processes, own, false), (config.external_workers, 1, true)];
         let mut next = config.threads as u16 + 1;
         let mut all = Vec::new();
         for (count, rows, external) in groups {

@@ -42,7 +42,7 @@ pub(crate) fn complete(core: &Core, index: DescriptorIndex, done: DescriptorWord
         job::notify_waiter(&descriptor.wait, core.scope());
     }
     if core.config.is_shared() {
-        // Wakers, and what a detached job holds, lie in the origin's private memory. There, too, one thread alone serves
+        // Wakers, and what a detached job holds, lie in the host's private memory. There, too, one thread alone serves
         // them, so that no job is freed twice: the supervisor.
         if done.has(FLAG_WAKER | FLAG_DETACHED) {
             defer_to_supervisor(core, index);

@@ -35,7 +35,7 @@ fn look_after_one(core: &Core, reference: JobReference) {
     let word = job::snapshot(&descriptor.word);
     match word.state() {
         None => health::found_corrupt(core, reference.index, word),
-        // A share that is over, or what its holder finds damaged by the look that follows.
+        // A partition that is over, or what its holder finds damaged by the look that follows.
         _ if word.generation() != reference.generation => {}
         // The report to the thread that frees it, or wakes its task, was lost.
         Some(State::Done) if core.config.is_shared() && word.has(FLAG_DETACHED | FLAG_WAKER) => {

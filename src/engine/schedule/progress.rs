@@ -78,8 +78,8 @@ pub(crate) fn progress_of(core: &Core, index: DescriptorIndex) -> Option<Reporte
 /// Rows that are done of a job that is running, if it was spread by this process.
 fn rows_done(core: &Core, index: DescriptorIndex, word: DescriptorWord) -> Option<u64> {
     let slot = core.jobs.slot(index)?;
-    let of_gathered = || slot.partitions()?.rows_done(word.generation());
-    slot.rows().present(meta::progress_name(&core.control, index)).or_else(of_gathered)
+    let of_partitions = || slot.partitions()?.rows_done(word.generation());
+    slot.rows().present(meta::progress_name(&core.control, index)).or_else(of_partitions)
 }
 
 /// Wakes the watchers of a job of rows, some of which this thread has done.

@@ -138,24 +138,24 @@ pub(crate) fn publish_keeping(
 fn make_room(core: &Core, ring: Ring<'_>, index: DescriptorIndex, is_private: bool) {
     // One at a time: each keeps one entry for a job, and several would keep several.
     let clearing = core.rings.clearing();
-    let mut outside = vec![index];
+    let mut unplaced = vec![index];
     for turn in 0.. {
-        while outside.last().is_some_and(|&index| ring.push(index).is_ok()) {
-            outside.pop();
+        while unplaced.last().is_some_and(|&index| ring.push(index).is_ok()) {
+            unplaced.pop();
         }
-        if outside.is_empty() {
+        if unplaced.is_empty() {
             break;
         }
         // A ring of this process's own ends this: another turn means that others submitted as many jobs as it has room for. One
         // that worker processes write may never, and they look at marks; these lead to every job but closures.
         if turn == CLEARINGS && !is_private {
-            outside.drain(..).for_each(|index| core.redelivery().mark(index));
+            unplaced.drain(..).for_each(|index| core.redelivery().mark(index));
             break;
         }
         // Entries that outlived their jobs look alive when their descriptor is queued again: of those that lead to one job, one
         // is kept. It is in the ring, or somebody took it and claimed the job, which then is not queued in that generation.
         let mut kept = HashMap::new();
-        outside.extend(ring.compact(|index| {
+        unplaced.extend(ring.compact(|index| {
             let word = core.control.descriptor(index).map(|descriptor| job::snapshot(&descriptor.word));
             word.filter(|word| word.is(State::Queued))
                 .is_some_and(|word| kept.insert(index.get(), word.generation()) != Some(word.generation()))

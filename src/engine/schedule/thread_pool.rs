@@ -60,7 +60,7 @@ fn start_more(core: &Arc<Core>, jobs: u32) {
     }
 }
 
-/// Counts a seat of a process that became vacant, or is not any more.
+/// Counts a worker slot that became vacant, or is not any more.
 #[cfg(target_os = "linux")]
 pub(in crate::engine) fn count_vacant_process(core: &Core, is_vacant: bool) {
     core.threads.count_vacant_process(is_vacant);

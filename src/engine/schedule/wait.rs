@@ -47,10 +47,10 @@ pub(in crate::engine) fn sleep_to_the_end(
     }
 }
 
-/// Waits until a share of the caller's fan-out is over. It helps with nothing: what is left of the call is already being run.
+/// Waits until a partition of the caller's fan-out is over. It helps with nothing: what is left of the call is already being run.
 ///
-/// When it returns without the share being done, the engine broke and nobody is at the share any more.
-pub(crate) fn wait_for_share(core: &Core, reference: JobReference) {
+/// When it returns without the partition being done, the engine broke and nobody is at the partition any more.
+pub(crate) fn wait_for_partition(core: &Core, reference: JobReference) {
     if let Some(descriptor) = core.control.descriptor(reference.index)
         && !spin(core, reference, descriptor, None)
     {

@@ -25,7 +25,7 @@ pub(crate) fn notify_published(core: &Core, jobs: u32) {
     }
 }
 
-/// Starts workers for up to `jobs` jobs that were published, if none is free and there are seats.
+/// Starts workers for up to `jobs` jobs that were published, if none is free and there are vacant slots.
 #[inline]
 pub(in crate::engine) fn grow_if_busy(core: &Core, jobs: u32) {
     // Relaxed: a hint. What a worker process reads is written by the supervisor.

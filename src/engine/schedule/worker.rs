@@ -102,7 +102,7 @@ impl SpinBudget {
     }
 }
 
-/// Starts the worker thread of a seat.
+/// Starts the worker thread of a slot.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the system gives no thread.
@@ -145,7 +145,7 @@ fn settle_down(core: &Core, me: ParticipantSlot) {
 
 fn work(core: &Arc<Core>, me: ParticipantSlot) {
     settle_down(core, me);
-    // The seat stays its own until the thread that follows it has it. Where the system has none to give, this one goes on.
+    // The slot stays its own until the thread that follows has it. Where the system has none to give, this one goes on.
     while run_until_closed(core, me) == ShiftEnd::Recycle {
         if start(core, me).is_ok() {
             return ended(core);
@@ -170,7 +170,7 @@ pub(crate) fn work_as_process(core: &Arc<Core>, me: ParticipantSlot) {
     run_until_closed(core, me);
 }
 
-/// Runs jobs until the engine closes and the queue is empty, this worker is told to leave, or it is worn.
+/// Runs jobs until the engine closes and the queue is empty, this worker is told to leave, or it is to be recycled.
 fn run_until_closed(core: &Arc<Core>, me: ParticipantSlot) -> ShiftEnd {
     let mut budget = SpinBudget::new(core);
     let row = core.control.participant(me);
@@ -275,7 +275,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
         if stopping || shift::is_asked_to_leave(core, me) {
             sleepers.resume(me);
             if !stopping {
-                // A process goes with all its workers: one that stayed would keep the seat, with the others' rows empty.
+                // A process goes with all its workers: one that stayed would keep the worker slot, with the others' rows empty.
                 core.leave();
             }
             return None;
@@ -333,8 +333,8 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut 
 mod tests {
     use super::*;
 
-    /// A process that was asked to leave while jobs came lost one worker, which left, and kept the other, which found work: the seat was
-    /// neither whole nor vacant.
+    /// A process that is asked to leave while jobs come: were one worker to leave and the other to find work, its slot would be neither
+    /// full nor vacant.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_process_of_which_one_worker_leaves_goes_whole() {

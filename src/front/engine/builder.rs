@@ -54,7 +54,7 @@ pub struct Builder {
     pub(super) threads: Option<usize>,
     pub(super) processes: usize,
     pub(super) jobs_per_process: usize,
-    pub(super) outside: usize,
+    pub(super) external_workers: usize,
     pub(super) workers: WorkerOptions,
     pub(super) capacity: Option<u64>,
     pub(super) queue_capacity: u32,
@@ -89,7 +89,7 @@ impl Builder {
             threads: None,
             processes: 0,
             jobs_per_process: 1,
-            outside: 0,
+            external_workers: 0,
             workers: WorkerOptions::default(),
             capacity: None,
             queue_capacity: DEFAULT_QUEUE,
@@ -206,17 +206,18 @@ impl Builder {
     /// As [`Builder::build`].
     pub(super) fn start(self) -> Result<StartedEngine> {
         let cores = host::available_cores();
-        let Self { processes, jobs_per_process, outside, backpressure, idle, timing, ageing, recycle, .. } = self;
+        let Self { processes, jobs_per_process, external_workers, backpressure, idle, timing, ageing, recycle, .. } =
+            self;
         let idle_timeout = self.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT);
         let own = ThreadOptions { idle_timeout, ..self.own };
-        let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - outside.min(MAX_THREADS)) };
+        let usual = if processes > 0 { 0 } else { cores.min(MAX_THREADS - external_workers.min(MAX_THREADS)) };
         let threads = self.threads.unwrap_or(usual);
         self.check_count(threads)?;
         self.check_least(threads)?;
         check_identities(&self.kernels)?;
         self.check_meaning(threads)?;
         #[cfg(not(target_os = "linux"))]
-        if processes + outside > 0 {
+        if processes + external_workers > 0 {
             return Err(Error::Unsupported { what: "worker processes on this system; use threads".into() });
         }
         #[cfg(target_os = "linux")]
@@ -225,7 +226,7 @@ impl Builder {
         let group = self.workers.group(
             &self.kernels,
             processes,
-            outside,
+            external_workers,
             self.least_processes.unwrap_or(processes),
             own.idle_timeout,
         )?;
@@ -243,7 +244,7 @@ impl Builder {
             threads,
             processes,
             jobs_per_process,
-            outside,
+            external_workers,
             queue_capacity,
             backpressure,
             idle,
@@ -272,7 +273,7 @@ impl Builder {
 
     /// Checks how many workers there are in all.
     fn check_count(&self, threads: usize) -> Result<()> {
-        let Self { processes, jobs_per_process, outside, .. } = *self;
+        let Self { processes, jobs_per_process, external_workers, .. } = *self;
         if jobs_per_process == 0 {
             return Err(Error::invalid("a worker process runs at least one job at a time, not 0"));
         }
@@ -284,12 +285,12 @@ impl Builder {
             )));
         }
         let in_processes = processes.saturating_mul(jobs_per_process);
-        let workers = threads.saturating_add(in_processes).saturating_add(outside);
+        let workers = threads.saturating_add(in_processes).saturating_add(external_workers);
         if (1..=MAX_THREADS).contains(&workers) {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "an engine has 1 to {MAX_THREADS} workers, not {threads} threads, {in_processes} in processes and {outside} from outside"
+            "an engine has 1 to {MAX_THREADS} workers, not {threads} threads, {in_processes} in processes and {external_workers} from outside"
         )))
     }
 
@@ -310,8 +311,8 @@ impl Builder {
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),
             retain: self.retain,
             backing: match self.backing {
-                Backing::Automatic if self.processes + self.outside > 0 => Backing::SharedMemory,
-                Backing::Anonymous if self.processes + self.outside > 0 => {
+                Backing::Automatic if self.processes + self.external_workers > 0 => Backing::SharedMemory,
+                Backing::Anonymous if self.processes + self.external_workers > 0 => {
                     return Err(Error::invalid(
                         "worker processes need memory that can be shared, not Backing::Anonymous",
                     ));
@@ -329,7 +330,7 @@ impl Builder {
             // Workers inherit the limit and map the arena twice.
             #[cfg(target_os = "linux")]
             let arena = match arena {
-                Ok(arena) if self.processes + self.outside > 0 && self.capacity.is_none() => {
+                Ok(arena) if self.processes + self.external_workers > 0 && self.capacity.is_none() => {
                     arena.mapping().second_view().map(|_| arena)
                 }
                 arena => arena,

@@ -17,7 +17,7 @@ impl Engine {
     pub fn invite(&self) -> Result<Invitation> {
         #[cfg(target_os = "linux")]
         match &self.invitations {
-            Some(invitations) if self.core.config.outside > 0 => {
+            Some(invitations) if self.core.config.external_workers > 0 => {
                 self.core.check_open()?;
                 invitations.invite().map(Invitation::new)
             }

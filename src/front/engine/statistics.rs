@@ -33,7 +33,7 @@ impl Engine {
     /// How long jobs waited and ran, of those whose times were noted ([`Builder::timing`](crate::Builder::timing)), since the engine
     /// began. Does not block.
     ///
-    /// Of `submit`, `submit_many` and `run`; not of the shares of `map`, `map_chunks` and `reduce`, nor of jobs of many rows that worker
+    /// Of `submit`, `submit_many` and `run`; not of the partitions of `map`, `map_chunks` and `reduce`, nor of jobs of many rows that worker
     /// processes share.
     pub fn timings(&self) -> Timings {
         observe::timings(&self.core)

@@ -72,7 +72,7 @@ impl Builder {
     /// [`Builder::kernels`]. An engine that has no other workers keeps its jobs until one attaches. Linux only: elsewhere `build`
     /// fails with [`Error::Unsupported`].
     pub fn external_workers(mut self, seats: usize) -> Self {
-        self.outside = seats;
+        self.external_workers = seats;
         self
     }
 
@@ -102,7 +102,7 @@ impl Builder {
         self
     }
 
-    /// Replaces a worker when it has run so many jobs: a share of a `map` or a `reduce` counts as one. For kernels that leak.
+    /// Replaces a worker when it has run so many jobs: a partition of a `map` or a `reduce` counts as one. For kernels that leak.
     ///
     /// A worker process ends, and another one takes its place a few milliseconds later. A thread is followed by another one, which takes
     /// some 50 microseconds, and ends with all that was its own: what kernels keep on it ([`Context::state`](crate::Context::state)) and
@@ -194,7 +194,7 @@ impl Builder {
     /// # Errors
     /// [`Error::InvalidArgument`] that names the option.
     pub(super) fn check_meaning(&self, threads: usize) -> Result<()> {
-        let Self { processes, outside, .. } = *self;
+        let Self { processes, external_workers, .. } = *self;
         let is_less = |least: Option<usize>, most: usize| least.is_some_and(|least| least < most);
         let some_may_end = is_less(self.own.least, threads) || is_less(self.least_processes, processes);
         let no_threads = "the engine has no worker threads";
@@ -220,11 +220,11 @@ impl Builder {
             (
                 "listen",
                 self.workers.listen_at.is_some(),
-                outside > 0,
+                external_workers > 0,
                 "there are no seats for who comes: say how many with Builder::external_workers",
             ),
             ("worker_program", self.workers.program.is_some(), processes > 0, no_processes),
-            ("kill_after", self.workers.kill_after.is_some(), processes + outside > 0, no_processes),
+            ("kill_after", self.workers.kill_after.is_some(), processes + external_workers > 0, no_processes),
         ];
         match said.into_iter().find(|(_, is_said, has_use, _)| *is_said && !has_use) {
             None => Ok(()),

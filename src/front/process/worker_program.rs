@@ -155,11 +155,11 @@ impl WorkerOptions {
         &self,
         kernels: &[&'static KernelInfo],
         processes: usize,
-        outside: usize,
+        external_workers: usize,
         least: usize,
         idle_timeout: Duration,
     ) -> Result<Option<ProcessGroup>> {
-        if processes + outside == 0 {
+        if processes + external_workers == 0 {
             return Ok(None);
         }
         check_no_worker("built an engine")?;

@@ -128,7 +128,7 @@ impl JobBuilder<'_> {
             backpressure: self.on_full_or_default(),
             deadline: self.deadline_now(),
             retry: self.options.retry,
-            meter: self.meter.map(ProgressMeter::inner),
+            progress: self.meter.map(ProgressMeter::inner),
         };
         call.run()
     }

@@ -118,7 +118,7 @@ impl<'e> JobBuilder<'e> {
 
     /// How often the job, or a chunk of the call, may be started again when its worker's process dies.
     ///
-    /// Unless said: `map`, `map_chunks` and `reduce` up to three times for each of their shares if the kernel has inputs, else not
+    /// Unless said: `map`, `map_chunks` and `reduce` up to three times for each of their partitions if the kernel has inputs, else not
     /// at all; `submit` and `submit_many` not at all. Worker threads do not die alone, so it concerns worker processes only, and calls with
     /// closures (`run`, `run_with`, `map_with`, `for_each_chunk`, `reduce_with`) refuse it with [`Error::InvalidArgument`].
     pub fn retry(mut self, retry: Retry) -> Self {
@@ -196,14 +196,14 @@ impl<'e> JobBuilder<'e> {
         param: K::Param,
     ) -> Result<Job<Held<B>>, Failed<B>> {
         match self.reserve(Terminal::Submit) {
-            Ok(draft) => submit_draft(self.core, &self.options, draft, kernel, batches, param),
+            Ok(reservation) => submit_reserved(self.core, &self.options, reservation, kernel, batches, param),
             Err(error) => Err(Failed::new(error, batches)),
         }
     }
 
-    /// Publishes a filled draft and wakes a worker if none is awake.
-    pub(super) fn hand_over<P: Payload>(&self, draft: Reservation<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
-        match queue::publish(self.core, draft, self.options.priority) {
+    /// Publishes a filled reservation and wakes a worker if none is awake.
+    pub(super) fn hand_over<P: Payload>(&self, reservation: Reservation<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
+        match queue::publish(self.core, reservation, self.options.priority) {
             Ok(reference) => {
                 wakeup::notify_published(self.core, 1);
                 Ok(Job::new(JobHandle::published(self.core, reference), payload))
@@ -258,16 +258,16 @@ impl<'e> JobBuilder<'e> {
         M: FnOnce(Option<JobPlace<'e>>) -> F,
     {
         let reserved = self.core.check_closures().and_then(|()| self.reserve(call));
-        let draft = match reserved {
-            Ok(draft) => draft,
+        let reservation = match reserved {
+            Ok(reservation) => reservation,
             Err(error) => return Err(Failed::new(error, Box::new(make(None)))),
         };
-        let closure = make(Some(JobPlace::of(self.core, &draft)));
-        draft.set_closure();
-        handle::stamp(self.core, &draft, &self.options, 0);
-        let ticket = closure_slot::keep(draft.slot().closure(), closure);
-        let index = draft.index;
-        match queue::publish_keeping(self.core, draft, self.options.priority) {
+        let closure = make(Some(JobPlace::of(self.core, &reservation)));
+        reservation.set_closure();
+        handle::stamp(self.core, &reservation, &self.options, 0);
+        let ticket = closure_slot::keep(reservation.slot().closure(), closure);
+        let index = reservation.index;
+        match queue::publish_keeping(self.core, reservation, self.options.priority) {
             Ok(reference) => {
                 wakeup::notify_published(self.core, 1);
                 Ok(Job::new(JobHandle::published(self.core, reference), Returns::new(ticket)))
@@ -294,16 +294,16 @@ impl<'e> JobBuilder<'e> {
         B: Batches<K::Inputs, K::Outputs>,
         Q: RowParams<K::Param>,
     {
-        let draft = match self.reserve(Terminal::SubmitMany) {
-            Ok(draft) => draft,
+        let reservation = match self.reserve(Terminal::SubmitMany) {
+            Ok(reservation) => reservation,
             Err(error) => return Err(Failed::new(error, (batches, params))),
         };
         let (info, rows) = (kernel.info(), params.rows());
-        let statuses = match self.fill_rows::<K, B, Q>(&draft, info, rows, &batches, &params) {
+        let statuses = match self.fill_rows::<K, B, Q>(&reservation, info, rows, &batches, &params) {
             Ok(statuses) => statuses,
             Err(error) => return Err(Failed::new(error, (batches, params))),
         };
-        match distributed_rows::publish_rows(self.core, draft, rows, self.options.priority) {
+        match distributed_rows::publish_rows(self.core, reservation, rows, self.options.priority) {
             Ok(reference) => {
                 let payload = Rows::new(batches, params, statuses, info.name());
                 Ok(Job::new(JobHandle::published(self.core, reference), payload))
@@ -314,7 +314,7 @@ impl<'e> JobBuilder<'e> {
 
     fn fill_rows<K, B, Q>(
         &self,
-        draft: &Reservation<'_>,
+        reservation: &Reservation<'_>,
         info: &'static KernelInfo,
         rows: usize,
         batches: &B,
@@ -333,11 +333,11 @@ impl<'e> JobBuilder<'e> {
         let statuses = RowStatuses::new(&self.core.arena, rows)?;
         let params = params.reference(&Collector::new(&self.core.arena))?;
         let param = Param::Rows { params, statuses: statuses.handle()?, len: info.param().size_bytes() as u32 };
-        handle::set_rows(draft, self.core.kernel_id(info)?, references, &param);
+        handle::set_rows(reservation, self.core.kernel_id(info)?, references, &param);
         // Many workers run parts of it: its time begins now.
         let deadline = [self.options.deadline, self.options.time_limit].into_iter().flatten().min();
         let options = JobOptions { deadline, time_limit: None, ..self.options };
-        handle::stamp(self.core, draft, &options, rows as u64);
+        handle::stamp(self.core, reservation, &options, rows as u64);
         Ok(statuses)
     }
 }
@@ -353,23 +353,23 @@ pub(in crate::front) fn submit_plain<K: Kernel, B: Batches<K::Inputs, K::Outputs
     param: K::Param,
 ) -> Result<Job<Held<B>>, Failed<B>> {
     match queue::reserve(core, core.config.backpressure) {
-        Ok(draft) => submit_draft(core, &JobOptions::UNSAID, draft, kernel, batches, param),
+        Ok(reservation) => submit_reserved(core, &JobOptions::UNSAID, reservation, kernel, batches, param),
         Err(error) => Err(Failed::new(error, batches)),
     }
 }
 
 // Into each of its callers, one of which has options that are known.
 #[inline(always)]
-fn submit_draft<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
+fn submit_reserved<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
     core: &Arc<Core>,
     options: &JobOptions,
-    draft: Reservation<'_>,
+    reservation: Reservation<'_>,
     kernel: K,
     batches: B,
     param: K::Param,
 ) -> Result<Job<Held<B>>, Failed<B>> {
     let info = kernel.info();
-    let mut collector = Collector::into(&core.arena, draft.call_writer());
+    let mut collector = Collector::into(&core.arena, reservation.call_writer());
     batches.collect(&mut collector);
     if let Err(error) = collector.check(info) {
         return Err(Failed::new(error, batches));
@@ -382,9 +382,9 @@ fn submit_draft<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
         Ok(packed) => packed,
         Err(error) => return Err(Failed::new(error, batches)),
     };
-    collector.into_sink().finish_whole(id, &packed.param);
-    handle::stamp(core, &draft, options, 0);
-    match queue::publish(core, draft, options.priority) {
+    collector.into_sink().finish_call(id, &packed.param);
+    handle::stamp(core, &reservation, options, 0);
+    match queue::publish(core, reservation, options.priority) {
         Ok(reference) => {
             wakeup::notify_published(core, 1);
             Ok(Job::new(JobHandle::published(core, reference), Held::new(batches, info, packed.block)))
@@ -470,8 +470,8 @@ impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K,
                 Ok(()) => {}
                 Err(error) => break Err(error),
             }
-            if let Some(draft) = call.core.jobs.try_reserve(&call.core.control) {
-                break Ok(draft);
+            if let Some(reservation) = call.core.jobs.try_reserve(&call.core.control) {
+                break Ok(reservation);
             }
             // A kernel that waits for room keeps a worker from making room.
             if !waits || call.core.is_around() {
@@ -485,7 +485,7 @@ impl<K: Kernel, B: Batches<K::Inputs, K::Outputs>> Future for SubmitAsync<'_, K,
         this.watch.leave();
         let (batches, param) = this.handed.take().expect("a submit was polled after it was ready");
         Poll::Ready(match reserved {
-            Ok(draft) => submit_draft(call.core, &call.options, draft, this.kernel, batches, param),
+            Ok(reservation) => submit_reserved(call.core, &call.options, reservation, this.kernel, batches, param),
             Err(error) => Err(Failed::new(error, batches)),
         })
     }

@@ -137,13 +137,13 @@ impl JobBuilder<'_> {
     ) -> Result<Job<Held<Vec<AnyBatch>>>, Failed<Vec<AnyBatch>>> {
         let found = resolve(self.core.named(), kernel, &batches, param);
         let reserved = found.and_then(|info| Ok((info, self.reserve(Terminal::SubmitNamed)?)));
-        let filled = reserved.and_then(|(info, draft)| {
-            let block = self.fill_named(&draft, info, &batches, param)?;
-            Ok((draft, info, block))
+        let filled = reserved.and_then(|(info, reservation)| {
+            let block = self.fill_named(&reservation, info, &batches, param)?;
+            Ok((reservation, info, block))
         });
         match filled {
-            Ok((draft, kernel, block)) => self
-                .hand_over(draft, Held::new(batches, kernel, block))
+            Ok((reservation, kernel, block)) => self
+                .hand_over(reservation, Held::new(batches, kernel, block))
                 .map_err(|failed| failed.map(Held::into_batches)),
             Err(error) => Err(Failed::new(error, batches)),
         }
@@ -151,20 +151,20 @@ impl JobBuilder<'_> {
 
     fn fill_named(
         &self,
-        draft: &Reservation<'_>,
+        reservation: &Reservation<'_>,
         info: &'static KernelInfo,
         batches: &[AnyBatch],
         param: &[u8],
     ) -> Result<Option<crate::arena::batch::Batch<u8>>> {
-        let mut collector = Collector::into(&self.core.arena, draft.call_writer());
+        let mut collector = Collector::into(&self.core.arena, reservation.call_writer());
         for (at, batch) in batches.iter().enumerate() {
             let side = if at < info.inputs().len() { Side::Input } else { Side::Output };
             collector.add_any(side, batch);
         }
         collector.check(info)?;
         let packed = self.pack_bytes(param)?;
-        collector.into_sink().finish_whole(self.core.kernel_id(info)?, &packed.param);
-        handle::stamp(self.core, draft, &self.options, 0);
+        collector.into_sink().finish_call(self.core.kernel_id(info)?, &packed.param);
+        handle::stamp(self.core, reservation, &self.options, 0);
         Ok(packed.block)
     }
 }

@@ -1,4 +1,4 @@
-//! Ranges of chunks (`range.rs`), with the loop of `engine::fan_out::run_share`.
+//! Ranges of chunks (`range.rs`), with the loop of `engine::fan_out::run_partition`.
 
 use super::*;
 use crate::lockfree::range;
@@ -9,18 +9,20 @@ struct FanOut {
 }
 
 impl FanOut {
-    fn new(chunks: u32, shares: u32) -> Arc<Self> {
+    fn new(chunks: u32, partitions: u32) -> Arc<Self> {
         Arc::new(Self {
-            ranges: (0..shares).map(|share| AtomicU64::new(range::initial(chunks, share, shares).bits())).collect(),
+            ranges: (0..partitions)
+                .map(|partition| AtomicU64::new(range::initial(chunks, partition, partitions).bits()))
+                .collect(),
             handed: (0..chunks).map(|_| Tally::default()).collect(),
         })
     }
 
-    fn run_share(&self, share: usize, stole: &Seen) {
-        let (own, others) = (&self.ranges[share], self.ranges.len());
+    fn run_partition(&self, partition: usize, stole: &Seen) {
+        let (own, others) = (&self.ranges[partition], self.ranges.len());
         let next_chunk = || {
             range::take_front(own, |_| {}).or_else(|| {
-                let victims = (1..others).map(|step| &self.ranges[(share + step) % others]);
+                let victims = (1..others).map(|step| &self.ranges[(partition + step) % others]);
                 victims.filter_map(|victim| range::steal(own, victim)).inspect(|_| stole.mark()).next()
             })
         };
@@ -36,18 +38,18 @@ impl FanOut {
     }
 }
 
-fn spread(bound: Option<usize>, chunks: u32, shares: u32) {
-    let seen: Vec<Seen> = (0..shares).map(|_| Seen::default()).collect();
+fn spread(bound: Option<usize>, chunks: u32, partitions: u32) {
+    let seen: Vec<Seen> = (0..partitions).map(|_| Seen::default()).collect();
     let inner = seen.clone();
     explore(bound, move || {
-        let fan_out = FanOut::new(chunks, shares);
-        let threads: Vec<_> = (1..shares as usize)
-            .map(|share| {
-                let (fan_out, seen) = (fan_out.clone(), inner[share].clone());
-                thread::spawn(move || fan_out.run_share(share, &seen))
+        let fan_out = FanOut::new(chunks, partitions);
+        let threads: Vec<_> = (1..partitions as usize)
+            .map(|partition| {
+                let (fan_out, seen) = (fan_out.clone(), inner[partition].clone());
+                thread::spawn(move || fan_out.run_partition(partition, &seen))
             })
             .collect();
-        fan_out.run_share(0, &inner[0]);
+        fan_out.run_partition(0, &inner[0]);
         join(threads);
         fan_out.check();
     });
@@ -57,11 +59,11 @@ fn spread(bound: Option<usize>, chunks: u32, shares: u32) {
 }
 
 #[test]
-fn two_shares_run_every_chunk_once() {
+fn two_partitions_run_every_chunk_once() {
     spread(Some(4), 4, 2);
 }
 
 #[test]
-fn three_shares_run_every_chunk_once() {
+fn three_partitions_run_every_chunk_once() {
     spread(Some(2), 3, 3);
 }

@@ -5,7 +5,7 @@ use crate::lockfree::lane::{Bell, Full, Lane, LaneHeader, Sleeper, Ticket, side}
 
 const CELLS: usize = 2;
 
-struct Road {
+struct LaneModel {
     header: LaneHeader,
     cells: Vec<AtomicU64>,
     /// What a message leads to: written before it is posted, read and let go of when it is taken.
@@ -13,16 +13,16 @@ struct Road {
     taken: [Tally; 4],
 }
 
-impl Road {
+impl LaneModel {
     fn new() -> Arc<Self> {
-        let road = Self {
+        let model = Self {
             header: LaneHeader::new(),
             cells: (0..Lane::words(CELLS, 1)).map(|_| AtomicU64::new(0)).collect(),
             cargo: [Shadow::new(), Shadow::new()],
             taken: core::array::from_fn(|_| Tally::default()),
         };
-        road.lane().init();
-        Arc::new(road)
+        model.lane().init();
+        Arc::new(model)
     }
 
     fn lane(&self) -> Lane<'_> {
@@ -85,13 +85,13 @@ fn wait<T>(bell: &Bell, look: impl FnMut() -> Option<T>, slept: &Seen) -> Option
 #[test]
 fn a_message_is_taken_once_and_whole() {
     explore(Some(3), || {
-        let road = Road::new();
-        let poster = beside(&road, move |road| [0, 1, 2].map(|number| road.try_send(number).is_ok()));
-        let first = road.try_take();
-        let second = road.try_take();
+        let model = LaneModel::new();
+        let poster = beside(&model, move |model| [0, 1, 2].map(|number| model.try_send(number).is_ok()));
+        let first = model.try_take();
+        let second = model.try_take();
         let posted = poster.join().unwrap();
         let mut taken: Vec<u64> = first.into_iter().chain(second).collect();
-        taken.extend(core::iter::from_fn(|| road.try_take()));
+        taken.extend(core::iter::from_fn(|| model.try_take()));
         let expected: Vec<u64> = (0..3).filter(|&number| posted[number as usize]).collect();
         assert_eq!(taken, expected, "in order");
         assert!(posted[0] && posted[1]);
@@ -101,17 +101,17 @@ fn a_message_is_taken_once_and_whole() {
 #[test]
 fn two_posters_and_two_takers() {
     explore(Some(2), || {
-        let road = Road::new();
-        let poster = beside(&road, move |road| road.try_send(0).unwrap());
-        let taker = beside(&road, move |road| {
-            let _ = road.try_take();
+        let model = LaneModel::new();
+        let poster = beside(&model, move |model| model.try_send(0).unwrap());
+        let taker = beside(&model, move |model| {
+            let _ = model.try_take();
         });
-        road.try_send(1).unwrap();
-        let _ = road.try_take();
+        model.try_send(1).unwrap();
+        let _ = model.try_take();
         poster.join().unwrap();
         taker.join().unwrap();
-        while road.try_take().is_some() {}
-        road.check(2);
+        while model.try_take().is_some() {}
+        model.check(2);
     });
 }
 
@@ -119,16 +119,16 @@ fn two_posters_and_two_takers() {
 #[test]
 fn both_sides_sleep_and_are_called() {
     explore_reaching(Some(2), ["the receiver sleeps", "the poster sleeps"], move |seen| {
-        let road = Road::new();
+        let model = LaneModel::new();
         let poster = thread::spawn({
-            let (road, slept) = (road.clone(), seen[1].clone());
-            move || (0..3).for_each(|number| road.post(number, &slept))
+            let (model, slept) = (model.clone(), seen[1].clone());
+            move || (0..3).for_each(|number| model.post(number, &slept))
         });
         for number in 0..3 {
-            assert_eq!(road.take(&seen[0]), Some(number));
+            assert_eq!(model.take(&seen[0]), Some(number));
         }
         poster.join().unwrap();
-        road.check(3);
+        model.check(3);
     });
 }
 
@@ -136,15 +136,15 @@ fn both_sides_sleep_and_are_called() {
 #[test]
 fn two_receivers_sleep_and_both_are_called() {
     explore_reaching(Some(2), ["a receiver sleeps"], move |seen| {
-        let road = Road::new();
+        let model = LaneModel::new();
         let takers = [1, 2].map(|_| {
-            let (road, slept) = (road.clone(), seen[0].clone());
-            thread::spawn(move || road.take(&slept).unwrap())
+            let (model, slept) = (model.clone(), seen[0].clone());
+            thread::spawn(move || model.take(&slept).unwrap())
         });
-        road.try_send(0).unwrap();
-        road.try_send(1).unwrap();
+        model.try_send(0).unwrap();
+        model.try_send(1).unwrap();
         join(takers);
-        road.check(2);
+        model.check(2);
     });
 }
 
@@ -152,11 +152,11 @@ fn two_receivers_sleep_and_both_are_called() {
 #[test]
 fn a_call_that_was_not_needed_is_passed_on() {
     explore_reaching(Some(3), ["a call is passed on"], move |seen| {
-        let road = Road::new();
-        let sleeper = beside(&road, move |road| road.take(&Seen::default()).unwrap());
-        let poster = beside(&road, move |road| (0..2).for_each(|number| road.try_send(number).unwrap()));
-        let bell = road.lane().messages();
-        let look = || road.try_take();
+        let model = LaneModel::new();
+        let sleeper = beside(&model, move |model| model.take(&Seen::default()).unwrap());
+        let poster = beside(&model, move |model| (0..2).for_each(|number| model.try_send(number).unwrap()));
+        let bell = model.lane().messages();
+        let look = || model.try_take();
         let sleep = |word: &AtomicU32, seen| {
             futex::wait(word, seen, Scope::Private);
             true
@@ -168,7 +168,7 @@ fn a_call_that_was_not_needed_is_passed_on() {
         bell.wait(&Arc::new(AtomicU32::new(0)), look, sleep, pass_on).unwrap();
         sleeper.join().unwrap();
         poster.join().unwrap();
-        road.check(2);
+        model.check(2);
     });
 }
 
@@ -177,20 +177,20 @@ fn a_call_that_was_not_needed_is_passed_on() {
 #[test]
 fn a_late_call_hits_the_next_wait_harmlessly() {
     explore_reaching(Some(3), ["the receiver sleeps"], move |seen| {
-        let road = Road::new();
-        let bell = road.lane().messages();
+        let model = LaneModel::new();
+        let bell = model.lane().messages();
         let word = Arc::new(AtomicU32::new(0));
         // The call is made, and not heard, as by a wait whose look found a message that was there.
         let _ = bell.announce(Sleeper::Thread(word.clone()));
         let late = bell.call().expect("one is announced");
         let waker = thread::spawn(move || late.wake());
-        let poster = beside(&road, move |road| (0..2).for_each(|number| road.try_send(number).unwrap()));
+        let poster = beside(&model, move |model| (0..2).for_each(|number| model.try_send(number).unwrap()));
         let sleep = |word: &AtomicU32, value| {
             seen[0].mark();
             futex::wait(word, value, Scope::Private);
             true
         };
-        bell.wait(&word, || road.try_take(), sleep, || wake(bell)).unwrap();
+        bell.wait(&word, || model.try_take(), sleep, || wake(bell)).unwrap();
         waker.join().unwrap();
         assert!(bell.call().is_none(), "nobody sleeps now");
         poster.join().unwrap();
@@ -201,14 +201,14 @@ fn a_late_call_hits_the_next_wait_harmlessly() {
 #[test]
 fn a_receiver_hears_of_the_end() {
     explore_reaching(Some(3), ["the receiver sleeps"], move |seen| {
-        let road = Road::new();
-        let sender = beside(&road, move |road| {
-            road.try_send(0).unwrap();
-            road.lane().leave(side::SENDER);
-            road.lane().messages().call_all().for_each(Sleeper::wake);
+        let model = LaneModel::new();
+        let sender = beside(&model, move |model| {
+            model.try_send(0).unwrap();
+            model.lane().leave(side::SENDER);
+            model.lane().messages().call_all().for_each(Sleeper::wake);
         });
-        assert_eq!(road.take(&seen[0]), Some(0));
-        assert_eq!(road.take(&seen[0]), None);
+        assert_eq!(model.take(&seen[0]), Some(0));
+        assert_eq!(model.take(&seen[0]), None);
         sender.join().unwrap();
     });
 }
@@ -218,16 +218,16 @@ fn a_receiver_hears_of_the_end() {
 #[test]
 fn the_end_comes_after_every_message() {
     explore_reaching(None, ["the receiver hears of the end"], move |seen| {
-        let road = Road::new();
-        let poster = beside(&road, move |road| road.try_send(0).unwrap());
-        let leaver = beside(&road, move |road| {
+        let model = LaneModel::new();
+        let poster = beside(&model, move |model| model.try_send(0).unwrap());
+        let leaver = beside(&model, move |model| {
             // As the last handle of the side comes after all that others of it did.
             poster.join().unwrap();
-            road.lane().leave(side::SENDER);
+            model.lane().leave(side::SENDER);
         });
-        if road.lane().is_gone(side::SENDER) {
+        if model.lane().is_gone(side::SENDER) {
             seen[0].mark();
-            assert_eq!(road.try_take(), Some(0), "a message is lost behind the end");
+            assert_eq!(model.try_take(), Some(0), "a message is lost behind the end");
         }
         leaver.join().unwrap();
     });
@@ -238,11 +238,11 @@ fn the_end_comes_after_every_message() {
 #[should_panic]
 fn without_the_second_look_a_message_is_left_lying() {
     explore(Some(2), || {
-        let road = Road::new();
-        let poster = beside(&road, move |road| road.try_send(0).unwrap());
-        if road.try_take().is_none() {
+        let model = LaneModel::new();
+        let poster = beside(&model, move |model| model.try_send(0).unwrap());
+        if model.try_take().is_none() {
             let word = Arc::new(AtomicU32::new(1));
-            let _ = road.lane().messages().announce(Sleeper::Thread(word.clone()));
+            let _ = model.lane().messages().announce(Sleeper::Thread(word.clone()));
             futex::wait(&word, 1, Scope::Private);
         }
         poster.join().unwrap();
@@ -261,35 +261,35 @@ fn a_task_leaves_while_a_message_comes(passes_on: bool) {
         Some(3),
         ["the task is called before it leaves", "the task leaves before it is called"],
         move |seen| {
-            let road = Road::new();
-            let bell = road.lane();
+            let model = LaneModel::new();
+            let bell = model.lane();
             let bell = bell.messages();
             let (leaver, _) = task(bell);
             let (stayer, word) = task(bell);
-            let poster = beside(&road, move |road| road.try_send(0).unwrap());
+            let poster = beside(&model, move |model| model.try_send(0).unwrap());
             let leaving = thread::spawn({
-                let (road, seen) = (road.clone(), seen.clone());
+                let (model, seen) = (model.clone(), seen.clone());
                 move || {
-                    if road.lane().messages().withdraw(&leaver) {
+                    if model.lane().messages().withdraw(&leaver) {
                         seen[1].mark();
                     } else {
                         seen[0].mark();
                         if passes_on {
-                            wake(road.lane().messages());
+                            wake(model.lane().messages());
                         }
                     }
                 }
             });
             // The look that follows the announcement, then the sleep.
-            while road.try_take().is_none() {
+            while model.try_take().is_none() {
                 while word.load(Ordering::Acquire) == 1 {
                     futex::wait(&word, 1, Scope::Private);
                 }
             }
-            road.lane().messages().withdraw(&stayer);
+            model.lane().messages().withdraw(&stayer);
             poster.join().unwrap();
             leaving.join().unwrap();
-            road.check(1);
+            model.check(1);
         },
     );
 }

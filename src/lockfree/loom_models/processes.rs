@@ -6,7 +6,7 @@ use crate::lockfree::spsc::Cells;
 
 const CELLS: usize = 2;
 
-struct Road {
+struct ChannelModel {
     cells: Vec<AtomicU64>,
     /// What the words of a cell lead to.
     cargo: [Shadow; CELLS],
@@ -21,9 +21,9 @@ struct Road {
 const PRODUCER: usize = 0;
 const CONSUMER: usize = 1;
 
-impl Road {
+impl ChannelModel {
     fn new() -> Arc<Self> {
-        let road = Self {
+        let model = Self {
             cells: (0..Cells::words(CELLS, 1)).map(|_| AtomicU64::new(0)).collect(),
             cargo: [Shadow::new(), Shadow::new()],
             bells: [AtomicU32::new(0), AtomicU32::new(0)],
@@ -31,8 +31,8 @@ impl Road {
             head: loom::sync::Mutex::new(0),
             taken: core::array::from_fn(|_| Tally::default()),
         };
-        road.cells().init();
-        Arc::new(road)
+        model.cells().init();
+        Arc::new(model)
     }
 
     fn cells(&self) -> Cells<'_> {
@@ -100,13 +100,13 @@ fn sleep(slept: &Seen) -> impl FnMut(&AtomicU32, u32) -> Slept + '_ {
 #[test]
 fn a_message_is_taken_once_and_whole() {
     explore(Some(3), || {
-        let road = Road::new();
-        let poster = beside(&road, move |road| [0, 1, 2].map(|number| road.try_send(number).is_some()));
-        let first = road.get();
-        let second = road.get();
+        let model = ChannelModel::new();
+        let poster = beside(&model, move |model| [0, 1, 2].map(|number| model.try_send(number).is_some()));
+        let first = model.get();
+        let second = model.get();
         let posted = poster.join().unwrap();
         let mut taken: Vec<u64> = first.into_iter().chain(second).collect();
-        taken.extend(core::iter::from_fn(|| road.get()));
+        taken.extend(core::iter::from_fn(|| model.get()));
         let expected: Vec<u64> = (0..3).filter(|&number| posted[number as usize]).collect();
         assert_eq!(taken, expected, "in order");
         assert!(posted[0] && posted[1]);
@@ -117,16 +117,16 @@ fn a_message_is_taken_once_and_whole() {
 #[test]
 fn both_sides_sleep_and_are_called() {
     explore_reaching(Some(2), ["the consumer sleeps", "the producer sleeps"], move |seen| {
-        let road = Road::new();
+        let model = ChannelModel::new();
         let poster = thread::spawn({
-            let (road, slept) = (road.clone(), seen[1].clone());
-            move || (0..3).for_each(|number| road.post(number, &slept))
+            let (model, slept) = (model.clone(), seen[1].clone());
+            move || (0..3).for_each(|number| model.post(number, &slept))
         });
         for number in 0..3 {
-            assert_eq!(road.take(&seen[0]), number);
+            assert_eq!(model.take(&seen[0]), number);
         }
         poster.join().unwrap();
-        road.check(3);
+        model.check(3);
     });
 }
 
@@ -134,15 +134,15 @@ fn both_sides_sleep_and_are_called() {
 #[test]
 fn two_sleepers_of_a_side_are_both_called() {
     explore_reaching(Some(2), ["a consumer sleeps"], move |seen| {
-        let road = Road::new();
+        let model = ChannelModel::new();
         let takers = [1, 2].map(|_| {
-            let (road, slept) = (road.clone(), seen[0].clone());
-            thread::spawn(move || road.take(&slept))
+            let (model, slept) = (model.clone(), seen[0].clone());
+            thread::spawn(move || model.take(&slept))
         });
-        road.try_send(0).unwrap();
-        road.try_send(1).unwrap();
+        model.try_send(0).unwrap();
+        model.try_send(1).unwrap();
         join(takers);
-        road.check(2);
+        model.check(2);
     });
 }
 
@@ -150,19 +150,19 @@ fn two_sleepers_of_a_side_are_both_called() {
 #[test]
 fn a_side_waits_for_a_message_and_for_room_at_once() {
     explore_reaching(Some(2), ["one of them sleeps"], move |seen| {
-        let road = Road::new();
+        let model = ChannelModel::new();
         let (ready, room) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
         let waiting = [(bell::MESSAGE, ready.clone()), (bell::ROOM, room.clone())].map(|(what, flag)| {
-            let (road, slept) = (road.clone(), seen[0].clone());
+            let (model, slept) = (model.clone(), seen[0].clone());
             thread::spawn(move || {
                 let look = || (flag.load(Ordering::Acquire) == 1).then_some(());
-                road.bell(CONSUMER).wait(what, look, sleep(&slept)).unwrap();
+                model.bell(CONSUMER).wait(what, look, sleep(&slept)).unwrap();
             })
         });
         ready.store(1, Ordering::Release);
-        road.bell(CONSUMER).ring(bell::MESSAGE);
+        model.bell(CONSUMER).ring(bell::MESSAGE);
         room.store(1, Ordering::Release);
-        road.bell(CONSUMER).ring(bell::ROOM);
+        model.bell(CONSUMER).ring(bell::ROOM);
         join(waiting);
     });
 }
@@ -171,29 +171,29 @@ fn a_side_waits_for_a_message_and_for_room_at_once() {
 #[test]
 fn a_call_that_died_with_its_caller_is_made_up_for() {
     explore_reaching(Some(3), ["the consumer sleeps"], move |seen| {
-        let road = Road::new();
+        let model = ChannelModel::new();
         let gone = Arc::new(AtomicU32::new(0));
         let taker = thread::spawn({
-            let (road, gone, slept) = (road.clone(), gone.clone(), seen[0].clone());
+            let (model, gone, slept) = (model.clone(), gone.clone(), seen[0].clone());
             move || {
                 let look = || {
                     let is_gone = gone.load(Ordering::Acquire) == 1;
-                    road.get().map(Some).or(is_gone.then_some(None))
+                    model.get().map(Some).or(is_gone.then_some(None))
                 };
-                road.bell(CONSUMER).wait(bell::MESSAGE, look, sleep(&slept)).unwrap()
+                model.bell(CONSUMER).wait(bell::MESSAGE, look, sleep(&slept)).unwrap()
             }
         });
         // It posts, takes the bit away if it is there, and is killed before the wake.
-        road.put(0).unwrap();
+        model.put(0).unwrap();
         crate::sync::fence(Ordering::SeqCst);
-        let word = &road.bells[CONSUMER];
+        let word = &model.bells[CONSUMER];
         let found = word.load(Ordering::Relaxed);
         if found & bell::MESSAGE != 0 {
             let _ = word.compare_exchange(found, (found & !bell::MESSAGE) + 4, Ordering::Release, Ordering::Relaxed);
         }
         // The supervisor hears of it.
         gone.store(1, Ordering::Release);
-        road.bell(CONSUMER).call();
+        model.bell(CONSUMER).call();
         assert_eq!(taker.join().unwrap(), Some(0), "what was posted before the end comes first");
     });
 }
@@ -203,12 +203,12 @@ fn a_call_that_died_with_its_caller_is_made_up_for() {
 #[should_panic]
 fn without_the_second_look_a_message_is_left_lying() {
     explore(Some(2), || {
-        let road = Road::new();
-        let poster = beside(&road, move |road| road.try_send(0).unwrap());
-        if road.get().is_none() {
-            let since = road.bell(CONSUMER).announce(bell::MESSAGE);
-            while let Some(word) = road.bell(CONSUMER).uncalled(since) {
-                futex::wait(&road.bells[CONSUMER], word, Scope::Private);
+        let model = ChannelModel::new();
+        let poster = beside(&model, move |model| model.try_send(0).unwrap());
+        if model.get().is_none() {
+            let since = model.bell(CONSUMER).announce(bell::MESSAGE);
+            while let Some(word) = model.bell(CONSUMER).uncalled(since) {
+                futex::wait(&model.bells[CONSUMER], word, Scope::Private);
             }
         }
         poster.join().unwrap();
@@ -220,14 +220,14 @@ fn without_the_second_look_a_message_is_left_lying() {
 #[should_panic]
 fn without_the_count_a_call_is_missed() {
     explore(Some(3), || {
-        let road = Road::new();
+        let model = ChannelModel::new();
         let takers = [1, 2].map(|_| {
-            let road = road.clone();
+            let model = model.clone();
             thread::spawn(move || {
-                let word = &road.bells[CONSUMER];
+                let word = &model.bells[CONSUMER];
                 loop {
-                    let _ = road.bell(CONSUMER).announce(bell::MESSAGE);
-                    if let Some(found) = road.get() {
+                    let _ = model.bell(CONSUMER).announce(bell::MESSAGE);
+                    if let Some(found) = model.get() {
                         return found;
                     }
                     // As if the word were nothing but bits.
@@ -236,9 +236,9 @@ fn without_the_count_a_call_is_missed() {
             })
         });
         for number in 0..2 {
-            road.put(number).unwrap();
+            model.put(number).unwrap();
             crate::sync::fence(Ordering::SeqCst);
-            let word = &road.bells[CONSUMER];
+            let word = &model.bells[CONSUMER];
             if word.load(Ordering::Relaxed) == bell::MESSAGE {
                 word.store(0, Ordering::Release);
                 futex::wake_all(word, Scope::Private);

@@ -13,7 +13,7 @@ const JOB: u32 = 7;
 const EARLIER: u32 = 6;
 
 struct Desk {
-    ledger: JobMeta,
+    meta: JobMeta,
     /// What a waker does: 1 once it was called.
     called: AtomicU32,
     /// 1 once there is a waker: nobody is called before.
@@ -23,7 +23,7 @@ struct Desk {
 impl Desk {
     fn new() -> Arc<Self> {
         let zero = || AtomicU64::new(0);
-        let ledger = JobMeta {
+        let meta = JobMeta {
             queued_ns: zero(),
             started_ns: zero(),
             time_limit_ns: zero(),
@@ -34,12 +34,12 @@ impl Desk {
             progress_of: AtomicU32::new(EARLIER),
             watched: AtomicU32::new(0),
         };
-        Arc::new(Self { ledger, called: AtomicU32::new(0), any: AtomicU32::new(0) })
+        Arc::new(Self { meta, called: AtomicU32::new(0), any: AtomicU32::new(0) })
     }
 
     fn report(&self, done: u64) {
         // Relaxed: as the list of wakers has it.
-        if report(&self.ledger, JOB, Reported { done, total: 2 }) && self.any.load(Ordering::Relaxed) == 1 {
+        if report(&self.meta, JOB, Reported { done, total: 2 }) && self.any.load(Ordering::Relaxed) == 1 {
             self.called.store(1, Ordering::Release);
             futex::wake_all(&self.called, Scope::Private);
         }
@@ -48,13 +48,13 @@ impl Desk {
     /// Waits until the job has said at least `done`.
     fn wait_for(&self, done: u64, look: impl Fn(&JobMeta) -> Option<Reported>, slept: &Seen) {
         self.any.store(1, Ordering::Relaxed);
-        while look(&self.ledger).is_none_or(|reported| reported.done < done) {
+        while look(&self.meta).is_none_or(|reported| reported.done < done) {
             slept.mark();
             while self.called.swap(0, Ordering::AcqRel) == 0 {
                 futex::wait(&self.called, 0, Scope::Private);
             }
         }
-        assert_eq!(read(&self.ledger, JOB), Some(Reported { done: 2, total: 2 }));
+        assert_eq!(read(&self.meta, JOB), Some(Reported { done: 2, total: 2 }));
     }
 }
 
@@ -63,9 +63,9 @@ fn a_watcher_hears_the_last_word() {
     explore_reaching(Some(3), ["the watcher slept"], move |seen| {
         let desk = Desk::new();
         let worker = beside(&desk, move |desk| (1..=2).for_each(|done| desk.report(done)));
-        let look = |ledger: &JobMeta| {
-            watch(ledger, JOB);
-            read(ledger, JOB)
+        let look = |meta: &JobMeta| {
+            watch(meta, JOB);
+            read(meta, JOB)
         };
         desk.wait_for(2, look, &seen[0]);
         worker.join().unwrap();
@@ -78,7 +78,7 @@ fn what_an_earlier_job_said_is_not_believed() {
     explore(None, || {
         let desk = Desk::new();
         let worker = beside(&desk, move |desk| desk.report(2));
-        let found = read(&desk.ledger, JOB);
+        let found = read(&desk.meta, JOB);
         assert!(found.is_none() || found == Some(Reported { done: 2, total: 2 }));
         worker.join().unwrap();
     });
@@ -91,9 +91,9 @@ fn without_the_second_look_the_last_word_is_missed() {
     explore(Some(3), || {
         let desk = Desk::new();
         let worker = beside(&desk, move |desk| desk.report(2));
-        let look = |ledger: &JobMeta| {
-            let found = read(ledger, JOB);
-            watch(ledger, JOB);
+        let look = |meta: &JobMeta| {
+            let found = read(meta, JOB);
+            watch(meta, JOB);
             found
         };
         desk.wait_for(2, look, &Seen::default());

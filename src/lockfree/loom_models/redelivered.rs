@@ -105,7 +105,7 @@ fn without_a_second_look_a_redelivery_is_lost() {
     sweep_beside_searchers(1, true, Omit::SecondLook);
 }
 
-/// The chunk a dead share was at goes back into its range while thieves cut from it: every chunk is handed out once more.
+/// The chunk a dead partition was at goes back into its range while thieves cut from it: every chunk is handed out once more.
 #[test]
 fn a_chunk_goes_back_while_thieves_steal() {
     explore_reaching(None, ["the thief gets some", "the thief gets nothing"], move |seen| {

@@ -1,4 +1,4 @@
-//! Jobs of rows whose shares end them, as `engine::gather` does (`docs/protocol.md`, "Gathered jobs").
+//! Jobs of rows whose partitions end them, as `engine::exec::distributed_rows` has them (`docs/protocol.md`, "Distributed rows").
 
 use super::*;
 use crate::layout::words::FLAG_WAITER;
@@ -26,10 +26,10 @@ impl Rows {
         }
     }
 
-    /// Runs the last row of a share, counts it, and looks whether the other's is done as well.
-    fn run_share(&self, share: usize, is_fenced: bool) {
-        self.results[share].write();
-        self.done[share].store(1, Ordering::Release);
+    /// Runs the last row of a partition, counts it, and looks whether the other's is done as well.
+    fn run_partition(&self, partition: usize, is_fenced: bool) {
+        self.results[partition].write();
+        self.done[partition].store(1, Ordering::Release);
         if is_fenced {
             fence(Ordering::SeqCst);
         }
@@ -51,14 +51,14 @@ impl Rows {
 fn run(is_fenced: bool) {
     explore(Some(3), move || {
         let rows = Arc::new(Rows::new());
-        let shares = [0, 1].map(|share| {
+        let partitions = [0, 1].map(|partition| {
             let rows = rows.clone();
-            thread::spawn(move || rows.run_share(share, is_fenced))
+            thread::spawn(move || rows.run_partition(partition, is_fenced))
         });
         // Asleep until somebody ends the job: a job that nobody ends is a deadlock here.
         rows.desk.sleep_until_done();
         rows.results.iter().for_each(Shadow::read);
-        join(shares);
+        join(partitions);
         assert_eq!(rows.ended.get(), 1);
     });
 }
@@ -70,6 +70,6 @@ fn the_last_row_ends_the_job_once() {
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn without_the_fence_each_share_may_leave_the_end_to_the_other() {
+fn without_the_fence_each_partition_may_leave_the_end_to_the_other() {
     run(false);
 }
