@@ -220,8 +220,7 @@ pub(crate) mod watched {
 mod tests {
     use super::*;
 
-    /// A thread that panicked with a lock made every later caller of an engine panic, too, wherever one of some fifty copies of this was
-    /// forgotten.
+    /// A thread that panics with a lock must not make later callers of the engine panic, too.
     #[test]
     fn a_lock_is_had_after_a_panic_under_it() {
         let mutex = Mutex::new(1);

@@ -234,8 +234,8 @@ impl core::fmt::Debug for Attached {
 mod tests {
     use super::*;
 
-    /// Chunks of a call seldom begin where granules do. One that covered a granule in part had its pages brought in and forgot it, and
-    /// so did the next: a system call for every chunk of every call, which took a third of the time of a dot product.
+    /// Chunks of a call seldom begin where granules do. A granule that a chunk covers in part must be remembered all the same: a system
+    /// call for every chunk of every call takes a third of the time of a dot product.
     #[test]
     fn a_granule_is_brought_in_once_by_parts_that_cover_some_of_it() {
         let writable = Mapping::shared_memory("granules", 4 * GRANULE).unwrap();

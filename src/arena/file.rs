@@ -61,8 +61,8 @@ mod tests {
     use crate::error::Error;
     use crate::os::claim::Use;
 
-    /// A handle that was moved to a file which can only be read ended the process with SIGSEGV when the kernel wrote its output:
-    /// a worker process, or the engine itself where its threads run jobs beside worker processes.
+    /// A handle that is moved to a file which can only be read is refused: a kernel that wrote there would end its process with
+    /// SIGSEGV, a worker's or the engine's own.
     #[test]
     fn outputs_are_not_resolved_to_a_file_that_can_only_be_read() {
         let backing = Backing::SharedMemory;

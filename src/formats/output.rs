@@ -806,7 +806,7 @@ mod tests {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     }
 
-    /// The results that took the place of a private file could be read by everybody.
+    /// A result that takes the place of a private file stays as private.
     #[cfg(unix)]
     #[test]
     fn a_replaced_file_keeps_its_mode_and_a_new_one_has_that_of_any() {

@@ -314,7 +314,7 @@ mod tests {
         }
     }
 
-    /// A number of participants that rounded to the same segment length was not noticed.
+    /// A wrong number of participants is noticed even where it rounds to the same segment length.
     #[test]
     fn a_changed_limit_is_noticed_even_if_the_length_fits_it() {
         let geometry = Geometry::plan(64, 3).unwrap();

@@ -695,7 +695,7 @@ mod tests {
             prop_assert!(!flipped.is(state));
         }
 
-        /// A flipped bit turned "asleep" into "awake" or "was called": nobody called the sleeper.
+        /// A flipped bit must not turn "asleep" into "awake" or "was called": the sleeper would miss its call.
         #[test]
         fn a_park_word_with_a_flipped_bit_may_be_slept_on(value in 0usize..4, bit in 0u32..32) {
             let value = [park::RUNNING, park::PARKED, park::PENDING, park::NOTIFIED][value];
@@ -711,7 +711,7 @@ mod tests {
             prop_assert_eq!(opened_len(LEN_NOT_SAID), Some(u64::MAX >> 1));
         }
 
-        /// A flipped bit of a message between processes was a message with another value, without its batches, or none for ever.
+        /// A flipped bit must not make a message between processes one with another value, without its batches, or none for ever.
         #[test]
         fn no_flipped_bit_makes_another_stamp_or_message(
             position in 0..=StampWord::POSITION, mark: bool, words in proptest::collection::vec(any::<u64>(), 1..10),

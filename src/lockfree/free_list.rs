@@ -207,8 +207,8 @@ mod tests {
         }
     }
 
-    /// A descriptor's word that said "done, and nobody holds it" of a free descriptor made the list a ring: the next submit
-    /// never returned.
+    /// A word that says "done, and nobody holds it" of a free descriptor must not make the list a ring, in which the next submit
+    /// never returns.
     #[test]
     fn an_index_that_is_in_the_list_is_not_returned_again() {
         let list = FreeList::full(3, Returners::Anybody);

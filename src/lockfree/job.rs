@@ -394,8 +394,7 @@ mod tests {
     use super::*;
     use crate::layout::words::FLAG_DETACHED;
 
-    /// Steps that were taken for granted in other states ended jobs twice, or jobs that nobody ran: a mutation of `finish` that asked
-    /// for no state survived.
+    /// Steps in states other than their own must not end a job twice, or one that no thread ran.
     #[test]
     fn no_step_is_made_from_a_state_that_is_not_its_own() {
         let (owner, other) = (ParticipantSlot::new(3), ParticipantSlot::new(4));

@@ -333,7 +333,7 @@ mod tests {
         assert!(!all_run.sleepers().is_anybody_free(), "no bit of a row without a worker counts");
     }
 
-    /// A flipped bit made "asleep" mean "awake", or "was called already".
+    /// A flipped bit must not make "asleep" mean "awake", or "was called already".
     #[test]
     fn a_worker_is_called_whatever_bit_of_its_park_word_flips() {
         for bit in 0..32 {

@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// A wait that was given up while a wake came lost that wake.
+    /// A wait that is given up while a wake comes does not lose that wake.
     #[cfg(target_os = "linux")]
     #[test]
     fn of_two_wakes_at_once_that_at_the_first_word_is_told() {

@@ -555,7 +555,7 @@ mod tests {
         }
     }
 
-    /// A job whose kind was changed to "closure" in shared memory was a success, and its kernel had never been run.
+    /// A job whose kind is changed to "closure" in shared memory must not succeed without its kernel having run.
     #[test]
     fn a_closure_that_is_not_there_is_no_success() {
         let core = Core::without_workers(1, 0);

@@ -366,7 +366,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// A call was a success although chunks were missing: nothing had failed, and nobody counted.
+        /// A call with missing chunks is no success, even where no partition failed.
         #[test]
         fn a_call_is_complete_when_every_chunk_was_counted(
             threads in 1usize..4, chunks in 1usize..40, lost in proptest::collection::vec((0usize..10, 0u32..40), 0..20),
@@ -392,7 +392,7 @@ mod tests {
         }
     }
 
-    /// A worker that ended its partition without having run it made the call a success.
+    /// Workers that end their partitions without having run them make no success.
     #[test]
     fn partitions_that_end_without_running_are_no_success() {
         let core = Core::without_workers(2, 0);
@@ -400,7 +400,7 @@ mod tests {
         assert!(matches!(&end, Ok(FanOutEnd::Stopped(stopped)) if stopped.stop == stop::CANCELLED), "{end:?}");
     }
 
-    /// The engine broke while a call waited for its partitions, and the call said that all was done.
+    /// A call whose engine is poisoned while it waits for its partitions must not say that all is done.
     #[test]
     fn an_engine_that_breaks_is_no_success() {
         let core = Core::without_workers(2, 0);

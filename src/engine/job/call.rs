@@ -714,7 +714,7 @@ mod tests {
         Arena::create(&ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false }).unwrap()
     }
 
-    /// A descriptor whose output was moved over its input gave the kernel an exclusive slice and a shared one of the same bytes:
+    /// A descriptor whose output is moved over its input must not give the kernel an exclusive slice and a shared one of the same bytes:
     /// undefined behaviour in the engine's own threads, by way of words that a worker process can write.
     #[test]
     fn an_output_that_overlaps_another_argument_is_refused() {
@@ -739,8 +739,8 @@ mod tests {
         }
     }
 
-    /// A descriptor said how many batches there are and not on which side: under the number of another kernel, as one damaged word
-    /// gives it, a batch that was handed over to be read was written.
+    /// A descriptor says on which side its batches are: else a batch that was handed over to be read would be written under the number of
+    /// another kernel, as one damaged word gives it.
     #[test]
     fn batches_of_another_side_are_refused() {
         let arena = arena();
@@ -754,8 +754,7 @@ mod tests {
         }
     }
 
-    /// Without the comparison in `resolve` a parameter of another length was noticed by the kernel's frame at the earliest, and a mutation
-    /// that dropped it survived all tests.
+    /// A parameter of another length is noticed by `resolve`, before the kernel's frame.
     #[test]
     fn a_parameter_of_another_length_is_refused() {
         let arena = arena();

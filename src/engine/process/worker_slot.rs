@@ -227,8 +227,8 @@ mod tests {
         }
     }
 
-    /// A worker that looked for jobs before its starter returned lost the time at which it began. It then counted as one that is being
-    /// started as long as it lived, and too few were started for the jobs that waited.
+    /// A worker that looks for jobs before its starter returns keeps the time at which it began. Without it, it would count as one that
+    /// is being started as long as it lives, and too few would be started for the jobs that wait.
     #[test]
     fn what_a_quick_worker_writes_is_kept() {
         let core = Arc::new(Core::without_workers(0, 1));

@@ -109,7 +109,7 @@ mod tests {
     use crate::error::Error;
     use crate::ids::ParticipantSlot;
 
-    /// A word that was scribbled to "running, by a worker that lives" was waited on without end.
+    /// A word that was scribbled to "running, by a worker that lives" is not waited on without end.
     #[test]
     fn a_job_that_a_sleeping_worker_runs_was_never_true() {
         let core = Core::without_workers(0, 1);

@@ -132,7 +132,7 @@ mod tests {
     use crate::ids::ParticipantSlot;
     use crate::layout::words::State;
 
-    /// Its holder slept to the deadline of the first start, and then took the job back, which waited to be started again.
+    /// Its holder must not sleep to the deadline of the first start and then take the job back while it waits to be started again.
     #[test]
     fn a_deadline_that_is_gone_ends_no_job() {
         const LIMIT: Duration = Duration::from_millis(20);

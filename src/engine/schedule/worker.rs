@@ -363,8 +363,8 @@ mod tests {
         assert!(core.is_leaving(), "the other one takes no more jobs either");
     }
 
-    /// A worker beside a flow of tiny jobs used to be woken for every few hundred of them and took the submitter's core: two
-    /// workers then ran a third of what one ran.
+    /// A worker beside a flow of tiny jobs is not woken for every few hundred of them: it would take the submitter's core, and two
+    /// workers would run a third of what one runs.
     #[test]
     fn a_worker_dozes_while_tiny_jobs_flow_past_it_and_parks_when_they_stop() {
         let us = |number: u64| number * 1_000;
