@@ -30,6 +30,20 @@ pub(crate) fn fence_after_exchange() {
     fence(Ordering::SeqCst);
 }
 
+/// Reads a word that another core has written and that the caller is about to change, with acquire. On x86-64 by an exchange that changes
+/// nothing: it brings the line in such a state that the change to follow finds it its own, where a load brings a copy and the change has to
+/// have every other copy given up, a second way across.
+#[inline]
+pub(crate) fn load_to_change(word: &AtomicU64) -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(workring_loom)))]
+    {
+        // Zero for zero: if the word is zero it stays so. Not `fetch_or(0)`, which compilers make a load of.
+        word.compare_exchange(0, 0, Ordering::Acquire, Ordering::Acquire).unwrap_or_else(|found| found)
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(workring_loom))))]
+    word.load(Ordering::Acquire)
+}
+
 /// Locks a mutex, poisoned or not: see [`ignore_poison`]. Blocks while another thread has the lock.
 #[inline]
 pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

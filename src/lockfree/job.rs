@@ -21,7 +21,7 @@ use crate::ids::ParticipantSlot;
 use crate::layout::words::{
     DescriptorWord, FLAG_CANCEL, FLAG_OUTCOME, FLAG_UNSTARTED, FLAG_WAITER, MAX_ATTEMPT, State, park,
 };
-use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, load_to_change};
 
 use super::futex;
 
@@ -115,8 +115,8 @@ pub(crate) fn abandon(word: &AtomicU64, reserved: DescriptorWord) {
 /// Queued to Running, owned by the claimer.
 #[inline]
 pub(crate) fn claim(word: &AtomicU64, claimer: ParticipantSlot, incarnation: u16) -> Claim {
-    let any_job = || true;
-    claim_if(word, claimer, incarnation, any_job)
+    // Acquire (A1), as below: the holder's own job, whose word this thread has written itself.
+    claim_found(word, load(word, Ordering::Acquire), claimer, incarnation, || true)
 }
 
 /// As [`claim`], but only a job that `accepts` says yes to, reading fields of the descriptor that were filled before it was
@@ -133,7 +133,19 @@ pub(crate) fn claim_if(
     accepts: impl Fn() -> bool,
 ) -> Claim {
     // Acquire (A1): pairs with R1; `accepts` sees the fields of this job or of a later one.
-    let mut current = load(word, Ordering::Acquire);
+    let found = DescriptorWord::from_bits(load_to_change(word));
+    claim_found(word, found, claimer, incarnation, accepts)
+}
+
+#[inline]
+fn claim_found(
+    word: &AtomicU64,
+    found: DescriptorWord,
+    claimer: ParticipantSlot,
+    incarnation: u16,
+    accepts: impl Fn() -> bool,
+) -> Claim {
+    let mut current = found;
     // Bounded: an exchange fails only when a flag was set, of which there are six, or the state left Queued; and jobs that are not
     // accepted end it.
     loop {

@@ -23,7 +23,7 @@ use crate::fault::{self, Point};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{IdleLine, MAX_PARTICIPANTS, PARTICIPANT_WORDS};
 use crate::layout::words::park;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence, fence_after_exchange};
 
 use super::futex;
 
@@ -45,16 +45,19 @@ fn bit_of(slot: ParticipantSlot) -> (usize, u64) {
     (usize::from(slot.get()) % MAX_PARTICIPANTS / 64, 1 << (slot.get() % 64))
 }
 
+/// The bits of word `at` that are of rows `1..=last`.
+#[inline]
+fn mask_of(at: usize, last: u16) -> u64 {
+    let rows = if at == usize::from(last) / 64 { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+    // Row 0 is no worker's.
+    if at == 0 { rows & !1 } else { rows }
+}
+
 /// The bits of the rows `1..=last`, word by word; the words behind them are not read.
 #[inline]
 fn rows_of(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> impl Iterator<Item = u64> {
-    let end = usize::from(last) / 64;
-    let mask = move |at| {
-        let rows = if at == end { u64::MAX >> (63 - last % 64) } else { u64::MAX };
-        // Row 0 is no worker's.
-        if at == 0 { rows & !1 } else { rows }
-    };
-    bits.iter().enumerate().take(end + 1).map(move |(at, word)| word.load(Ordering::Relaxed) & mask(at))
+    let words = usize::from(last) / 64 + 1;
+    bits.iter().enumerate().take(words).map(move |(at, word)| word.load(Ordering::Relaxed) & mask_of(at, last))
 }
 
 /// Whether a bit of the rows `1..=last` is set.
@@ -62,7 +65,7 @@ fn rows_of(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> impl Iterator<It
 fn is_any(bits: &[AtomicU64; PARTICIPANT_WORDS], last: u16) -> bool {
     if last < 64 {
         // Most engines have no more.
-        return bits[0].load(Ordering::Relaxed) & (u64::MAX >> (63 - last)) & !1 != 0;
+        return bits[0].load(Ordering::Relaxed) & mask_of(0, last) != 0;
     }
     rows_of(bits, last).any(|rows| rows != 0)
 }
@@ -94,7 +97,7 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         let (word, bit) = bit_of(me);
         self.line.searching[word].fetch_and(!bit, Ordering::Relaxed);
         // SeqCst fence F2, see the head of this file.
-        fence(Ordering::SeqCst);
+        fence_after_exchange();
     }
 
     /// Searching to parked, not asleep yet. The caller looks at the rings and at the engine's state once more and then either

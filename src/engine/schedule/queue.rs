@@ -22,7 +22,7 @@ use crate::lockfree::ring::{Ring, Taken};
 use crate::os::futex::Waited;
 use crate::os::host::Deadline;
 use crate::panics;
-use crate::sync::{Ordering, fence};
+use crate::sync::fence_after_exchange;
 
 /// How long a submit waits while the queue holds nothing but unread results, before it is an error.
 const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
@@ -117,10 +117,10 @@ pub(crate) fn publish_keeping(
         make_room(core, ring, reservation.index, closures.is_some());
     }
     fault::point(Point::F9_pushed);
-    // SeqCst: orders the push before the reading of the lifecycle, and before the look at the sleeping workers (F1 of the
-    // wake protocol). If this reads "open", the fence of a worker that saw
-    // "closing" and then looks at the rings one last time comes after this one and sees the push.
-    fence(Ordering::SeqCst);
+    // SeqCst: orders the push, whose exchange was the last, before the reading of the lifecycle, and before the look at the sleeping workers
+    // (F1 of the wake protocol). If this reads "open", the fence of a worker that saw "closing" and then looks at the rings one last time
+    // comes after this one and sees the push.
+    fence_after_exchange();
     if !core.is_open() && panics::depth() == 0 {
         return take_back(core, reference, Error::Closed);
     }

@@ -230,18 +230,20 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
     if let Some(row) = row {
         row.idle_since_ns.store(idle_since.nanoseconds(), Ordering::Relaxed);
     }
+    // When this worker was last known to have nothing to do. A job that is found is not kept waiting for another reading of the clock.
+    let mut looked = idle_since;
     loop {
         if core.is_leaving() {
             return None;
         }
-        let found = search(core, me, budget.limit(others), &mut budget.flow);
+        let found = search(core, me, budget.limit(others), &mut budget.flow, &mut looked);
         if let Found::Job(index) = found {
             sleepers.found_job(me);
             fault::point(Point::F10_found);
             if core.has_work() {
                 wakeup::notify(core, CHAIN);
             }
-            let idle_for = Deadline::now().nanoseconds().saturating_sub(idle_since.nanoseconds());
+            let idle_for = looked.nanoseconds().saturating_sub(idle_since.nanoseconds());
             budget.learn(idle_for);
             if let Some(row) = row {
                 let before = row.idle_ns.load(Ordering::Relaxed);
@@ -258,7 +260,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
                 // How it ends does not matter: the worker looks at the rings next.
                 let _ = wait_until(word, park::RUNNING, until, core.scope());
             });
-            others = 0;
+            (others, looked) = (0, Deadline::now());
             continue;
         }
         // Read before the fence in `prepare_to_park`, which precedes the last look at the rings: a job whose submitter still
@@ -290,7 +292,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             }
             long_idle = Some(Deadline::after(core.config.own.idle_timeout));
         }
-        others = 0;
+        (others, looked) = (0, Deadline::now());
     }
 }
 
@@ -304,8 +306,8 @@ enum Found {
     Flow,
 }
 
-/// Looks at the rings for as long as `limit` says, at least once.
-fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut Flow) -> Found {
+/// Looks at the rings for as long as `limit` says, at least once; `looked` becomes the time of the last look at the clock.
+fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut Flow, looked: &mut Deadline) -> Found {
     let until = limit.map(Deadline::after);
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
@@ -320,6 +322,7 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut 
             spin_hint();
         }
         let now = Deadline::now();
+        *looked = now;
         if until.is_none_or(|until| until <= now) || core.is_stopping() {
             return Found::Nothing;
         }
