@@ -337,8 +337,7 @@ WAY = [
         ("arena/batch.rs", "handle and length of each"),
         ("engine/kernel/info.rs", "how many the kernel takes"),
         ("engine/job/call.rs", "kernel, references, parameter"),
-        ("engine/handle/submission.rs", "deadline, retries"),
-        ("engine/job/meta.rs", "tag, times"),
+        ("engine/job/meta.rs", "deadline, retries, tag, times"),
     ]),
     ("left", "publish", [
         ("lockfree/job.rs", "Reserved to Queued"),

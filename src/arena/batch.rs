@@ -44,6 +44,7 @@ impl Whole {
         }
     }
 
+    #[inline]
     fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
         match self {
             Self::Block(arena, _) => arena.handle_of(address),
@@ -70,6 +71,7 @@ enum BatchMemory {
 }
 
 impl BatchMemory {
+    #[inline]
     fn arena(&self) -> &Arc<Arena> {
         match self {
             Self::Owned(arena, _) => arena,
@@ -77,6 +79,7 @@ impl BatchMemory {
         }
     }
 
+    #[inline]
     fn handle_of(&self, address: NonNull<u8>) -> Option<u64> {
         match self {
             Self::Owned(arena, _) => arena.handle_of(address),
@@ -241,6 +244,7 @@ impl<T: Pod> Batch<T> {
     }
 
     /// Handle and length in bytes, for a descriptor.
+    #[inline]
     pub(crate) fn reference(&self) -> Option<(u64, u64)> {
         Some((self.region.handle_of(self.start.cast())?, (self.len * size_of::<T>()) as u64))
     }
@@ -420,6 +424,7 @@ impl<T: Pod> SharedBatch<T> {
     }
 
     /// Handle and length in bytes, for a descriptor.
+    #[inline]
     pub(crate) fn reference(&self) -> Option<(u64, u64)> {
         Some((self.whole.handle_of(self.start.cast())?, (self.len * size_of::<T>()) as u64))
     }

@@ -197,8 +197,8 @@ fn run(job: &ClaimedJob<'_>) -> Result<Ran, RunError> {
 #[inline]
 fn call_job<const N: usize>(job: &ClaimedJob<'_>, shape: JobShape) -> Result<Ran, RunError> {
     let ClaimedJob { core, index, descriptor, .. } = *job;
-    let mut fields = Fields::<N>::unread(shape);
-    if let Err(error) = fields.read_all(&core.control, index, descriptor, shape) {
+    let (fields, check) = Fields::<N>::read_unchecked(&core.control, index, descriptor, shape);
+    if let Err(error) = check.confirm() {
         return Err(unresolved(error));
     }
     let mut call = fields.unresolved(job.kernel(fields.kernel)?);

@@ -7,7 +7,6 @@ mod job_word;
 mod lifetime;
 mod row_statuses;
 mod running_job;
-mod submission;
 
 pub(crate) use completion_port::CompletionPort;
 pub(crate) use job_handle::{Finished, JobHandle};
@@ -16,4 +15,3 @@ pub(crate) use job_observer::{JobObserver, WeakObserver};
 pub(crate) use lifetime::wait_for_workers;
 pub(crate) use row_statuses::RowStatuses;
 pub(crate) use running_job::{JobPlace, RunningJob};
-pub(crate) use submission::{set_rows, stamp};

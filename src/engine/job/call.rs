@@ -327,6 +327,26 @@ pub(crate) struct Fields<const N: usize = MAX_BATCHES> {
     pub(crate) retries: u32,
 }
 
+/// The check over the fields of a job as its submitter wrote it, and over what was found.
+pub(in crate::engine) struct Check {
+    written: u32,
+    found: u32,
+}
+
+impl Check {
+    /// # Errors
+    /// [`Error::Corrupt`] when the fields are not what the submitter wrote.
+    #[inline]
+    pub(in crate::engine) fn confirm(&self) -> Result<()> {
+        // Fuzz targets look at what lies behind the check, which somebody could make fit.
+        if self.written == self.found || cfg!(workring_fuzzing) {
+            Ok(())
+        } else {
+            Err(corrupt("fields of a job", self.written.into(), self.found.into()))
+        }
+    }
+}
+
 /// The words of a parameter, zero where there are none, and its length.
 #[inline]
 fn param_words(param: &Param) -> ([u64; INLINE_PARAM_LEN / 8], u32) {
@@ -382,6 +402,11 @@ impl<E> Reservation<'_, E> {
             if at < references.inputs { writer.push_input(reference) } else { writer.push_output(reference) }
         }
         writer.finish(kind, kernel, param);
+    }
+
+    /// Makes the job a call of a kernel for each row of its batches; once.
+    pub(crate) fn set_rows(&self, kernel: u32, references: &References, param: &Param) {
+        self.set_call(kind::ROWS, kernel, references, param);
     }
 
     /// Writes the call into the descriptor batch by batch; once.
@@ -531,63 +556,42 @@ impl<const N: usize> Fields<N> {
         descriptor: &Descriptor,
         shape: JobShape,
     ) -> Result<Self> {
-        let mut fields = Self::unread(shape);
-        fields.read_all(control, index, descriptor, shape)?;
+        let (fields, check) = Self::read_unchecked(control, index, descriptor, shape);
+        check.confirm()?;
         Ok(fields)
     }
 
-    /// Fields that are yet to be read.
+    /// As [`Fields::read`], but what the check says comes beside the fields, which are to be used only if it [holds](Check::confirm): small
+    /// jobs are read millions of times a second, and a result of their size would be moved about.
     #[inline]
-    pub(in crate::engine) fn unread(shape: JobShape) -> Self {
-        let param = Param::Inline(ParamBytes::zeroed(), 0);
-        Self {
-            kind: shape.kind(),
-            kernel: 0,
-            param,
-            references: References::new(),
-            fan_out: 0,
-            partition: 0,
-            retries: 0,
-        }
-    }
-
-    /// Reads the fields, each once, as [`Fields::read`] does, but in place.
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub(in crate::engine) fn read_all(
-        &mut self,
+    pub(in crate::engine) fn read_unchecked(
         control: &Control,
         index: DescriptorIndex,
         descriptor: &Descriptor,
         shape: JobShape,
-    ) -> Result<()> {
+    ) -> (Self, Check) {
         // Relaxed, all: acquired with the word (A1).
-        self.kernel = descriptor.kernel.load(Ordering::Relaxed);
-        self.param = param_of(shape, descriptor);
+        let kernel = descriptor.kernel.load(Ordering::Relaxed);
+        let param = param_of(shape, descriptor);
         let (inputs, outputs) = shape.sides();
         let shape_sum = check::field(check::SHAPE, u64::from(shape.bits()));
-        let mut sum = check::EMPTY ^ shape_sum ^ check_of_call(self.kernel, &self.param);
+        let mut sum = check::EMPTY ^ shape_sum ^ check_of_call(kernel, &param);
+        let mut references = References::new();
         for at in 0..(inputs + outputs).min(N) {
             let Some(place) = place(control, index, descriptor, at) else { break };
             let reference = (place.handle.load(Ordering::Relaxed), place.len_bytes.load(Ordering::Relaxed));
             sum ^= check_of_batch(at, reference);
-            if at < inputs { self.references.push_input(reference) } else { self.references.push_output(reference) }
+            if at < inputs { references.push_input(reference) } else { references.push_output(reference) }
         }
+        let (mut fan_out, mut part) = (0, 0);
         if shape.has(JobShape::PART) {
-            let part = descriptor.part.load(Ordering::Relaxed);
-            self.fan_out = descriptor.fan_out.load(Ordering::Relaxed);
-            (self.partition, self.retries) = (part & 0xFFFF, part >> 16);
-            sum ^= check::field(check::FAN_OUT, self.fan_out) ^ check::field(check::PART, u64::from(part));
+            fan_out = descriptor.fan_out.load(Ordering::Relaxed);
+            part = descriptor.part.load(Ordering::Relaxed);
+            sum ^= check::field(check::FAN_OUT, fan_out) ^ check::field(check::PART, u64::from(part));
         }
-        let (expected, found) = (descriptor.check.load(Ordering::Relaxed), check::folded(sum));
-        // Fuzz targets look at what lies behind the check, which somebody could make fit.
-        if expected == found || cfg!(workring_fuzzing) {
-            Ok(())
-        } else {
-            Err(corrupt("fields of a job", expected.into(), found.into()))
-        }
+        let check = Check { written: descriptor.check.load(Ordering::Relaxed), found: check::folded(sum) };
+        let (partition, retries) = (part & 0xFFFF, part >> 16);
+        (Self { kind: shape.kind(), kernel, param, references, fan_out, partition, retries }, check)
     }
 
     /// The call, its batches yet to be found.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::engine::job::call::shape_of;
 use crate::engine::job::table::Reservation;
-use crate::engine::options::{JobOptions, Timing};
+use crate::engine::options::{JobOptions, Retry, Timing};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::records::{Descriptor, Histogram, JobMeta};
 use crate::layout::view::Control;
@@ -124,6 +124,15 @@ impl<E> Reservation<'_, E> {
     #[inline]
     pub(crate) fn sequence(&self) -> u64 {
         sequence(self.reserved, self.descriptor)
+    }
+
+    /// Writes what the options say, after what the job is to run; `rows` of a job of rows, else 0. Its deadline begins now.
+    #[inline]
+    pub(crate) fn write_options(&self, timing: Timing, options: &JobOptions, rows: u64) {
+        let deadline = options.deadline.and_then(Deadline::of_limit);
+        self.set_deadline(deadline);
+        self.set_part(rows, 0, options.retry.map_or(0, Retry::limit));
+        self.write_meta(timing, options, deadline);
     }
 
     /// Writes into the job's metadata what the submitter says of a job that is otherwise filled, if there is anything to say.

@@ -25,7 +25,7 @@ struct Line([u64; 8]);
 
 thread_local! {
     /// Scratch memory of this thread, kept from call to call so that a kernel in steady state allocates nothing.
-    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Option<Box<Vec<Line>>>> = const { RefCell::new(None) };
 }
 
 /// Where the requests to stop come from.
@@ -95,7 +95,8 @@ pub struct Context<'a> {
     saw_stop: Cell<bool>,
     /// Elements of each output that hold the result.
     output_lens: [usize; MAX_OUTPUTS],
-    scratch: Vec<Line>,
+    /// Behind a pointer, which most calls find empty at their end and leave at that.
+    scratch: Option<Box<Vec<Line>>>,
     worker_locals: WorkerLocals,
 }
 
@@ -104,7 +105,7 @@ impl<'a> Context<'a> {
     pub(crate) fn new(worker: u32, stop: StopSignals<'a>, arena: &'a Arena) -> Self {
         let saw_stop = Cell::new(false);
         let output_lens = [usize::MAX; MAX_OUTPUTS];
-        let scratch = Vec::new();
+        let scratch = None;
         let (chunk, range, call_len, halo_before, job) = (0, 0..0, 0, 0, None);
         let worker_locals = WorkerLocals::default();
         Self {
@@ -366,14 +367,14 @@ impl<'a> Context<'a> {
         assert!(align_of::<T>() <= 64, "scratch memory is aligned to 64 bytes");
         let bytes = len.checked_mul(size_of::<T>()).expect("the scratch memory exceeds the address space");
         let lines = bytes.div_ceil(64);
-        if self.scratch.is_empty() {
-            let kept = SCRATCH.with(|scratch| scratch.try_borrow_mut().map(|mut kept| core::mem::take(&mut *kept)));
-            self.scratch = kept.unwrap_or_default();
+        let scratch = self.scratch.get_or_insert_with(|| {
+            let kept = SCRATCH.with(|scratch| scratch.try_borrow_mut().ok().and_then(|mut kept| kept.take()));
+            kept.unwrap_or_default()
+        });
+        if scratch.len() < lines {
+            scratch.resize(lines, Line::zeroed());
         }
-        if self.scratch.len() < lines {
-            self.scratch.resize(lines, Line::zeroed());
-        }
-        let memory = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut self.scratch[..lines])[..bytes];
+        let memory = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut scratch[..lines])[..bytes];
         memory.fill(0);
         bytemuck::cast_slice_mut(memory)
     }
@@ -382,19 +383,21 @@ impl<'a> Context<'a> {
 impl Drop for Context<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.scratch.is_empty() {
-            return;
+        if let Some(kept) = self.scratch.take() {
+            keep_scratch(kept);
         }
-        let kept = core::mem::take(&mut self.scratch);
-        // A nested call on the same thread may have left its own memory here: the larger one is kept.
-        let _ = SCRATCH.try_with(|scratch| {
-            if let Ok(mut place) = scratch.try_borrow_mut()
-                && place.len() < kept.len()
-            {
-                *place = kept;
-            }
-        });
     }
+}
+
+/// Keeps scratch memory for later calls. A nested call on the same thread may have left its own: the larger one is kept.
+fn keep_scratch(kept: Box<Vec<Line>>) {
+    let _ = SCRATCH.try_with(|scratch| {
+        if let Ok(mut place) = scratch.try_borrow_mut()
+            && place.as_ref().map_or(0, |place| place.len()) < kept.len()
+        {
+            *place = Some(kept);
+        }
+    });
 }
 
 impl fmt::Debug for Context<'_> {

@@ -8,67 +8,76 @@ use crate::panics;
 type Kept = (TypeId, Box<dyn Any>);
 
 thread_local! {
-    static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Option<Box<Vec<Kept>>>> = const { RefCell::new(None) };
 }
 
 /// What the thread keeps, lent to one call. It goes back when the call is over; what a call made that ran inside another one replaces
-/// nothing of the outer one.
+/// nothing of the outer one. Behind a pointer, which most calls find empty at their end and leave at that.
 #[derive(Default)]
-pub(in crate::engine) struct WorkerLocals(Vec<Kept>);
+pub(in crate::engine) struct WorkerLocals(Option<Box<Vec<Kept>>>);
 
 impl WorkerLocals {
     /// The value of type `S`, made now if there is none.
     pub(in crate::engine) fn get<S: 'static>(&mut self, make: impl FnOnce() -> S) -> &mut S {
-        if self.0.is_empty() {
-            let kept = KEPT.with(|kept| kept.try_borrow_mut().map(|mut kept| core::mem::take(&mut *kept)));
-            self.0 = kept.unwrap_or_default();
-        }
+        let lent = self.0.get_or_insert_with(|| take_kept().unwrap_or_default());
         let id = TypeId::of::<S>();
-        let at = self.0.iter().position(|(kept, _)| *kept == id).unwrap_or_else(|| {
-            self.0.push((id, Box::new(make())));
-            self.0.len() - 1
+        let at = lent.iter().position(|(kept, _)| *kept == id).unwrap_or_else(|| {
+            lent.push((id, Box::new(make())));
+            lent.len() - 1
         });
-        self.0[at].1.downcast_mut().expect("a value is kept under its own type")
+        lent[at].1.downcast_mut().expect("a value is kept under its own type")
     }
 
     /// Drops everything, because a kernel panicked that may have left it half changed.
     pub(in crate::engine) fn forget(&mut self) {
-        drop_quietly(core::mem::take(&mut self.0));
+        drop_quietly(self.0.take());
     }
 }
 
 impl Drop for WorkerLocals {
+    #[inline]
     fn drop(&mut self) {
-        if self.0.is_empty() {
-            return;
+        if let Some(lent) = self.0.take() {
+            give_back(lent);
         }
-        let mut lent = core::mem::take(&mut self.0);
-        let made_inside = KEPT.try_with(|kept| match kept.try_borrow_mut() {
-            Ok(mut kept) => {
-                let inner = core::mem::take(&mut *kept);
-                let (twice, new): (Vec<Kept>, Vec<Kept>) =
-                    inner.into_iter().partition(|(id, _)| lent.iter().any(|(lent, _)| lent == id));
-                lent.extend(new);
-                *kept = core::mem::take(&mut lent);
-                twice
-            }
-            Err(_) => Vec::new(),
-        });
-        drop_quietly(made_inside.unwrap_or_default());
-        // The thread is ending, or what it keeps is in use: nobody can ask for these any more.
-        drop_quietly(lent);
     }
+}
+
+/// What the thread keeps, and keeps no more; nothing when the thread is ending.
+fn take_kept() -> Option<Box<Vec<Kept>>> {
+    KEPT.try_with(|kept| kept.try_borrow_mut().ok().and_then(|mut kept| kept.take())).ok().flatten()
+}
+
+fn give_back(mut lent: Box<Vec<Kept>>) {
+    let inner = take_kept();
+    // What a call made that ran inside this one, and of which this one has none.
+    let (twice, new): (Vec<Kept>, Vec<Kept>) = inner
+        .map_or_else(Vec::new, |inner| *inner)
+        .into_iter()
+        .partition(|(id, _)| lent.iter().any(|(lent, _)| lent == id));
+    lent.extend(new);
+    let mut lent = Some(lent);
+    let _ = KEPT.try_with(|kept| {
+        if let Ok(mut kept) = kept.try_borrow_mut() {
+            *kept = lent.take();
+        }
+    });
+    drop_each_quietly(twice);
+    // The thread is ending: nobody can ask for these any more.
+    drop_quietly(lent);
 }
 
 /// Drops what this thread keeps, at the end of a worker.
 pub(in crate::engine) fn end() {
-    let kept =
-        KEPT.try_with(|kept| kept.try_borrow_mut().map(|mut kept| core::mem::take(&mut *kept)).unwrap_or_default());
-    drop_quietly(kept.unwrap_or_default());
+    drop_quietly(take_kept());
 }
 
 /// Destructors are foreign code, whose panic must not end a worker.
-fn drop_quietly(kept: Vec<Kept>) {
+fn drop_quietly(kept: Option<Box<Vec<Kept>>>) {
+    kept.into_iter().for_each(|kept| drop_each_quietly(*kept));
+}
+
+fn drop_each_quietly(kept: Vec<Kept>) {
     for value in kept {
         let _ = panics::catch(move || drop(value));
     }

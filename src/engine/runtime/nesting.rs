@@ -3,7 +3,7 @@
 //! Kernels nest where one waits for a job that its thread then runs. Callbacks (wakers, listeners, destructors) run outside of every
 //! job but for those on whose stack they are: they count in [`panics::depth`] alone.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 use crate::engine::job::JobReference;
 use crate::engine::runtime::core::Core;
@@ -18,8 +18,46 @@ struct Level {
     job: Option<JobReference>,
 }
 
+/// Levels that are kept without a heap: more than any program nests that does not recurse through the engine.
+const SHALLOW: usize = 8;
+
+struct Levels {
+    depth: Cell<usize>,
+    shallow: [Cell<Option<Level>>; SHALLOW],
+}
+
 thread_local! {
-    static LEVELS: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
+    static LEVELS: Levels =
+        const { Levels { depth: Cell::new(0), shallow: [const { Cell::new(None) }; SHALLOW] } };
+    /// Those beyond. Apart, so that the others need no destructor; of a thread that ends they are not told.
+    static DEEP: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Levels {
+    #[inline]
+    fn enter(&self, level: Level) {
+        let depth = self.depth.get();
+        match self.shallow.get(depth) {
+            Some(place) => place.set(Some(level)),
+            None => drop(DEEP.try_with(|deep| deep.borrow_mut().push(level))),
+        }
+        self.depth.set(depth + 1);
+    }
+
+    #[inline]
+    fn leave(&self) {
+        let depth = self.depth.get() - 1;
+        self.depth.set(depth);
+        if depth >= SHALLOW {
+            let _ = DEEP.try_with(|deep| deep.borrow_mut().pop());
+        }
+    }
+
+    fn any(&self, is_meant: impl Fn(&Level) -> bool) -> bool {
+        let shallow = self.shallow.iter().take(self.depth.get()).filter_map(Cell::get);
+        shallow.into_iter().any(|level| is_meant(&level))
+            || DEEP.try_with(|deep| deep.borrow().iter().any(is_meant)).unwrap_or(false)
+    }
 }
 
 /// The identity of an engine, for as long as it lives.
@@ -32,24 +70,24 @@ fn address(core: &Core) -> usize {
 pub(crate) fn run<R>(core: &Core, job: Option<JobReference>, body: impl FnOnce() -> R) -> R {
     struct Leave;
     impl Drop for Leave {
+        #[inline]
         fn drop(&mut self) {
-            let _ = LEVELS.try_with(|levels| levels.borrow_mut().pop());
+            LEVELS.with(Levels::leave);
         }
     }
-    // A thread that ends runs no more jobs than those its own destructors wait for, and these are told of no level.
-    let entered = LEVELS.try_with(|levels| levels.borrow_mut().push(Level { engine: address(core), job }));
-    let _leave = entered.is_ok().then_some(Leave);
+    LEVELS.with(|levels| levels.enter(Level { engine: address(core), job }));
+    let _leave = Leave;
     body()
 }
 
 fn any(is_meant: impl Fn(&Level) -> bool) -> bool {
-    LEVELS.try_with(|levels| levels.borrow().iter().any(is_meant)).unwrap_or(false)
+    LEVELS.with(|levels| levels.any(is_meant))
 }
 
 /// How many kernels and closures of whatever engine this thread is inside of.
 #[inline]
 pub(crate) fn depth() -> usize {
-    LEVELS.try_with(|levels| levels.borrow().len()).unwrap_or(0)
+    LEVELS.with(|levels| levels.depth.get())
 }
 
 impl Core {

@@ -154,36 +154,42 @@ impl<T: Pod> Sealed for &SharedBatch<T> {}
 impl<T: Pod> Sealed for &mut Batch<T> {}
 
 impl<T: Pod> Input<T> for Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add(Side::Input, self.arena(), self.reference(), self.len());
     }
 }
 
 impl<T: Pod> Input<T> for SharedBatch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add(Side::Input, self.arena(), self.reference(), self.len());
     }
 }
 
 impl<T: Pod> Input<T> for &Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(*self, collector);
     }
 }
 
 impl<T: Pod> Input<T> for &SharedBatch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(*self, collector);
     }
 }
 
 impl<T: Pod> Output<T> for Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add(Side::Output, self.arena(), self.reference(), self.len());
     }
 }
 
 impl<T: Pod> Output<T> for &mut Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&**self, collector);
     }
@@ -226,12 +232,14 @@ pub trait ChunkOutput<T: Pod>: Sealed {
 impl<B: Sealed> Sealed for PerChunk<B> {}
 
 impl<T: Pod> ChunkOutput<T> for &mut Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&**self, collector);
     }
 }
 
 impl<T: Pod> ChunkOutput<T> for PerChunk<&mut Batch<T>> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         collector.add_per_chunk(self.0);
     }
@@ -248,16 +256,19 @@ pub trait ChunkOutputs<Types>: Sealed {
 }
 
 impl ChunkOutputs<()> for () {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, _: &mut Collector<'_, Sink>) {}
 }
 
 impl<T: Pod> ChunkOutputs<(T,)> for &mut Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         ChunkOutput::collect(self, collector);
     }
 }
 
 impl<T: Pod> ChunkOutputs<(T,)> for PerChunk<&mut Batch<T>> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         ChunkOutput::collect(self, collector);
     }
@@ -297,48 +308,57 @@ pub trait Batches<In, Out>: HeldBatches {
 }
 
 impl Inputs<()> for () {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, _: &mut Collector<'_, Sink>) {}
 }
 
 impl Outputs<()> for () {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, _: &mut Collector<'_, Sink>) {}
 }
 
 impl<T: Pod> Inputs<(T,)> for &Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(*self, collector);
     }
 }
 
 impl<T: Pod> Inputs<(T,)> for &SharedBatch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(*self, collector);
     }
 }
 
 impl<T: Pod> Outputs<(T,)> for &mut Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(&**self, collector);
     }
 }
 
 impl Batches<(), ()> for () {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, _: &mut Collector<'_, Sink>) {}
 }
 
 impl<T: Pod + Send + Sync> Batches<(T,), ()> for Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(self, collector);
     }
 }
 
 impl<T: Pod + Send + Sync> Batches<(T,), ()> for SharedBatch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Input::collect(self, collector);
     }
 }
 
 impl<T: Pod + Send + Sync> Batches<(), (T,)> for Batch<T> {
+    #[inline]
     fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
         Output::collect(self, collector);
     }
@@ -348,6 +368,7 @@ macro_rules! borrowed {
     ($all:ident $one:ident: $($name:ident $ty:ident),+) => {
         impl<$($name: $one<$ty>, $ty: Pod),+> $all<($($ty,)+)> for ($($name,)+) {
             #[allow(non_snake_case, reason = "the places of a tuple are named after their types")]
+            #[inline]
             fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
                 let ($($name,)+) = self;
                 $($one::<$ty>::collect($name, collector);)+
@@ -381,6 +402,7 @@ macro_rules! owned {
             $($output: Output<$out_ty> + HeldBatches, $out_ty: Pod),*
         > Batches<($($in_ty,)*), ($($out_ty,)*)> for ($($input,)* $($output,)*) {
             #[allow(non_snake_case, reason = "the places of a tuple are named after their types")]
+            #[inline]
             fn collect<Sink: BatchSink>(&self, collector: &mut Collector<'_, Sink>) {
                 let ($($input,)* $($output,)*) = self;
                 $(Input::<$in_ty>::collect($input, collector);)*

@@ -15,7 +15,7 @@ use super::row_params::RowParams;
 use crate::arena::ALIGNMENT;
 use crate::arena::batch::Batch;
 use crate::engine::exec::distributed_rows;
-use crate::engine::handle::{self, JobHandle, JobPlace, RowStatuses};
+use crate::engine::handle::{JobHandle, JobPlace, RowStatuses};
 use crate::engine::job::call::{self, KernelCall, Param};
 use crate::engine::job::closure_slot;
 use crate::engine::kernel::Kernel;
@@ -264,7 +264,7 @@ impl<'e> JobBuilder<'e> {
         };
         let closure = make(Some(JobPlace::of(self.core, &reservation)));
         reservation.set_closure();
-        handle::stamp(self.core, &reservation, &self.options, 0);
+        reservation.write_options(self.core.config.timing, &self.options, 0);
         let ticket = closure_slot::keep(reservation.slot().closure(), closure);
         let index = reservation.index;
         match queue::publish_keeping(self.core, reservation, self.options.priority) {
@@ -333,11 +333,11 @@ impl<'e> JobBuilder<'e> {
         let statuses = RowStatuses::new(&self.core.arena, rows)?;
         let params = params.reference(&Collector::new(&self.core.arena))?;
         let param = Param::Rows { params, statuses: statuses.handle()?, len: info.param().size_bytes() as u32 };
-        handle::set_rows(reservation, self.core.kernel_id(info)?, references, &param);
+        reservation.set_rows(self.core.kernel_id(info)?, references, &param);
         // Many workers run parts of it: its time begins now.
         let deadline = [self.options.deadline, self.options.time_limit].into_iter().flatten().min();
         let options = JobOptions { deadline, time_limit: None, ..self.options };
-        handle::stamp(self.core, reservation, &options, rows as u64);
+        reservation.write_options(self.core.config.timing, &options, rows as u64);
         Ok(statuses)
     }
 }
@@ -383,7 +383,7 @@ fn submit_reserved<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
         Err(error) => return Err(Failed::new(error, batches)),
     };
     collector.into_sink().finish_call(id, &packed.param);
-    handle::stamp(core, &reservation, options, 0);
+    reservation.write_options(core.config.timing, options, 0);
     match queue::publish(core, reservation, options.priority) {
         Ok(reference) => {
             wakeup::notify_published(core, 1);

@@ -4,7 +4,6 @@ use super::arguments::{Collector, Side};
 use super::call_options::Terminal;
 use super::job_builder::JobBuilder;
 use crate::arena::any_batch::AnyBatch;
-use crate::engine::handle;
 use crate::engine::kernel::{ElementLayout, KernelInfo};
 use crate::engine::runtime::Reservation;
 use crate::error::{Error, Failed, Result};
@@ -164,7 +163,7 @@ impl JobBuilder<'_> {
         collector.check(info)?;
         let packed = self.pack_bytes(param)?;
         collector.into_sink().finish_call(self.core.kernel_id(info)?, &packed.param);
-        handle::stamp(self.core, reservation, &self.options, 0);
+        reservation.write_options(self.core.config.timing, &self.options, 0);
         Ok(packed.block)
     }
 }
