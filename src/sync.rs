@@ -21,12 +21,12 @@ pub(crate) use std::sync::{Mutex, MutexGuard};
 pub(crate) use watched::{AtomicU32, AtomicU64};
 
 /// A SeqCst fence for a caller that has just changed a word by an exchange, which on x86-64 is one (Intel SDM, volume 3, 9.2.3.9: locked
-/// instructions have a total order, and nothing is reordered with them).
+/// instructions have a total order, and nothing is reordered with them). Loom and Miri run the language's memory model on every machine.
 #[inline]
 pub(crate) fn fence_after_exchange() {
-    #[cfg(all(target_arch = "x86_64", not(workring_loom)))]
+    #[cfg(all(target_arch = "x86_64", not(any(workring_loom, miri))))]
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
-    #[cfg(not(all(target_arch = "x86_64", not(workring_loom))))]
+    #[cfg(not(all(target_arch = "x86_64", not(any(workring_loom, miri)))))]
     fence(Ordering::SeqCst);
 }
 
@@ -59,6 +59,13 @@ pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGu
 #[inline]
 pub(crate) fn ignore_poison<T>(locked: LockResult<T>) -> T {
     locked.unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often a test does something: as often as it says, under Miri a thousandth of that, as each step takes there some thousand times as
+/// long.
+#[cfg(all(test, not(workring_loom)))]
+pub(crate) const fn repetitions(usual: u32) -> u32 {
+    if cfg!(miri) { usual.div_ceil(1000) } else { usual }
 }
 
 /// The reach of a wake: only the waiters of its own scope on the same word.

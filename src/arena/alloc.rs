@@ -499,6 +499,7 @@ impl Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::repetitions;
     use proptest::prelude::*;
 
     const MIB: u64 = 1 << 20;
@@ -718,7 +719,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 8 } else { 512 }, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig::with_cases(repetitions(512)))]
 
         #[test]
         fn behaves_like_a_list_of_live_blocks((capacity, retain, page, steps) in setups()) {

@@ -251,6 +251,7 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
+    use crate::sync::repetitions;
 
     const VERSIONS: [Version; 3] = [Version::One, Version::Two, Version::Three];
 
@@ -912,7 +913,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 3_000 }))]
+        #![proptest_config(ProptestConfig::with_cases(repetitions(3_000)))]
 
         #[test]
         fn counting_agrees_with_unbounded_arithmetic(element in any_element(), shape in any_shape()) {
@@ -977,7 +978,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 12_000 }))]
+        #![proptest_config(ProptestConfig::with_cases(repetitions(12_000)))]
 
         #[test]
         fn random_bytes_never_panic(

@@ -171,6 +171,7 @@ impl FreeList {
 #[cfg(all(test, not(workring_loom)))]
 mod tests {
     use super::*;
+    use crate::sync::repetitions;
     use proptest::prelude::*;
 
     const BOTH: [Returners; 2] = [Returners::Holders, Returners::Anybody];
@@ -240,7 +241,7 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..3 {
                     scope.spawn(|| {
-                        for _ in 0..50_000 {
+                        for _ in 0..repetitions(50_000) {
                             if let Some(index) = list.pop() {
                                 assert_eq!(held[index.get() as usize].swap(1, Ordering::Relaxed), 0);
                                 held[index.get() as usize].store(0, Ordering::Relaxed);

@@ -377,6 +377,7 @@ impl<'a> Lane<'a> {
 #[cfg(all(test, not(workring_loom)))]
 mod tests {
     use super::*;
+    use crate::sync::repetitions;
     use proptest::prelude::*;
     use std::collections::VecDeque;
 
@@ -477,7 +478,7 @@ mod tests {
     /// Every message of two posters is taken once, whole, and those of each poster in order.
     #[test]
     fn messages_of_several_threads_arrive_once_whole_and_in_order() {
-        const EACH: u64 = 30_000;
+        const EACH: u64 = repetitions(30_000) as u64;
         let memory = Memory::new(8, 2);
         let lane = memory.lane();
         let posting = AtomicU32::new(2);

@@ -277,6 +277,7 @@ impl<'a> Ring<'a> {
 #[cfg(all(test, not(workring_loom)))]
 mod tests {
     use super::*;
+    use crate::sync::repetitions;
     use proptest::prelude::*;
     use std::collections::VecDeque;
 
@@ -382,7 +383,7 @@ mod tests {
     /// Every index pushed by two threads is taken exactly once by two others, over many laps of a small ring.
     #[test]
     fn each_entry_is_taken_once_across_threads() {
-        const EACH: u32 = 20_000;
+        const EACH: u32 = repetitions(20_000);
         let header = RingHeader::new();
         let cells: Vec<AtomicU64> = (0..16).map(|_| AtomicU64::new(CellWord::empty(0).bits())).collect();
         let ring = Ring::new(&header, &cells);

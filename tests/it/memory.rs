@@ -61,7 +61,7 @@ fn engines() -> impl Iterator<Item = Checked> {
     [(1, WaitPolicy::AnyJob, IdleStrategy::Park), (2, WaitPolicy::Never, IdleStrategy::Adaptive)].into_iter().map(
         |(threads, help, idle)| {
             Checked::new(|builder| {
-                builder.threads(threads).capacity(1 << 18).queue_capacity(64).wait_policy(help).idle_strategy(idle)
+                builder.threads(threads).capacity(1 << 16).queue_capacity(64).wait_policy(help).idle_strategy(idle)
             })
         },
     )
@@ -151,7 +151,7 @@ fn jobs_and_rows_give_back_what_they_hold() {
 #[test]
 fn batches_travel_in_messages() {
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).capacity(1 << 18));
+        let engine = Checked::new(|builder| builder.threads(1).capacity(1 << 16).queue_capacity(64));
         let (here, there) = MessagePort::<u32, u64>::pair(2).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -207,7 +207,7 @@ fn blocks_are_used_again() {
         }
     }
     watched(|| {
-        let engine = Checked::new(|builder| builder.threads(1).capacity(1 << 18));
+        let engine = Checked::new(|builder| builder.threads(1).capacity(1 << 16).queue_capacity(64));
         std::thread::scope(|scope| {
             (0..2).for_each(|seed| {
                 drop(scope.spawn({

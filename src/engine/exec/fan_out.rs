@@ -301,6 +301,7 @@ mod tests {
     use crate::engine::runtime::Poisoned;
     use crate::engine::schedule::health;
     use crate::layout::words::ProgressWord;
+    use crate::sync::repetitions;
     use proptest::prelude::*;
     use std::sync::atomic::AtomicUsize;
     use std::thread;
@@ -364,7 +365,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(repetitions(64)))]
 
         /// A call with missing chunks is no success, even where no partition failed.
         #[test]
