@@ -778,6 +778,42 @@ mod tests {
         }
     }
 
+    /// Without the comparison in `resolve` a kernel was not run all the same, as its frame looks again, but the caller was told of the kernel and
+    /// not of the damage; and bytes behind the last whole element were lost without a word.
+    #[test]
+    fn parts_of_elements_are_refused() {
+        let arena = arena();
+        for len in 0..=72 {
+            for (at, other) in [(64, len), (len, 64)] {
+                let references = References::of(&[(0, at)], &[(128, other), (256, 64)]);
+                let call = KernelCall::resolve(&arena, copy.info(), &references, Param::Block { handle: 384, len: 64 });
+                assert_eq!(
+                    call.ok().map(|call| call.first_len() as u64),
+                    (len % 8 == 0).then_some(other / 8),
+                    "{len} bytes"
+                );
+            }
+        }
+    }
+
+    /// Where the arena ends a parameter in a block does too, as batches do.
+    #[test]
+    fn a_parameter_that_ends_outside_the_arena_is_refused() {
+        let arena = arena();
+        // The last handle of a byte, and the first of none.
+        let (mut inside, mut outside) = (0, 1 << 40);
+        while outside - inside > 1 {
+            let middle = (inside + outside) / 2;
+            if arena.resolve(middle, 1).is_ok() { inside = middle } else { outside = middle }
+        }
+        let references = References::of(&[(0, 64)], &[(64, 64), (128, 64)]);
+        for handle in outside - 128..outside + 2 {
+            let param = Param::Block { handle, len: 64 };
+            let call = KernelCall::resolve(&arena, copy.info(), &references, param);
+            assert_eq!(call.is_ok(), handle + 64 <= outside, "{handle} of {outside}");
+        }
+    }
+
     #[test]
     fn the_same_input_twice_and_empty_outputs_are_no_overlap() {
         assert!(!overlap((0, 0), (0, 64)) && !overlap((32, 0), (0, 64)) && !overlap((0, 64), (64, 1)));
