@@ -49,7 +49,7 @@ macro_rules! float_element {
             }
 
             fn fold_dot(left: &[Self], right: &[Self]) -> FloatSum {
-                exact_sum::sum(exact_sum::Products(left, right))
+                exact_sum::dot(left, right)
             }
 
             fn fold_min(chunk: &[Self]) -> Self {
@@ -190,7 +190,7 @@ macro_rules! integer_element {
     };
 }
 
-float_element!(f64, bits u64, lanes 4, sum |chunk| exact_sum::sum(exact_sum::Elements(chunk)));
+float_element!(f64, bits u64, lanes 4, sum exact_sum::sum);
 float_element!(f32, bits u32, lanes 8, sum exact_sum::sum_singles);
 // Extrema: 64 bytes of lanes. Sums: the lane types hold a whole block, see `folds::INTEGER_BLOCK`.
 integer_element!(i8, lanes 64, sum folds::sum_narrow::<i8, i32>, dot folds::dot_narrow::<i8, i32, i32>);

@@ -1,17 +1,20 @@
-//! Exact sums of whole chunks: block by block in lanes, and number by number where a block has too wide a range for that.
+//! Exact sums of whole chunks: block by block in lanes of as many levels as hold its numbers, and in [`Bins`] where there are no
+//! such lanes.
 
 use core::array;
+use core::borrow::Borrow;
+use core::ops::Range;
 
-use super::accumulator::Accumulator as _;
+use super::bins::{BIN_LANES, Bins};
 use super::element::Float;
-use super::float_sum::{Digits, FloatSum};
+use super::float_sum::FloatSum;
 #[cfg(target_arch = "x86_64")]
 use super::packed::Wide;
-use super::packed::{Instructions, Loop, Narrow};
-use super::window::{Extent, Lanes, ROWS, SINGLE_ROWS, SingleLanes, SingleWindow, Window, power_of_two};
+use super::packed::{Instructions, Loop, Narrow, prefetch};
+use super::window::{Extent, Found, Lanes, ROWS, SingleLanes, Window};
 
-/// Lanes of [`Narrow`] instructions: each of the four kinds of lanes takes two of sixteen registers, and additions to two registers
-/// hide the latency of one.
+/// Lanes of [`Narrow`] instructions, of two levels: each of the four kinds of lanes takes two of sixteen registers, and additions to
+/// two registers hide the latency of one.
 pub(super) const NARROW_LANES: usize = 4;
 /// Lanes of [`Wide`] instructions, for the same reason.
 #[cfg(target_arch = "x86_64")]
@@ -19,36 +22,94 @@ pub(super) const WIDE_LANES: usize = 8;
 
 /// Numbers to be added.
 pub(super) trait Terms: Copy {
+    /// Whether memory has the numbers as they are added.
+    const ARE_STORED: bool;
+
     fn len(self) -> usize;
     /// The number at a place.
     fn get(self, at: usize) -> f64;
-    /// So many rows of numbers from a place on.
-    fn rows<const N: usize>(self, begin: usize, rows: usize) -> impl Iterator<Item = [f64; N]>;
+    /// The rows of numbers of a part; what is left over makes no row.
+    fn rows<const N: usize>(self, part: Range<usize>) -> impl Iterator<Item = impl Borrow<[f64; N]>>;
+    /// Says that the numbers from a place on will be read soon.
+    fn prefetch(self, at: usize);
+
+    /// Adds a block of whole rows in lanes.
+    fn add<const N: usize, const K: usize>(
+        self,
+        instructions: impl Instructions,
+        block: Range<usize>,
+        window: Window<K>,
+    ) -> Found<K> {
+        instructions.run(AddRows::<_, N, K> { terms: self, block, window }).found(window)
+    }
 }
 
-/// The elements of a slice.
+/// Numbers.
 #[derive(Clone, Copy)]
-pub(super) struct Elements<'a, T>(pub(super) &'a [T]);
+pub(super) struct Elements<'a>(pub(super) &'a [f64]);
 
-impl<T: Float> Terms for Elements<'_, T> {
+impl Terms for Elements<'_> {
+    const ARE_STORED: bool = true;
+
     fn len(self) -> usize {
         self.0.len()
     }
 
     #[inline(always)]
     fn get(self, at: usize) -> f64 {
-        self.0[at].to_f64()
+        self.0[at]
     }
 
     #[inline(always)]
-    fn rows<const N: usize>(self, begin: usize, rows: usize) -> impl Iterator<Item = [f64; N]> {
-        let rows = self.0[begin..begin + rows * N].as_chunks::<N>().0;
+    fn rows<const N: usize>(self, part: Range<usize>) -> impl Iterator<Item = impl Borrow<[f64; N]>> {
+        self.0[part].as_chunks().0.iter()
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: usize) {
+        prefetch(self.0, at);
+    }
+}
+
+/// Numbers that need a level of lanes less.
+#[derive(Clone, Copy)]
+struct Singles<'a>(&'a [f32]);
+
+impl Terms for Singles<'_> {
+    const ARE_STORED: bool = false;
+
+    fn len(self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn get(self, at: usize) -> f64 {
+        f64::from(self.0[at])
+    }
+
+    #[inline(always)]
+    fn rows<const N: usize>(self, part: Range<usize>) -> impl Iterator<Item = impl Borrow<[f64; N]>> {
+        let rows = self.0[part].as_chunks::<N>().0;
         rows.iter().map(|row| {
             array::from_fn(
                 #[inline(always)]
-                |lane| row[lane].to_f64(),
+                |lane| f64::from(row[lane]),
             )
         })
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: usize) {
+        prefetch(self.0, at);
+    }
+
+    fn add<const N: usize, const K: usize>(
+        self,
+        instructions: impl Instructions,
+        block: Range<usize>,
+        window: Window<K>,
+    ) -> Found<K> {
+        instructions.run(AddSingles::<N, K> { rows: self.0[block].as_chunks().0, window }).found(window)
     }
 }
 
@@ -57,6 +118,8 @@ impl<T: Float> Terms for Elements<'_, T> {
 pub(super) struct Products<'a, T>(pub(super) &'a [T], pub(super) &'a [T]);
 
 impl<T: Float> Terms for Products<'_, T> {
+    const ARE_STORED: bool = false;
+
     fn len(self) -> usize {
         self.0.len()
     }
@@ -67,8 +130,7 @@ impl<T: Float> Terms for Products<'_, T> {
     }
 
     #[inline(always)]
-    fn rows<const N: usize>(self, begin: usize, rows: usize) -> impl Iterator<Item = [f64; N]> {
-        let part = begin..begin + rows * N;
+    fn rows<const N: usize>(self, part: Range<usize>) -> impl Iterator<Item = impl Borrow<[f64; N]>> {
         let left = self.0[part.clone()].as_chunks::<N>().0;
         let right = self.1[part].as_chunks::<N>().0;
         left.iter().zip(right).map(|(left, right)| {
@@ -78,13 +140,18 @@ impl<T: Float> Terms for Products<'_, T> {
             )
         })
     }
+
+    #[inline(always)]
+    fn prefetch(self, at: usize) {
+        prefetch(self.0, at);
+        prefetch(self.1, at);
+    }
 }
 
 /// The loop over the rows of a block.
 struct AddRows<T, const N: usize, const K: usize> {
     terms: T,
-    begin: usize,
-    rows: usize,
+    block: Range<usize>,
     window: Window<K>,
 }
 
@@ -94,8 +161,8 @@ impl<T: Terms, const N: usize, const K: usize> Loop for AddRows<T, N, K> {
     #[inline(always)]
     fn run(self) -> Lanes<N, K> {
         let mut lanes = Lanes::new(self.window);
-        for row in self.terms.rows::<N>(self.begin, self.rows) {
-            for (lane, value) in row.into_iter().enumerate() {
+        for row in self.terms.rows::<N>(self.block) {
+            for (lane, &value) in row.borrow().iter().enumerate() {
                 lanes.add(lane, value);
             }
         }
@@ -103,17 +170,17 @@ impl<T: Terms, const N: usize, const K: usize> Loop for AddRows<T, N, K> {
     }
 }
 
-/// The same over `f32` numbers that need one kind of lanes.
-struct AddSingles<'a, const N: usize> {
+/// The same over `f32` numbers.
+struct AddSingles<'a, const N: usize, const K: usize> {
     rows: &'a [[f32; N]],
-    window: SingleWindow,
+    window: Window<K>,
 }
 
-impl<const N: usize> Loop for AddSingles<'_, N> {
-    type Output = SingleLanes<N>;
+impl<const N: usize, const K: usize> Loop for AddSingles<'_, N, K> {
+    type Output = SingleLanes<N, K>;
 
     #[inline(always)]
-    fn run(self) -> SingleLanes<N> {
+    fn run(self) -> SingleLanes<N, K> {
         let mut lanes = SingleLanes::new(self.window);
         for row in self.rows {
             lanes.add(row);
@@ -122,234 +189,239 @@ impl<const N: usize> Loop for AddSingles<'_, N> {
     }
 }
 
-/// A sum in progress: what was added to it, of which some still waits in a machine word.
-pub(super) struct RunningSum {
-    sum: FloatSum,
-    /// In units of two to the power `unit`.
-    pending: i128,
-    unit: i32,
-    /// Additions to `pending`, each of less than 2^100.
-    added: u32,
-    /// Whether `pending` is all that was added.
-    is_pending: bool,
-    window: Window<2>,
-    /// For blocks that no window of two levels holds.
-    deep_window: Window<DEEP>,
-    /// Whether the last block was one of these.
-    is_deep: bool,
+/// The same into bins.
+struct AddToBins<'a, T, I> {
+    terms: T,
+    instructions: I,
+    block: Range<usize>,
+    bins: &'a mut Bins,
 }
 
-/// Levels of lanes for blocks with a wide range of magnitudes: 127 powers of two. More would be no faster than adding the numbers
-/// one by one.
-pub(super) const DEEP: usize = 4;
+/// Numbers between the one that goes to its bin and the one that is asked of memory: 4 KiB of `f64`. The processor's own prefetching
+/// falls behind, for a bin keeps it waiting.
+const AHEAD: usize = 512;
 
-/// What fits into 127 bits.
-const ADDED_MAX: u32 = 1 << 26;
+impl<T: Terms, I: Instructions> Loop for AddToBins<'_, T, I> {
+    type Output = ();
 
-/// `total * 2^unit`, where that is a whole multiple of the smallest `f64`, as a rounded value and the rounded rest.
-pub(super) fn pair(total: i128, unit: i32) -> (f64, f64) {
-    let high = total as f64;
-    // What is cut off the largest number when it was rounded up to two to the power 127, is not less than that either.
-    let low = (total - high as i128) as f64;
-    // In two steps, the first of which stays among the normal numbers.
-    let scale = |value: f64| value * power_of_two(unit / 2) * power_of_two(unit - unit / 2);
-    (scale(high), scale(low))
-}
-
-impl RunningSum {
-    pub(super) fn new() -> Self {
-        let window = Window::<2>::around_one();
-        Self {
-            sum: FloatSum::default(),
-            pending: 0,
-            unit: window.units()[1],
-            added: 0,
-            is_pending: true,
-            window,
-            deep_window: Window::around_one(),
-            is_deep: false,
+    #[inline(always)]
+    fn run(self) {
+        let mut at = self.block.start;
+        for row in self.terms.rows::<BIN_LANES>(self.block.clone()) {
+            self.terms.prefetch(at + AHEAD);
+            self.bins.add_row(self.instructions, row.borrow(), T::ARE_STORED);
+            at += BIN_LANES;
+        }
+        for rest in at..self.block.end {
+            self.bins.add(rest - at, self.terms.get(rest));
         }
     }
+}
 
-    /// A sum that begins with nothing, for numbers like those added last.
-    pub(super) fn next(&self) -> Self {
-        Self { sum: FloatSum::default(), pending: 0, added: 0, is_pending: true, ..*self }
+/// Lanes of `K` levels: the window for the next block, and what the blocks that had this window gave.
+struct Levels<const K: usize> {
+    window: Window<K>,
+    totals: [i128; K],
+}
+
+impl<const K: usize> Levels<K> {
+    fn new() -> Self {
+        Self { window: Window::around_one(), totals: [0; K] }
     }
 
-    /// Adds what was added to `other`.
-    pub(super) fn append(&mut self, mut other: Self) {
-        (self.window, self.deep_window, self.is_deep) = (other.window, other.deep_window, other.is_deep);
-        if other.is_pending {
-            if other.unit != self.unit || self.added + other.added > ADDED_MAX {
-                self.flush();
-                self.unit = other.unit;
+    /// Adds a block that `lanes` adds up, if there is a window that holds its numbers. Says how far apart they are, unless one is NaN.
+    fn add(&mut self, sum: &mut FloatSum, lanes: impl FnMut(Window<K>) -> Found<K>) -> Result<Extent, Option<Extent>> {
+        let before = self.window;
+        let found = self.window.fit(lanes);
+        if self.window != before {
+            self.move_to(sum, before);
+        }
+        let (total, extent) = found?;
+        for (whole, part) in self.totals.iter_mut().zip(total) {
+            *whole += i128::from(part);
+        }
+        Ok(extent)
+    }
+
+    /// Adds what the blocks of a window gave to `sum`.
+    fn move_to(&mut self, sum: &mut FloatSum, window: Window<K>) {
+        for (total, unit) in self.totals.iter_mut().zip(window.units()) {
+            if *total != 0 {
+                sum.add(*total, unit);
+                *total = 0;
             }
-            self.pending += other.pending;
-            self.added += other.added;
+        }
+    }
+}
+
+/// Lanes of three numbers of levels, the least of them that is enough for the numbers.
+struct Ladder<const FEW: usize, const MORE: usize, const MOST: usize> {
+    sum: FloatSum,
+    few: Levels<FEW>,
+    more: Levels<MORE>,
+    most: Levels<MOST>,
+    rung: Rung,
+}
+
+/// What is right for a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rung {
+    Few,
+    More,
+    Most,
+    Bins,
+}
+
+/// Blocks that go to bins before one is tried in lanes.
+const BINNED_BLOCKS: usize = 16;
+
+impl<const FEW: usize, const MORE: usize, const MOST: usize> Ladder<FEW, MORE, MOST> {
+    fn new() -> Self {
+        let (few, more, most) = (Levels::new(), Levels::new(), Levels::new());
+        Self { sum: FloatSum::default(), few, more, most, rung: Rung::Few }
+    }
+
+    /// Where numbers so far apart belong.
+    fn rung(extent: Extent) -> Rung {
+        if Window::<FEW>::of(extent).is_some() {
+            Rung::Few
+        } else if Window::<MORE>::of(extent).is_some() {
+            Rung::More
+        } else if Window::<MOST>::of(extent).is_some() {
+            Rung::Most
         } else {
-            other.flush();
-            self.sum = self.sum.combine(other.sum);
-            self.is_pending = false;
+            Rung::Bins
         }
     }
 
-    /// The sum as a rounded value and the rounded rest, which is zero where the value is not finite.
-    pub(super) fn pair(&mut self) -> (f64, f64) {
-        if !self.is_pending {
-            self.flush();
-            return self.sum.pair();
+    /// Adds a block of whole rows in the lanes that were right for the last one, or else in those that are for this one; those that
+    /// are for the next one are remembered. False, and nothing is added, if it belongs into bins.
+    fn add<const N: usize, const HALF: usize>(
+        &mut self,
+        instructions: impl Instructions,
+        terms: impl Terms,
+        block: Range<usize>,
+    ) -> bool {
+        loop {
+            let tried = self.rung;
+            let found = match tried {
+                Rung::Few => {
+                    self.few.add(&mut self.sum, |window| terms.add::<N, FEW>(instructions, block.clone(), window))
+                }
+                Rung::More => {
+                    self.more.add(&mut self.sum, |window| terms.add::<HALF, MORE>(instructions, block.clone(), window))
+                }
+                Rung::Most => {
+                    self.most.add(&mut self.sum, |window| terms.add::<HALF, MOST>(instructions, block.clone(), window))
+                }
+                Rung::Bins => return false,
+            };
+            self.rung = match found {
+                Ok(extent) | Err(Some(extent)) => Self::rung(extent),
+                Err(None) => Rung::Bins,
+            };
+            if found.is_ok() {
+                return true;
+            }
+            // Lanes that do not hold numbers say that more are needed; whatever they say, no lanes are tried twice.
+            if self.rung <= tried {
+                self.rung = Rung::Bins;
+            }
         }
-        let (value, rest) = pair(self.pending, self.unit);
-        if value.is_finite() { (value, rest) } else { (value, 0.0) }
     }
 
-    /// The sum of `len` elements.
-    pub(super) fn finish(mut self, len: u64) -> FloatSum {
-        self.flush();
-        self.sum.add_len(len);
-        self.sum
-    }
-
-    fn flush(&mut self) {
-        self.sum.add(self.pending, self.unit);
-        (self.pending, self.added) = (0, 0);
-        self.is_pending = false;
-    }
-
-    /// Adds the total of a block.
-    fn add(&mut self, total: i128, unit: i32) {
-        if unit != self.unit || self.added == ADDED_MAX {
-            self.flush();
-            self.unit = unit;
-        }
-        self.pending += total;
-        self.added += 1;
-    }
-
-    /// Adds a block of at most [`ROWS`] rows.
-    fn add_block<const N: usize>(
+    /// Adds numbers from a place on to bins, block by block, until lanes are right for a block again. Where that begins. A frame of
+    /// its own: bins take room.
+    #[inline(never)]
+    fn add_to_bins<const N: usize, const HALF: usize>(
         &mut self,
         instructions: impl Instructions,
         terms: impl Terms,
         begin: usize,
-        rows: usize,
-    ) {
-        self.add_lanes(
-            |window| instructions.run(AddRows::<_, N, 2> { terms, begin, rows, window }),
-            |window| instructions.run(AddRows::<_, N, DEEP> { terms, begin, rows, window }),
-            (begin..begin + rows * N).map(|at| terms.get(at)),
-        );
-    }
-
-    /// Adds numbers: in lanes of two levels, of more where these do not hold them, and one by one where those do not either.
-    pub(super) fn add_lanes<const N: usize>(
-        &mut self,
-        mut lanes: impl FnMut(Window<2>) -> Lanes<N, 2>,
-        mut deep_lanes: impl FnMut(Window<DEEP>) -> Lanes<N, DEEP>,
-        numbers: impl Iterator<Item = f64>,
-    ) {
-        if !self.is_deep
-            && let Some((total, _)) = attempt(&mut self.window, &mut lanes)
-        {
-            self.add(Window::joined(total), self.window.units()[1]);
-            return;
-        }
-        match attempt(&mut self.deep_window, &mut deep_lanes) {
-            Some((total, extent)) => {
-                for (part, unit) in total.into_iter().zip(self.deep_window.units()) {
-                    self.sum.add(i128::from(part), unit);
+    ) -> usize {
+        let mut bins = Bins::new();
+        let whole = terms.len() / N * N;
+        let mut at = begin;
+        while at < whole {
+            for _ in 0..BINNED_BLOCKS {
+                if at == whole {
+                    break;
                 }
-                self.is_deep = Window::<2>::of(extent).is_none();
-                self.is_pending = false;
+                let block = at..(at + ROWS * HALF).min(whole);
+                at = block.end;
+                bins.make_room(block.len(), &mut self.sum);
+                instructions.run(AddToBins { terms, instructions, block: block.clone(), bins: &mut bins });
+                bins.take_huge(block.map(|at| terms.get(at)), &mut self.sum);
             }
-            None => self.add_each(numbers),
+            let block = at..(at + ROWS * HALF).min(whole);
+            if let Ok((_, extent)) | Err(Some(extent)) = terms.add::<N, FEW>(instructions, block, self.few.window) {
+                self.rung = Self::rung(extent);
+                if self.rung != Rung::Bins {
+                    break;
+                }
+            }
         }
+        bins.move_to(&mut self.sum);
+        at
     }
 
-    /// Adds numbers one by one.
-    fn add_each(&mut self, values: impl Iterator<Item = f64>) {
-        self.is_pending = false;
-        let mut digits = Digits::new();
-        digits.add_all(values, &mut self.sum);
-        digits.move_to(&mut self.sum);
+    fn finish(mut self, len: usize) -> FloatSum {
+        self.few.move_to(&mut self.sum, self.few.window);
+        self.more.move_to(&mut self.sum, self.more.window);
+        self.most.move_to(&mut self.sum, self.most.window);
+        self.sum.add_len(len as u64);
+        self.sum
     }
 }
 
-/// The total of a block that `lanes` adds up, and how far apart its numbers are, if there is a window that holds them.
-fn attempt<const N: usize, const K: usize>(
-    window: &mut Window<K>,
-    mut lanes: impl FnMut(Window<K>) -> Lanes<N, K>,
-) -> Option<([i64; K], Extent)> {
-    let mut found = lanes(*window);
-    let extent = match found.check(*window) {
-        Ok(extent) => extent,
-        Err(extent) => {
-            // Another window for this block and those that follow.
-            let extent = extent?;
-            *window = Window::of(extent)?;
-            found = lanes(*window);
-            found.check(*window).ok()?
-        }
-    };
-    Some((found.total(*window), extent))
+/// The exact sum of the products of numbers.
+pub(super) fn dot<T: Float>(left: &[T], right: &[T]) -> FloatSum {
+    sum_doubles(Products(left, right))
 }
 
 /// The exact sum of numbers.
-pub(super) fn sum(terms: impl Terms) -> FloatSum {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(wide) = Wide::detect() {
-        return sum_by::<WIDE_LANES>(wide, terms);
-    }
-    sum_by::<NARROW_LANES>(Narrow, terms)
+pub(super) fn sum(values: &[f64]) -> FloatSum {
+    sum_doubles(Elements(values))
 }
 
-fn sum_by<const N: usize>(instructions: impl Instructions, terms: impl Terms) -> FloatSum {
-    let mut running = RunningSum::new();
-    let whole = terms.len() / N * N;
-    for begin in (0..whole).step_by(ROWS * N) {
-        running.add_block::<N>(instructions, terms, begin, ((whole - begin) / N).min(ROWS));
+fn sum_doubles(terms: impl Terms) -> FloatSum {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(wide) = Wide::detect() {
+        return sum_by::<WIDE_LANES, { WIDE_LANES / 2 }, 2, 3, 4>(wide, terms);
     }
-    for at in whole..terms.len() {
-        running.sum.add_value(terms.get(at));
-    }
-    running.finish(terms.len() as u64)
+    sum_by::<NARROW_LANES, { NARROW_LANES / 2 }, 2, 3, 4>(Narrow, terms)
 }
 
 /// The exact sum of `f32` numbers.
 pub(super) fn sum_singles(values: &[f32]) -> FloatSum {
     #[cfg(target_arch = "x86_64")]
     if let Some(wide) = Wide::detect() {
-        return sum_singles_by::<{ 2 * WIDE_LANES }, WIDE_LANES>(wide, values);
+        return sum_by::<{ 2 * WIDE_LANES }, WIDE_LANES, 1, 2, 3>(wide, Singles(values));
     }
-    sum_singles_by::<{ 2 * NARROW_LANES }, NARROW_LANES>(Narrow, values)
+    sum_by::<{ 2 * NARROW_LANES }, NARROW_LANES, 1, 2, 3>(Narrow, Singles(values))
 }
 
-/// By `M` lanes where one kind of them is enough, and by `N` else.
-fn sum_singles_by<const M: usize, const N: usize>(instructions: impl Instructions, values: &[f32]) -> FloatSum {
-    const { assert!(M.is_multiple_of(N) && SINGLE_ROWS * M / N <= ROWS) };
-    let mut running = RunningSum::new();
-    let mut window = SingleWindow::around_one();
-    let (rows, rest) = values.as_chunks::<M>();
-    for (block, rows) in rows.chunks(SINGLE_ROWS).enumerate() {
-        let attempt = |window| instructions.run(AddSingles { rows, window }).total(window);
-        let mut total = attempt(window);
-        if let Err(Some(extent)) = total
-            && let Some(other) = SingleWindow::of(extent)
-        {
-            window = other;
-            total = attempt(other);
-        }
-        match total {
-            Ok(total) => running.add(total, window.unit()),
-            Err(_) => {
-                running.add_block::<N>(instructions, Elements(values), block * SINGLE_ROWS * M, rows.len() * M / N);
-            }
-        }
+/// In `N` lanes of `FEW` levels or in half as many of more, so that they fit into the registers.
+fn sum_by<const N: usize, const HALF: usize, const FEW: usize, const MORE: usize, const MOST: usize>(
+    instructions: impl Instructions,
+    terms: impl Terms,
+) -> FloatSum {
+    const { assert!(HALF * 2 == N) };
+    let mut ladder = Ladder::<FEW, MORE, MOST>::new();
+    let whole = terms.len() / N * N;
+    let mut at = 0;
+    while at < whole {
+        let end = (at + ROWS * HALF).min(whole);
+        at = if ladder.add::<N, HALF>(instructions, terms, at..end) {
+            end
+        } else {
+            ladder.add_to_bins::<N, HALF>(instructions, terms, at)
+        };
     }
-    for &value in rest {
-        running.sum.add_value(f64::from(value));
+    for at in whole..terms.len() {
+        ladder.sum.add_value(terms.get(at));
     }
-    running.finish(values.len() as u64)
+    ladder.finish(terms.len())
 }
 
 #[cfg(test)]
@@ -360,33 +432,36 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::exact::{exact_sum, two_product};
-    use super::super::{dot, sum};
+    use super::super::{Accumulator as _, dot, sum};
     use super::*;
 
-    /// The sum of the numbers one by one, without lanes.
-    fn one_by_one(values: impl Iterator<Item = f64> + Clone) -> FloatSum {
-        let mut running = RunningSum::new();
-        running.add_each(values.clone());
-        running.finish(values.count() as u64)
+    /// The sum of the numbers one by one, without lanes and bins.
+    fn one_by_one(values: impl Iterator<Item = f64>) -> FloatSum {
+        let mut sum = FloatSum::default();
+        for value in values {
+            sum.add_value(value);
+            sum.add_len(1);
+        }
+        sum
+    }
+
+    fn narrow(terms: impl Terms) -> FloatSum {
+        sum_by::<NARROW_LANES, { NARROW_LANES / 2 }, 2, 3, 4>(Narrow, terms)
     }
 
     /// All ways to sum up these numbers.
     fn check(values: &[f64]) {
         let expected = one_by_one(values.iter().copied());
         assert_eq!(sum(values), expected);
-        assert_eq!(sum_by::<NARROW_LANES>(Narrow, Elements(values)), expected);
-        #[cfg(target_arch = "x86_64")]
-        if let Some(wide) = Wide::detect() {
-            assert_eq!(sum_by::<WIDE_LANES>(wide, Elements(values)), expected);
-        }
+        assert_eq!(narrow(Elements(values)), expected);
         check_singles(&values.iter().map(|&value| value as f32).collect::<Vec<_>>());
     }
 
     fn check_singles(values: &[f32]) {
         let expected = one_by_one(values.iter().map(|&value| f64::from(value)));
         assert_eq!(sum(values), expected);
-        assert_eq!(sum_singles_by::<{ 2 * NARROW_LANES }, NARROW_LANES>(Narrow, values), expected);
-        assert_eq!(sum_by::<NARROW_LANES>(Narrow, Elements(values)), expected);
+        assert_eq!(sum_by::<{ 2 * NARROW_LANES }, NARROW_LANES, 1, 2, 3>(Narrow, Singles(values)), expected);
+        assert_eq!(narrow(Singles(values)), expected);
     }
 
     /// Lengths around rows and blocks, and several blocks.
@@ -405,6 +480,14 @@ mod tests {
             (lengths(), 0..150_i32, -900..800_i32, any::<u64>()).prop_map(|(len, width, exponent, seed)| {
                 random(seed, len, |bits| {
                     scaled(1.0 + unit(bits), exponent + (bits >> 40) as i32 % (width + 1)) * sign(bits)
+                })
+            }),
+            // Any powers of two apart, of which few are far from the others or all are.
+            (lengths(), 0..1800_i32, 1..50_u64, any::<u64>()).prop_map(|(len, width, rarity, seed)| {
+                random(seed, len, |bits| {
+                    let far = (bits >> 40) as i32 % (width + 1);
+                    let exponent = if (bits >> 20).is_multiple_of(rarity) { far } else { 0 };
+                    scaled(1.0 + unit(bits), exponent - 900) * sign(bits)
                 })
             }),
             // Many zeros.
@@ -474,7 +557,7 @@ mod tests {
             -1074, -1073, -1023, -1022, -1000, -986, -985, -984, -900, -1, 0, 1, 2, 3, 4, 900, 1010, 1014, 1015, 1022,
             1023,
         ] {
-            for distance in [0, 1, 34, 35, 36, 37, 38, 39, 124, 125, 126, 127, 128, 129, 400] {
+            for distance in [0, 1, 33, 34, 35, 36, 37, 77, 78, 79, 80, 81, 121, 122, 123, 124, 125, 400] {
                 let large = scaled(1.0, exponent);
                 let large = if large.is_normal() { large * (2.0 - f64::EPSILON) } else { large };
                 let small = scaled(1.0, (exponent - distance).max(-1074)) * (1.0 + f64::EPSILON);
@@ -496,7 +579,7 @@ mod tests {
     fn full_lanes_of_singles_lose_nothing() {
         let mut seen = HashSet::new();
         for exponent in [-149, -148, -127, -126, -125, -105, -104, -103, -1, 0, 1, 2, 3, 4, 100, 126, 127] {
-            for distance in [0, 1, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 100] {
+            for distance in [0, 1, 18, 19, 20, 21, 22, 62, 63, 64, 65, 66, 106, 107, 108, 109, 110, 200] {
                 let scaled = |mantissa: f64, exponent: i32| (mantissa * 2_f64.powi(exponent.max(-149))) as f32;
                 let large = scaled(2.0 - f64::from(f32::EPSILON), exponent).min(f32::MAX);
                 let small = scaled(1.0 + f64::from(f32::EPSILON), exponent - distance);
@@ -523,12 +606,36 @@ mod tests {
         }
     }
 
+    /// From lanes to bins, which are left when they were right for some blocks, and to other lanes, with what is not finite in some.
+    #[test]
+    fn blocks_of_every_kind_follow_each_other() {
+        let kind = |width: i32, seed: u64| {
+            move |bits: u64| scaled(1.0 + unit(bits), (bits >> 40) as i32 % width - width / 2) * sign(bits ^ seed)
+        };
+        let widths = [20, 2000, 30, 1000, 70, 300, 110, 2000, 2000, 10];
+        for (turn, lens) in
+            [[1024; 3], [20_000, 1000, 5000], [3, 40_000, 17_407], [16_384, 18_432, 1]].iter().enumerate()
+        {
+            let mut values = Vec::new();
+            for (at, width) in widths.into_iter().enumerate() {
+                let seed = (turn * 100 + at) as u64 + 1;
+                values.extend(random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), lens[at % 3], kind(width, seed)));
+            }
+            check(&values);
+            for special in [f64::MAX, f64::INFINITY, f64::NAN] {
+                let at = values.len() * (turn + 1) / 5;
+                values[at] = special;
+                check(&values);
+                assert_eq!(sum(&values[..at]).combine(sum(&values[at..])), sum(&values));
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn every_way_gives_the_same_sum(values in blocks(), cut in 0.0..1.0) {
             check(&values);
             let (left, right) = values.split_at((cut * values.len() as f64) as usize);
-            use super::super::Accumulator;
             prop_assert_eq!(sum(left).combine(sum(right)), sum(&values));
         }
 
@@ -545,8 +652,7 @@ mod tests {
             other.rotate_left(turned.min(values.len()));
             let products = values.iter().zip(&other).map(|(a, b)| a * b);
             prop_assert_eq!(dot(&values, &other).unwrap(), one_by_one(products.clone()));
-            #[cfg(target_arch = "x86_64")]
-            prop_assert_eq!(sum_by::<NARROW_LANES>(Narrow, Products(&values, &other)), one_by_one(products));
+            prop_assert_eq!(narrow(Products(&values, &other)), one_by_one(products));
             // Those of `f32` are exact.
             let singles: Vec<f32> = values.iter().map(|&value| (value as f32).clamp(-1e30, 1e30)).take(300).collect();
             let exact = singles.iter().flat_map(|&value| two_product(f64::from(value), f64::from(value)));

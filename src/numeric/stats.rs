@@ -6,15 +6,16 @@ use bytemuck::{Pod, Zeroable};
 
 use super::accumulator::Accumulator;
 use super::element::{Element, Float};
+use super::exact_sum::NARROW_LANES;
 #[cfg(target_arch = "x86_64")]
 use super::exact_sum::WIDE_LANES;
-use super::exact_sum::{NARROW_LANES, RunningSum, pair};
 use super::float_sum::FloatSum;
 use super::lanes::{fold_pairwise, join};
 use super::moments::{Moments, between, padded, sums_of_deviations, sums_of_offsets};
 #[cfg(target_arch = "x86_64")]
 use super::packed::Wide;
 use super::packed::{Instructions, Loop, Narrow};
+use super::running_sum::{RunningSum, pair};
 use super::sums::IntegerSum;
 use super::window::{Lanes, ROWS, Window};
 
@@ -306,8 +307,8 @@ fn summarize<T: Float, const N: usize>(
     let seen = Cell::new(Extrema { nan: 0, min: f64::INFINITY, max: f64::NEG_INFINITY });
     let present = rows.as_flattened().iter().map(|value| value.to_f64()).filter(|value| !value.is_nan());
     sum.add_lanes(
-        |window| instructions.run(Summarize { rows, window }).noting(&seen),
-        |window| instructions.run(Summarize { rows, window }).noting(&seen),
+        |window| instructions.run(Summarize { rows, window }).noting(&seen).found(window),
+        |window| instructions.run(Summarize { rows, window }).noting(&seen).found(window),
         present,
     );
     let seen = seen.get();

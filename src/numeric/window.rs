@@ -8,7 +8,7 @@
 //! those are is a [`Window`]; that they were inside it is seen from the largest and the smallest magnitude, which the loop gathers on
 //! the way.
 //!
-//! `f32` numbers, with their 24 bits, mostly do without the second lane: [`SingleLanes`].
+//! `f32` numbers, with their 24 bits, do with one level less for the same range: [`SingleLanes`].
 
 use core::array;
 use core::hint::black_box;
@@ -17,7 +17,7 @@ use super::lanes::join;
 
 /// Rows of a block: so many numbers are added to a lane.
 pub(super) const ROWS: usize = 1 << ROWS_LOG2;
-const ROWS_LOG2: i32 = 7;
+const ROWS_LOG2: i32 = 8;
 
 /// Which numbers a block of lanes with `K` levels may have: zeros, and magnitudes below one power of two and not below another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,9 @@ const LEVEL: i32 = 52 - ROWS_LOG2;
 const HEADROOM: i32 = 2;
 
 impl<const K: usize> Window<K> {
-    /// How far from the first power of two the second is: the last place of a number is 52 places behind its first, and the lanes of
-    /// the last level count in units as small as that.
-    const WIDTH: i32 = (K as i32 - 1) * LEVEL - ROWS_LOG2 - 1;
+    /// How far from the first power of two the unit is in which the lanes of the last level count: all numbers must be multiples of
+    /// it.
+    const WIDTH: i32 = (K as i32 - 1) * LEVEL - ROWS_LOG2 - 1 + 52;
     /// The largest window for which the lanes stay finite.
     const BELOW_MAX: i32 = 1023 - ROWS_LOG2 - 2;
     /// The smallest window, whose last lanes count in units of the smallest number there is: nothing is too small for it.
@@ -51,15 +51,27 @@ impl<const K: usize> Window<K> {
             return Some(Self::around_one());
         }
         let needed = (exponent(extent.largest) + 1).max(Self::BELOW_MIN);
-        let most = if needed == Self::BELOW_MIN { needed } else { exponent(extent.smallest) + Self::WIDTH };
+        let most = if needed == Self::BELOW_MIN { needed } else { extent.last_place + Self::WIDTH };
         let below = (needed + HEADROOM).min(most).min(Self::BELOW_MAX);
         (needed <= below).then_some(Self { below })
+    }
+
+    /// What `lanes` gives with this window or, if that does not hold the numbers, with another one, which is kept for those that follow.
+    pub(super) fn fit(&mut self, mut lanes: impl FnMut(Self) -> Found<K>) -> Found<K> {
+        let found = lanes(*self);
+        if let Err(Some(extent)) = found
+            && let Some(other) = Self::of(extent)
+        {
+            *self = other;
+            return lanes(other);
+        }
+        found
     }
 
     fn holds(self, extent: Extent) -> bool {
         // False for infinity, which has the exponent 1024.
         let is_below = extent.largest == 0.0 || exponent(extent.largest) < self.below;
-        is_below && (self.below == Self::BELOW_MIN || exponent(extent.smallest) >= self.below - Self::WIDTH)
+        is_below && (self.below == Self::BELOW_MIN || extent.last_place >= self.below - Self::WIDTH)
     }
 
     /// What the lanes of each level begin with.
@@ -88,10 +100,14 @@ pub(super) fn power_of_two(exponent: i32) -> f64 {
 pub(super) struct Extent {
     /// The largest magnitude; zero where there was no number but zeros.
     pub(super) largest: f64,
-    /// A bound of the magnitudes that are not zero, in the power of two of the smallest of them or right below; infinite where there
-    /// were none.
-    pub(super) smallest: f64,
+    /// All numbers are multiples of two to this power, that of the last place of the smallest one that is not zero, or of the one
+    /// below; more than any `f64` has where there were none.
+    pub(super) last_place: i32,
 }
+
+/// What a block of lanes gave: its sum as one part for each level, in the units of the window, and how far apart its numbers were. If
+/// the lanes did not hold them, only the latter; nothing if there was a NaN.
+pub(super) type Found<const K: usize> = Result<([i64; K], Extent), Option<Extent>>;
 
 /// What was added, for each lane.
 #[derive(Clone, Copy)]
@@ -129,22 +145,24 @@ impl<const N: usize, const K: usize> Lanes<N, K> {
         self.levels[K - 1][lane] += rest;
     }
 
-    /// How far apart the numbers were, and whether the lanes are right: if not, these may be to blame, or that there was a NaN.
-    pub(super) fn check(&self, window: Window<K>) -> Result<Extent, Option<Extent>> {
-        if self.levels[0].iter().any(|lane| lane.is_nan()) {
-            return Err(None);
-        }
+    pub(super) fn found(&self, window: Window<K>) -> Found<K> {
         let largest = join(self.largest, |a, b| if b > a { b } else { a });
+        // A bound in the power of two of the smallest number or right below.
         let smallest = join(self.smallest, |a, b| if b < a { b } else { a });
-        let extent = Extent { largest, smallest };
-        if window.holds(extent) { Ok(extent) } else { Err(Some(extent)) }
+        found(&self.levels, Extent { largest, last_place: exponent(smallest) - 52 }, window)
     }
+}
 
-    /// The sum, if the lanes are right: one part for each level, in the units of the window.
-    pub(super) fn total(&self, window: Window<K>) -> [i64; K] {
-        let starts = window.starts();
-        array::from_fn(|level| steps(&self.levels[level], starts[level]))
+/// What lanes gave to which numbers so far apart were added.
+fn found<const N: usize, const K: usize>(levels: &[[f64; N]; K], extent: Extent, window: Window<K>) -> Found<K> {
+    if levels[0].iter().any(|lane| lane.is_nan()) {
+        return Err(None);
     }
+    if !window.holds(extent) {
+        return Err(Some(extent));
+    }
+    let starts = window.starts();
+    Ok((array::from_fn(|level| steps(&levels[level], starts[level])), extent))
 }
 
 impl Window<2> {
@@ -154,68 +172,19 @@ impl Window<2> {
     }
 }
 
-/// Rows of a block of `f32` numbers.
-pub(super) const SINGLE_ROWS: usize = 1 << SINGLE_ROWS_LOG2;
-const SINGLE_ROWS_LOG2: i32 = 6;
-/// As the width of a [`Window`]: lanes count in units of `2^(below + SINGLE_ROWS_LOG2 - 51)`, and the last place of a number is 23 places
-/// behind its first.
-const SINGLE_WIDTH: i32 = 28 - SINGLE_ROWS_LOG2;
-
-/// As [`Window`], for `f32` numbers that are added to lanes without a second one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SingleWindow {
-    below: i32,
-}
-
-impl SingleWindow {
-    /// As [`Window::around_one`].
-    pub(super) const fn around_one() -> Self {
-        Self { below: HEADROOM }
-    }
-
-    /// As [`Window::of`].
-    pub(super) fn of(extent: Extent) -> Option<Self> {
-        if extent.largest == 0.0 {
-            return Some(Self::around_one());
-        }
-        let needed = exponent(extent.largest) + 1;
-        let below = (needed + HEADROOM).min(single_exponent(extent.smallest) + SINGLE_WIDTH);
-        // Infinity has no window.
-        (needed <= below && needed <= 128).then_some(Self { below })
-    }
-
-    fn holds(self, extent: Extent) -> bool {
-        (extent.largest == 0.0 || exponent(extent.largest) < self.below)
-            && single_exponent(extent.smallest) >= self.below - SINGLE_WIDTH
-    }
-
-    fn start(self) -> f64 {
-        1.5 * power_of_two(self.below + SINGLE_ROWS_LOG2 + 1)
-    }
-
-    /// The exponent of the unit in which the lanes count.
-    pub(super) fn unit(self) -> i32 {
-        self.below + SINGLE_ROWS_LOG2 - 51
-    }
-}
-
-/// The exponent of the first place an `f32` may have there: those below its normal numbers have the last place of these.
-fn single_exponent(magnitude: f64) -> i32 {
-    exponent(magnitude).max(-126)
-}
-
-/// As [`Lanes`], for a [`SingleWindow`].
+/// The same for `f32` numbers.
 #[derive(Clone, Copy)]
-pub(super) struct SingleLanes<const N: usize> {
-    sums: [f64; N],
+pub(super) struct SingleLanes<const N: usize, const K: usize> {
+    levels: [[f64; N]; K],
     largest: [f32; N],
     smallest: [f32; N],
 }
 
-impl<const N: usize> SingleLanes<N> {
+impl<const N: usize, const K: usize> SingleLanes<N, K> {
     #[inline(always)]
-    pub(super) fn new(window: SingleWindow) -> Self {
-        Self { sums: [window.start(); N], largest: [0.0; N], smallest: [f32::INFINITY; N] }
+    pub(super) fn new(window: Window<K>) -> Self {
+        let starts = window.starts().map(black_box);
+        Self { levels: starts.map(|start| [start; N]), largest: [0.0; N], smallest: [f32::INFINITY; N] }
     }
 
     /// Adds a number to each lane.
@@ -228,20 +197,32 @@ impl<const N: usize> SingleLanes<N> {
             let bound = f32::from_bits(magnitude.to_bits().wrapping_sub(1));
             self.smallest[lane] = if bound < self.smallest[lane] { bound } else { self.smallest[lane] };
         }
-        for (lane, &value) in row.iter().enumerate() {
-            self.sums[lane] += f64::from(value);
-        }
+        add(&mut self.levels, row.map(f64::from));
     }
 
-    /// The sum in units of [`SingleWindow::unit`], or else what [`Lanes::check`] says.
-    pub(super) fn total(&self, window: SingleWindow) -> Result<i128, Option<Extent>> {
-        if self.sums.iter().any(|lane| lane.is_nan()) {
-            return Err(None);
-        }
+    pub(super) fn found(&self, window: Window<K>) -> Found<K> {
         let largest = f64::from(join(self.largest, |a, b| if b > a { b } else { a }));
         let smallest = f64::from(join(self.smallest, |a, b| if b < a { b } else { a }));
-        let extent = Extent { largest, smallest };
-        if window.holds(extent) { Ok(i128::from(steps(&self.sums, window.start()))) } else { Err(Some(extent)) }
+        // Those below the normal `f32` have the last place of these.
+        let last_place = exponent(smallest).max(-126) - 23;
+        found(&self.levels, Extent { largest, last_place }, window)
+    }
+}
+
+/// Adds a number to the levels of each lane.
+#[inline(always)]
+fn add<const N: usize, const K: usize>(levels: &mut [[f64; N]; K], mut rests: [f64; N]) {
+    let (last, upper) = levels.split_last_mut().expect("there is a level");
+    for level in upper {
+        for (lane, rest) in level.iter_mut().zip(&mut rests) {
+            let sum = *lane + *rest;
+            // The lane is larger than the number: these are exact.
+            *rest -= sum - *lane;
+            *lane = sum;
+        }
+    }
+    for (lane, rest) in last.iter_mut().zip(rests) {
+        *lane += rest;
     }
 }
 
