@@ -361,7 +361,8 @@ impl World {
     /// # Errors
     /// Those of attaching.
     pub(super) fn attach(&self, control_len: usize, arena_len: usize) -> Result<(Core, Vec<Region>)> {
-        let control = Control::over(Mapping::attach(duplicate(self.core.control.mapping()), control_len, true)?)?;
+        let control_memory = Mapping::attach(duplicate(self.core.control.mapping()), control_len, true)?;
+        let control = Control::over(control_memory, CONFIG.queue_capacity, CONFIG.rows() as u32 + 1)?;
         let writable = Mapping::attach(duplicate(self.core.arena.mapping()), arena_len, true)?;
         let read_only = writable.second_view()?;
         let mut regions = vec![region(0, &writable, true), region(0, &read_only, false)];

@@ -3,14 +3,14 @@
 //! Laws of this file:
 //! 1. A reference is made only to a record type of `records.rs`: those consist of atomics alone, so that any bit pattern is a
 //!    value and concurrent writes by anybody are not data races.
-//! 2. Offsets come from a private [`Geometry`] that was planned or checked against the mapped length, never from the mapping.
+//! 2. Offsets come from a private [`Geometry`] that was planned and held against the mapped length, never from the mapping.
 //! 3. A reference never outlives the [`Control`] that owns the mapping.
-//! 4. The header is written before the segment is shared and read as a copy.
+//! 4. The header is written before the segment is shared, and never read.
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;
 
-use super::geometry::{Geometry, HEADER_LEN, Header, PORTS, PRIORITIES, Span};
+use super::geometry::{Geometry, Header, PORTS, PRIORITIES, Span};
 use super::records::{
     Arguments, Descriptor, EngineLine, FailureText, IdleLine, JobMeta, Participant, Port, RingHeader, Timing,
 };
@@ -79,26 +79,28 @@ impl Control {
         let header = geometry.header(std::process::id());
         // SAFETY: the mapping is at least a header long, page-aligned, writable and not yet shared with anybody (law 4).
         unsafe { mapping.base().cast::<Header>().write(header) };
-        Self::over(mapping)
+        Self::cut_up(mapping, geometry)
     }
 
-    /// Takes a mapping whose header is already there, checking it.
+    /// Takes the mapping of a segment that was made for so many descriptors and participants. Its maker says so by a way of its own: the
+    /// segment can be written by every worker, and damage to it must not keep the next one out.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the header does not describe a segment of this layout.
-    pub(crate) fn over(mapping: Mapping) -> Result<Self> {
-        if (mapping.len() as u64) < HEADER_LEN {
+    /// [`Error::InvalidArgument`] for limits out of range, [`Error::Corrupt`] when the mapping is too short for them.
+    pub(crate) fn over(mapping: Mapping, descriptors: u32, participants: u32) -> Result<Self> {
+        Self::cut_up(mapping, Geometry::plan(descriptors, participants)?)
+    }
+
+    fn cut_up(mapping: Mapping, geometry: Geometry) -> Result<Self> {
+        if (mapping.len() as u64) < geometry.total_len {
             return Err(Error::Corrupt {
                 what: "mapped length",
                 offset: 0,
-                expected: HEADER_LEN,
+                expected: geometry.total_len,
                 found: mapping.len() as u64,
             });
         }
-        // SAFETY: at least a header is mapped and aligned to a page; the copy is made once and only the copy is used (law 4).
-        let header = unsafe { mapping.base().cast::<Header>().read_volatile() };
-        let geometry = Geometry::check(&header, mapping.len() as u64)?;
-        // SAFETY: for all tables: the spans come from the geometry checked against this mapping's length, and each is given
+        // SAFETY: for all tables: the spans come from the geometry held against this mapping's length, and each is given
         // the record type it was planned for (law 2).
         unsafe {
             Ok(Self {

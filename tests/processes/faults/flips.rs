@@ -9,6 +9,7 @@ use workring::__private::fault::{bits, flip, flip_waking, peek};
 use workring::{Batch, Builder, Chunking, Engine, Error, Failed, IdleStrategy, SharedBatch, WaitPolicy};
 
 use crate::kernels::{affine, below, increment, sum};
+use crate::support::{eventually, kill};
 
 /// Rounds of each kind of engine unless `WORKRING_FLIPS` says another number.
 const ROUNDS: u32 = 40;
@@ -351,6 +352,32 @@ pub(super) fn bits_that_say_who_sleeps_of_processes() {
 /// As above, where threads and processes share the words.
 pub(super) fn bits_that_say_who_sleeps_of_a_mixed_engine() {
     bits_that_say_who_sleeps(Kind::Mixed);
+}
+
+/// Words of 32 bits of the control segment's header.
+const HEADER_WORDS: u64 = 12;
+
+/// Flips a bit of each word of the header, one after the other and none of them back, and kills a worker after each: its replacement starts
+/// over memory that says nothing true of itself any more.
+pub(super) fn damaged_headers_keep_no_replacement_out() {
+    let builder = Engine::builder().processes(1).queue_capacity(64).capacity(1 << 20).kernels(crate::kernels::ALL());
+    let engine = builder.build().expect("an undamaged engine can be built");
+    let pid_of_worker = || engine.workers().iter().find(|worker| worker.is_alive).map(|worker| worker.pid);
+    let mut random = Random::new(0xA5A5_0004);
+    for word in 0..HEADER_WORDS {
+        let bit = word * 32 + random.next() % 32;
+        flip(&engine, bit).expect("a segment begins with its header");
+        let killed = pid_of_worker().expect("the worker is there");
+        assert!(kill(killed));
+        eventually("another worker is there", || {
+            let shortage = engine.worker_shortage();
+            assert!(shortage.is_none(), "after a flip of bit {bit}: {shortage:?}");
+            pid_of_worker().is_some_and(|pid| pid != killed)
+        });
+        let batch = engine.batch_from_slice(&[word]).expect("there is memory");
+        let job = engine.submit(increment, batch, ()).expect("a worker is there");
+        assert_eq!(*job.wait().expect("it runs"), [word + 1]);
+    }
 }
 
 /// Of 520 such rounds 4 hung and 16 gave a wrong result without an error, when words were believed as they were read.

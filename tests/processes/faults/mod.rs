@@ -120,6 +120,7 @@ pub(crate) fn tests() -> Tests {
     more("flipped_bits_of_a_mixed_engine", flips::flipped_bits_of_a_mixed_engine);
     more("bits_that_say_who_sleeps_of_an_engine_of_processes", flips::bits_that_say_who_sleeps_of_processes);
     more("bits_that_say_who_sleeps_of_a_mixed_engine", flips::bits_that_say_who_sleeps_of_a_mixed_engine);
+    more("damaged_headers_keep_no_replacement_out", flips::damaged_headers_keep_no_replacement_out);
     more("flipped_bits_of_a_channel", messages::flipped_bits_of_a_channel);
     more("soak", soak::soak);
     tests
