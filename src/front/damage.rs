@@ -54,6 +54,16 @@ pub fn spoil_rings(engine: &Engine) {
     damage::spoil_rings(engine.core());
 }
 
+/// Takes every entry out of the engine's rings: the jobs stay queued, and nothing leads to them.
+pub fn lose_entries(engine: &Engine) {
+    damage::lose_entries(engine.core());
+}
+
+/// Clears the word by which a worker that ends a job learns that a task waits until nothing is left.
+pub fn forget_who_waits_for_all(engine: &Engine) {
+    damage::forget_who_waits_for_all(engine.core());
+}
+
 /// Flips bits in the word of every running job; how many there were.
 pub fn flip_running(engine: &Engine, bits: u64) -> usize {
     damage::flip_running(engine.core(), bits)

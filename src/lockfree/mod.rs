@@ -21,15 +21,17 @@
 //! | R12 give its cell back (`spsc::free`) | A12 look for room (`spsc::has_capacity`) | that the message was read |
 //! | R13 take an announcement back (`announcement::take_back`) | A13 find none (`announcement::is_at`) | all that the thread did at the job |
 //!
-//! Five handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
+//! Six handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
 //! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]), the two sides of a lane ([`lane`]), those of a channel between two
-//! processes ([`doorbell`]), and a thread about to claim with the thread that asks what it is at ([`announcement`]).
+//! processes ([`doorbell`]), a thread about to claim with the thread that asks what it is at ([`announcement`]), and a task about to wait with the thread
+//! that looks in its place ([`look_wish`]).
 
 pub(crate) mod announcement;
 pub(crate) mod doorbell;
 pub(crate) mod free_list;
 pub(crate) mod job;
 pub(crate) mod lane;
+pub(crate) mod look_wish;
 pub(crate) mod port;
 pub(crate) mod progress;
 pub(crate) mod range;

@@ -16,7 +16,7 @@ use workring::{
     kernel,
 };
 
-use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, cases, eventually, watched, with_more_and_more_time};
+use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, alone, cases, eventually, watched, with_more_and_more_time};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -302,6 +302,75 @@ fn a_wait_ends_at_the_deadline_of_a_job_that_cannot_start() {
         assert!(matches!(failed.error, Error::DeadlineExceeded), "{:?}", failed.error);
         assert_eq!(failed.returned.unstarted().expect("it never ran")(), 5);
         blocker.release();
+    });
+}
+
+/// A task hears of it in time, and not when a worker comes to the job, which may be much later.
+#[test]
+fn a_task_hears_of_the_deadline_of_a_job_that_cannot_start() {
+    watched(|| {
+        let engine = Checked::unhelped(1);
+        let blocker = Blocker::all(&engine);
+        // The worker is held until after these waits.
+        let far = engine.job().deadline(LIMIT).run(|| 4).unwrap();
+        thread::scope(|scope| {
+            let far = scope.spawn(|| pollster::block_on(far));
+            // The second turn comes when all deadlines but one are past.
+            for turn in 0..2 {
+                let late = |error: &Error| assert!(matches!(error, Error::DeadlineExceeded), "turn {turn}: {error:?}");
+                let call = engine.job().deadline(SHORT);
+                let job = call.submit(bump, engine.batch::<u32>(1).unwrap(), ()).unwrap();
+                let failed = pollster::block_on(job).unwrap_err();
+                late(&failed.error);
+                assert_eq!(*failed.returned, [0]);
+                let failed = pollster::block_on(call.run(|| 5).unwrap()).unwrap_err();
+                late(&failed.error);
+                assert_eq!(failed.returned.unstarted().expect("it never ran")(), 5);
+                let many = call.submit_many(bump, engine.batch::<u32>(4).unwrap(), 4).unwrap();
+                late(&pollster::block_on(many).unwrap_err().error);
+                // Polled for the first time when it is late already.
+                let job = call.run(|| 6).unwrap();
+                thread::sleep(2 * SHORT);
+                late(&pollster::block_on(job).unwrap_err().error);
+            }
+            assert!(!far.is_finished(), "it has more time");
+            blocker.release();
+            assert_eq!(far.join().unwrap().unwrap(), 4);
+        });
+    });
+}
+
+/// The threads of this process that look after jobs for tasks.
+#[cfg(target_os = "linux")]
+fn monitors() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    // The system keeps 15 bytes of a name.
+    names.filter(|name| name.starts_with("workring-monito")).count()
+}
+
+/// What only tasks need costs nobody else a thread.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_engine_has_a_monitor_from_the_first_task_that_waits_to_its_end() {
+    alone("jobs::an_engine_has_a_monitor_from_the_first_task_that_waits_to_its_end", || {
+        let engines = [Checked::unhelped(1), Checked::unhelped(1)];
+        for (engine, others) in engines.iter().zip(0..) {
+            let blocker = Blocker::all(engine);
+            let mut jobs: Vec<_> =
+                (0..8).map(|number| engine.job().deadline(LIMIT).run(move || number).unwrap()).collect();
+            let late = engine.job().deadline(SHORT).run(|| ()).unwrap();
+            assert!(matches!(late.wait().unwrap_err().error, Error::DeadlineExceeded));
+            assert_eq!(monitors(), others, "threads wait for themselves");
+            let task = Arc::<Bell>::default();
+            jobs.iter_mut().for_each(|job| assert!(poll(job, &task).is_pending()));
+            eventually("there is a monitor", || monitors() == others + 1);
+            blocker.release();
+            jobs.into_iter().enumerate().for_each(|(number, job)| assert_eq!(job.wait().unwrap(), number));
+        }
+        assert_eq!(monitors(), 2);
+        drop(engines);
+        eventually("they end with their engines", || monitors() == 0);
     });
 }
 

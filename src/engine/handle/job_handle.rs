@@ -12,7 +12,7 @@ use crate::engine::job::call;
 use crate::engine::job::closure_slot::{Ticket, Unstarted};
 use crate::engine::runtime::Core;
 use crate::engine::runtime::{engine_ref, nesting};
-use crate::engine::schedule::{completion, health};
+use crate::engine::schedule::{completion, health, monitor};
 use crate::error::{Error, Result};
 use crate::layout::records::MAX_OUTPUTS;
 use crate::layout::words::{FLAG_DETACHED, FLAG_OUTCOME, FLAG_WAKER, State};
@@ -124,7 +124,7 @@ impl JobHandle {
 
     /// Whether the job can be read; if not, the task is woken when it can.
     pub(crate) fn is_ready(&self, waker: &Waker) -> bool {
-        let (core, reference) = (&*self.core, self.reference);
+        let (core, reference) = (&self.core, self.reference);
         let index = reference.index;
         if nesting::depth() > 0 {
             if core.is_around_as(reference) {
@@ -145,7 +145,7 @@ impl JobHandle {
         slot.set_waker(waker);
         let is_ready = match job::set_flag(&descriptor.word, FLAG_WAKER) {
             FlagSet::Set => {
-                core.want_looks();
+                monitor::task_waits(core, reference, descriptor);
                 false
             }
             // Of a damaged one the waker is called when nobody is at the job any more, unless that was so before it was in place.

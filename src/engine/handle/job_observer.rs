@@ -9,7 +9,7 @@ use crate::engine::job::meta;
 use crate::engine::observe::Progress;
 use crate::engine::runtime::Core;
 use crate::engine::runtime::WatchTicket;
-use crate::engine::schedule::{completion, progress};
+use crate::engine::schedule::{completion, monitor, progress};
 use crate::layout::words::{FLAG_WAKER, State};
 use crate::lockfree::job::{self, Cancel, FlagSet};
 
@@ -130,7 +130,11 @@ impl JobObserver {
     pub(crate) fn call_watchers_at_end(&self) -> bool {
         let descriptor = self.is_known().then(|| self.core.control.descriptor(self.reference.index)).flatten();
         descriptor.is_some_and(|descriptor| {
-            job::set_flag_of(&descriptor.word, self.reference.generation, FLAG_WAKER) == FlagSet::Set
+            let is_open = job::set_flag_of(&descriptor.word, self.reference.generation, FLAG_WAKER) == FlagSet::Set;
+            if is_open {
+                monitor::task_waits(&self.core, self.reference, descriptor);
+            }
+            is_open
         })
     }
 }

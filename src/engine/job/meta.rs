@@ -18,7 +18,7 @@ use crate::sync::Ordering;
 /// Bits of a sequence number that are the generation; the epoch is above.
 const GENERATION_BITS: u32 = 24;
 
-/// How long the supervisor leaves at least between two looks at a job whose time has not begun.
+/// How long the supervisor or the monitor leaves at least between two looks at a job whose time has not begun.
 const LOOKS_APART: Duration = Duration::from_millis(1);
 
 /// A job that was started and has metadata.
@@ -113,10 +113,26 @@ pub(in crate::engine) fn next_deadline_check(
     descriptor: &Descriptor,
 ) -> Option<Deadline> {
     let meta = control.meta(index).filter(|_| has_meta(descriptor))?;
+    if meta.time_limit_ns.load(Ordering::Relaxed) == 0 {
+        // Before the clock is read: most that is noted of jobs is no limit.
+        return None;
+    }
     // Acquire: pairs with the release in `start_noted`. A thread that sees that it has begun sees from when on it is late.
     let has_begun = meta.started_ns.load(Ordering::Acquire) != 0;
     let next = Deadline::now().plus(LOOKS_APART);
     late_from(meta, Deadline::now()).filter(|_| !has_begun).map(|late| late.max(next))
+}
+
+/// When a job has to be looked at first, because of its deadline or because its time may begin; `None` if it has all the time.
+#[inline]
+pub(in crate::engine) fn first_check(
+    control: &Control,
+    index: DescriptorIndex,
+    descriptor: &Descriptor,
+) -> Option<Deadline> {
+    // Before the deadline is read, which its start may set.
+    let begins_later = next_deadline_check(control, index, descriptor);
+    deadline_of(descriptor).into_iter().chain(begins_later).min()
 }
 
 impl<E> Reservation<'_, E> {

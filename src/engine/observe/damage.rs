@@ -14,6 +14,18 @@ pub(crate) fn spoil_rings(core: &Core) {
     }
 }
 
+/// Takes every entry out of the rings, as if their cells had been overwritten: the jobs stay queued, and nothing leads to them.
+pub(crate) fn lose_entries(core: &Core) {
+    core.all_rings().for_each(|ring| {
+        let _ = ring.compact(|_| false);
+    });
+}
+
+/// Clears the word by which a worker that ends a job learns that a task waits until nothing is left.
+pub(crate) fn forget_who_waits_for_all(core: &Core) {
+    core.control.engine_line().drain_watched.store(0, Ordering::Relaxed);
+}
+
 /// Flips bits in the word of every running job; how many there were.
 pub(crate) fn flip_running(core: &Core, bits: u64) -> usize {
     let mut flipped = 0;

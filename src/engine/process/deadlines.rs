@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::engine::job::meta;
 use crate::engine::process::worker_slot::WorkerSlot;
 use crate::engine::runtime::Core;
-use crate::engine::schedule::completion;
+use crate::engine::schedule::look_after;
 use crate::fault::{self, Point};
 use crate::ids::{DescriptorIndex, ParticipantSlot};
 use crate::layout::words::{FLAG_CANCEL, State};
@@ -37,48 +36,29 @@ impl KillSchedule {
 
     /// Ends jobs whose time is over, and kills workers whose kernels were told to stop and did not.
     pub(in crate::engine) fn check(&mut self, core: &Core, worker_slots: &mut [WorkerSlot]) {
-        let due = core.next_deadline().is_some_and(Deadline::is_past);
+        let due = core.looks.next_deadline().is_some_and(Deadline::is_past);
         let kill = self.next().is_some_and(Deadline::is_past);
         if !core.take_attention() && !due && !kill {
             return;
         }
-        core.forget_deadlines();
         let mut jobs = HashMap::new();
-        for at in 0..core.control.descriptors().len() {
-            let index = DescriptorIndex::new(at as u32);
-            let Some(descriptor) = core.control.descriptor(index) else { break };
-            let word = job::snapshot(&descriptor.word);
-            if !word.is(State::Queued) && !word.is(State::Running) {
-                continue;
-            }
-            // Before the deadline is read, which its start may set.
-            let begins_later = meta::next_deadline_check(&core.control, index, descriptor);
-            let deadline = meta::deadline_of(descriptor);
-            match deadline {
-                Some(deadline) if deadline.is_past() && !word.has(FLAG_CANCEL) => {
-                    completion::cancel_generation(core, index, word.generation());
-                }
-                Some(deadline) if !deadline.is_past() => core.expect_deadline(deadline),
-                _ => {}
-            }
-            // Its time may begin after this look.
-            begins_later.into_iter().for_each(|late| core.expect_deadline(late));
+        look_after::end_late_jobs(core, |index, descriptor| {
             let word = job::snapshot(&descriptor.word);
             if !word.is(State::Running) || !word.has(FLAG_CANCEL) || !may_kill(worker_slots, word.owner()) {
-                continue;
+                return;
             }
             let kill_at = match self.jobs.get(&index) {
                 Some(&(generation, kill_at)) if generation == word.generation() => kill_at,
                 _ => Deadline::after(self.kill_after),
             };
             let kill_at = match kill_at.is_past() {
-                true if kill_owner(core, worker_slots, index, word.generation()) => continue,
+                true if kill_owner(core, worker_slots, index, word.generation()) => return,
                 // Its owner is just ending, or the word names none: another look a little later, not at once.
                 true => Deadline::after(self.kill_after.max(RETRY_LEAST)),
                 false => kill_at,
             };
             jobs.insert(index, (word.generation(), kill_at));
-        }
+        });
         self.jobs = jobs;
     }
 }

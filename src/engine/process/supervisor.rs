@@ -192,7 +192,7 @@ impl Supervisor {
         let starts = self.worker_slots.iter().flat_map(|slot| slot.next_start().into_iter().chain(starting(slot)));
         starts
             .chain(self.kill_schedule.next())
-            .chain(self.core.next_deadline())
+            .chain(self.core.looks.next_deadline())
             .chain(self.pending.next_time())
             .chain(self.scaling.next_check(&self.core, &self.worker_slots))
             .chain(self.next_job_check)

@@ -11,6 +11,8 @@ use crate::engine::job::table;
 use crate::engine::kernel::{KernelInfo, registered};
 use crate::engine::options::{Backpressure, EngineConfig, IdleStrategy};
 use crate::engine::runtime::health::Health;
+use crate::engine::runtime::look_schedule::LookSchedule;
+use crate::engine::runtime::monitor_call::MonitorCall;
 #[cfg(target_os = "linux")]
 use crate::engine::runtime::process_state::SupervisorNotifier;
 use crate::engine::runtime::process_state::{ProcessState, SupervisorRequest};
@@ -33,7 +35,7 @@ use crate::lockfree::sleep::Sleepers;
 use crate::os::futex::Scope;
 use crate::os::host::Deadline;
 use crate::panics;
-use crate::sync::{AtomicU32, Ordering, fence_after_exchange};
+use crate::sync::{AtomicU32, Ordering};
 
 #[cold]
 fn not_listed(info: &'static KernelInfo) -> Error {
@@ -58,6 +60,10 @@ pub(crate) struct Core {
     pub(in crate::engine) watchers: Watchers,
     /// `None` in the process that built the engine.
     pub(in crate::engine) role: Option<WorkerRole>,
+    /// When jobs are looked at for tasks, which cannot look.
+    pub(in crate::engine) looks: LookSchedule,
+    /// The way to the thread that does so in an engine of threads alone.
+    pub(in crate::engine) monitor: MonitorCall,
     /// `None` in an engine of threads alone.
     pub(in crate::engine) processes: Option<Box<ProcessState>>,
     /// The kernels that can be called by name, in the host.
@@ -102,6 +108,9 @@ impl Core {
             threads: ThreadSlots::new(threads),
             watchers: Watchers::new(),
             role,
+            // A supervisor is there from the start, a monitor is not.
+            looks: LookSchedule::new(!config.is_shared()),
+            monitor: MonitorCall::new(),
             processes: config.is_shared().then(|| Box::new(ProcessState::new())),
             named: OnceLock::new(),
             ports: Mutex::new(if config.is_shared() { 1 << COLLECTOR_PORT } else { 0 }),
@@ -321,26 +330,17 @@ impl Core {
         self.sleepers().wake_everybody((1..=self.config.rows() as u16).map(ParticipantSlot::new));
     }
 
-    /// Has the supervisor look at a deadline when it comes.
+    /// Has somebody look at a deadline when it comes: the supervisor, or the monitor.
     pub(in crate::engine) fn expect_deadline(&self, deadline: Deadline) {
-        if let Some(processes) = self.processes.as_ref().filter(|_| self.is_host())
-            && processes.expect_deadline(deadline)
-        {
-            self.notify_supervisor();
+        if self.is_host() && self.looks.expect(deadline) {
+            self.ask_for_look();
         }
     }
 
-    /// The first deadline somebody expects.
-    #[cfg(target_os = "linux")]
-    pub(in crate::engine) fn next_deadline(&self) -> Option<Deadline> {
-        self.processes.as_ref().and_then(|processes| processes.next_deadline())
-    }
-
-    /// Forgets all expected deadlines, right before the supervisor looks at every job and expects those that are left.
-    #[cfg(target_os = "linux")]
-    pub(in crate::engine) fn forget_deadlines(&self) {
-        if let Some(processes) = &self.processes {
-            processes.forget_deadlines();
+    /// Calls the thread that looks at jobs in the place of tasks: the supervisor, or, where there are no other processes, the monitor.
+    pub(in crate::engine) fn ask_for_look(&self) {
+        if !self.notify_supervisor() {
+            self.monitor.call();
         }
     }
 
@@ -361,19 +361,6 @@ impl Core {
     /// External workers that take jobs at the moment. A hint.
     pub(crate) fn external_workers(&self) -> usize {
         self.processes.as_ref().map_or(0, |processes| processes.external())
-    }
-
-    /// Has the supervisor look after jobs from time to time, for a task that waits for one: it cannot look itself. The caller has just
-    /// changed the job's word by an exchange.
-    #[inline]
-    pub(crate) fn want_looks(&self) {
-        if let Some(processes) = &self.processes {
-            // SeqCst: pairs with the fence in `look_after_jobs`. If the flag is not seen here, the job is seen there.
-            fence_after_exchange();
-            if processes.take_looks_wanted() {
-                self.notify_supervisor();
-            }
-        }
     }
 
     /// The error of the thread that does not wait for the end of a shortage of worker processes; `None` while there is none.

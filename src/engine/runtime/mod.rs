@@ -2,12 +2,15 @@
 //!
 //! `core` is the whole of it: control segment, arena, settings, and a struct for each purpose, which keeps its fields to itself: the `rings` that jobs
 //! wait in, the `health` of the words, the `thread_slots` of workers, the `watchers` of progress, and, where there are any, the state of worker
-//! processes (`process_state`) and of being one (`worker_role`). What a thread is inside of is its own (`nesting`), what it is at is announced
+//! processes (`process_state`) and of being one (`worker_role`). When jobs are looked at in the place of tasks is in `look_schedule`, how the thread is called that
+//! does so without a supervisor in `monitor_call`. What a thread is inside of is its own (`nesting`), what it is at is announced
 //! (`running`).
 
 mod core;
 pub(crate) mod engine_ref;
 mod health;
+mod look_schedule;
+mod monitor_call;
 pub(crate) mod nesting;
 mod process_state;
 mod rings;

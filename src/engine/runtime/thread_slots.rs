@@ -44,7 +44,7 @@ pub(crate) struct ThreadSlots {
     closing: WakerSet,
     /// 1 while the supervisor was told that more processes are wanted and has not looked.
     asked: AtomicU32,
-    /// Workers that have not ended, and the supervisor; a futex word of this process.
+    /// Workers that have not ended, and the supervisor or the monitor; a futex word of this process.
     pub(crate) alive: AtomicU32,
     /// System calls made to wake workers, for people and tests that count them.
     wake_calls: AtomicU32,
@@ -147,6 +147,20 @@ impl ThreadSlots {
     /// Counts workers that are being started.
     pub(in crate::engine) fn count_started(&self, workers: u32) {
         self.alive.fetch_add(workers, Ordering::Relaxed);
+    }
+
+    /// Counts a thread that is none of the workers and ends after them; `false`, and it is not counted, when all have ended.
+    pub(in crate::engine) fn join_alive(&self) -> bool {
+        // Relaxed: the thread that is counted looks at the number itself, with acquire.
+        let joined =
+            self.alive.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |alive| (alive > 0).then(|| alive + 1));
+        joined.is_ok()
+    }
+
+    /// Whether the caller, which counts, is the last one.
+    pub(in crate::engine) fn is_last(&self) -> bool {
+        // Acquire: pairs with the release of a worker's end, whose look at the rings came before.
+        self.alive.load(Ordering::Acquire) == 1
     }
 
     /// Counts a worker, or the supervisor, as ended.

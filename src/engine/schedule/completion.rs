@@ -275,8 +275,7 @@ pub(crate) fn release(core: &Core, index: DescriptorIndex, done: DescriptorWord)
     }
 }
 
-/// As [`cancel`], for the supervisor, which knows of a job from its word.
-#[cfg(target_os = "linux")]
+/// As [`cancel`], for a thread that knows of a job from its word.
 pub(crate) fn cancel_generation(core: &Core, index: DescriptorIndex, generation: u32) {
     let _ = cancel(core, JobReference { index, generation });
 }

@@ -1,23 +1,18 @@
 //! Looks at jobs that have been under way for a while, in case words that somebody relies on are damaged.
 //!
-//! The protocol needs none of them. A holder that waits looks after its own job; the supervisor looks after all of them, for tasks and for
-//! jobs that nobody holds.
+//! The protocol needs none of them. A holder that waits looks after its own job; the supervisor, or the monitor where there is none, looks after
+//! all of them, for tasks and for jobs that nobody holds. It keeps time for them as well, which is no matter of damage.
 
 use crate::engine::job::JobReference;
+use crate::engine::job::meta;
 use crate::engine::runtime::Core;
-#[cfg(target_os = "linux")]
-use crate::engine::schedule::drain;
-use crate::engine::schedule::{completion, health, queue};
-#[cfg(target_os = "linux")]
+use crate::engine::schedule::{completion, drain, health, queue};
 use crate::ids::DescriptorIndex;
-use crate::layout::words::{DescriptorWord, FLAG_DETACHED, FLAG_WAKER, State, park};
+use crate::layout::records::Descriptor;
+use crate::layout::words::{DescriptorWord, FLAG_CANCEL, FLAG_DETACHED, FLAG_WAKER, State, park};
 use crate::lockfree::job;
-#[cfg(target_os = "linux")]
 use crate::os::host::Deadline;
 use crate::sync::Ordering;
-#[cfg(target_os = "linux")]
-use crate::sync::fence;
-#[cfg(target_os = "linux")]
 use crate::watchdog::WATCHDOG_INTERVAL;
 
 /// What a holder does that has waited for a second, in case words that it, or a worker, relies on are damaged: for its job, and for
@@ -64,26 +59,43 @@ fn is_asleep(core: &Core, word: DescriptorWord) -> bool {
 
 /// Looks after every job that is under way, as a thread that waits for it would: a task does not, and a dropped handle cannot. When to
 /// do so again; `None` when nothing is under way: a call comes when that changes. The first look, `before` which there was none, only
-/// sees whether anything is: what has just been handed over needs no help. Only the supervisor calls it.
-#[cfg(target_os = "linux")]
+/// sees whether anything is: what has just been handed over needs no help. Only the supervisor calls it, or the monitor.
 pub(in crate::engine) fn look_after_jobs(core: &Core, before: Option<Deadline>) -> Option<Deadline> {
-    let processes = core.processes.as_ref()?;
     let mut is_any = look_after_all(core, before.is_some());
     if !is_any {
-        processes.set_looks_wanted(true);
-        // SeqCst: pairs with the fence in `want_looks`.
-        fence(Ordering::SeqCst);
-        is_any = look_after_all(core, false);
-        if is_any {
-            processes.set_looks_wanted(false);
-        }
+        is_any = core.looks.wish.leave_and_look(|| look_after_all(core, false));
     }
-    drain::job_is_over(core);
+    // Whatever the word says by which workers learn that somebody waits for this.
+    drain::tell_if_drained(core);
     is_any.then(|| Deadline::after(WATCHDOG_INTERVAL))
 }
 
-#[cfg(target_os = "linux")]
-fn look_after_all(core: &Core, acts: bool) -> bool {
+/// Ends every job whose deadline is past, and expects the deadlines that are left. `also` is called for each job that is queued or runs.
+pub(in crate::engine) fn end_late_jobs(core: &Core, mut also: impl FnMut(DescriptorIndex, &Descriptor)) {
+    core.looks.forget_deadlines();
+    for (at, descriptor) in core.control.descriptors().iter().enumerate() {
+        let index = DescriptorIndex::new(at as u32);
+        let word = job::snapshot(&descriptor.word);
+        if !word.is(State::Queued) && !word.is(State::Running) {
+            continue;
+        }
+        // Before the deadline is read, which its start may set.
+        let begins_later = meta::next_deadline_check(&core.control, index, descriptor);
+        match meta::deadline_of(descriptor) {
+            Some(deadline) if deadline.is_past() && !word.has(FLAG_CANCEL) => {
+                completion::cancel_generation(core, index, word.generation());
+            }
+            Some(deadline) if !deadline.is_past() => core.expect_deadline(deadline),
+            _ => {}
+        }
+        // Its time may begin after this look.
+        begins_later.into_iter().for_each(|late| core.expect_deadline(late));
+        also(index, descriptor);
+    }
+}
+
+/// Looks at every job, and after those that are under way if it `acts`; whether any is.
+pub(in crate::engine) fn look_after_all(core: &Core, acts: bool) -> bool {
     let mut is_any = false;
     for (at, descriptor) in core.control.descriptors().iter().enumerate() {
         let word = job::snapshot(&descriptor.word);

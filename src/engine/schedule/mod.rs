@@ -2,12 +2,14 @@
 //!
 //! `queue` reserves, publishes and takes; `wakeup` calls workers for what was published; `worker` is their loop, a `shift` one worker's time in it,
 //! and `start_worker` the seam at which they come into being. `completion` tells holders, tasks and ports of a job's end, `wait` sleeps until then,
-//! `drain` until nothing is left. `health` finds words that no participant writes, and breaks the engine off.
+//! `drain` until nothing is left. Tasks cannot look after their jobs: a `monitor` does. `health` finds words that no participant writes, and breaks the
+//! engine off.
 
 pub(crate) mod completion;
 pub(crate) mod drain;
 pub(crate) mod health;
 pub(crate) mod look_after;
+pub(crate) mod monitor;
 pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod shift;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::engine::job::JobReference;
 use crate::engine::job::call;
-use crate::engine::job::meta::{self, deadline_of};
+use crate::engine::job::meta;
 use crate::engine::options::{Backpressure, Priority};
 use crate::engine::runtime::{Core, Reservation};
 use crate::engine::schedule::{completion, drain, health, wakeup};
@@ -173,8 +173,7 @@ fn begin(core: &Core, reservation: &Reservation<'_>, priority: Priority) -> Opti
     if !core.config.is_shared() {
         return None;
     }
-    let late = meta::next_deadline_check(&core.control, reservation.index, reservation.descriptor);
-    deadline_of(reservation.descriptor).into_iter().chain(late).min()
+    meta::first_check(&core.control, reservation.index, reservation.descriptor)
 }
 
 /// Publishes a job that is in no ring and counts as running, because others run parts of it.

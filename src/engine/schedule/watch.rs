@@ -1,10 +1,12 @@
 //! Tasks that wait for something of an engine that is no job's: room in the queue, that nothing is left to do, the end of all workers.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::engine::runtime::Core;
-use crate::engine::schedule::drain;
+use crate::engine::schedule::{drain, monitor};
 use crate::lockfree::waiters::Ticket;
+use crate::sync::{Ordering, fence};
 
 /// What a task can wait for that is no job's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,14 +21,14 @@ pub(crate) enum Awaited {
 
 /// A task's place in a waker set of the engine. Dropping it leaves nothing behind.
 pub(crate) struct Watch<'c> {
-    core: &'c Core,
+    core: &'c Arc<Core>,
     awaited: Awaited,
     ticket: Option<Ticket>,
 }
 
 impl<'c> Watch<'c> {
     /// A place that is not taken yet.
-    pub(crate) fn new(core: &'c Core, awaited: Awaited) -> Self {
+    pub(crate) fn new(core: &'c Arc<Core>, awaited: Awaited) -> Self {
         Self { core, awaited, ticket: None }
     }
 
@@ -39,6 +41,10 @@ impl<'c> Watch<'c> {
         };
         if !must_wait {
             self.leave();
+        } else if self.awaited == Awaited::Drain {
+            // SeqCst: the look found a job under way, and what it saw comes before the wish that is read next.
+            fence(Ordering::SeqCst);
+            monitor::want_looks(self.core);
         }
         must_wait
     }

@@ -120,7 +120,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>, slot: ParticipantSlot) -> Resul
 pub(in crate::engine) fn ended(core: &Core) {
     core.threads.count_ended();
     // It ends after all others.
-    core.notify_supervisor();
+    core.ask_for_look();
 }
 
 /// Has the calling worker run where it shall: on its own core if workers are pinned, else where the thread that built the engine could.

@@ -28,7 +28,8 @@ pub trait Payload: Send + 'static {
 ///
 /// It finishes whether or not anybody waits. [`Job::wait`], the other waiting calls and `.await` give its result, and with it
 /// everything that was handed over: on success and with every error. It is a [`Future`] for any runtime: it is woken by the
-/// worker that finishes it and keeps no thread waiting. Dropping the handle detaches the job: it still runs, and what it held
+/// worker that finishes it, or at its deadline, and keeps no thread waiting; the first one that has to wait gives its engine a thread that
+/// keeps time for all of them, until the engine ends. Dropping the handle detaches the job: it still runs, and what it held
 /// is freed at its end.
 ///
 /// Until its result is read or the handle is dropped, a job takes one place of the engine's queue.

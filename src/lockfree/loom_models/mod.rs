@@ -21,6 +21,7 @@ mod drained;
 mod entries;
 mod free_indices;
 mod lanes;
+mod looks;
 mod ports;
 mod processes;
 mod progress;

@@ -111,10 +111,7 @@ impl Load {
         sets_of_jobs(engine, complaints);
         shortened_outputs(engine, complaints);
         rows(engine, complaints);
-        if kind == Kind::Processes {
-            // Where no supervisor looks after tasks, those whose ring entry is lost are not missed.
-            awaited_jobs(engine, turn, complaints);
-        }
+        awaited_jobs(engine, turn, complaints);
         if kind.has_threads() {
             closures(engine, complaints);
         }

@@ -10,6 +10,7 @@ mod messages;
 mod mixed;
 mod outside;
 mod soak;
+mod tasks;
 mod together;
 
 use std::ffi::OsString;
@@ -114,6 +115,7 @@ pub(crate) fn tests() -> Tests {
         mixed::rows_that_were_lost_are_computed_though_another_worker_dies,
     );
     break_off::tests().into_iter().for_each(|(name, test)| more(name, test));
+    tasks::tests().into_iter().for_each(|(name, test)| more(name, test));
     deadlines::tests().into_iter().for_each(|(name, test)| more(name, test));
     more("flipped_bits_of_an_engine_of_threads", flips::flipped_bits_of_an_engine_of_threads);
     more("flipped_bits_of_an_engine_of_processes", flips::flipped_bits_of_an_engine_of_processes);
