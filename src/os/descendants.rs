@@ -3,12 +3,17 @@
 //! A worker leads a process group. Whatever stays in it is killed in one call, by its number, while the leader has not been reaped: until
 //! then the number means this group and no other. Programs that leave the group (setsid(2), setpgid(2), shells with job control) are found as
 //! descendants, for which the worker is a *subreaper*: orphans among them become its own children and not those of a process far above.
-//! That takes a worker that lives. Of one that has died, programs that left its group belong to other processes already.
+//! That takes a worker that lives. Of one that has died, programs that left its group belong to other processes already. They are known by a
+//! *family mark* in the environment that they were started with, as build servers know what a build has left behind; one that was given another
+//! environment is not found.
 //!
-//! Sources: setpgid(2), kill(2), prctl(2) (`PR_SET_CHILD_SUBREAPER`), proc_pid_task(5) (`children`), proc_pid_stat(5), pidfd_open(2).
+//! Sources: setpgid(2), kill(2), prctl(2) (`PR_SET_CHILD_SUBREAPER`), proc_pid_task(5) (`children`), proc_pid_stat(5), proc_pid_environ(5),
+//! pidfd_open(2).
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -21,6 +26,78 @@ use crate::os::host::Deadline;
 const END_LIMIT: Duration = Duration::from_secs(1);
 /// Processes that are killed before their ends are waited for: so many descriptors are open at a time.
 const KILLS_AT_ONCE: usize = 32;
+
+/// The variable with the marks of the families that a process belongs to, outermost first: a worker may have workers of its own.
+const FAMILY_VARIABLE: &str = "WORKRING_FAMILY";
+/// What stands between two marks.
+const BETWEEN_MARKS: char = ':';
+
+/// What tells the descendants of one process from all other processes of this machine, until the next start of the system.
+#[derive(Debug)]
+pub(crate) struct FamilyMark(String);
+
+impl FamilyMark {
+    /// Marks what `command` will start, and all that this starts. No two commands of this system have the same mark.
+    pub(crate) fn on(command: &mut Command) -> Self {
+        // A process id has one process at a time, and a clock that does not go back.
+        static LATEST: AtomicU64 = AtomicU64::new(0);
+        let now = Deadline::now().nanoseconds();
+        // Relaxed: the number alone counts.
+        let before = LATEST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |latest| Some(now.max(latest + 1)));
+        let moment = now.max(before.unwrap_or_default() + 1);
+        let mark = format!("{}.{moment}", std::process::id());
+        let marks = match std::env::var(FAMILY_VARIABLE) {
+            Ok(outer) => format!("{outer}{BETWEEN_MARKS}{mark}"),
+            Err(_) => mark.clone(),
+        };
+        command.env(FAMILY_VARIABLE, marks);
+        Self(mark)
+    }
+
+    /// Whether a process was started with the mark in its environment; `false` if that may not be read.
+    fn is_on(&self, process: Pid) -> bool {
+        let Ok(environment) = std::fs::read(format!("/proc/{}/environ", process.as_raw_nonzero())) else {
+            return false;
+        };
+        environment.split(|&byte| byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok()).any(|entry| {
+            let marks = entry.strip_prefix(FAMILY_VARIABLE).and_then(|rest| rest.strip_prefix('='));
+            marks.is_some_and(|marks| marks.split(BETWEEN_MARKS).any(|mark| mark == self.0))
+        })
+    }
+
+    /// Kills every process with the mark, and waits until they have ended, a second at most: for the family of a process that has ended.
+    ///
+    /// Best effort: a process that was given another environment, or writes over the memory of its own, is not found, and one that took
+    /// other rights is not killed. Looks at all processes of the system, some microseconds for each.
+    pub(crate) fn kill_family(&self) {
+        let until = Deadline::after(END_LIMIT);
+        let mut killed = BTreeSet::new();
+        // Until nobody is found any more: one may start another while it is looked for.
+        while !until.is_past() {
+            let is_fresh = |process: &Pid| !killed.contains(&process.as_raw_nonzero()) && self.is_on(*process);
+            let fresh: Vec<Pid> = processes().into_iter().filter(is_fresh).collect();
+            if fresh.is_empty() {
+                return;
+            }
+            for some in fresh.chunks(KILLS_AT_ONCE) {
+                let kill = |&process: &Pid| kill_if(process, || self.is_on(process));
+                let ending: Vec<OwnedFd> = some.iter().filter_map(kill).collect();
+                killed.extend(some.iter().map(|process| process.as_raw_nonzero()));
+                for process in ending {
+                    let _ = wait_until_readable(process.as_fd(), Some(until));
+                }
+            }
+        }
+    }
+}
+
+/// All processes that the system tells of, but this one.
+fn processes() -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let number = |entry: std::fs::DirEntry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+    let this = rustix::process::getpid();
+    entries.flatten().filter_map(number).filter(|&process| process != this).collect()
+}
 
 /// Has orphans among the descendants of this process become its children.
 ///
@@ -70,11 +147,16 @@ pub(crate) fn kill_below(root: Pid) {
 
 /// Kills a process if one of `parents` is its parent, and it has not ended; returns its descriptor.
 fn kill_child(process: Pid, parents: &[Pid]) -> Option<OwnedFd> {
+    kill_if(process, || parent_of(process).is_some_and(|parent| parents.contains(&parent)))
+}
+
+/// Kills a process if what is read of it by its number says that it `is_meant`, and it has not ended; returns its descriptor.
+fn kill_if(process: Pid, is_meant: impl FnOnce() -> bool) -> Option<OwnedFd> {
     let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty()).ok()?;
-    let is_child = parents.contains(&parent_of(process)?);
+    let is_meant = is_meant();
     // If it has not ended by now, what was read between was its own, and no successor's by the same number.
     let has_ended = wait_until_readable(pidfd.as_fd(), Some(Deadline::now())).unwrap_or(true);
-    let is_killed = is_child && !has_ended && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok();
+    let is_killed = is_meant && !has_ended && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok();
     is_killed.then_some(pidfd)
 }
 
@@ -116,13 +198,16 @@ fn children(process: Pid) -> Vec<Pid> {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Child, Stdio};
 
     use super::*;
 
     /// A shell that runs a script and then sleeps; the script's first line of output has come.
     fn shell(script: &str) -> (Child, String) {
-        let mut command = Command::new("sh");
+        shell_of(Command::new("sh"), script)
+    }
+
+    fn shell_of(mut command: Command, script: &str) -> (Child, String) {
         command.args(["-c", &format!("{script}\nwait; exec sleep 1000")]).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut shell = command.spawn().unwrap();
         let mut line = String::new();
@@ -156,6 +241,39 @@ mod tests {
         assert!(parent_of(Pid::from_child(&other)).is_some() && parent_of(root).is_some());
         for shell in [&mut shell, &mut other] {
             shell.kill().unwrap();
+            shell.wait().unwrap();
+        }
+    }
+
+    /// Two families side by side, one of which ends, by the mark that its members have after they have left its process.
+    #[test]
+    fn who_has_the_mark_of_a_family_is_killed_wherever_it_is() {
+        let script = "(setsid sleep 1000 & echo $! >&3) 3>&1 | { read a; sh -c 'sleep 1000; :' & env -i setsid sleep 1000 & \
+                      echo $a $!; }";
+        let start = || {
+            let mut command = Command::new("sh");
+            let mark = FamilyMark::on(&mut command);
+            let (shell, line) = shell_of(command, script);
+            let named: Vec<Pid> = line.split_whitespace().map(pid).collect();
+            assert_eq!(named.len(), 2, "{line}");
+            (mark, shell, named)
+        };
+        let families = [start(), start()];
+        assert_ne!(families[0].0.0, families[1].0.0);
+        for (number, (mark, mut shell, named)) in (0..).zip(families) {
+            let [orphan, unmarked] = named[..] else { unreachable!("they are two") };
+            let root = Pid::from_child(&shell);
+            assert!(mark.is_on(root) && parent_of(orphan).is_some(), "family {number}");
+            let until = Deadline::after(Duration::from_secs(60));
+            // Until then it is a copy of the shell.
+            while mark.is_on(unmarked) && !until.is_past() {
+                std::thread::yield_now();
+            }
+            mark.kill_family();
+            assert_eq!(processes().into_iter().filter(|&process| mark.is_on(process)).collect::<Vec<_>>(), []);
+            assert!(parent_of(root).is_none() && parent_of(orphan).is_none(), "family {number}");
+            assert!(parent_of(unmarked).is_some(), "it has another environment");
+            rustix::process::kill_process(unmarked, Signal::KILL).unwrap();
             shell.wait().unwrap();
         }
     }

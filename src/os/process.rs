@@ -11,9 +11,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result, WorkerExit as Exit};
-use crate::os::descendants;
+use crate::os::descendants::{self, FamilyMark};
 use crate::os::events::wait_until_readable;
 use crate::os::host;
 use crate::os::pidfd::{self, ProcessHandle};
@@ -80,6 +81,10 @@ pub(crate) struct WorkerProcess {
     /// Reaps, and remembers the exit afterwards. Never signals: the handle does.
     child: Child,
     handle: ProcessHandle,
+    /// By which its descendants are known when it has died.
+    family: FamilyMark,
+    /// Whether this process has killed it, with all that were its descendants then.
+    is_killed: AtomicBool,
 }
 
 impl WorkerProcess {
@@ -100,6 +105,7 @@ impl WorkerProcess {
     /// processes are there; [`Error::Unsupported`] on kernels before 5.3. No process is left behind.
     pub(crate) fn spawn(command: &mut Command, socket: OwnedFd) -> Result<WorkerProcess> {
         command.stdin(Stdio::from(socket)).process_group(0);
+        let family = FamilyMark::on(command);
         // Where SIGCHLD is ignored the standard library, which waits for a child that could not run the program, panics. The
         // caller's thread looks after all other workers.
         let spawned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| command.spawn())).unwrap_or_else(|_| {
@@ -111,7 +117,7 @@ impl WorkerProcess {
             .map_err(|error| Error::io(format!("start {} as a worker", command.get_program().display()), error))?;
         // The child is not reaped, so the number still is its own.
         match ProcessHandle::open(Pid::from_child(&child)) {
-            Ok(handle) => Ok(WorkerProcess { child, handle }),
+            Ok(handle) => Ok(WorkerProcess { child, handle, family, is_killed: AtomicBool::new(false) }),
             Err(error) => {
                 // Best effort: the error of the descriptor is the one worth reporting.
                 let _ = child.kill().and_then(|()| child.wait());
@@ -139,6 +145,8 @@ impl WorkerProcess {
         // Stopped, it starts nothing more.
         if let Ok(true) = self.handle.pause() {
             descendants::kill_below(self.pid());
+            // Relaxed: read by the owner, at the end.
+            self.is_killed.store(true, Ordering::Relaxed);
             // It lives, so the number is its own.
             descendants::kill_group(self.pid());
         }
@@ -156,6 +164,13 @@ impl WorkerProcess {
         if let Ok(Some(_)) = rustix::process::waitid(WaitId::PidFd(self.handle.pidfd()), options) {
             descendants::kill_group(self.pid());
         }
+    }
+
+    /// Whether the process has ended by itself, and not of its own free will: then descendants may go on that had left its group.
+    fn has_died(&mut self) -> bool {
+        let by_itself = !self.is_killed.load(Ordering::Relaxed);
+        // One whose exit others took may have died.
+        by_itself && !matches!(self.try_reap(), Ok(None | Some(Exit::Code(0))))
     }
 
     /// How the process ended, or `None` while it has not. Does not block; answers as often as it is asked.
@@ -190,8 +205,12 @@ impl WorkerProcess {
 }
 
 impl Drop for WorkerProcess {
-    /// Kills and reaps the process, and kills what it has started. Blocks until it has ended, unless it may not be killed: then it stays.
+    /// Kills and reaps the process, and kills what it has started, also if it has died before. Blocks until it has ended, unless it may not be
+    /// killed: then it stays.
     fn drop(&mut self) {
+        if self.has_died() {
+            return self.family.kill_family();
+        }
         // Whatever goes wrong, there is nobody to tell.
         let _ = match self.kill() {
             Ok(()) => self.reap().map(Some),

@@ -19,18 +19,19 @@ parts! {
     what_a_kernel_started_ends_at_its_deadline below [];
     what_a_kernel_started_ends_by_a_cancel below [];
     what_a_kernel_started_ends_with_a_crash below [];
+    who_was_given_another_environment_outlives_a_crash below [];
     what_a_kernel_started_ends_with_the_engine below [];
     what_a_kernel_started_ends_with_a_killed_engine below [];
     a_stopped_worker_ends_with_a_killed_engine below [];
     who_holds_the_output_of_a_worker_holds_nobody_up below [];
 }
 
-/// Starts a program, one in a session of its own, and one whose parent ends; then ends itself as it is told: 0 returns, 1 crashes, anything else
-/// never ends.
+/// Starts a program, one in a session of its own, and one whose parent ends; then ends itself as it is told: 0 returns, 1 crashes, 2 never ends, 3
+/// crashes when those outside of its group have another environment.
 #[kernel]
 fn start_family(y: &mut [u32], how: &u32) {
-    let script =
-        "sleep 1000 & a=$!; setsid sleep 1000 & b=$!; (setsid sleep 1000 & echo $! > orphan); echo $a $b $(cat orphan)";
+    let run = if *how == 3 { "exec env -i setsid sleep 1000" } else { "exec setsid sleep 1000" };
+    let script = format!("sleep 1000 & a=$!; ({run}) & b=$!; (({run}) & echo $! > orphan); echo $a $b $(cat orphan)");
     let folder = tempfile::tempdir().expect("a folder");
     // The shell's own output is not the worker's, which the programs hold.
     let said = folder.path().join("said");
@@ -44,13 +45,24 @@ fn start_family(y: &mut [u32], how: &u32) {
     while !said.exists() {
         std::thread::yield_now();
     }
+    if *how == 3 {
+        // Until they are what they shall be they are copies of the shell.
+        let pids = fs::read_to_string(&said).expect("the file is there");
+        let is_marked =
+            |pid| fs::read_to_string(format!("/proc/{pid}/environ")).is_ok_and(|all| all.contains("WORKRING"));
+        pids.split_whitespace().skip(1).for_each(|pid| {
+            while is_marked(pid) {
+                std::thread::yield_now();
+            }
+        });
+    }
     let told = std::env::var_os(FAMILY).expect("a file");
     let part = Path::new(&told).with_extension("part");
     fs::copy(&said, &part).and_then(|_| fs::rename(&part, &told)).expect("the file is written");
     y[0] = 1;
     match how {
         0 => {}
-        1 => std::process::abort(),
+        1 | 3 => std::process::abort(),
         _ => loop {
             std::thread::park();
         },
@@ -123,16 +135,34 @@ fn what_a_kernel_started_ends_by_a_cancel() {
     close(engine, before);
 }
 
-/// Nobody can say any more what had left the group of a worker that has died by itself.
+/// Programs that have left the group of a worker that dies by itself are found, though no process that knows of them is their parent any more.
 fn what_a_kernel_started_ends_with_a_crash() {
     let (before, engine) = (open_descriptors(), engine(WorkerProgram::this()));
     let failed = engine.submit(start_family, engine.batch::<u32>(1).unwrap(), 1).unwrap().wait().unwrap_err();
     assert!(matches!(failed.error, Error::WorkerDied { .. }), "{}", failed.error);
     drop(failed);
+    is_gone(&family());
+    run(&engine).unwrap();
+    close(engine, before);
+}
+
+/// Crashes a worker whose kernel has started programs outside of its group and with another environment; they live.
+fn crash_apart(engine: &Engine) -> [u32; 2] {
+    let failed = engine.submit(start_family, engine.batch::<u32>(1).unwrap(), 3).unwrap().wait().unwrap_err();
+    assert!(matches!(failed.error, Error::WorkerDied { .. }), "{}", failed.error);
+    drop(failed);
     let [plain, outside @ ..] = family();
     is_gone(&[plain]);
-    outside.into_iter().for_each(|pid| assert!(kill(pid), "it left the group"));
-    run(&engine).unwrap();
+    // The next worker is started after all that is done about the one before.
+    run(engine).unwrap();
+    outside
+}
+
+/// What is not promised: nobody can say of these that the worker had anything to do with them.
+fn who_was_given_another_environment_outlives_a_crash() {
+    let (before, engine) = (open_descriptors(), engine(WorkerProgram::this()));
+    let outside = crash_apart(&engine);
+    outside.into_iter().for_each(|pid| assert!(is_alive(pid) && kill(pid), "it left the group and the environment"));
     close(engine, before);
 }
 
@@ -187,9 +217,7 @@ fn a_stopped_worker_ends_with_a_killed_engine() {
 /// The threads that pass on what a worker prints waited for the last process that held the pipe.
 fn who_holds_the_output_of_a_worker_holds_nobody_up() {
     let (before, engine) = (open_descriptors(), engine(WorkerProgram::this().prefix_output()));
-    let failed = engine.submit(start_family, engine.batch::<u32>(1).unwrap(), 1).unwrap().wait().unwrap_err();
-    drop(failed);
-    let [_, outside @ ..] = family();
+    let outside = crash_apart(&engine);
     let holds =
         |pid: &u32| fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|to| to.to_string_lossy().starts_with("pipe"));
     assert!(outside.iter().all(|pid| is_alive(*pid) && holds(pid)));

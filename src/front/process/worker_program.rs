@@ -29,8 +29,13 @@ pub(crate) const KILL_AFTER: Duration = Duration::from_millis(20);
 /// Programs that a kernel starts end with its worker. Each worker leads a process group of its own; what is in it is killed when the worker has ended,
 /// in whatever way: by its own crash, with the engine, [recycled](crate::Builder::recycle_after), or killed for a deadline or a cancel. When the engine kills it,
 /// and when the engine's process ends, even by `kill -9`, so are descendants that have left the group (`setsid`, daemons): the worker is a
-/// subreaper, so that those whose parent ends become its own children. They stay zombies then until the worker ends. Out of reach are descendants that left
-/// the group of a worker which then died by itself, and those of a host that ignores SIGCHLD or waits for every child.
+/// subreaper, so that those whose parent ends become its own children. They stay zombies then until the worker ends.
+///
+/// When a worker died by itself (by a signal, or with an exit other than 0), descendants that have left its group are known by the variable
+/// `WORKRING_FAMILY`, which they inherit, and killed as soon as its jobs are settled. So is every descendant where the host ignores SIGCHLD or waits for every
+/// child, as nobody knows there how the worker ended. Out of reach are then those that were started with another environment (`env -i`, `sudo`, by a
+/// service manager), that write over the memory of their environment, or that took another user's rights. What has left the group of a worker that
+/// ended in order goes on.
 ///
 /// # Terminals
 ///
