@@ -247,8 +247,8 @@ pub mod __private {
     pub mod fault {
         pub use crate::fault::{POINTS, Point, arm, name, point};
         pub use crate::front::damage::{
-            bits, flip, flip_message, flip_running, flip_waking, forget_who_waits_for_all, lose_entries, message_bits,
-            peek, spoil_rings,
+            bits, flip, flip_header_of_array, flip_message, flip_running, flip_sequence_word, flip_waking,
+            forget_who_waits_for_all, lose_entries, message_bits, peek, spoil_rings,
         };
     }
 }

@@ -240,6 +240,24 @@ impl SharedSegment {
         &self.mapping
     }
 
+    /// Flips a bit of the header, counted through the words that say something, for the project's own tests; `false` beyond them.
+    #[cfg(all(feature = "fault", target_os = "linux"))]
+    pub(crate) fn flip_header(&self, bit: usize) -> bool {
+        let SharedHeader { magic, kind, element_size, max_len, flags, len, .. } = self.header();
+        let narrow = |word: &crate::sync::AtomicU32| word.fetch_xor(1 << (bit % 32), Ordering::Relaxed).into();
+        let wide = |word: &crate::sync::AtomicU64| word.fetch_xor(1 << (bit % 64), Ordering::Relaxed);
+        let _before: u64 = match bit / 32 {
+            0 | 1 => wide(magic),
+            2 => narrow(kind),
+            3 => narrow(element_size),
+            4 | 5 => wide(max_len),
+            6 | 7 => wide(flags),
+            8 | 9 => wide(len),
+            _ => return false,
+        };
+        true
+    }
+
     fn header(&self) -> &SharedHeader {
         // SAFETY: the mapping is page-aligned and longer than the header, which consists of atomics (laws 1 to 3).
         unsafe { self.mapping.base().cast::<SharedHeader>().as_ref() }

@@ -3,6 +3,8 @@
 use super::engine::Engine;
 use super::message::MessagePort;
 use crate::arena::shared::SharedSegment;
+use crate::arena::shared::array::SharedArray;
+use crate::arena::shared::element::SharedElement;
 use crate::engine::observe::damage;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -47,6 +49,18 @@ pub fn message_bits<S, R>(port: &MessagePort<S, R>) -> usize {
         64 * segment.words::<AtomicU64>().len() + 32 * segment.sequences_as::<AtomicU32>().len()
     };
     port.channel().process().map_or(0, |process| bits(process.segment()))
+}
+
+/// Flips one bit of an array's header, counted through the words that say something; `false` beyond them.
+pub fn flip_header_of_array<T: SharedElement>(array: &SharedArray<T>, bit: usize) -> bool {
+    array.segment().flip_header(bit)
+}
+
+/// Flips one bit of the word at which waiters for an element of 64 bits stand.
+pub fn flip_sequence_word<T: SharedElement>(array: &SharedArray<T>, element: usize, bit: usize) {
+    if let Some(word) = array.segment().sequences_as::<AtomicU32>().get(element) {
+        word.fetch_xor(1 << (bit % 32), Ordering::Relaxed);
+    }
 }
 
 /// Writes a lap that never was into every cell of the engine's shared rings: a worker that takes jobs finds it.

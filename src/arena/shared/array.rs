@@ -130,6 +130,12 @@ impl<T: SharedElement> SharedArray<T> {
         Ok(Self { segment: Arc::new(SharedSegment::create(shape, len)?), element: PhantomData })
     }
 
+    /// What it is a view of, for the project's own tests, which damage it.
+    #[cfg(all(feature = "fault", target_os = "linux"))]
+    pub(crate) fn segment(&self) -> &SharedSegment {
+        &self.segment
+    }
+
     /// The array of a handle, in whatever process of the engine.
     pub(crate) fn of_handle(arena: &Arena, handle: &SharedHandle<T>) -> Result<Self> {
         let mismatch = |found| Err(Error::ElementTypeMismatch { found, expected: T::KIND });

@@ -1,5 +1,6 @@
 //! Single flipped bits in the control segment of an engine that is at work: whatever is flipped, every call ends, and what it says is
-//! right or an error that gives back what was handed over.
+//! right or an error that gives back what was handed over. Channels between processes are damaged in `messages.rs`, shared arrays in
+//! `arrays.rs`; messages between threads are memory of one process, which has no checks.
 
 use std::collections::BTreeMap;
 use std::thread;

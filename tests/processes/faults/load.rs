@@ -10,6 +10,7 @@ use workring::{
 };
 use workring::{Retry, SharedBatch, kernel, kernels, kernels::KernelInfo};
 
+use super::arrays::{look, wait_at_first};
 use super::break_off::guided;
 use super::deadlines::{held, stubborn};
 use crate::kernels::{affine, sum};
@@ -54,7 +55,7 @@ pub(super) fn count_up(y: &mut [u64]) {
 
 /// The kernels of this folder.
 pub(crate) fn kernels() -> Vec<&'static KernelInfo> {
-    kernels![uneven, count_up, stubborn, held, guided].to_vec()
+    kernels![uneven, count_up, stubborn, held, guided, look, wait_at_first].to_vec()
 }
 
 /// Kinds of jobs that are told of their end in different ways.

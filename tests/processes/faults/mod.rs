@@ -1,6 +1,7 @@
 //! Processes that die or stop at one chosen step, for every step that has a point, and engines that go on as if nothing had
 //! been; and worker processes that are killed at random for as long as one likes.
 
+mod arrays;
 mod break_off;
 mod deadlines;
 mod flips;
@@ -115,6 +116,7 @@ pub(crate) fn tests() -> Tests {
         mixed::rows_that_were_lost_are_computed_though_another_worker_dies,
     );
     break_off::tests().into_iter().for_each(|(name, test)| more(name, test));
+    arrays::tests().into_iter().for_each(|(name, test)| more(name, test));
     tasks::tests().into_iter().for_each(|(name, test)| more(name, test));
     deadlines::tests().into_iter().for_each(|(name, test)| more(name, test));
     more("flipped_bits_of_an_engine_of_threads", flips::flipped_bits_of_an_engine_of_threads);
