@@ -798,19 +798,19 @@ mod tests {
 
     /// Where the arena ends a parameter in a block does too, as batches do.
     #[test]
-    fn a_parameter_that_ends_outside_the_arena_is_refused() {
+    fn a_parameter_that_ends_beyond_the_arena_is_refused() {
         let arena = arena();
         // The last handle of a byte, and the first of none.
-        let (mut inside, mut outside) = (0, 1 << 40);
-        while outside - inside > 1 {
-            let middle = (inside + outside) / 2;
-            if arena.resolve(middle, 1).is_ok() { inside = middle } else { outside = middle }
+        let (mut inside, mut beyond) = (0, 1 << 40);
+        while beyond - inside > 1 {
+            let middle = (inside + beyond) / 2;
+            if arena.resolve(middle, 1).is_ok() { inside = middle } else { beyond = middle }
         }
         let references = References::of(&[(0, 64)], &[(64, 64), (128, 64)]);
-        for handle in outside - 128..outside + 2 {
+        for handle in beyond - 128..beyond + 2 {
             let param = Param::Block { handle, len: 64 };
             let call = KernelCall::resolve(&arena, copy.info(), &references, param);
-            assert_eq!(call.is_ok(), handle + 64 <= outside, "{handle} of {outside}");
+            assert_eq!(call.is_ok(), handle + 64 <= beyond, "{handle} of {beyond}");
         }
     }
 

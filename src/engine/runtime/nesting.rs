@@ -18,22 +18,22 @@ struct Level {
     job: Option<JobReference>,
 }
 
-/// Levels that are kept without a heap: more than any program nests that does not recurse through the engine.
+/// LevelStack that are kept without a heap: more than any program nests that does not recurse through the engine.
 const SHALLOW: usize = 8;
 
-struct Levels {
+struct LevelStack {
     depth: Cell<usize>,
     shallow: [Cell<Option<Level>>; SHALLOW],
 }
 
 thread_local! {
-    static LEVELS: Levels =
-        const { Levels { depth: Cell::new(0), shallow: [const { Cell::new(None) }; SHALLOW] } };
+    static LEVELS: LevelStack =
+        const { LevelStack { depth: Cell::new(0), shallow: [const { Cell::new(None) }; SHALLOW] } };
     /// Those beyond. Apart, so that the others need no destructor; of a thread that ends they are not told.
     static DEEP: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Levels {
+impl LevelStack {
     #[inline]
     fn enter(&self, level: Level) {
         let depth = self.depth.get();
@@ -72,7 +72,7 @@ pub(crate) fn run<R>(core: &Core, job: Option<JobReference>, body: impl FnOnce()
     impl Drop for Leave {
         #[inline]
         fn drop(&mut self) {
-            LEVELS.with(Levels::leave);
+            LEVELS.with(LevelStack::leave);
         }
     }
     LEVELS.with(|levels| levels.enter(Level { engine: address(core), job }));
