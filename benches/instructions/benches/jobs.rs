@@ -68,20 +68,20 @@ fn limit(instructions: u64) -> LibraryBenchmarkConfig {
     config
 }
 
-#[library_benchmark(setup = busy_with_batches, config = limit(256_000))]
+#[library_benchmark(setup = busy_with_batches, config = limit(163_000))]
 fn submit_and_wait((busy, batches): (Busy, Vec<Batch<u64>>)) -> (Busy, Vec<Batch<u64>>) {
     let batches = one_by_one(&busy.engine, batches);
     (busy, batches)
 }
 
-#[library_benchmark(setup = busy, config = limit(148_000))]
+#[library_benchmark(setup = busy, config = limit(134_000))]
 fn run_and_wait(busy: Busy) -> (Busy, u64) {
     let sum = closures(&busy.engine);
     (busy, sum)
 }
 
 // The submitter's side alone.
-#[library_benchmark(setup = busy_with_batches, config = limit(78_000))]
+#[library_benchmark(setup = busy_with_batches, config = limit(53_500))]
 fn submit((busy, batches): (Busy, Vec<Batch<u64>>)) -> (Vec<Job<Held<Batch<u64>>>>, Busy) {
     let jobs = batches.into_iter().map(|batch| busy.engine.submit(tiny, batch, 7).expect("room")).collect();
     (jobs, busy)

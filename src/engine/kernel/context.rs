@@ -23,9 +23,15 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 #[repr(C, align(64))]
 struct Line([u64; 8]);
 
+/// Scratch memory that a thread keeps.
+#[derive(Default)]
+struct Scratch {
+    lines: Vec<Line>,
+}
+
 thread_local! {
     /// Scratch memory of this thread, kept from call to call so that a kernel in steady state allocates nothing.
-    static SCRATCH: RefCell<Option<Box<Vec<Line>>>> = const { RefCell::new(None) };
+    static SCRATCH: RefCell<Option<Box<Scratch>>> = const { RefCell::new(None) };
 }
 
 /// Where the requests to stop come from.
@@ -96,7 +102,7 @@ pub struct Context<'a> {
     /// Elements of each output that hold the result.
     output_lens: [usize; MAX_OUTPUTS],
     /// Behind a pointer, which most calls find empty at their end and leave at that.
-    scratch: Option<Box<Vec<Line>>>,
+    scratch: Option<Box<Scratch>>,
     worker_locals: WorkerLocals,
 }
 
@@ -371,10 +377,10 @@ impl<'a> Context<'a> {
             let kept = SCRATCH.with(|scratch| scratch.try_borrow_mut().ok().and_then(|mut kept| kept.take()));
             kept.unwrap_or_default()
         });
-        if scratch.len() < lines {
-            scratch.resize(lines, Line::zeroed());
+        if scratch.lines.len() < lines {
+            scratch.lines.resize(lines, Line::zeroed());
         }
-        let memory = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut scratch[..lines])[..bytes];
+        let memory = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut scratch.lines[..lines])[..bytes];
         memory.fill(0);
         bytemuck::cast_slice_mut(memory)
     }
@@ -390,10 +396,10 @@ impl Drop for Context<'_> {
 }
 
 /// Keeps scratch memory for later calls. A nested call on the same thread may have left its own: the larger one is kept.
-fn keep_scratch(kept: Box<Vec<Line>>) {
+fn keep_scratch(kept: Box<Scratch>) {
     let _ = SCRATCH.try_with(|scratch| {
         if let Ok(mut place) = scratch.try_borrow_mut()
-            && place.as_ref().map_or(0, |place| place.len()) < kept.len()
+            && place.as_ref().map_or(0, |place| place.lines.len()) < kept.lines.len()
         {
             *place = Some(kept);
         }

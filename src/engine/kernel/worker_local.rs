@@ -5,27 +5,34 @@ use core::cell::RefCell;
 
 use crate::panics;
 
-type Kept = (TypeId, Box<dyn Any>);
+type Value = (TypeId, Box<dyn Any>);
+
+/// Values of a thread, one for each type.
+#[derive(Default)]
+struct Kept {
+    values: Vec<Value>,
+}
 
 thread_local! {
-    static KEPT: RefCell<Option<Box<Vec<Kept>>>> = const { RefCell::new(None) };
+    static KEPT: RefCell<Option<Box<Kept>>> = const { RefCell::new(None) };
 }
 
 /// What the thread keeps, lent to one call. It goes back when the call is over; what a call made that ran inside another one replaces
 /// nothing of the outer one. Behind a pointer, which most calls find empty at their end and leave at that.
 #[derive(Default)]
-pub(in crate::engine) struct WorkerLocals(Option<Box<Vec<Kept>>>);
+pub(in crate::engine) struct WorkerLocals(Option<Box<Kept>>);
 
 impl WorkerLocals {
     /// The value of type `S`, made now if there is none.
     pub(in crate::engine) fn get<S: 'static>(&mut self, make: impl FnOnce() -> S) -> &mut S {
         let lent = self.0.get_or_insert_with(|| take_kept().unwrap_or_default());
         let id = TypeId::of::<S>();
-        let at = lent.iter().position(|(kept, _)| *kept == id).unwrap_or_else(|| {
-            lent.push((id, Box::new(make())));
-            lent.len() - 1
+        let values = &mut lent.values;
+        let at = values.iter().position(|(kept, _)| *kept == id).unwrap_or_else(|| {
+            values.push((id, Box::new(make())));
+            values.len() - 1
         });
-        lent[at].1.downcast_mut().expect("a value is kept under its own type")
+        values[at].1.downcast_mut().expect("a value is kept under its own type")
     }
 
     /// Drops everything, because a kernel panicked that may have left it half changed.
@@ -44,18 +51,16 @@ impl Drop for WorkerLocals {
 }
 
 /// What the thread keeps, and keeps no more; nothing when the thread is ending.
-fn take_kept() -> Option<Box<Vec<Kept>>> {
+fn take_kept() -> Option<Box<Kept>> {
     KEPT.try_with(|kept| kept.try_borrow_mut().ok().and_then(|mut kept| kept.take())).ok().flatten()
 }
 
-fn give_back(mut lent: Box<Vec<Kept>>) {
-    let inner = take_kept();
+fn give_back(mut lent: Box<Kept>) {
+    let inner = take_kept().unwrap_or_default().values;
     // What a call made that ran inside this one, and of which this one has none.
-    let (twice, new): (Vec<Kept>, Vec<Kept>) = inner
-        .map_or_else(Vec::new, |inner| *inner)
-        .into_iter()
-        .partition(|(id, _)| lent.iter().any(|(lent, _)| lent == id));
-    lent.extend(new);
+    let (twice, new): (Vec<Value>, Vec<Value>) =
+        inner.into_iter().partition(|(id, _)| lent.values.iter().any(|(lent, _)| lent == id));
+    lent.values.extend(new);
     let mut lent = Some(lent);
     let _ = KEPT.try_with(|kept| {
         if let Ok(mut kept) = kept.try_borrow_mut() {
@@ -73,11 +78,11 @@ pub(in crate::engine) fn end() {
 }
 
 /// Destructors are foreign code, whose panic must not end a worker.
-fn drop_quietly(kept: Option<Box<Vec<Kept>>>) {
-    kept.into_iter().for_each(|kept| drop_each_quietly(*kept));
+fn drop_quietly(kept: Option<Box<Kept>>) {
+    kept.into_iter().for_each(|kept| drop_each_quietly(kept.values));
 }
 
-fn drop_each_quietly(kept: Vec<Kept>) {
+fn drop_each_quietly(kept: Vec<Value>) {
     for value in kept {
         let _ = panics::catch(move || drop(value));
     }
