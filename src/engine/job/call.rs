@@ -110,7 +110,7 @@ impl References {
 }
 
 /// The parameter's bytes, aligned for any `Pod` type that fits: no type is aligned beyond its size.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C, align(32))]
 pub(crate) struct ParamBytes([u8; INLINE_PARAM_LEN]);
 
@@ -122,7 +122,7 @@ impl ParamBytes {
 }
 
 /// A parameter on its way: inline where it fits, else in a block of the arena that the job's holder keeps.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Param {
     Inline(ParamBytes, u32),
     Block {
@@ -698,9 +698,14 @@ fn param_of(shape: JobShape, descriptor: &Descriptor) -> Param {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::arena::{ArenaConfig, Backing};
+    use crate::engine::job::table::JobTable;
     use crate::engine::kernel::Kernel;
+    use crate::layout::records::Arguments;
+    use crate::sync::AtomicU32;
 
     #[crate::kernel]
     fn copy(x: &[u64], y: &mut [u64], z: &mut [u64], p: &[u64; 8]) {
@@ -811,6 +816,139 @@ mod tests {
             let param = Param::Block { handle, len: 64 };
             let call = KernelCall::resolve(&arena, copy.info(), &references, param);
             assert_eq!(call.is_ok(), handle + 64 <= beyond, "{handle} of {beyond}");
+        }
+    }
+
+    /// A table of descriptors that one process alone uses, and one call of any kind and size after the other in one of them.
+    struct Written {
+        control: Control,
+        table: JobTable<()>,
+    }
+
+    impl Written {
+        fn new() -> Self {
+            Self { control: Control::create(64, 2, false).unwrap(), table: JobTable::new(64, true) }
+        }
+
+        /// Writes a call, changes what lies in memory, and reads it back.
+        fn read(&self, call: &AnyCall, change: impl FnOnce(&Descriptor, &Arguments)) -> Result<Fields> {
+            let reservation = self.table.try_reserve(&self.control).unwrap();
+            reservation.set_call(call.kind, call.kernel, &call.references(), &call.param);
+            reservation.set_part(call.fan_out, call.partition, call.retries);
+            reservation.seal(1);
+            change(reservation.descriptor, self.control.arguments(reservation.index).unwrap());
+            let descriptor = reservation.descriptor;
+            Fields::read(&self.control, reservation.index, descriptor, shape_of(descriptor))
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    struct AnyCall {
+        kind: u32,
+        kernel: u32,
+        inputs: Vec<(u64, u64)>,
+        outputs: Vec<(u64, u64)>,
+        param: Param,
+        fan_out: u64,
+        partition: u32,
+        retries: u32,
+    }
+
+    impl AnyCall {
+        fn references(&self) -> References {
+            References::of(&self.inputs, &self.outputs)
+        }
+    }
+
+    fn params() -> impl Strategy<Value = (u32, Param)> {
+        let bytes = prop::collection::vec(any::<u8>(), 0..=INLINE_PARAM_LEN);
+        let beyond = INLINE_PARAM_LEN as u32 + 1;
+        prop_oneof![
+            4 => bytes.prop_map(|bytes| (kind::CALL, Param::inline_bytes(&bytes).unwrap())),
+            1 => (any::<u64>(), beyond..beyond + 20).prop_map(|(handle, len)| (kind::PARTITION, Param::Block { handle, len })),
+            1 => (any::<u64>(), beyond..=u32::MAX).prop_map(|(handle, len)| (kind::CALL, Param::Block { handle, len })),
+            1 => any::<(u64, u64, u32)>()
+                .prop_map(|(params, statuses, len)| (kind::ROWS, Param::Rows { params, statuses, len })),
+        ]
+    }
+
+    fn calls() -> impl Strategy<Value = AnyCall> {
+        let batches = |most| prop::collection::vec(any::<(u64, u64)>(), 0..=most);
+        let part = (any::<u64>(), any::<u16>(), any::<u32>());
+        (params(), any::<u32>(), batches(MAX_BATCHES - MAX_OUTPUTS), batches(MAX_OUTPUTS), part).prop_map(
+            |((kind, param), kernel, inputs, outputs, (fan_out, partition, retries))| AnyCall {
+                kind,
+                kernel,
+                inputs,
+                outputs,
+                param,
+                fan_out,
+                partition: partition.into(),
+                retries,
+            },
+        )
+    }
+
+    proptest! {
+        /// What an earlier call left in the descriptor is in the way of none that comes later, however much longer it was.
+        #[test]
+        fn a_call_is_read_as_it_was_written(calls in prop::collection::vec(calls(), 1..5)) {
+            let written = Written::new();
+            for call in &calls {
+                let fields = written.read(call, |_, _| {}).unwrap();
+                prop_assert_eq!((fields.kind, fields.kernel, fields.fan_out), (call.kind, call.kernel, call.fan_out));
+                prop_assert_eq!((fields.partition, fields.retries), (call.partition, call.retries.min(0xFFFF)));
+                prop_assert_eq!(fields.references.sides(), (call.inputs.len(), call.outputs.len()));
+                prop_assert_eq!(fields.references.as_slice().to_vec(), [&call.inputs[..], &call.outputs].concat());
+                prop_assert_eq!(&fields.param, &call.param);
+            }
+        }
+
+        /// Every word of a call that a reader believes is under its check.
+        #[test]
+        fn a_flipped_bit_of_a_call_is_noticed(call in calls(), bit in 0..64_u32) {
+            let written = Written::new();
+            let flip_half = |word: &AtomicU32| {
+                word.fetch_xor(1 << (bit % 32), Ordering::Relaxed);
+            };
+            let flip_whole = |word: &AtomicU64| {
+                word.fetch_xor(1 << bit, Ordering::Relaxed);
+            };
+            let batches = call.references().as_slice().len();
+            for at in 0..batches {
+                let flip = |descriptor: &Descriptor, arguments: &Arguments| {
+                    let mut all = descriptor.batches.iter().chain(&arguments.batches);
+                    let place = all.nth(at).expect("as many as a call can have");
+                    let word = if bit % 2 == 0 { &place.handle } else { &place.len_bytes };
+                    flip_whole(word);
+                };
+                prop_assert!(written.read(&call, flip).is_err(), "batch {}", at);
+            }
+            let (words, is_inline) = match call.param {
+                Param::Inline(_, len) => (len.div_ceil(8), true),
+                Param::Block { .. } => (1, false),
+                Param::Rows { .. } => (2, false),
+            };
+            for at in 0..words as usize {
+                let flip = |descriptor: &Descriptor, _: &Arguments| {
+                    let mut all = core::iter::once(&descriptor.param).chain(&descriptor.further_param);
+                    flip_whole(all.nth(at).expect("as many as a parameter can have"));
+                };
+                prop_assert!(written.read(&call, flip).is_err(), "word {} of the parameter", at);
+            }
+            let has_part = call.fan_out != 0 || call.partition != 0 || call.retries != 0;
+            for (what, is_read, word) in [
+                ("kernel", true, (|it| &it.kernel) as fn(&Descriptor) -> &AtomicU32),
+                ("length of the parameter", !is_inline, |it| &it.param_len),
+                ("part", has_part, |it| &it.part),
+                ("check", true, |it| &it.check),
+                ("shape", true, |it| &it.shape),
+            ] {
+                let found = written.read(&call, |descriptor, _| flip_half(word(descriptor)));
+                prop_assert_eq!(found.is_err(), is_read, "{}", what);
+            }
+            let found = written.read(&call, |descriptor, _| flip_whole(&descriptor.fan_out));
+            prop_assert_eq!(found.is_err(), has_part, "fan-out");
         }
     }
 
