@@ -41,6 +41,7 @@
 //! | one number from an array | [`Engine::reduce`] with a [`reducer`], or [`Engine::reduce_with`] |
 //! | a few large pieces of work that should not block you | [`Engine::submit`], [`Engine::run`]: a [`Job`] each |
 //! | thousands of tiny pieces of work | [`Engine::submit_many`] |
+//! | recursion, or parts that nobody can list before | [`Engine::join`], [`Engine::scope`] |
 //! | files | [`Engine::map_file`], [`Engine::create_file`]; with a shape [`Engine::map_npy`], [`Engine::create_npy`] |
 //! | a worker with a function and a state of its own | [`Worker`], a thread or a process, and a [`MessagePort`] to it |
 //! | counters, flags and queues that kernels share while they run | [`SharedArray`], [`Engine::share`] |
@@ -71,8 +72,8 @@
 //!
 //! # Trade-offs
 //!
-//! - Batches hold plain data ([`bytemuck::Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html)) only. For irregular
-//!   or recursive parallelism over borrowed structures rayon is better, for waiting on sockets an async runtime.
+//! - Batches hold plain data ([`bytemuck::Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html)) only. For iterators
+//!   over borrowed structures rayon is better, for waiting on sockets an async runtime.
 //! - A finished job keeps its place in the queue until it is read or dropped: results cannot get lost, but a program that hoards
 //!   handles fills the queue.
 //! - An awake worker takes a job in well under a microsecond, a sleeping one in some sixty. By default one worker stays awake
@@ -180,6 +181,12 @@ pub mod job {
         },
         submit::{RowParams, SubmitAsync},
     };
+}
+
+/// What calls that fork hand to their closures: [`Engine::join`], [`Engine::scope`].
+#[cfg(not(workring_loom))]
+pub mod fork_join {
+    pub use crate::engine::fork_join::JoinScope;
 }
 
 /// Memory of batches, and what stands for batches in calls.

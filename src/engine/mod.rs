@@ -11,6 +11,7 @@
 //! The batches themselves never travel: the holder keeps them, or leaves them in the private slot when it lets go of the job.
 
 pub(crate) mod exec;
+pub(crate) mod fork_join;
 pub(crate) mod handle;
 pub(crate) mod job;
 pub(crate) mod kernel;

@@ -256,6 +256,11 @@ impl EngineConfig {
         self.workers() + self.external_workers
     }
 
+    /// Worker threads that run a part of a call beside the thread that makes it: it takes a worker's place when the cores are all spoken for.
+    pub(crate) fn helpers(&self) -> usize {
+        self.threads.min(self.cores.max(self.threads).saturating_sub(1))
+    }
+
     /// Whether other processes take part.
     #[inline]
     pub(crate) fn is_shared(&self) -> bool {

@@ -20,17 +20,22 @@
 //! | R11 post a message to a process (`spsc::post`) | A11 read it (`spsc::read`) | the message |
 //! | R12 give its cell back (`spsc::free`) | A12 look for room (`spsc::has_capacity`) | that the message was read |
 //! | R13 take an announcement back (`announcement::take_back`) | A13 find none (`announcement::is_at`) | all that the thread did at the job |
+//! | R14 push a forked job (`deque::push`) | A14 steal it (`deque::steal`) | the closure |
+//! | R15 set the latch of a forked job (`latch::set`) | A15 see it set (`latch::is_set`) | what the closure returned |
 //!
-//! Six handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
+//! Eight handshakes need a total order of a store and a later load on each side, hence `fence(SeqCst)`: a submitter and a worker
 //! about to sleep ([`sleep`]), a finisher and a collector about to sleep ([`port`]), the two sides of a lane ([`lane`]), those of a channel between two
-//! processes ([`doorbell`]), a thread about to claim with the thread that asks what it is at ([`announcement`]), and a task about to wait with the thread
-//! that looks in its place ([`look_wish`]).
+//! processes ([`doorbell`]), a thread about to claim with the thread that asks what it is at ([`announcement`]), a task about to wait with the thread
+//! that looks in its place ([`look_wish`]), the owner of a deque with a thief ([`deque`]), and a member of a team about to sleep with a thread that has
+//! work for it ([`latch`]).
 
 pub(crate) mod announcement;
+pub(crate) mod deque;
 pub(crate) mod doorbell;
 pub(crate) mod free_list;
 pub(crate) mod job;
 pub(crate) mod lane;
+pub(crate) mod latch;
 pub(crate) mod look_wish;
 pub(crate) mod port;
 pub(crate) mod progress;

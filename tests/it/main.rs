@@ -3,6 +3,7 @@ mod batches;
 mod crew;
 mod errors;
 mod files;
+mod fork_join;
 mod glossary;
 mod jobs;
 mod kernels;

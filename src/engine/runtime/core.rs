@@ -17,6 +17,7 @@ use crate::engine::runtime::monitor_call::MonitorCall;
 use crate::engine::runtime::process_state::SupervisorNotifier;
 use crate::engine::runtime::process_state::{ProcessState, SupervisorRequest};
 use crate::engine::runtime::rings::Rings;
+use crate::engine::runtime::team::Teams;
 use crate::engine::runtime::thread_slots::ThreadSlots;
 use crate::engine::runtime::watchers::Watchers;
 use crate::engine::runtime::worker_role::WorkerRole;
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) health: Health,
     pub(crate) threads: ThreadSlots,
     pub(in crate::engine) watchers: Watchers,
+    /// Teams for calls that fork.
+    pub(in crate::engine) teams: Teams,
     /// `None` in the process that built the engine.
     pub(in crate::engine) role: Option<WorkerRole>,
     /// When jobs are looked at for tasks, which cannot look.
@@ -107,6 +110,7 @@ impl Core {
             health: Health::new(threads),
             threads: ThreadSlots::new(threads),
             watchers: Watchers::new(),
+            teams: Teams::new(config.helpers()),
             role,
             // A supervisor is there from the start, a monitor is not.
             looks: LookSchedule::new(!config.is_shared()),

@@ -16,6 +16,7 @@ mod process_state;
 mod rings;
 mod running;
 mod shortage;
+pub(in crate::engine) mod team;
 mod thread_slots;
 mod watchers;
 mod worker_role;

@@ -5,6 +5,7 @@ mod builder;
 mod engine;
 mod external_workers;
 mod files;
+mod fork_join;
 mod load;
 mod named;
 mod shared;

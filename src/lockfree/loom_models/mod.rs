@@ -19,6 +19,7 @@ mod descriptor;
 mod distributed_rows;
 mod drained;
 mod entries;
+mod forked;
 mod free_indices;
 mod lanes;
 mod looks;
