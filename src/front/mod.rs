@@ -1,5 +1,6 @@
 //! Floor 6, the front: the types a user meets. It turns typed calls into descriptors and finished descriptors into results.
 
+pub(crate) mod algorithms;
 #[cfg(all(feature = "fault", target_os = "linux"))]
 pub(crate) mod damage;
 pub(crate) mod engine;

@@ -20,6 +20,7 @@ mod regressions;
 mod results;
 mod seen;
 mod shared_array;
+mod sort;
 mod stress;
 mod support;
 mod tidy;

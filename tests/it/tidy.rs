@@ -115,6 +115,7 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "engine/fork_join/member.rs",
     "engine/fork_join/scope.rs",
     "engine/exec/runner.rs",
+    "front/algorithms/merge_sort.rs",
     "front/process/external_worker.rs",
     "layout/view.rs",
     "numeric/packed.rs",

@@ -187,7 +187,7 @@ fn recruit(core: &Arc<Core>, team: &Arc<Team>) {
     // The job lies in the engine, so that it must not keep the engine.
     let (engine, counted) = (Arc::downgrade(core), CountedHelper(Arc::clone(team)));
     let index = reservation.index;
-    drop(closure_slot::keep(reservation.slot().closure(), move || help(&engine, counted)));
+    let _ = closure_slot::keep(reservation.slot().closure(), move || help(&engine, counted));
     reservation.detach();
     match queue::publish_keeping(core, reservation, Priority::Normal) {
         // The workers of an engine that closes may all have looked for the last time.

@@ -18,6 +18,9 @@ use crate::lockfree::latch::Latch;
 use crate::panics::{self, Unwound};
 use crate::sync::{AtomicU64, Ordering, ignore_poison, lock};
 
+/// What a scope is asked to run.
+type Spawned<'scope> = dyn FnOnce(&JoinScope<'scope>) + Send + Sync + 'scope;
+
 /// Lets closures that borrow run on workers, until its call ends: from [`Engine::scope`](crate::Engine::scope).
 pub struct JoinScope<'scope> {
     core: Arc<Core>,
@@ -29,7 +32,7 @@ pub struct JoinScope<'scope> {
     latch: Latch,
     first_panic: Mutex<Option<Unwound>>,
     /// Invariant in the lifetime: a closure may borrow no less than that.
-    borrows: PhantomData<Box<dyn FnOnce(&JoinScope<'scope>) + Send + Sync + 'scope>>,
+    borrows: PhantomData<Box<Spawned<'scope>>>,
 }
 
 /// A scope, for a job of it.

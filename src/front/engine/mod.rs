@@ -9,6 +9,7 @@ mod fork_join;
 mod load;
 mod named;
 mod shared;
+mod sort;
 mod statistics;
 #[cfg(test)]
 mod tests;
