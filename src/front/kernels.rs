@@ -26,7 +26,9 @@
 
 use std::sync::OnceLock;
 
-use crate::numeric::Stores;
+use crate::engine::kernel::{Context, Kernel};
+use crate::error::Error;
+use crate::numeric::{Element, Stores};
 use crate::os::host;
 
 pub use crate::engine::kernel::KernelError;
@@ -59,6 +61,31 @@ fn stores<T>(call_len: usize, y: &[T]) -> Stores {
 /// What is taken for the bytes of cache when the system says so many.
 fn believed(told: Option<u64>) -> usize {
     told.unwrap_or(CACHE_ASSUMED).clamp(CACHE_MIN, CACHE_MAX) as usize
+}
+
+/// An element type with kernels that sort: the ten of this module.
+///
+/// Sealed, as [`Element`] is.
+pub trait SortElement: Element {
+    /// The kernel `sort` of the type.
+    type Sort: Kernel<Inputs = (Self,), Outputs = (Self,), Param = ()>;
+    /// The kernel `merge_runs` of the type.
+    type MergeRuns: Kernel<Inputs = (Self,), Outputs = (Self,), Param = u64>;
+
+    #[doc(hidden)]
+    const SORT: Self::Sort;
+    #[doc(hidden)]
+    const MERGE_RUNS: Self::MergeRuns;
+}
+
+/// The length of runs, for a chunk that sees all of the input.
+fn run_len(run_len: u64, context: &Context<'_>, input_len: usize) -> Result<usize, Error> {
+    if context.halo_before() != context.range().start || input_len != context.call_len() {
+        return Err(Error::invalid(
+            "a chunk of merged runs must see all of them: its halo must be as long as the input",
+        ));
+    }
+    Ok(usize::try_from(run_len).unwrap_or(usize::MAX))
 }
 
 /// Declares reducers and kernels, and with them `list`, which names every one of them: none can be left out. Their paths are those by which
@@ -102,7 +129,9 @@ macro_rules! listed {
 
 /// The kernels that exist for every element type, and those in `kernels`.
 macro_rules! items {
-    ($ty:ident kernels $kernels:tt) => {
+    ($ty:ident kernels { $($kernels:tt)* }) => {
+        use crate::engine::kernel::Context;
+        use crate::error::Error;
         use crate::numeric::{self, Accumulator as _, Element};
 
         listed! { $ty reducers {
@@ -125,7 +154,26 @@ macro_rules! items {
             /// Count, missing values, extrema, sum, mean and spread: see [`numeric::stats`].
             pub fn stats(x: &[$ty]) -> <$ty as Element>::Stats { numeric::stats(x) }
             combine |left, right| left.combine(right);
-        } kernels $kernels }
+        } kernels {
+            /// The elements of `x` in ascending order: see [`numeric::sort`]. Of a call with chunks each is sorted for itself.
+            pub fn sort(x: &[$ty], y: &mut [$ty]) -> Result<(), Error> { numeric::sort(x, y) }
+
+            /// Neighbouring sorted runs of `run_len` elements merged in pairs: see [`numeric::merge_runs`]. In a call with chunks each chunk must see all
+            /// of the input, by a [`halo`](crate::Chunking::halo) as long as it.
+            pub fn merge_runs(x: &[$ty], y: &mut [$ty], run_len: &u64, context: &mut Context) -> Result<(), Error> {
+                numeric::merge_runs(x, super::run_len(*run_len, context, x.len())?, context.range().start, y)
+            }
+
+            $($kernels)*
+        } }
+
+        impl super::SortElement for $ty {
+            type Sort = sort;
+            type MergeRuns = merge_runs;
+
+            const SORT: sort = sort;
+            const MERGE_RUNS: merge_runs = merge_runs;
+        }
     };
 }
 
@@ -146,8 +194,6 @@ macro_rules! floats {
             #[doc = concat!("Kernels over `", $name, "`.")]
             pub mod $ty {
                 use super::stores;
-                use crate::engine::kernel::Context;
-                use crate::error::Error;
 
                 /// The parameter of [`affine`].
                 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -266,8 +312,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::engine::kernel::Context;
-    use crate::engine::kernel::Kernel;
     use crate::front::engine::Engine;
 
     /// What a kernel knows of the length of its call.
@@ -316,8 +360,8 @@ mod tests {
     #[test]
     fn the_list_has_every_kernel_of_every_type_once() {
         let all = all();
-        // Five folds over ten types, nine functions over two.
-        assert_eq!(all.len(), 5 * 10 + 9 * 2);
+        // Five folds and two that sort over ten types, nine functions over two.
+        assert_eq!(all.len(), 7 * 10 + 9 * 2);
         let distinct: HashSet<_> = all.iter().map(|info| (info.name(), info.signature_hash())).collect();
         assert_eq!(distinct.len(), all.len(), "two kernels cannot be told apart");
         for wanted in [i8::sum.info(), u64::stats.info(), f32::clamp.info(), f64::affine.info()] {

@@ -1,5 +1,6 @@
 //! The traits of the element types kernels work on. `element_types.rs` says which loop serves which type.
 
+use core::cmp::Ordering;
 use core::fmt::Debug;
 
 use bytemuck::Pod;
@@ -35,6 +36,11 @@ pub trait Element: Pod + PartialOrd + Debug + Send + Sync + sealed::Sealed {
     /// The larger of two values; NaN if either is NaN, and 0.0 rather than -0.0 (IEEE 754-2019 `maximum`).
     #[must_use]
     fn larger(self, other: Self) -> Self;
+
+    /// The order in which elements are sorted: that of the numbers, and for floating point numbers `f64::total_cmp`, which puts -0.0 before 0.0 and
+    /// NaNs at both ends.
+    #[must_use]
+    fn total_order(&self, other: &Self) -> Ordering;
 
     #[doc(hidden)]
     fn fold_sum(chunk: &[Self]) -> Self::Sum;

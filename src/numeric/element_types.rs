@@ -1,5 +1,7 @@
 //! The ten element types, and which loop serves which type.
 
+use core::cmp::Ordering;
+
 use super::element::{Element, Float, sealed};
 use super::float_sum::FloatSum;
 use super::stats::{FloatStats, IntegerStats};
@@ -42,6 +44,11 @@ macro_rules! float_element {
                 } else {
                     other
                 }
+            }
+
+            #[inline(always)]
+            fn total_order(&self, other: &Self) -> Ordering {
+                self.total_cmp(other)
             }
 
             fn fold_sum(chunk: &[Self]) -> FloatSum {
@@ -165,6 +172,11 @@ macro_rules! integer_element {
             #[inline]
             fn larger(self, other: Self) -> Self {
                 Ord::max(self, other)
+            }
+
+            #[inline(always)]
+            fn total_order(&self, other: &Self) -> Ordering {
+                self.cmp(other)
             }
 
             fn fold_sum(chunk: &[Self]) -> IntegerSum {

@@ -49,6 +49,7 @@ mod lanes;
 mod moments;
 mod packed;
 mod running_sum;
+mod sorting;
 mod stats;
 mod streaming;
 mod sums;
@@ -59,6 +60,7 @@ pub use element::{Element, Float};
 pub(crate) use elementwise::{Stores, abs_by, affine_by, clamp_by, negate_by, reciprocal_by, sqrt_by, square_by};
 pub use elementwise::{abs, affine, clamp, exp, ln, negate, reciprocal, sqrt, square};
 pub use float_sum::FloatSum;
+pub use sorting::{merge_runs, sort};
 pub use stats::{FloatStats, IntegerStats};
 pub use sums::IntegerSum;
 

@@ -39,6 +39,8 @@ pub(crate) fn tests() -> Tests {
         ("calls::a_blocking_call_waits_for_room_as_it_says", a_blocking_call_waits_for_room_as_it_says),
         ("calls::a_job_runs_the_shares_that_it_waits_for", a_job_runs_the_shares_that_it_waits_for),
         ("calls::options_mean_the_same_to_processes", options_mean_the_same_to_processes),
+        ("calls::a_batch_is_sorted_on_every_engine", a_batch_is_sorted_on_every_engine),
+        ("calls::calls_that_fork_need_no_threads", calls_that_fork_need_no_threads),
         ("calls::a_kernel_that_was_not_listed_is_an_error", a_kernel_that_was_not_listed_is_an_error),
     ]
 }
@@ -58,6 +60,57 @@ fn a_map_over_processes_is_the_serial_loop() {
         let mut counts = engine.batch::<u64>(len).unwrap();
         engine.map_chunks(increment, (), &mut counts, &(), Chunking::of(1000)).unwrap();
         assert!(counts.iter().all(|&count| count == 1), "length {len}");
+    }
+}
+
+fn a_batch_is_sorted_on_every_engine() {
+    for (processes, threads) in [(1, 0), (2, 0), (3, 0), (5, 0), (2, 2)] {
+        let engine = Checked::with(processes, |builder| builder.threads(threads));
+        for len in [0, 1, 16_385, 50_000, 262_144, 300_007] {
+            let number = |at: usize| match (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(25) {
+                special if special % 5 == 0 => [0.0, -0.0, f64::NAN, -f64::NAN, 1.0][special as usize / 5 % 5],
+                bits => f64::from_bits(bits),
+            };
+            let mut batch = engine.batch_from_fn(len, number).unwrap();
+            engine.sort_batch(&mut batch).unwrap();
+            let mut twin: Vec<f64> = (0..len).map(number).collect();
+            twin.sort_by(f64::total_cmp);
+            let same = batch.iter().map(|x| x.to_bits()).eq(twin.iter().map(|x| x.to_bits()));
+            assert!(same, "{len} numbers on {processes} processes");
+        }
+        let mut others = engine.batch_from_fn(100_000, |at| at as u64).unwrap();
+        let refused = engine.sort_batch(&mut others);
+        assert!(matches!(refused, Err(Error::InvalidArgument { .. })), "kernels that were not listed: {refused:?}");
+        engine.close(STEP).unwrap();
+        assert!(matches!(engine.sort_batch(&mut others), Err(Error::Closed)));
+    }
+}
+
+/// Closures stay in the process that calls, on its threads if there are any.
+fn calls_that_fork_need_no_threads() {
+    fn fib(engine: &Engine, number: u64) -> u64 {
+        if number < 2 {
+            return number;
+        }
+        let (one, two) = engine.join(|| fib(engine, number - 1), || fib(engine, number - 2));
+        one + two
+    }
+    for threads in 0..3 {
+        let engine = Checked::with(1, |builder| builder.threads(threads));
+        assert_eq!(fib(&engine, 14), 377);
+        let total = std::sync::atomic::AtomicU64::new(0);
+        engine.scope(|scope| {
+            for number in 0..100 {
+                let total = &total;
+                scope.spawn(move |_| {
+                    total.fetch_add(number, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 4950);
+        let mut numbers: Vec<u32> = (0..50_000_u32).map(|at| at.wrapping_mul(0x9E37_79B9)).collect();
+        engine.sort(&mut numbers);
+        assert!(numbers.is_sorted());
     }
 }
 

@@ -226,6 +226,8 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
             workring::kernels::f64::sum,
             workring::kernels::f64::affine,
             workring::kernels::f32::abs,
+            workring::kernels::f64::sort,
+            workring::kernels::f64::merge_runs,
         ]
         .to_vec();
         listed.extend(crate::crew::listed());

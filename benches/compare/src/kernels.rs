@@ -189,7 +189,9 @@ pub fn known() -> Vec<&'static KernelInfo> {
         merge_kernel,
         workring::kernels::f64::sum,
         workring::kernels::f64::dot,
-        workring::kernels::f64::affine
+        workring::kernels::f64::affine,
+        workring::kernels::u64::sort,
+        workring::kernels::u64::merge_runs
     ];
     own.to_vec()
 }

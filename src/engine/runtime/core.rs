@@ -279,7 +279,7 @@ impl Core {
     }
 
     /// Workers that take jobs at the moment, at least one.
-    pub(in crate::engine) fn workers_now(&self) -> usize {
+    pub(crate) fn workers_now(&self) -> usize {
         (self.config.workers() + self.external_workers()).max(1)
     }
 

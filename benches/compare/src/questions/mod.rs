@@ -3,6 +3,7 @@
 use crate::measure::{Measured, Table};
 
 pub mod event_loop;
+pub mod fork_join;
 pub mod growth;
 pub mod hand_over;
 pub mod kernels;
@@ -44,6 +45,7 @@ pub const ALL: &[Question] = &[
     Question { key: "tiny_jobs", title: "A million tiny jobs", ask: tiny_jobs::ask },
     Question { key: "messages", title: "Items through a bounded queue", ask: messages::ask },
     Question { key: "kernels", title: "Kernels over large arrays", ask: kernels::ask },
+    Question { key: "fork_join", title: "Recursion and sorting", ask: fork_join::ask },
     Question { key: "event_loop", title: "An event loop beside the work", ask: event_loop::ask },
     Question { key: "start", title: "From nothing to the first result", ask: start::ask },
     Question { key: "memory", title: "Page faults and memory of a steady state", ask: memory::ask },
