@@ -41,7 +41,9 @@
 //! | one number from an array | [`Engine::reduce`] with a [`reducer`], or [`Engine::reduce_with`] |
 //! | a few large pieces of work that should not block you | [`Engine::submit`], [`Engine::run`]: a [`Job`] each |
 //! | thousands of tiny pieces of work | [`Engine::submit_many`] |
-//! | an array to be sorted | [`Engine::sort`], [`Engine::sort_unstable`] |
+//! | an array to be sorted | [`Engine::sort`], [`Engine::sort_unstable`], [`Engine::sort_batch`] |
+//! | prefix sums, a choice of elements, counts by bin | [`Engine::scan`], [`Engine::filter`], [`Engine::histogram`], [`Engine::fold_array`] |
+//! | a range of indices | [`Engine::for_each_index`] |
 //! | recursion, or parts that nobody can list before | [`Engine::join`], [`Engine::scope`] |
 //! | files | [`Engine::map_file`], [`Engine::create_file`]; with a shape [`Engine::map_npy`], [`Engine::create_npy`] |
 //! | a worker with a function and a state of its own | [`Worker`], a thread or a process, and a [`MessagePort`] to it |

@@ -1,4 +1,5 @@
 //! One binary for all integration tests; a module per promise.
+mod algorithms;
 mod batches;
 mod crew;
 mod errors;

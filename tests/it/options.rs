@@ -71,7 +71,7 @@ impl Kind {
 type Perform = fn(&Engine, JobBuilder<'_>) -> Result<(), Error>;
 
 /// Every call, to its end.
-const CALLS: [(&str, Kind, Perform); 12] = [
+const CALLS: [(&str, Kind, Perform); 13] = [
     ("submit", Kind::Job, |engine, call| {
         let batch = engine.batch::<u64>(LEN)?;
         call.submit(note, batch, ()).map_err(Error::from)?.wait().map_err(Error::from).map(drop)
@@ -104,6 +104,7 @@ const CALLS: [(&str, Kind, Perform); 12] = [
     ("for_each_chunk", Kind::ChunkedClosure, |_, call| {
         call.for_each_chunk(&mut [0; LEN], Chunking::of(3), |_, _| mark("call"))
     }),
+    ("for_each_index", Kind::BlockingClosure, |_, call| call.for_each_index(0..LEN, |_| mark("call"))),
     ("reduce_with", Kind::BlockingClosure, |_, call| call.reduce_with(&[0; LEN], |_| mark("call"), |(), ()| ())),
 ];
 
@@ -205,9 +206,13 @@ fn effects(engine: &Engine, name: &str, kind: Kind, perform: Perform) {
     }
     marks();
     if matches!(kind, Kind::Blocking | Kind::BlockingClosure) {
+        let no_chunk = perform(engine, engine.job().chunk_len(0));
+        assert!(matches!(no_chunk, Err(Error::InvalidArgument { .. })), "chunk_len with {name}");
         for (len, chunks) in [(1, 4), (3, 2), (4, 1)] {
             perform(engine, engine.job().chunk_len(len)).unwrap();
-            assert_eq!(marks().len(), chunks, "chunk_len with {name}");
+            // One is told of indices, not of chunks.
+            let expected = if name == "for_each_index" { LEN } else { chunks };
+            assert_eq!(marks().len(), expected, "chunk_len with {name}");
         }
     }
     // With a queue that is full.

@@ -24,16 +24,49 @@ pub(in crate::front) fn quick_sort<T: Send>(
     compare: &(impl Fn(&T, &T) -> Ordering + Sync),
 ) {
     let serial_len = (v.len() / PARTS).max(SERIAL_MAX);
-    sort_part(core, v, serial_len, BAD_MAX, compare);
+    sort_part(core, v, None, serial_len, BAD_MAX, compare);
+}
+
+/// Brings the elements to the places of `ranks`, in ascending order, that they have when all are sorted.
+pub(in crate::front) fn select_ranks<T: Send>(
+    core: &Arc<Core>,
+    v: &mut [T],
+    ranks: &[usize],
+    compare: &(impl Fn(&T, &T) -> Ordering + Sync),
+) {
+    let serial_len = (v.len() / PARTS).max(SERIAL_MAX);
+    sort_part(core, v, Some(Ranks { ranks, first: 0 }), serial_len, BAD_MAX, compare);
+}
+
+/// The places of a part that matter; not in this part alone.
+#[derive(Clone, Copy)]
+struct Ranks<'r> {
+    ranks: &'r [usize],
+    /// The rank of the part's first element.
+    first: usize,
+}
+
+impl<'r> Ranks<'r> {
+    /// Those from `begin` on of the part, at most `len` of its places.
+    fn part(self, begin: usize, len: usize) -> Self {
+        let first = self.first + begin;
+        let from = self.ranks.partition_point(|&rank| rank < first);
+        let to = self.ranks.partition_point(|&rank| rank < first + len);
+        Self { ranks: &self.ranks[from..to], first }
+    }
 }
 
 fn sort_part<T: Send>(
     core: &Arc<Core>,
     v: &mut [T],
+    wanted: Option<Ranks<'_>>,
     serial_len: usize,
     bad_left: u32,
     compare: &(impl Fn(&T, &T) -> Ordering + Sync),
 ) {
+    if wanted.is_some_and(|wanted| wanted.ranks.is_empty()) {
+        return;
+    }
     if v.len() <= serial_len || bad_left == 0 {
         return v.sort_unstable_by(compare);
     }
@@ -48,10 +81,12 @@ fn sort_part<T: Send>(
     }
     let is_bad = low.len().max(high.len()) > len - len / BAD_FRACTION;
     let bad_left = bad_left - u32::from(is_bad);
+    let wanted_low = wanted.map(|wanted| wanted.part(0, low.len()));
+    let wanted_high = wanted.map(|wanted| wanted.part(len - high.len(), high.len()));
     join(
         core,
-        || sort_part(core, low, serial_len, bad_left, compare),
-        || sort_part(core, high, serial_len, bad_left, compare),
+        || sort_part(core, low, wanted_low, serial_len, bad_left, compare),
+        || sort_part(core, high, wanted_high, serial_len, bad_left, compare),
     );
 }
 

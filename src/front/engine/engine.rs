@@ -1,6 +1,7 @@
 //! The engine's handle.
 
 use core::fmt;
+use core::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -280,6 +281,32 @@ impl Engine {
         body: impl Fn(usize, &mut [U]) + Sync,
     ) -> Result<()> {
         self.job().for_each_chunk(elements, chunking, body)
+    }
+
+    /// Runs a closure for each index of a range, on all worker threads and this one, in no order.
+    ///
+    /// For work that no slice stands for: what `body` writes goes through atomics, locks or a [`SharedArray`](crate::SharedArray). The range is cut into some
+    /// 256 chunks, or into those that [`JobBuilder::chunk_len`] says. Blocks.
+    ///
+    /// # Errors
+    /// As [`Engine::map`].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = workring::Engine::builder().threads(2).build()?;
+    /// let sum = AtomicU64::new(0);
+    /// engine.for_each_index(1..101, |index| {
+    ///     sum.fetch_add(index as u64, Ordering::Relaxed);
+    /// })?;
+    /// assert_eq!(sum.into_inner(), 5050);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn for_each_index(&self, indices: Range<usize>, body: impl Fn(usize) + Sync) -> Result<()> {
+        self.job().for_each_index(indices, body)
     }
 
     /// Folds the chunks of a slice with a closure and combines the partial results in the same fixed tree as

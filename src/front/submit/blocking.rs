@@ -1,5 +1,6 @@
 //! Blocking calls over many workers: `map`, `map_chunks`, `reduce` and their closure forms.
 
+use core::ops::Range;
 use std::sync::OnceLock;
 
 use bytemuck::Pod;
@@ -20,6 +21,9 @@ use crate::engine::kernel::{Kernel, Reducer};
 use crate::error::{Error, Result};
 use crate::front::job::ProgressMeter;
 use crate::panics;
+
+/// Chunks of a call over indices that are aimed at.
+const INDEX_CHUNKS: usize = 256;
 
 /// How a call with whole chunks is cut.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -170,6 +174,19 @@ impl JobBuilder<'_> {
         let plan = Plan::new(elements.len(), Some(chunking.len), 0)?;
         let parts = DisjointParts::new(elements);
         self.each_chunk(plan, &|chunk| body(plan.range(chunk).start, parts.chunk(&plan, chunk)))
+    }
+
+    /// See [`Engine::for_each_index`](crate::Engine::for_each_index).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_each_index(self, indices: Range<usize>, body: impl Fn(usize) + Sync) -> Result<()> {
+        self.check(Terminal::ForEachIndex)?;
+        let len = indices.len();
+        // An index may stand for much work: there are chunks for everybody as soon as there are indices.
+        let chunk_len = self.options.chunk_len.unwrap_or(len.div_ceil(INDEX_CHUNKS).max(1));
+        let plan = Plan::new(len, Some(chunk_len), 0)?;
+        self.each_chunk(plan, &|chunk| plan.range(chunk).for_each(|index| body(indices.start + index)))
     }
 
     /// See [`Engine::reduce_with`](crate::Engine::reduce_with).

@@ -19,6 +19,7 @@ pub(super) enum Terminal {
     Reduce,
     MapWith,
     ForEachChunk,
+    ForEachIndex,
     ReduceWith,
 }
 
@@ -36,6 +37,7 @@ impl fmt::Display for Terminal {
             Self::Reduce => "reduce",
             Self::MapWith => "map_with",
             Self::ForEachChunk => "for_each_chunk",
+            Self::ForEachIndex => "for_each_index",
             Self::ReduceWith => "reduce_with",
         })
     }
@@ -52,7 +54,10 @@ impl Terminal {
 
     /// Whether it runs a closure, which worker processes cannot.
     fn runs_closure(self) -> bool {
-        matches!(self, Self::Run | Self::RunWith | Self::MapWith | Self::ForEachChunk | Self::ReduceWith)
+        matches!(
+            self,
+            Self::Run | Self::RunWith | Self::MapWith | Self::ForEachChunk | Self::ForEachIndex | Self::ReduceWith
+        )
     }
 
     /// Why it has no use for a tag, if so.
@@ -66,7 +71,7 @@ impl Terminal {
 
     fn without_chunk_len(self) -> Option<&'static str> {
         match self {
-            Self::Map | Self::Reduce | Self::MapWith | Self::ReduceWith => None,
+            Self::Map | Self::Reduce | Self::MapWith | Self::ForEachIndex | Self::ReduceWith => None,
             Self::MapChunks | Self::ForEachChunk => Some("its Chunking says how long chunks are"),
             _ => Some("it is not cut into chunks"),
         }

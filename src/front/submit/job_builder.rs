@@ -92,7 +92,7 @@ impl<'e> JobBuilder<'e> {
     ///
     /// For the rest as [`JobBuilder::deadline`], beside which it may stand: the earlier end counts. A job that is started again after the
     /// death of its worker has its time again. For calls of which many workers run parts (`submit_many`, `map`, `map_chunks`, `reduce`,
-    /// `map_with`, `for_each_chunk`, `reduce_with`) it is the same as a deadline: it counts from the call.
+    /// `map_with`, `for_each_chunk`, `for_each_index`, `reduce_with`) it is the same as a deadline: it counts from the call.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.options.time_limit = Some(limit);
         self
@@ -120,13 +120,13 @@ impl<'e> JobBuilder<'e> {
     ///
     /// Unless said: `map`, `map_chunks` and `reduce` up to three times for each of their partitions if the kernel has inputs, else not
     /// at all; `submit` and `submit_many` not at all. Worker threads do not die alone, so it concerns worker processes only, and calls with
-    /// closures (`run`, `run_with`, `map_with`, `for_each_chunk`, `reduce_with`) refuse it with [`Error::InvalidArgument`].
+    /// closures (`run`, `run_with`, `map_with`, `for_each_chunk`, `for_each_index`, `reduce_with`) refuse it with [`Error::InvalidArgument`].
     pub fn retry(mut self, retry: Retry) -> Self {
         self.options.retry = Some(retry);
         self
     }
 
-    /// Elements per chunk of a `map`, `reduce`, `map_with` or `reduce_with`; chosen from the length unless said. `map_chunks` and
+    /// Elements per chunk of a `map`, `reduce`, `map_with`, `for_each_index` or `reduce_with`; chosen from the length unless said. `map_chunks` and
     /// `for_each_chunk` are told by their [`Chunking`](crate::Chunking), and jobs are not cut: they refuse it with
     /// [`Error::InvalidArgument`].
     ///
@@ -136,7 +136,7 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
-    /// Counts what is done of a `map`, `map_chunks`, `reduce`, `map_with`, `for_each_chunk` or `reduce_with`, for other threads to read
+    /// Counts what is done of a `map`, `map_chunks`, `reduce`, `map_with`, `for_each_chunk`, `for_each_index` or `reduce_with`, for other threads to read
     /// while the call blocks this one. The workers do nothing for it.
     ///
     /// Other calls give jobs, which have [progress](crate::Job::progress) of their own, and refuse it with [`Error::InvalidArgument`].
