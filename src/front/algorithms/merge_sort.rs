@@ -80,7 +80,9 @@ fn sort_part<T: Send>(
     // anybody looks at it (law 1). It has no other reference meanwhile than the pointer of `copy_back`, which is used when this one is gone.
     unsafe {
         let slice = core::slice::from_raw_parts_mut(start.cast::<MaybeUninit<T>>(), len);
-        merge(core, low.assume_init_mut(), high.assume_init_mut(), slice, compare);
+        let low = core::slice::from_raw_parts_mut(low.as_mut_ptr().cast::<T>(), low.len());
+        let high = core::slice::from_raw_parts_mut(high.as_mut_ptr().cast::<T>(), high.len());
+        merge(core, low, high, slice, compare);
     }
     core::mem::forget(copy_back);
 }
