@@ -1,7 +1,7 @@
 //! A bounded deque of entries: its owner pushes and pops at the bottom, thieves steal at the top.
 //!
 //! Chase and Lev's deque with an array of fixed length, with the orderings of Le, Pop, Cohen and Zappa Nardelli ("Correct and efficient
-//! work-stealing for weak memory models", 2013). An entry is a number that is not 0; whoever gets it, by a pop or a steal, is the only one.
+//! work-stealing for weak memory models", 2013). An entry is a number that is not 0; the thread that gets it, by a pop or a steal, is the only one.
 //!
 //! The race is an owner that pops the last entry against a thief that steals it, and one entry more or less:
 //!

@@ -1,10 +1,10 @@
 //! The end of a forked job, and the sleep of the thread that waits for it or for other work of its team.
 //!
-//! A [`Latch`] lies with the job, in memory that is gone once the waiting thread has seen the latch set. So whoever sets it touches nothing of the
+//! A [`Latch`] lies with the job, in memory that is gone once the waiting thread has seen the latch set. So the thread that sets it touches nothing of the
 //! job any more, and calls the sleeper by the park word of its place in the team, which stays.
 //!
 //! ```text
-//! sleeper                                  whoever ends the job          whoever has work for others
+//! sleeper                                  thief that ends the job       thread with work for others
 //!   park word := asleep                      latch := set (exchange)       make it visible
 //!   bit in the word of idle members          if it was sleepy:             fence(SeqCst)          F1
 //!   fence(SeqCst)          F2                  call by the park word       read the word of idle members
@@ -13,7 +13,7 @@
 //!   sleep while the park word says asleep
 //! ```
 //!
-//! Where other work waits at the same place F1 is left out: who takes that looks once more before it sleeps.
+//! Where other work waits at the same place F1 is left out: the thief of that looks once more before it sleeps.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Scope, fence};
 
@@ -82,7 +82,7 @@ impl ParkWord {
 /// Sleeps until the latch is set or the member is called; may return for no reason. `idle` is the word of the idle members, `bit` the
 /// caller's in it. `has_work` looks whether there is anything else to do.
 pub(crate) fn sleep(latch: &Latch, park: &ParkWord, idle: &AtomicU64, bit: u64, has_work: impl FnOnce() -> bool) {
-    // Relaxed: both who call by it come after the release below, or that of the latch.
+    // Relaxed: both calls by it come after the release below, or that of the latch.
     park.0.store(ASLEEP, Ordering::Relaxed);
     // Release: pairs with the acquire in `call_one`.
     idle.fetch_or(bit, Ordering::Release);

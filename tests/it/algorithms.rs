@@ -208,7 +208,9 @@ fn a_panic_is_the_error_of_the_call() {
         let engine = Checked::threads(2);
         let input: Vec<u64> = (0..30_000).collect();
         let odd = |element: u64| assert!(element != 17_000, "that one");
-        let calls: [fn(&Engine, &[u64], &(dyn Fn(u64) + Sync)) -> Result<(), Error>; 6] = [
+        type Panics<'a> = &'a (dyn Fn(u64) + Sync);
+        type Perform = fn(&Engine, &[u64], Panics<'_>) -> Result<(), Error>;
+        let calls: [Perform; 6] = [
             |engine, input, panics| {
                 let add = |a: u64, b: u64| {
                     panics(b);

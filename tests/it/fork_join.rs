@@ -198,7 +198,7 @@ fn a_panic_in_a_job_keeps_its_location() {
         for _ in 0..50 {
             let inner = engine.clone();
             let job = engine.run(move || {
-                inner.join(|| thread::yield_now(), || panic!("the second half"));
+                inner.join(thread::yield_now, || panic!("the second half"));
             });
             match job.unwrap().wait().unwrap_err().error {
                 Error::KernelPanicked { message, location, .. } => {

@@ -1,9 +1,9 @@
-//! Forked jobs: closures that are known to a team by their address, in the frame of who forked them (`join`) or in a box.
+//! Forked jobs: closures that are known to a team by their address, in the frame that forked them (`join`) or in a box.
 //!
 //! Laws of this file:
 //! 1. An address is in a deque, or in somebody's hands, once: the deque gives it to one thread, which runs the job, or takes it back and runs it
 //!    in place. So its closure is taken out once.
-//! 2. Where an address leads there is a job until it was run: who makes one from a reference sees to that, and says so to the compiler.
+//! 2. Where an address leads there is a job until it was run: a caller that makes one from a reference sees to that.
 //! 3. What a job in a box borrows outlives it.
 #![allow(unsafe_code)]
 

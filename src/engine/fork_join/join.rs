@@ -3,8 +3,8 @@
 //! Laws of this file:
 //! 1. The address of a job is in a deque, or in somebody's hands, once: a thread that has it is alone with the closure and the result, until it sets
 //!    the latch.
-//! 2. A job lies in the frame of who forks it, and stays there until it was taken back or its latch is set: no panic leaves the frame before (`Forking`).
-//!    Who runs it touches nothing of it behind the exchange that sets the latch.
+//! 2. A job lies in the frame that forks it, and stays there until it was taken back or its latch is set: no panic leaves the frame before (`Forking`).
+//!    Its thief touches nothing of it behind the exchange that sets the latch.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
@@ -104,9 +104,9 @@ impl<F: FnOnce() -> R + Send, R: Send> StackJob<F, R> {
     /// # Safety
     /// The latch is set.
     unsafe fn take_result(&self) -> Result<R, Unwound> {
-        // SAFETY: who set the latch touches it no more, and wrote the result before.
+        // SAFETY: the thief, which set the latch, touches it no more, and wrote the result before.
         let result = unsafe { (*self.result.get()).take() };
-        result.expect("who ran it left its result")
+        result.expect("its thief left the result")
     }
 }
 

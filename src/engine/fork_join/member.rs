@@ -79,7 +79,7 @@ impl Member<'_> {
         is_pushed
     }
 
-    /// Has somebody look who sleeps, or one more worker help.
+    /// Has a member look that sleeps, or one more worker help.
     #[cold]
     pub(super) fn call_others(&self) {
         if !self.team.call_sleeper() {

@@ -2,8 +2,8 @@
 //!
 //! Laws of this file:
 //! 1. A scope lies in the frame of `scope`, which is not left before its latch is set: whatever happens, also by a panic.
-//! 2. The latch is set when no job of the scope is left and its body has ended. Each job counts until it has dropped its closure, and whoever counts
-//!    the last one down touches nothing of the scope behind the exchange that sets the latch.
+//! 2. The latch is set when no job of the scope is left and its body has ended. Each job counts until it has dropped its closure, and the thread
+//!    that counts the last one down touches nothing of the scope behind the exchange that sets the latch.
 #![allow(unsafe_code)]
 
 use core::fmt;

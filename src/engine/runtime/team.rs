@@ -1,6 +1,6 @@
 //! Teams: threads that work on one call which forks, and the places where their forked jobs wait.
 //!
-//! A team is data: a place for each member, with its deque, and a word that says whom new work could be shown to. Who runs what is in
+//! A team is data: a place for each member, with its deque, and a word that says which members new work could be shown to. What they run is in
 //! `engine/fork_join`. Jobs are numbers here.
 
 use std::collections::VecDeque;
@@ -94,7 +94,7 @@ impl Team {
         self.idle.fetch_and(!RECRUIT, Ordering::Relaxed);
     }
 
-    /// Uncounts a helper that has left. The caller then looks whether there is work ([`Team::has_work`]): who forked meanwhile may have
+    /// Uncounts a helper that has left. The caller then looks whether there is work ([`Team::has_work`]): a fork that came meanwhile may have
     /// counted on it.
     pub(in crate::engine) fn helper_left(&self) {
         // Release, both: pair with the acquires in `begin_recruiting`.
@@ -201,7 +201,7 @@ impl Team {
     /// Whether somebody could be called, or recruited, for a job that was just pushed.
     #[inline]
     pub(in crate::engine) fn is_short_of_work(&self) -> bool {
-        // Relaxed: a hint. Who forks runs the job itself if nobody else does.
+        // Relaxed: a hint. The thread that forks runs the job itself if nobody else does.
         self.idle.load(Ordering::Relaxed) != 0
     }
 
@@ -271,9 +271,9 @@ mod tests {
         assert_eq!([team.take_place(), team.take_place(), team.take_place()], [Some(1), Some(2), None]);
         team.leave_place(1);
         assert_eq!(team.take_place(), Some(1));
-        let alone = Team::new(0);
-        alone.allow_helpers();
-        assert!(!alone.is_short_of_work() && !alone.begin_recruiting());
+        let caller_only = Team::new(0);
+        caller_only.allow_helpers();
+        assert!(!caller_only.is_short_of_work() && !caller_only.begin_recruiting());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Forked jobs: the deques they wait in (`deque.rs`), and the sleep of who waits for one (`latch.rs`).
+//! Forked jobs: the deques they wait in (`deque.rs`), and the sleep of a thread that waits for one (`latch.rs`).
 
 use super::*;
 use crate::lockfree::deque::{Deque, Pushed, Stolen};
