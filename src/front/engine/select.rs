@@ -19,7 +19,7 @@ impl Engine {
     /// `keep` is called once for each, on all worker threads and this one. The batch is as long as need be. Blocks.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when the arena has no room for the result; else as [`Engine::map_with`].
+    /// [`Error::OutOfMemory`] when the arena has no room for the result; else as [`Engine::map_with`].
     ///
     /// # Examples
     /// ```
