@@ -65,6 +65,17 @@ fn each_forked_job_is_had_once() {
     });
 }
 
+/// R14/A14 alone: the thief has no other way to see the closure, and nothing of the owner comes behind the push.
+#[test]
+fn a_thief_sees_what_was_forked() {
+    explore_reaching(Some(3), ["it is stolen", "the thief comes too early"], |seen| {
+        let forked = Forked::new();
+        let thief = beside(&forked, |forked| forked.steal());
+        assert!(forked.push(1));
+        seen[usize::from(!thief.join().unwrap())].mark();
+    });
+}
+
 /// A cell is used again while a thief may be at it.
 #[test]
 fn a_cell_is_overwritten_only_when_its_entry_was_read() {
