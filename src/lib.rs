@@ -204,7 +204,8 @@ pub mod batch {
 #[cfg(not(workring_loom))]
 pub mod message {
     pub use crate::front::message::{
-        ExitStatus, Message, Messages, RecvAsync, SendAsync, WorkerBuilder, WorkerMain, WorkerOf, WorkerScope,
+        ExitStatus, Message, Messages, RecvAsync, RecvManyAsync, SendAsync, SendManyAsync, WorkerBuilder, WorkerMain,
+        WorkerOf, WorkerScope,
     };
 }
 

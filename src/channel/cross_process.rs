@@ -12,6 +12,7 @@ use crate::arena::any_batch::AnyBatch;
 use crate::arena::shared::{Shape, SharedSegment};
 use crate::channel::loan_table::{LoanName, LoanTable, NotBorrowed};
 use crate::channel::memory::{ChannelMemory, Damage, ENGINE, WORKER, bit};
+use crate::channel::pace::Pace;
 use crate::channel::types::{For, Ticket, VALUE_WORDS_MAX, Words};
 use crate::channel::waker_registry::WakerRegistry;
 use crate::channel::waker_thread;
@@ -43,6 +44,14 @@ struct Outgoing {
 }
 
 impl Outgoing {
+    /// Forgets the loans of the message that lay in the cell of a position, which has room: it was taken.
+    #[inline]
+    fn forget_taken(&mut self, tail: u64, cells: usize) {
+        if !self.lent.is_empty() {
+            self.lent.remove(&tail.wrapping_sub(cells as u64));
+        }
+    }
+
     /// Whether the message at a position brings what the worker is started with.
     fn is_start(&self, position: u64) -> bool {
         self.begins_with_batches && position == 0
@@ -66,6 +75,8 @@ pub(crate) struct ProcessChannel {
     end_peer: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Waits that ended only because they were bounded.
     missed_wakeups: AtomicU64,
+    /// Of the waits for a message, and for room.
+    paces: [Pace; 2],
     fork: Arc<ForkGuard>,
 }
 
@@ -144,6 +155,7 @@ impl ProcessChannel {
             damage: OnceLock::new(),
             end_peer: OnceLock::new(),
             missed_wakeups: AtomicU64::new(0),
+            paces: [Pace::new(), Pace::new()],
             fork: Arc::clone(fork),
             memory,
         }
@@ -178,6 +190,21 @@ impl ProcessChannel {
             )
         };
         usize::try_from(posted.saturating_sub(taken)).unwrap_or(usize::MAX).min(self.memory.plan.cells)
+    }
+
+    /// How much of what one waits for was used up so far. A hint.
+    pub(crate) fn used(&self, what: For) -> u64 {
+        match what {
+            For::Message => self.head.load(Ordering::Relaxed),
+            For::Room => lock(&self.outgoing).tail,
+        }
+    }
+
+    pub(crate) fn pace(&self, what: For) -> &Pace {
+        match what {
+            For::Message => &self.paces[0],
+            For::Room => &self.paces[1],
+        }
     }
 
     #[inline]
@@ -220,8 +247,7 @@ impl ProcessChannel {
         if batches.is_empty() && outgoing.lent.is_empty() {
             cells.post(tail, &value[..value_words], false);
         } else {
-            // Its cell has room, so what was there before was taken.
-            outgoing.lent.remove(&tail.wrapping_sub(self.memory.plan.cells as u64));
+            outgoing.forget_taken(tail, self.memory.plan.cells);
             if batches.is_empty() {
                 cells.post(tail, &value[..value_words], false);
             } else {
@@ -241,6 +267,86 @@ impl ProcessChannel {
         fault::point(Point::F47_message_posted);
         self.memory.bell(self.memory.other()).ring(bell::MESSAGE);
         Ok(true)
+    }
+
+    /// Posts `count` values of so many bytes as far as there is room, and calls the other end once; how many were posted.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send), if none was posted.
+    pub(crate) fn try_send_values(&self, values: &[u8], len: usize, count: usize) -> Result<usize> {
+        self.check_sound()?;
+        self.loans.notice_drops();
+        let mut outgoing = lock(&self.outgoing);
+        let cells = self.memory.cells(self.memory.end);
+        let value_words = self.memory.plan.message_words(self.memory.end) - BATCHES_WORDS;
+        let mut posted = 0;
+        while posted < count {
+            let tail = outgoing.tail;
+            match cells.has_capacity(tail).map_err(|garbled| self.garbled(self.memory.end, garbled)) {
+                Ok(true) => {}
+                Err(error) if posted == 0 => return Err(error),
+                _ => break,
+            }
+            let mut words: Words = [0; VALUE_WORDS_MAX];
+            bytemuck::bytes_of_mut(&mut words)[..len].copy_from_slice(&values[posted * len..(posted + 1) * len]);
+            outgoing.forget_taken(tail, self.memory.plan.cells);
+            cells.post(tail, &words[..value_words], false);
+            outgoing.tail = Cells::next(tail);
+            posted += 1;
+        }
+        if posted != 0 {
+            self.memory.word(ChannelMemory::counts(self.memory.end)).store(outgoing.tail, Ordering::Relaxed);
+            drop(outgoing);
+            fault::point(Point::F47_message_posted);
+            self.memory.bell(self.memory.other()).ring(bell::MESSAGE);
+        }
+        Ok(posted)
+    }
+
+    /// Takes the oldest messages, up to the first with batches and up to `count` of them, and calls the other end once; how many were taken.
+    ///
+    /// # Errors
+    /// As [`try_take`](Self::try_take), if none was taken.
+    pub(crate) fn try_take_values(&self, values: &mut [u8], len: usize, count: usize) -> Result<usize> {
+        let lane = self.memory.other();
+        let cells = self.memory.cells(lane);
+        self.check_sound()?;
+        self.loans.notice_drops();
+        // Without the lock, as in `try_take`.
+        if cells.is_empty_at(self.head.load(Ordering::Relaxed)) {
+            return Ok(0);
+        }
+        let taking = lock(&self.taking);
+        let mut head = self.head.load(Ordering::Relaxed);
+        let words = self.memory.plan.message_words(lane);
+        let mut taken = 0;
+        while taken < count {
+            let mut message = [0; VALUE_WORDS_MAX + BATCHES_WORDS];
+            match cells.read(head, &mut message[..words]).map_err(|garbled| self.garbled(lane, garbled)) {
+                Ok(Some(false)) => {}
+                Err(error) if taken == 0 => return Err(error),
+                _ => break,
+            }
+            values[taken * len..(taken + 1) * len].copy_from_slice(&bytemuck::bytes_of(&message)[..len]);
+            cells.free(head);
+            head = Cells::next(head);
+            self.head.store(head, Ordering::Relaxed);
+            taken += 1;
+        }
+        if taken != 0 {
+            self.memory.word(ChannelMemory::counts(self.memory.end) + 1).store(head, Ordering::Relaxed);
+            drop(taking);
+            fault::point(Point::F50_message_taken);
+            self.memory.bell(self.memory.other()).ring(bell::ROOM);
+        }
+        Ok(taken)
+    }
+
+    /// Whether the oldest message has batches. A hint.
+    pub(crate) fn has_batches_next(&self) -> bool {
+        let _taking = lock(&self.taking);
+        let found = self.memory.cells(self.memory.other()).read(self.head.load(Ordering::Relaxed), &mut []);
+        found.is_ok_and(|mark| mark == Some(true))
     }
 
     /// Posts the batches that the worker is started with, before any message. If it does not take them they are reclaimed, and come back

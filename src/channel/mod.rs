@@ -10,6 +10,7 @@ mod in_process;
 mod loan_table;
 #[cfg(target_os = "linux")]
 mod memory;
+mod pace;
 mod types;
 #[cfg(target_os = "linux")]
 mod waker_registry;
@@ -17,10 +18,7 @@ mod waker_registry;
 mod waker_thread;
 
 use core::task::Waker;
-use core::time::Duration;
 use std::sync::Arc;
-
-use crossbeam_utils::Backoff;
 
 #[cfg(target_os = "linux")]
 use crate::arena::Arena;
@@ -30,9 +28,10 @@ use crate::arena::shared::SharedSegment;
 #[cfg(target_os = "linux")]
 pub(crate) use crate::channel::cross_process::ProcessChannel;
 use crate::channel::in_process::LaneMemory;
+use crate::channel::pace::Pace;
 #[cfg(workring_fuzzing)]
 pub(crate) use crate::channel::types::VALUE_WORDS_MAX;
-pub(crate) use crate::channel::types::{For, Ticket, VALUE_LEN_MAX, Words};
+pub(crate) use crate::channel::types::{Attempt, For, Ticket, VALUE_LEN_MAX, Words};
 use crate::error::{Error, Result};
 use crate::lockfree::lane::side;
 use crate::os::fork::ForkGuard;
@@ -41,27 +40,6 @@ use crate::sync::{AtomicU32, Ordering};
 
 /// Messages that may wait in each direction at most, as jobs in a queue: their cells are touched when the channel is made.
 const MESSAGES_MAX: usize = 1 << 20;
-
-/// How long a thread looks for a message, or for room, before it sleeps: about what a sleep and a wake-up would cost it.
-const SPIN: Duration = Duration::from_micros(20);
-
-/// Looks at growing distances: a receiver that looks all the time takes each message from the poster's cache as it comes, and both wait
-/// for the line for every message; one that looks later finds several. No message waits longer than it took to come. Where there are
-/// more threads than cores the thread lets others run, for it may wait for one of them.
-fn spin<T>(deadline: Option<Deadline>, look: &mut impl FnMut() -> Option<T>) -> Option<T> {
-    let until = Deadline::after(SPIN);
-    let backoff = Backoff::new();
-    loop {
-        backoff.snooze();
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        let is_over = || until.is_past() || deadline.is_some_and(|deadline| deadline.is_past());
-        if backoff.is_completed() && is_over() {
-            return None;
-        }
-    }
-}
 
 /// One direction of a channel, wherever it lies, as one end sees it.
 #[derive(Clone, Copy)]
@@ -116,6 +94,30 @@ impl Direction<'_> {
         })
     }
 
+    /// Posts `count` values of the lane's length, as messages without batches, as far as there is room, and calls receivers; how many were posted.
+    ///
+    /// # Errors
+    /// As [`Direction::try_send`], if none was posted.
+    #[inline]
+    pub(crate) fn try_send_values(self, values: &[u8], len: usize, count: usize) -> Result<usize> {
+        each!(self, lane => Ok(lane.try_send_values(values, len, count)), process, _ => process.try_send_values(values, len, count))
+    }
+
+    /// Takes the oldest messages, up to the first with batches and up to `count` of them, and calls senders that wait for room; how many were
+    /// taken. For the lane that leads here.
+    ///
+    /// # Errors
+    /// As [`Direction::try_take`], if none was taken.
+    #[inline]
+    pub(crate) fn try_take_values(self, values: &mut [u8], len: usize, count: usize) -> Result<usize> {
+        each!(self, lane => Ok(lane.try_take_values(values, len, count)), process, _ => process.try_take_values(values, len, count))
+    }
+
+    /// Whether the oldest message has batches. For the lane that leads here; a hint where others receive as well.
+    pub(crate) fn has_batches_next(self) -> bool {
+        each!(self, lane => lane.has_batches_next(), process, _ => process.has_batches_next())
+    }
+
     /// Whether nobody receives any more what is posted here: for the lane that leads away.
     #[inline]
     pub(crate) fn has_no_receiver(self) -> bool {
@@ -137,10 +139,33 @@ impl Direction<'_> {
         deadline: Option<Deadline>,
         mut look: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        if spins && let Some(found) = spin(deadline, &mut look) {
+        if spins && let Some(found) = self.spin(what, deadline, &mut look) {
             return Some(found);
         }
         each!(self, lane => lane.wait(what, deadline, look), process, _ => process.wait(what, deadline, look))
+    }
+
+    /// Looks until a look finds something or it is better to sleep.
+    fn spin<T>(self, what: For, deadline: Option<Deadline>, look: impl FnMut() -> Option<T>) -> Option<T> {
+        self.pace(what).spin(self.capacity(), deadline, || self.used(what), || self.seems_to_have(what), look)
+    }
+
+    /// Whether there is some of what one waits for. A hint.
+    #[inline]
+    fn seems_to_have(self, what: For) -> bool {
+        each!(self, lane => lane.seems_to_have(what), process, outgoing => match what {
+            For::Message => process.len(outgoing) != 0,
+            For::Room => process.len(outgoing) < process.capacity(),
+        })
+    }
+
+    /// How much of what one waits for was used up so far, without a look at what the other side writes. A hint.
+    fn used(self, what: For) -> u64 {
+        each!(self, lane => lane.used(what), process, _ => process.used(what))
+    }
+
+    fn pace(&self, what: For) -> &Pace {
+        each!(self, lane => lane.pace(what), process, _ => process.pace(what))
     }
 
     /// Keeps a task's waker at the bell. The task then looks once more.
@@ -290,6 +315,26 @@ impl Channel {
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         if self.fork.is_forked_child() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    /// Posts a value from a side, if this is so simple: between threads, with room, and with a receiver.
+    #[inline]
+    pub(crate) fn post_value(&self, side: usize, value: &[u8]) -> Attempt {
+        match &self.kind {
+            Kind::Local(lanes) if !self.fork.is_forked_child() && !lanes[side & 1].is_gone(side::RECEIVER) => {
+                if lanes[side & 1].try_send_value(value) { Attempt::Done } else { Attempt::InVain }
+            }
+            _ => Attempt::Undecided,
+        }
+    }
+
+    /// Receives a value at a side, if this is so simple: between threads, and a message without batches is there.
+    #[inline]
+    pub(crate) fn receive_value(&self, side: usize, value: &mut [u8]) -> Attempt {
+        match &self.kind {
+            Kind::Local(lanes) if !self.fork.is_forked_child() => lanes[(side & 1) ^ 1].try_take_value(value),
+            _ => Attempt::Undecided,
+        }
     }
 
     /// Tells side 1 to end. It is woken if it waits.

@@ -1,6 +1,6 @@
 //! What all files of this folder say: values of messages, what one waits for.
 
-pub(crate) use crate::lockfree::lane::Ticket;
+pub(crate) use crate::lockfree::bell::Ticket;
 
 /// Bytes of a message's value at most: a cache line.
 pub(crate) const VALUE_LEN_MAX: usize = 64;
@@ -14,4 +14,14 @@ pub(crate) type Words = [u64; VALUE_WORDS_MAX];
 pub(crate) enum For {
     Message,
     Room,
+}
+
+/// What came of an attempt to post or to receive a value in the simplest case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Attempt {
+    Done,
+    /// There was no room, or no message: the next look should not follow at once.
+    InVain,
+    /// It is not the simplest case.
+    Undecided,
 }

@@ -1,41 +1,31 @@
 //! A lane: messages from one side of a channel to the other, in a bounded ring of cells, any number of threads at either side.
 //!
-//! A cell is a *stamp* and the words of one message. The stamp says what the cell is for: `p` while it waits for the message of
-//! position `p`, `p + 1` while that message waits to be taken; then it waits for position `p + cells`. A thread that moves the tail, or the
-//! head, over a position has that cell to itself until it stores the next stamp (Vyukov, "Bounded MPMC queue", 2010).
+//! The *tail* counts the messages that were posted, the *head* those that were taken. The threads of a side take turns by a lock
+//! (`biased_lock.rs`): the one that has it to post fills the next cell and moves the tail on, the one that has it to take reads the next cell
+//! and moves the head on.
 //!
-//! A thread that is held up between the two steps holds up those at the other side that come to its cell, and nobody else.
-//! Each side lies in one process: when that process dies in between, its whole side is dead, and the other side goes by what the
-//! stamps say. A message whose stamp was not stored was never posted; one whose cell was not given back was not received.
+//! Cells lie in *groups*: a *stamp*, and as many messages as fit into the line with it. The stamp is the tail as it was after the last
+//! message of the group, so that a receiver that waits looks at the very line in which the next message comes. Any stamp, and the tail, says
+//! of all messages before it that they are there, and each side keeps what it last read of the other one: it reads again only when the lane
+//! seems empty, or full. So a line crosses between the sides for as many messages as there are (FastForward and MCRingBuffer, 2008 and 2010,
+//! have the two halves of it).
 //!
-//! Sleeping, at either side, for a message or for room:
+//! A thread that is held up under the lock holds up its own side; the other one goes by the positions. Each side lies in one process:
+//! when that process dies in between, its whole side is dead. A message that the tail was not moved over was never posted; one that the head
+//! was not moved over was not received.
 //!
-//! ```text
-//! poster                            receiver
-//!   store the stamp                   put itself into the list, count itself
-//!   fence(SeqCst)          F3         fence(SeqCst)          F4
-//!   read the count                    look at the cell, then sleep until it is called
-//! ```
-//!
-//! If F3 comes first, the receiver sees the message. If F4 comes first, the poster sees the count, and takes one out of the list and
-//! calls it. A thread that was taken out is not counted any more, so that one call is made for it however long it takes to wake. One that
-//! was called and found what it wanted without the call passes it on: there may be what the next one sleeps for.
+//! How threads and tasks sleep at a lane, and are called, is in `bell.rs`.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
-use super::futex;
-pub(crate) use super::waiters::Ticket;
-use super::waiters::Waiters;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Scope, fence, ignore_poison};
+use super::bell::{Bell, Bells};
+use super::biased_lock::{BiasedLock, LockUser};
+use super::prefetch;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Bits of a stamp that hold a position; those above hold the message's mark.
-const POSITION_BITS: u32 = 56;
-const POSITION: u64 = (1 << POSITION_BITS) - 1;
-
-/// Bits of `LaneHeader::gone`.
+/// Bits of [`Bells::gone`].
 pub(crate) mod side {
     /// Nobody posts any more.
     pub(crate) const SENDER: u32 = 1;
@@ -43,369 +33,475 @@ pub(crate) mod side {
     pub(crate) const RECEIVER: u32 = 2;
 }
 
-/// A thread or task that sleeps at a lane.
-pub(crate) enum Sleeper {
-    /// A thread, on a word of its own.
-    Thread(Arc<AtomicU32>),
-    /// A task.
-    Task(Waker),
+/// Messages between two looks at how often somebody sleeps. A power of two.
+const BALANCE_EVERY: u64 = 1024;
+/// Words of a line.
+const LINE_WORDS: usize = 8;
+/// Messages of a group whose messages have no room in the line of the stamp.
+const MESSAGES_OF_LINES: usize = LINE_WORDS - 1;
+/// Lines that are on their way at a time.
+const LINES_AHEAD: usize = 8;
+/// Messages that are filled, or read, at most before the other side is told of them.
+const MESSAGES_AT_ONCE: usize = 64;
+
+/// Words that cross between processors together.
+#[repr(align(64))]
+struct CacheLine([AtomicU64; LINE_WORDS]);
+
+/// What the threads of one side have under its lock, on lines of their own.
+struct LaneSide {
+    lock: BiasedLock,
+    /// The other side's position when it was last read.
+    known: AtomicU64,
+    /// The next cell: its group, and which of the group it is.
+    group: AtomicU32,
+    slot: AtomicU32,
 }
 
-/// What the word of a thread says.
-const ASLEEP: u32 = 1;
-const CALLED: u32 = 0;
-
-impl Sleeper {
-    /// Wakes it. The waker of a task is foreign code.
-    pub(crate) fn wake(self) {
-        match self {
-            Self::Thread(word) => {
-                // Release: pairs with the acquire in `wait`, though what the thread looks for is ordered by stamps and fences.
-                word.store(CALLED, Ordering::Release);
-                futex::wake_all(&word, Scope::Private);
-            }
-            Self::Task(waker) => waker.wake(),
-        }
-    }
-}
-
-/// The sleepers at one side of a lane, in the order in which they came.
-pub(crate) struct Bell {
-    /// How many are in the list; changed under its lock.
-    count: AtomicU32,
-    list: Mutex<Waiters<Sleeper>>,
-}
-
-impl Bell {
-    fn new() -> Self {
-        Self { count: AtomicU32::new(0), list: Mutex::new(Waiters::default()) }
+impl LaneSide {
+    fn new() -> CachePadded<Self> {
+        CachePadded::new(Self {
+            lock: BiasedLock::new(),
+            known: AtomicU64::new(0),
+            group: AtomicU32::new(0),
+            slot: AtomicU32::new(0),
+        })
     }
 
-    fn list(&self) -> MutexGuard<'_, Waiters<Sleeper>> {
-        ignore_poison(self.list.lock())
-    }
-
-    /// The sleeper to wake after a message was posted or taken, if there is one.
+    /// The next cell. Relaxed, as everything here: under the lock.
     #[inline]
-    pub(crate) fn call(&self) -> Option<Sleeper> {
-        // SeqCst fence F3, see the head of this file.
-        fence(Ordering::SeqCst);
-        if self.count.load(Ordering::Relaxed) == 0 { None } else { self.take_first() }
-    }
-
-    #[cold]
-    fn take_first(&self) -> Option<Sleeper> {
-        let mut list = self.list();
-        let sleeper = list.take_first()?;
-        self.count_off();
-        Some(sleeper)
-    }
-
-    /// Minus one, under the lock. Relaxed: a thread that reads the old count looks into the list in vain.
-    fn count_off(&self) {
-        self.count.fetch_add(u32::MAX, Ordering::Relaxed);
-    }
-
-    /// Every sleeper, to be woken.
-    pub(crate) fn call_all(&self) -> impl Iterator<Item = Sleeper> + use<> {
-        // SeqCst fence F3, see the head of this file.
-        fence(Ordering::SeqCst);
-        let mut list = self.list();
-        let all = list.take_all();
-        (0..all.len()).for_each(|_| self.count_off());
-        all
-    }
-
-    /// Puts a sleeper into the list. It then looks once more before it sleeps.
-    pub(crate) fn announce(&self, sleeper: Sleeper) -> Ticket {
-        let mut list = self.list();
-        let ticket = list.add((), sleeper);
-        self.count.fetch_add(1, Ordering::Relaxed);
-        drop(list);
-        // SeqCst fence F4, see the head of this file.
-        fence(Ordering::SeqCst);
-        ticket
-    }
-
-    /// Takes a sleeper out of the list again. `false` when it was called meanwhile.
-    pub(crate) fn withdraw(&self, ticket: &Ticket) -> bool {
-        let mut list = self.list();
-        let found = list.remove(*ticket);
-        if found.is_some() {
-            self.count_off();
+    fn next(&self) -> CellPlace {
+        CellPlace {
+            group: self.group.load(Ordering::Relaxed) as usize,
+            slot: self.slot.load(Ordering::Relaxed) as usize,
         }
-        drop(list);
-        // Foreign code runs when a waker is dropped.
-        found.is_some()
     }
 
-    /// Looks, and sleeps until it is called, until the look finds something. `word` is the thread's own, which nobody else waits on;
-    /// `sleep` sleeps while it holds the number given, and says whether the caller should go on; after it said no there is one last
-    /// look. `pass_on` hands a call on that was not needed.
-    pub(crate) fn wait<T>(
-        &self,
-        word: &Arc<AtomicU32>,
-        mut look: impl FnMut() -> Option<T>,
-        mut sleep: impl FnMut(&AtomicU32, u32) -> bool,
-        pass_on: impl FnOnce(),
-    ) -> Option<T> {
-        loop {
-            // Relaxed: handed on with the list's lock.
-            word.store(ASLEEP, Ordering::Relaxed);
-            let ticket = self.announce(Sleeper::Thread(Arc::clone(word)));
-            if let Some(found) = look() {
-                if !self.withdraw(&ticket) {
-                    pass_on();
-                }
-                return Some(found);
-            }
-            let mut go_on = true;
-            // Acquire: see `Sleeper::wake`.
-            while go_on && word.load(Ordering::Acquire) == ASLEEP {
-                go_on = sleep(word, ASLEEP);
-            }
-            // A late call may have been for an earlier wait on this word: this one is still in the list then, and would stay there
-            // as a sleeper that no call can wake.
-            self.withdraw(&ticket);
-            let found = look();
-            if found.is_some() || !go_on {
-                return found;
-            }
-        }
+    #[inline]
+    fn set_next(&self, place: CellPlace) {
+        self.group.store(place.group as u32, Ordering::Relaxed);
+        self.slot.store(place.slot as u32, Ordering::Relaxed);
     }
 }
 
-/// What a lane has beside its cells, each on lines of its own.
-pub(crate) struct LaneHeader {
-    /// The next position to take.
-    head: CachePadded<AtomicU64>,
-    /// The next position to fill.
-    tail: CachePadded<AtomicU64>,
-    /// Receivers that wait for a message.
-    pub(crate) messages: CachePadded<Bell>,
-    /// Senders that wait for room.
-    pub(crate) room: CachePadded<Bell>,
-    /// See [`side`].
-    gone: CachePadded<AtomicU32>,
-}
-
-impl LaneHeader {
-    /// Of a lane that no message went through.
-    pub(crate) fn new() -> Self {
-        Self {
-            head: CachePadded::new(AtomicU64::new(0)),
-            tail: CachePadded::new(AtomicU64::new(0)),
-            messages: CachePadded::new(Bell::new()),
-            room: CachePadded::new(Bell::new()),
-            gone: CachePadded::new(AtomicU32::new(0)),
-        }
-    }
+/// Where a cell lies.
+#[derive(Clone, Copy)]
+struct CellPlace {
+    group: usize,
+    slot: usize,
 }
 
 /// Every cell holds a message that was not taken yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Full;
 
-/// A view of a lane. The number of cells is a power of two, at least two.
-#[derive(Clone, Copy)]
-pub(crate) struct Lane<'a> {
-    header: &'a LaneHeader,
-    cells: &'a [AtomicU64],
-    /// Words of a cell, the stamp included.
-    stride: usize,
-    /// Cells.
-    count: u64,
+/// See the head of this file.
+pub(crate) struct Lane {
+    /// The next position to take.
+    head: CachePadded<AtomicU64>,
+    /// The next position to fill.
+    tail: CachePadded<AtomicU64>,
+    posting: CachePadded<LaneSide>,
+    taking: CachePadded<LaneSide>,
+    bells: Bells,
+    lines: Box<[CacheLine]>,
+    message_words: usize,
+    capacity: usize,
+    groups: usize,
+    /// Messages of a group.
+    group_len: usize,
+    /// Lines of a group.
+    group_lines: usize,
+    /// 1 in the cells whose message has a mark. The lane's are looked at only once there was one.
+    marks: Box<[AtomicU32]>,
+    has_marks: CachePadded<AtomicU32>,
 }
 
-/// How far a stamp is ahead of what was expected.
-#[inline]
-fn ahead(stamp: u64, expected: u64) -> i64 {
-    (stamp.wrapping_sub(expected) << (u64::BITS - POSITION_BITS)).cast_signed()
-}
-
-impl<'a> Lane<'a> {
-    /// The words that so many cells for messages of so many words take.
-    pub(crate) fn words(cells: usize, message_words: usize) -> usize {
-        cells * (message_words + 1)
-    }
-
-    /// A view of a lane of `count` cells, a power of two and at least two: with one, "holds a message" and "waits for the next" would
-    /// be the same stamp. There must be [`Lane::words`] words, made ready by [`Lane::init`].
-    #[inline]
-    pub(crate) fn new(header: &'a LaneHeader, cells: &'a [AtomicU64], count: usize, message_words: usize) -> Self {
-        debug_assert!(count.is_power_of_two() && count >= 2 && cells.len() == Self::words(count, message_words));
-        Self { header, cells, stride: message_words + 1, count: count as u64 }
-    }
-
-    /// Makes every cell wait for its first message.
-    pub(crate) fn init(&self) {
-        for (position, cell) in self.cells.chunks_exact(self.stride).enumerate() {
-            // Relaxed: a thread that makes the lane hands it on to the others.
-            cell[0].store(position as u64, Ordering::Relaxed);
+impl Lane {
+    /// Without a message, with room for so many of up to eight words.
+    pub(crate) fn new(capacity: usize, message_words: usize) -> Self {
+        debug_assert!(capacity != 0 && message_words <= LINE_WORDS);
+        let fits_beside_stamp = message_words < LINE_WORDS;
+        let group_len = if fits_beside_stamp { MESSAGES_OF_LINES / message_words.max(1) } else { MESSAGES_OF_LINES };
+        let group_lines = if fits_beside_stamp { 1 } else { LINE_WORDS };
+        let groups = capacity.div_ceil(group_len);
+        Self {
+            head: CachePadded::new(AtomicU64::new(0)),
+            tail: CachePadded::new(AtomicU64::new(0)),
+            posting: LaneSide::new(),
+            taking: LaneSide::new(),
+            bells: Bells::new(),
+            lines: (0..groups * group_lines).map(|_| CacheLine(core::array::from_fn(|_| AtomicU64::new(0)))).collect(),
+            message_words,
+            capacity,
+            groups,
+            group_len,
+            group_lines,
+            marks: (0..groups * group_len).map(|_| AtomicU32::new(0)).collect(),
+            has_marks: CachePadded::new(AtomicU32::new(0)),
         }
     }
 
-    /// Where the cell of a position lies, and its words.
+    /// Messages that may wait.
     #[inline]
-    fn cell(&self, position: u64) -> (usize, &'a AtomicU64, &'a [AtomicU64]) {
-        let at = (position & (self.count - 1)) as usize;
-        let words = &self.cells[at * self.stride..(at + 1) * self.stride];
-        (at, &words[0], &words[1..])
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
     }
 
-    /// Turns of a loop that ends, in a sound lane, as soon as others stop making progress.
-    fn patience(&self) -> u64 {
-        self.count.saturating_mul(4).saturating_add(1024)
+    /// Cells, of which there may be a few more than messages: their numbers are less.
+    #[inline]
+    pub(crate) fn cells(&self) -> usize {
+        self.marks.len()
     }
 
-    /// Posts a message: the words, as many as cells have or less, and a mark for the receiver. `before` is called with the number of
-    /// the cell when the cell is the caller's, before the message can be seen. Does not sleep.
+    /// Messages that wait. A hint.
+    #[inline]
+    pub(crate) fn len_hint(&self) -> u64 {
+        // The head first. It may be before the tail all the same: a receiver that goes by a stamp takes what the tail is not moved over yet.
+        let head = self.head.load(Ordering::Relaxed);
+        let waiting = self.tail.load(Ordering::Relaxed).wrapping_sub(head).cast_signed();
+        waiting.clamp(0, self.capacity as i64).cast_unsigned()
+    }
+
+    /// Whether a message waits. A hint, from the line in which the next one comes.
+    #[inline]
+    pub(crate) fn seems_to_have_message(&self) -> bool {
+        let stamp = self.stamp(self.taking.next().group).load(Ordering::Relaxed);
+        stamp.wrapping_sub(self.head.load(Ordering::Relaxed)).cast_signed() > 0
+    }
+
+    /// Whether there is room. A hint.
+    #[inline]
+    pub(crate) fn seems_to_have_room(&self) -> bool {
+        self.len_hint() < self.capacity as u64
+    }
+
+    /// Messages that were posted so far. A hint.
+    pub(crate) fn posted_hint(&self) -> u64 {
+        self.tail.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were taken so far. A hint.
+    pub(crate) fn taken_hint(&self) -> u64 {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn stamp(&self, group: usize) -> &AtomicU64 {
+        &self.lines[group * self.group_lines].0[0]
+    }
+
+    /// Cells from this one on that lie in its line.
+    #[inline]
+    fn run_len(&self, place: CellPlace) -> usize {
+        if self.group_lines == 1 { self.group_len - place.slot } else { 1 }
+    }
+
+    /// The words of so many cells that lie in one line.
+    #[inline]
+    fn words(&self, CellPlace { group, slot }: CellPlace, cells: usize) -> &[AtomicU64] {
+        if self.group_lines == 1 {
+            let first = 1 + slot * self.message_words;
+            &self.lines[group].0[first..first + cells * self.message_words]
+        } else {
+            &self.lines[group * self.group_lines + 1 + slot].0[..cells * self.message_words]
+        }
+    }
+
+    /// The number of a cell.
+    #[inline]
+    fn number(&self, CellPlace { group, slot }: CellPlace) -> usize {
+        group * self.group_len + slot
+    }
+
+    /// The cell behind so many of one line.
+    #[inline]
+    fn after(&self, CellPlace { group, slot }: CellPlace, cells: usize) -> CellPlace {
+        if slot + cells < self.group_len {
+            CellPlace { group, slot: slot + cells }
+        } else {
+            CellPlace { group: if group + 1 < self.groups { group + 1 } else { 0 }, slot: 0 }
+        }
+    }
+
+    /// A line that will be touched soon, if the message of this cell begins one, and so many cells from it on are this side's.
+    #[inline]
+    fn line_ahead(&self, place: CellPlace, own: u64) -> Option<&AtomicU64> {
+        let begins_line = place.slot == 0 || self.group_lines != 1;
+        let messages_ahead = LINES_AHEAD * if self.group_lines == 1 { self.group_len } else { 1 };
+        if !begins_line || own <= messages_ahead as u64 {
+            return None;
+        }
+        let lines = self.lines.len();
+        let line = place.group * self.group_lines + place.slot + LINES_AHEAD;
+        Some(&self.lines[if line < lines { line } else { line - lines }].0[0])
+    }
+
+    /// Free cells from the tail on, as far as this side knows, with a look at the head if it knows of fewer than `wanted`. For the thread
+    /// that has the lock.
+    #[inline]
+    fn room(&self, tail: u64, wanted: u64) -> u64 {
+        let count = self.capacity as u64;
+        // Relaxed: passed on with the lock.
+        let known = count - tail.wrapping_sub(self.posting.known.load(Ordering::Relaxed));
+        if known >= wanted {
+            return known;
+        }
+        // Acquire (A10): pairs with R10; the last message of a free cell was read before the next one is written.
+        let head = self.head.load(Ordering::Acquire);
+        self.posting.known.store(head, Ordering::Relaxed);
+        count - tail.wrapping_sub(head)
+    }
+
+    /// Messages from the head on, as far as this side knows, with a look if it knows of fewer than `wanted`. For the thread that has the lock.
+    ///
+    /// For one it looks at the stamp of its group, and at the tail only where the group is full of messages, so that there may be more behind
+    /// it; for many at the tail, which is moved less often where many are posted.
+    #[inline]
+    fn messages(&self, head: u64, place: CellPlace, wanted: u64) -> u64 {
+        let known = self.taking.known.load(Ordering::Relaxed).wrapping_sub(head);
+        if known >= wanted {
+            return known;
+        }
+        let mut found = known;
+        if wanted == 1 {
+            // Acquire (A9): pairs with R9; a thread that sees a stamp sees the messages before it. One of the lap before is behind the head.
+            let stamp = self.stamp(place.group).load(Ordering::Acquire).wrapping_sub(head);
+            found = if stamp.cast_signed() > 0 { stamp } else { 0 };
+        }
+        if wanted > 1 || found > 1 && found >= (self.group_len - place.slot) as u64 {
+            // Acquire (A9), as that of the stamp. The tail is moved after it, so that it may be seen later.
+            found =
+                found.max(self.tail.load(Ordering::Acquire).wrapping_sub(head).cast_signed().max(0).cast_unsigned());
+        }
+        self.taking.known.store(head.wrapping_add(found), Ordering::Relaxed);
+        found
+    }
+
+    /// Posts a message, with or without a mark. `fill` is called with the number of the cell and its words while the cell is the caller's.
+    /// Sleeps only for the lock of the side.
     ///
     /// The caller then calls a receiver: [`Bell::call`].
     ///
     /// # Errors
-    /// [`Full`]; `before` was not called then.
+    /// [`Full`]; nothing was written then.
     #[inline]
-    pub(crate) fn try_send(&self, message: &[u64], mark: u8, before: impl FnOnce(usize)) -> Result<(), Full> {
-        let tail = &*self.header.tail;
-        let mut position = tail.load(Ordering::Relaxed);
-        for _ in 0..self.patience() {
-            let (at, stamp, words) = self.cell(position);
-            // Acquire (A10): pairs with R10; the last message of this cell was read before ours is written.
-            let lead = ahead(stamp.load(Ordering::Acquire), position);
-            if lead == 0 {
-                let next = position.wrapping_add(1) & POSITION;
-                // Relaxed, both: the stamps order what is in the cells. If another thread takes the position, ours is the next.
-                match tail.compare_exchange_weak(position, next, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => {
-                        before(at);
-                        for (word, &value) in words.iter().zip(message) {
-                            word.store(value, Ordering::Relaxed);
-                        }
-                        // Release (R9): the message is visible to the thread that sees the stamp (A9).
-                        stamp.store(next | u64::from(mark) << POSITION_BITS, Ordering::Release);
-                        return Ok(());
-                    }
-                    Err(found) => position = found,
-                }
-            } else if let Some(newest) = Self::newest(tail, position) {
-                position = newest;
-            } else if lead < 0 {
-                return Err(Full);
+    pub(crate) fn try_send(
+        &self,
+        user: Option<&Arc<LockUser>>,
+        mark: bool,
+        fill: impl FnOnce(usize, &[AtomicU64]),
+    ) -> Result<(), Full> {
+        let held = self.posting.lock.lock(user);
+        // Relaxed: written under the lock.
+        let tail = self.tail.load(Ordering::Relaxed);
+        let room = self.room(tail, 1);
+        if room != 0 {
+            let place = self.posting.next();
+            if let Some(line) = self.line_ahead(place, room) {
+                prefetch::for_writing(line);
             }
+            let number = self.number(place);
+            fill(number, self.words(place, 1));
+            if mark {
+                // Relaxed, both: the stamp orders what is in the cells.
+                self.has_marks.store(1, Ordering::Relaxed);
+                self.marks[number].store(1, Ordering::Relaxed);
+            }
+            self.posting.set_next(self.after(place, 1));
+            self.move_tail(place.group, tail, 1);
         }
-        Err(Full)
+        self.posting.lock.unlock(held);
+        if room != 0 { Ok(()) } else { Err(Full) }
     }
 
-    /// Takes the oldest message: its words, as many as `message` has room for, and its mark. `before` is called with the number of the
-    /// cell while the cell is still the caller's. `None` when there is none. Does not sleep.
+    /// Moves the tail over messages of which the last ones lie in a group.
+    #[inline]
+    fn move_tail(&self, group: usize, tail: u64, by: u64) {
+        let next = tail.wrapping_add(by);
+        self.publish(group, next);
+        self.tail.store(next, Ordering::Release);
+        if tail % BALANCE_EVERY + by >= BALANCE_EVERY {
+            self.bells.balance();
+        }
+    }
+
+    #[inline]
+    fn publish(&self, group: usize, tail: u64) {
+        // Release (R9), as that of the tail: the messages are visible to the thread that sees the stamp or the tail (A9).
+        self.stamp(group).store(tail, Ordering::Release);
+    }
+
+    /// Takes the oldest message. `read` is called with the number of the cell, whether there is a mark, and the words, while the cell is the
+    /// caller's; if it gives `None`, the message stays. `None` also when there is none. Sleeps only for the lock of the side.
     ///
     /// The caller then calls a sender: [`Bell::call`].
     #[inline]
-    pub(crate) fn try_take(&self, message: &mut [u64], before: impl FnOnce(usize, u8)) -> Option<()> {
-        let head = &*self.header.head;
-        let mut position = head.load(Ordering::Relaxed);
-        for _ in 0..self.patience() {
-            let (at, stamp, words) = self.cell(position);
-            let next = position.wrapping_add(1) & POSITION;
-            // Acquire (A9): pairs with R9; a thread that sees the stamp sees the message. A message that is not seen yet is seen by the look
-            // that precedes a sleep.
-            let found = stamp.load(Ordering::Acquire);
-            let lead = ahead(found, next);
-            if lead == 0 {
-                // Relaxed, both, as in `try_send`.
-                match head.compare_exchange_weak(position, next, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => {
-                        for (word, value) in words.iter().zip(message) {
-                            *value = word.load(Ordering::Relaxed);
-                        }
-                        before(at, (found >> POSITION_BITS) as u8);
-                        // Release (R10): the message was read before its cell is filled again (A10).
-                        stamp.store(position.wrapping_add(self.count) & POSITION, Ordering::Release);
-                        return Some(());
-                    }
-                    Err(found) => position = found,
+    pub(crate) fn try_take<T>(
+        &self,
+        user: Option<&Arc<LockUser>>,
+        read: impl FnOnce(usize, bool, &[AtomicU64]) -> Option<T>,
+    ) -> Option<T> {
+        let held = self.taking.lock.lock(user);
+        // Relaxed: written under the lock.
+        let head = self.head.load(Ordering::Relaxed);
+        let place = self.taking.next();
+        let messages = self.messages(head, place, 1);
+        let mut found = None;
+        if messages != 0 {
+            if let Some(line) = self.line_ahead(place, messages) {
+                prefetch::for_reading(line);
+            }
+            let number = self.number(place);
+            let has_mark = self.has_mark(number);
+            found = read(number, has_mark, self.words(place, 1));
+            if found.is_some() {
+                if has_mark {
+                    self.marks[number].store(0, Ordering::Relaxed);
                 }
-            } else if let Some(newest) = Self::newest(head, position) {
-                position = newest;
-            } else if lead < 0 {
-                return None;
+                self.taking.set_next(self.after(place, 1));
+                self.move_head(head, 1);
             }
         }
-        None
+        self.taking.lock.unlock(held);
+        found
     }
 
-    /// The newest value of a position if it is not `known`. An exchange that changes nothing tells: a load may read an old one, and a
-    /// verdict on an old position would put the caller to sleep beside a message.
-    fn newest(position: &AtomicU64, known: u64) -> Option<u64> {
-        // Relaxed: what the position leads to is ordered by the stamp.
-        position.compare_exchange(known, known, Ordering::Relaxed, Ordering::Relaxed).err()
+    #[inline]
+    fn move_head(&self, head: u64, by: u64) {
+        // Release (R10): the messages were read before their cells are filled again (A10).
+        self.head.store(head.wrapping_add(by), Ordering::Release);
     }
 
-    /// Messages that wait. A hint.
-    pub(crate) fn len_hint(&self) -> u64 {
-        let tail = self.header.tail.load(Ordering::Relaxed);
-        (tail.wrapping_sub(self.header.head.load(Ordering::Relaxed)) & POSITION).min(self.count)
+    #[inline]
+    fn has_mark(&self, number: usize) -> bool {
+        // Relaxed, both: written before the stamp.
+        self.has_marks.load(Ordering::Relaxed) != 0 && self.marks[number].load(Ordering::Relaxed) != 0
+    }
+
+    /// Posts up to `wanted` messages without marks, as many as there is room for; how many. `fill` is given the number of the first of some,
+    /// counted from 0, and the words of all of these, one behind the other. Sleeps only for the lock of the side.
+    ///
+    /// The caller then calls receivers: [`Bell::call`].
+    #[inline]
+    pub(crate) fn try_send_many(
+        &self,
+        user: Option<&Arc<LockUser>>,
+        wanted: usize,
+        mut fill: impl FnMut(usize, usize, &[AtomicU64]),
+    ) -> usize {
+        let held = self.posting.lock.lock(user);
+        let tail = self.tail.load(Ordering::Relaxed);
+        let room = self.room(tail, wanted as u64) as usize;
+        let count = wanted.min(room);
+        let mut place = self.posting.next();
+        let (mut posted, mut told) = (0, 0);
+        while posted < count {
+            if let Some(line) = self.line_ahead(place, (room - posted) as u64) {
+                prefetch::for_writing(line);
+            }
+            let run = self.run_len(place).min(count - posted);
+            fill(posted, run, self.words(place, run));
+            posted += run;
+            let next = self.after(place, run);
+            if posted == count || posted - told >= MESSAGES_AT_ONCE {
+                self.posting.set_next(next);
+                self.move_tail(place.group, tail.wrapping_add(told as u64), (posted - told) as u64);
+                told = posted;
+            } else if next.slot == 0 {
+                self.publish(place.group, tail.wrapping_add(posted as u64));
+            }
+            place = next;
+        }
+        self.posting.lock.unlock(held);
+        count
+    }
+
+    /// Takes up to `wanted` messages, as many as there are before the first one with a mark; how many. `read` is given what
+    /// [`Lane::try_send_many`] gives. Sleeps only for the lock of the side.
+    ///
+    /// The caller then calls senders: [`Bell::call`].
+    #[inline]
+    pub(crate) fn try_take_many(
+        &self,
+        user: Option<&Arc<LockUser>>,
+        wanted: usize,
+        mut read: impl FnMut(usize, usize, &[AtomicU64]),
+    ) -> usize {
+        let held = self.taking.lock.lock(user);
+        let head = self.head.load(Ordering::Relaxed);
+        let mut place = self.taking.next();
+        let messages = self.messages(head, place, wanted as u64) as usize;
+        let count = wanted.min(messages);
+        let (mut taken, mut told, mut is_marked) = (0, 0, false);
+        while taken < count && !is_marked {
+            if let Some(line) = self.line_ahead(place, (messages - taken) as u64) {
+                prefetch::for_reading(line);
+            }
+            let run = self.run_len(place).min(count - taken);
+            let unmarked = self.unmarked(self.number(place), run);
+            is_marked = unmarked < run;
+            read(taken, unmarked, self.words(place, unmarked));
+            place = self.after(place, unmarked);
+            taken += unmarked;
+            if taken - told >= MESSAGES_AT_ONCE {
+                self.move_head(head.wrapping_add(told as u64), (taken - told) as u64);
+                told = taken;
+            }
+        }
+        self.taking.set_next(place);
+        self.move_head(head.wrapping_add(told as u64), (taken - told) as u64);
+        self.taking.lock.unlock(held);
+        taken
+    }
+
+    /// Cells before the first one with a mark, of so many.
+    #[inline]
+    fn unmarked(&self, first: usize, cells: usize) -> usize {
+        if self.has_marks.load(Ordering::Relaxed) == 0 {
+            return cells;
+        }
+        (first..first + cells).take_while(|&number| !self.has_mark(number)).count()
     }
 
     /// Receivers that wait for a message.
-    #[cfg(test)]
-    pub(crate) fn messages(&self) -> &'a Bell {
-        &self.header.messages
+    #[inline]
+    pub(crate) fn message_bell(&self) -> Bell<'_> {
+        self.bells.messages()
     }
 
     /// Senders that wait for room.
-    #[cfg(test)]
-    pub(crate) fn room(&self) -> &'a Bell {
-        &self.header.room
+    #[inline]
+    pub(crate) fn room_bell(&self) -> Bell<'_> {
+        self.bells.room()
     }
 
     /// Whether a side is gone.
     #[inline]
     pub(crate) fn is_gone(&self, side: u32) -> bool {
-        // Acquire: pairs with the release in `leave`; what that side posted before it left is visible.
-        self.header.gone.load(Ordering::Acquire) & side != 0
+        self.bells.gone() & side != 0
     }
 
     /// Says that a side is gone. The caller then calls everybody at both bells.
     pub(crate) fn leave(&self, side: u32) {
-        // Release: see `is_gone`.
-        self.header.gone.fetch_or(side, Ordering::Release);
+        self.bells.leave(side);
     }
 }
 
 #[cfg(all(test, not(workring_loom)))]
 mod tests {
+    use super::super::bell::Sleeper;
+    use super::super::futex;
     use super::*;
-    use crate::sync::repetitions;
+    use crate::sync::{Scope, repetitions};
     use proptest::prelude::*;
     use std::collections::VecDeque;
-
-    struct Memory {
-        header: LaneHeader,
-        cells: Vec<AtomicU64>,
-        message_words: usize,
-    }
-
-    impl Memory {
-        fn new(cells: usize, message_words: usize) -> Self {
-            let words = (0..Lane::words(cells, message_words)).map(|_| AtomicU64::new(0)).collect();
-            let memory = Self { header: LaneHeader::new(), cells: words, message_words };
-            memory.lane().init();
-            memory
-        }
-
-        fn lane(&self) -> Lane<'_> {
-            let count = self.cells.len() / (self.message_words + 1);
-            Lane::new(&self.header, &self.cells, count, self.message_words)
-        }
-    }
 
     fn wake(sleeper: Option<Sleeper>) {
         sleeper.into_iter().for_each(Sleeper::wake);
     }
 
-    fn wait<T>(bell: &Bell, look: impl FnMut() -> Option<T>) -> Option<T> {
+    fn wait<T>(bell: Bell<'_>, look: impl FnMut() -> Option<T>) -> Option<T> {
         let sleep = |word: &AtomicU32, seen| {
             futex::wait(word, seen, Scope::Private);
             true
@@ -413,111 +509,187 @@ mod tests {
         bell.wait(&Arc::new(AtomicU32::new(0)), look, sleep, || wake(bell.call()))
     }
 
+    fn fill(words: &[AtomicU64], value: u64) {
+        words.iter().zip(0..).for_each(|(word, at)| word.store(value ^ at, Ordering::Relaxed));
+    }
+
+    /// The words of each of some messages, with its number.
+    fn each_of(first: usize, count: usize, words: &[AtomicU64]) -> impl Iterator<Item = (usize, &[AtomicU64])> {
+        let len = words.len().checked_div(count).unwrap_or(0);
+        assert_eq!(words.len(), len * count);
+        (0..count).map(move |at| (first + at, &words[at * len..(at + 1) * len]))
+    }
+
+    /// The value of a message, whose words must all be its.
+    fn value(words: &[AtomicU64]) -> u64 {
+        let value = words.first().map_or(0, |word| word.load(Ordering::Relaxed));
+        assert!(words.iter().zip(0..).all(|(word, at)| word.load(Ordering::Relaxed) == value ^ at), "torn");
+        value
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Send(u64, bool),
+        SendMany(usize, u64),
+        Take,
+        TakeUnmarked,
+        TakeMany(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => any::<(u64, bool)>().prop_map(|(value, mark)| Step::Send(value, mark)),
+            2 => (0..40_usize, any::<u64>()).prop_map(|(count, value)| Step::SendMany(count, value)),
+            3 => Just(Step::Take),
+            1 => Just(Step::TakeUnmarked),
+            2 => (0..40_usize).prop_map(Step::TakeMany),
+        ]
+    }
+
     proptest! {
         /// A lane against a queue, over many laps and over the end of the positions.
         #[test]
         fn behaves_like_a_bounded_queue(
-            steps in proptest::collection::vec(any::<Option<(u64, u8)>>(), 0..300),
-            exponent in 1u32..5,
-            words in 0usize..4,
+            steps in proptest::collection::vec(step(), 0..300),
+            exponent in 0u32..6,
+            words in 0usize..=8,
             near_wrap: bool,
+            has_user: bool,
         ) {
             let count = 1usize << exponent;
-            let memory = Memory::new(count, words);
+            let lane = Lane::new(count, words);
             if near_wrap {
-                let start = POSITION + 1 - (2 << exponent);
-                memory.header.head.store(start, Ordering::Relaxed);
-                memory.header.tail.store(start, Ordering::Relaxed);
-                for (at, cell) in memory.cells.chunks_exact(words + 1).enumerate() {
-                    cell[0].store(start + at as u64, Ordering::Relaxed);
+                let start = 0_u64.wrapping_sub(2 << exponent);
+                let stamps = (0..lane.groups).map(|group| lane.stamp(group));
+                for word in [&*lane.head, &*lane.tail, &lane.posting.known, &lane.taking.known].into_iter().chain(stamps) {
+                    word.store(start, Ordering::Relaxed);
                 }
             }
-            let lane = memory.lane();
+            let user = Arc::new(LockUser::new());
+            let user = has_user.then_some(&user);
+            let seen = |value: u64| if words == 0 { 0 } else { value };
             let mut naive = VecDeque::new();
+            let mut next = 0;
             for step in steps {
                 prop_assert_eq!(lane.len_hint(), naive.len() as u64);
                 match step {
-                    Some((value, mark)) => {
-                        let message: Vec<u64> = (0..words as u64).map(|word| value ^ word).collect();
+                    Step::Send(value, mark) => {
                         let mut cell = None;
-                        let posted = lane.try_send(&message, mark, |at| cell = Some(at));
+                        let put = |at: usize, words: &[AtomicU64]| {
+                            fill(words, value);
+                            cell = Some(at);
+                        };
+                        let posted = lane.try_send(user, mark, put);
                         prop_assert_eq!(posted.is_ok(), naive.len() < count);
                         prop_assert_eq!(cell.is_some(), posted.is_ok());
                         if let Some(cell) = cell {
-                            naive.push_back((message, mark, cell));
+                            prop_assert_eq!(cell, next);
+                            next = (next + 1) % lane.cells();
+                            naive.push_back((seen(value), mark, cell));
                         }
                     }
-                    None => {
-                        let mut message = vec![0; words];
-                        let mut of = None;
-                        let taken = lane.try_take(&mut message, |at, mark| of = Some((mark, at)));
-                        prop_assert_eq!(taken.is_some(), of.is_some());
-                        let found = of.map(|(mark, at)| (message, mark, at));
+                    Step::SendMany(wanted, value) => {
+                        let posted = lane.try_send_many(user, wanted, |first, count, words| {
+                            for (number, words) in each_of(first, count, words) {
+                                fill(words, value ^ number as u64);
+                            }
+                        });
+                        prop_assert_eq!(posted, wanted.min(count - naive.len()));
+                        for number in 0..posted as u64 {
+                            naive.push_back((seen(value ^ number), false, next));
+                            next = (next + 1) % lane.cells();
+                        }
+                    }
+                    Step::Take => {
+                        let found = lane.try_take(user, |at, mark, words| Some((value(words), mark, at)));
                         prop_assert_eq!(found, naive.pop_front());
+                    }
+                    Step::TakeUnmarked => {
+                        let found = lane.try_take(user, |at, mark, words| (!mark).then(|| (value(words), mark, at)));
+                        let expected = if naive.front().is_some_and(|front| !front.1) { naive.pop_front() } else { None };
+                        prop_assert_eq!(found, expected);
+                    }
+                    Step::TakeMany(wanted) => {
+                        let unmarked = naive.iter().take_while(|(_, mark, _)| !mark).count().min(wanted);
+                        let expected: Vec<_> = naive.drain(..unmarked).map(|(value, ..)| value).collect();
+                        let mut taken = Vec::new();
+                        let count = lane.try_take_many(user, wanted, |first, count, words| {
+                            assert_eq!(first, taken.len());
+                            taken.extend(each_of(first, count, words).map(|(_, words)| value(words)));
+                        });
+                        prop_assert_eq!((count, taken), (unmarked, expected));
                     }
                 }
             }
         }
-
-        /// Any bytes in a lane: every call returns, none panics.
-        #[test]
-        fn scribbled_lanes_are_survived(head: u64, tail: u64, words in proptest::collection::vec(any::<u64>(), 12)) {
-            let memory = Memory::new(4, 2);
-            memory.header.head.store(head, Ordering::Relaxed);
-            memory.header.tail.store(tail, Ordering::Relaxed);
-            for (cell, word) in memory.cells.iter().zip(words) {
-                cell.store(word, Ordering::Relaxed);
-            }
-            let lane = memory.lane();
-            let _ = lane.try_send(&[1, 2], 3, |_| {});
-            let _ = lane.try_take(&mut [0; 2], |_, _| {});
-            prop_assert!(lane.len_hint() <= 4);
-        }
     }
 
-    /// Every message of two posters is taken once, whole, and those of each poster in order.
+    /// Every message of two posters is taken once, whole, and those of each poster in order; alone and in bursts, and with
+    /// locks that are biased to threads now and then.
     #[test]
     fn messages_of_several_threads_arrive_once_whole_and_in_order() {
-        const EACH: u64 = repetitions(30_000) as u64;
-        let memory = Memory::new(8, 2);
-        let lane = memory.lane();
+        const EACH: u64 = repetitions(60_000) as u64;
+        const BURSTS: u64 = 3;
+        let lane = Lane::new(64, 2);
+        let lane = &lane;
         let posting = AtomicU32::new(2);
         let taken: Vec<Vec<u64>> = std::thread::scope(|scope| {
-            for poster in 0..2 {
+            for poster in 0..2_u64 {
                 let posting = &posting;
                 scope.spawn(move || {
-                    for number in 0..EACH {
-                        let value = poster << 32 | number;
-                        let posted = || lane.try_send(&[value, !value], 0, |_| {}).ok();
-                        wait(lane.room(), posted).unwrap();
-                        wake(lane.messages().call());
+                    let user = Arc::new(LockUser::new());
+                    let mut number = 0;
+                    while number < EACH {
+                        let first = poster << 32 | number;
+                        let posted = || {
+                            let count = if number % 7 == 0 {
+                                let wanted = BURSTS.min(EACH - number) as usize;
+                                lane.try_send_many(Some(&user), wanted, |at, count, words| {
+                                    each_of(at, count, words).for_each(|(at, words)| fill(words, first + at as u64));
+                                })
+                            } else {
+                                usize::from(lane.try_send(Some(&user), false, |_, words| fill(words, first)).is_ok())
+                            };
+                            (count != 0).then_some(count)
+                        };
+                        let count = wait(lane.room_bell(), posted).unwrap();
+                        (0..count).for_each(|_| wake(lane.message_bell().call()));
+                        number += count as u64;
                     }
                     if posting.fetch_add(u32::MAX, Ordering::AcqRel) == 1 {
                         lane.leave(side::SENDER);
-                        lane.messages().call_all().for_each(Sleeper::wake);
+                        lane.message_bell().call_all().for_each(Sleeper::wake);
                     }
                 });
             }
             let takers: Vec<_> = (0..2)
                 .map(|_| {
                     scope.spawn(move || {
+                        let user = Arc::new(LockUser::new());
                         let mut taken = Vec::new();
                         loop {
-                            let mut message = [0; 2];
-                            let look = || match lane.try_take(&mut message, |_, _| {}) {
-                                Some(()) => Some(true),
-                                // What was posted before the sender left is seen by a look that comes after.
-                                None if lane.is_gone(side::SENDER) => {
-                                    Some(lane.try_take(&mut message, |_, _| {}).is_some())
+                            let before = taken.len();
+                            let mut take = || {
+                                if before % 3 == 0 {
+                                    lane.try_take_many(Some(&user), 5, |at, count, words| {
+                                        taken.extend(each_of(at, count, words).map(|(_, words)| value(words)));
+                                    })
+                                } else {
+                                    let found = lane.try_take(Some(&user), |_, _, words| Some(value(words)));
+                                    taken.extend(found);
+                                    usize::from(found.is_some())
                                 }
-                                None => None,
                             };
-                            if !wait(lane.messages(), look).unwrap() {
-                                return taken;
+                            let look = || match take() {
+                                // What was posted before the sender left is seen by a look that comes after.
+                                0 if lane.is_gone(side::SENDER) => Some(take()),
+                                0 => None,
+                                count => Some(count),
+                            };
+                            match wait(lane.message_bell(), look).unwrap() {
+                                0 => return taken,
+                                count => (0..count).for_each(|_| wake(lane.room_bell().call())),
                             }
-                            wake(lane.room().call());
-                            assert_eq!(message[0], !message[1], "torn");
-                            taken.push(message[0]);
                         }
                     })
                 })

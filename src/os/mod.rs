@@ -12,6 +12,7 @@
 //! | [`mod@file`] | a regular file is opened, and anything else refused, without waiting for its other end; a file without a name gets one at once or not at all; a file that replaces another is not more open | on systems other than Linux: not if what is opened is replaced at that moment; no files without a name |
 //! | [`claim`] | this process maps no file for reading that it writes, whatever name it is opened by | nothing about other processes, or about writes by other means than mappings |
 //! | [`futex`] | a wait returns when the word is woken, no longer holds the expected value, or the deadline passed | no memory ordering; no one-to-one match of wakes and returns: every wait may return spuriously |
+//! | [`barrier`] | of a light fence and a heavy one, one thread sees what the other stored before | nothing about two light ones; not when the light ones begin to cost nothing |
 //! | [`futex_queue`] | a wait says exactly why it ended, a wake counts the threads it woke; first come, first woken | not the place in the queue of a thread that a signal interrupted |
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
 //! | [`memory`] | what the machine and its control groups had to give when asked; takes no page beyond that | others may take it in the meantime |
@@ -30,6 +31,7 @@
 
 #[cfg(target_os = "linux")]
 pub(crate) mod attach;
+pub(crate) mod barrier;
 #[cfg(target_os = "linux")]
 pub(crate) mod channel;
 pub(crate) mod claim;

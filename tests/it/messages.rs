@@ -194,21 +194,40 @@ fn many_threads_at_both_ends_get_every_message_once() {
     assert!(sorted.into_iter().eq((0..3).flat_map(|poster| (0..EACH).map(move |number| poster << 32 | number))));
 }
 
+/// A step at one of two ends: a message, values at once, or what is there.
+#[derive(Clone, Debug)]
+enum Step {
+    Send(u16, bool),
+    SendMany(Vec<u16>),
+    Receive,
+    ReceiveMany(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => any::<(u16, bool)>().prop_map(|(value, with_batch)| Step::Send(value, with_batch)),
+        2 => proptest::collection::vec(any::<u16>(), 0..20).prop_map(Step::SendMany),
+        4 => Just(Step::Receive),
+        2 => (0..20_usize).prop_map(Step::ReceiveMany),
+    ]
+}
+
 proptest! {
     /// A channel against two queues, to the end of one of its ends.
     #[test]
     fn a_channel_does_as_two_queues(
-        steps in proptest::collection::vec((any::<bool>(), any::<Option<u16>>(), any::<bool>()), 0..200),
-        exponent in 1u32..4,
+        steps in proptest::collection::vec((any::<bool>(), step()), 0..200),
+        exponent in 1u32..5,
     ) {
         let engine = engine();
         let capacity = 1 << exponent;
         let (left, right) = MessagePort::<u16, u16>::pair(capacity).unwrap();
         let mut queues: [VecDeque<(u16, bool)>; 2] = Default::default();
-        for (from_left, post, with_batch) in steps {
+        for (from_left, step) in steps {
             let (port, queue) = if from_left { (&left, &mut queues[0]) } else { (&right, &mut queues[1]) };
-            match post {
-                Some(value) => {
+            let other = if from_left { &right } else { &left };
+            match step {
+                Step::Send(value, with_batch) => {
                     let batches = if with_batch { vec![engine.batch::<u8>(1).unwrap().into()] } else { Vec::new() };
                     let posted = port.try_send(value, batches);
                     prop_assert_eq!(posted.is_ok(), queue.len() < capacity);
@@ -220,10 +239,29 @@ proptest! {
                         }
                     }
                 }
-                None => {
-                    let other = if from_left { &right } else { &left };
+                Step::SendMany(values) => {
+                    let posted = port.try_send_many(&values).unwrap();
+                    prop_assert_eq!(posted, values.len().min(capacity - queue.len()));
+                    queue.extend(values[..posted].iter().map(|&value| (value, false)));
+                    let rest = &values[posted..];
+                    if !rest.is_empty() {
+                        let failed = port.send_many_timeout(rest, Duration::ZERO).unwrap_err();
+                        let is_full = matches!(failed.error, Error::ChannelFull { .. });
+                        prop_assert!(is_full && failed.returned == 0);
+                    }
+                }
+                Step::Receive => {
                     let received = other.try_recv().unwrap().map(|message| (message.value, !message.batches.is_empty()));
                     prop_assert_eq!(received, queue.pop_front());
+                }
+                Step::ReceiveMany(room) => {
+                    let plain = queue.iter().take_while(|(_, with_batch)| !with_batch).count().min(room);
+                    let is_empty = queue.is_empty() && room != 0;
+                    let expected: Vec<u16> = queue.drain(..plain).map(|(value, _)| value).collect();
+                    let mut values = vec![0; room];
+                    let received = other.try_recv_many(&mut values).unwrap();
+                    prop_assert_eq!(received, (!is_empty).then_some(plain));
+                    prop_assert_eq!(&values[..plain], &expected);
                 }
             }
             prop_assert_eq!((left.unreceived(), right.waiting()), (queues[0].len(), queues[0].len()));
@@ -235,6 +273,106 @@ proptest! {
         prop_assert_eq!(rest, Vec::from_iter(queues[1].drain(..)));
         prop_assert_eq!(blocks(&engine), 0);
     }
+}
+
+/// Slices longer than the channel, of values of every size, from several threads to several threads, by all calls that take slices.
+#[test]
+fn slices_arrive_once_and_in_the_order_of_each_thread() {
+    const EACH: u64 = 20_000;
+    fn check<T: Pod + Send + Sync>(make: impl Fn(u64) -> T + Sync, number: impl Fn(&T) -> u64 + Sync) {
+        let (here, there) = MessagePort::<T, ()>::pair(16).unwrap();
+        let receive = |port: &MessagePort<(), T>, thread: usize| {
+            let (mut numbers, mut values) = (Vec::new(), [T::zeroed(); 11]);
+            loop {
+                let received = match thread {
+                    0 => port.recv_many(&mut values),
+                    1 => match port.recv_many_timeout(&mut values, PATIENCE) {
+                        Ok(count) => Ok(count.expect("messages come")),
+                        Err(error) => Err(error),
+                    },
+                    _ => futures_executor::block_on(port.recv_many_async(&mut values)),
+                };
+                match received {
+                    Ok(count) => numbers.extend(values[..count].iter().map(&number)),
+                    Err(Error::Disconnected) => return numbers,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let received: Vec<Vec<u64>> = thread::scope(|scope| {
+            for poster in 0..3 {
+                let (port, make) = (here.clone(), &make);
+                scope.spawn(move || {
+                    let values: Vec<T> = (0..EACH).map(|number| make(poster << 32 | number)).collect();
+                    for part in values.chunks(37) {
+                        match poster {
+                            0 => port.send_many(part).unwrap(),
+                            1 => port.send_many_timeout(part, PATIENCE).unwrap(),
+                            _ => futures_executor::block_on(port.send_many_async(part)).unwrap(),
+                        }
+                    }
+                });
+            }
+            drop(here);
+            let receivers: Vec<_> = (0..3)
+                .map(|thread| (thread, there.clone()))
+                .map(|(thread, port)| scope.spawn(move || receive(&port, thread)))
+                .collect();
+            receivers.into_iter().map(|receiver| receiver.join().unwrap()).collect()
+        });
+        for one in &received {
+            for poster in 0..3 {
+                assert!(one.iter().filter(|&number| number >> 32 == poster).is_sorted());
+            }
+        }
+        let mut sorted = received.concat();
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq((0..3).flat_map(|poster| (0..EACH).map(move |number| poster << 32 | number))));
+    }
+    check(|number| number, |&number| number);
+    check(|number| [number as u32, (number >> 32) as u32, 7], |value| u64::from(value[1]) << 32 | u64::from(value[0]));
+    check(
+        |number| [number; 8],
+        |value| {
+            assert!(value.iter().all(|word| *word == value[0]), "torn");
+            value[0]
+        },
+    );
+}
+
+#[test]
+fn slices_of_values_without_bytes_are_counted() {
+    let (here, there) = MessagePort::<(), ()>::pair(4).unwrap();
+    assert_eq!(here.try_send_many(&[(); 6]).unwrap(), 4);
+    assert_eq!(there.recv_many(&mut [(); 3]).unwrap(), 3);
+    assert_eq!(there.recv_many(&mut [(); 3]).unwrap(), 1);
+}
+
+/// How many of a slice were posted is said, and those that nobody received come back.
+#[test]
+fn a_slice_that_is_not_posted_to_its_end_is_not_lost() {
+    let (here, there) = MessagePort::<u32, ()>::pair(4).unwrap();
+    let numbers: Vec<u32> = (0..10).collect();
+    let failed = here.send_many_timeout(&numbers, Duration::from_millis(1)).unwrap_err();
+    assert!(matches!(failed.error, Error::ChannelFull { capacity: 4 }) && failed.returned == 4);
+    let task = Arc::new(Counter::default());
+    let mut post = here.send_many_async(&numbers[4..]);
+    assert!(task.poll(&mut post).is_pending() && post.posted() == 0);
+    let mut values = [0; 3];
+    assert_eq!((there.recv_many(&mut values).unwrap(), values), (3, [0, 1, 2]));
+    assert!(task.get() == 1 && task.poll(&mut post).is_pending() && post.posted() == 3);
+    drop(post);
+    let (posting, rest) = (here.clone(), numbers[7..].to_vec());
+    let posting = thread::spawn(move || posting.send_many(&rest));
+    assert_eq!((there.recv_many(&mut values[..1]).unwrap(), values[0]), (1, 3));
+    while here.unreceived() < 4 {
+        thread::yield_now();
+    }
+    drop(there);
+    let failed = posting.join().unwrap().unwrap_err();
+    assert!(matches!(failed.error, Error::Disconnected) && failed.returned == 1);
+    assert!(matches!(here.try_send_many(&numbers), Err(Error::Disconnected)));
+    assert_eq!(here.undelivered().iter().map(|message| message.value).collect::<Vec<_>>(), [4, 5, 6, 7]);
 }
 
 /// Counts how often a task is woken.

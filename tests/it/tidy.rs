@@ -22,7 +22,7 @@ pub(super) const MAY_NAME: &[(&str, &[&str])] = &[
     ("layout/view.rs", &["error", "ids", "sync", "layout", "os::map"]),
     // Floor 3: the protocols. They know no mapping, no process and no kernel.
     ("lockfree", &["ids", "sync", "fault", "layout::records", "layout::words", "lockfree"]),
-    ("lockfree/mod.rs", &["os::futex"]),
+    ("lockfree/mod.rs", &["os::futex", "os::barrier"]),
     // Floor 4: memory, which knows no jobs; formats and numbers, which know nothing but errors.
     ("arena", &["error", "sync", "os", "layout::records", "arena"]),
     ("formats", &["error", "sync", "formats"]),
@@ -118,6 +118,7 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "front/algorithms/merge_sort.rs",
     "front/process/external_worker.rs",
     "layout/view.rs",
+    "lockfree/prefetch.rs",
     "numeric/packed.rs",
     "numeric/streaming.rs",
     "os/fork.rs",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytemuck::Pod;
 
 use crate::arena::any_batch::AnyBatch;
-use crate::channel::{Channel, Direction, For, VALUE_LEN_MAX, Words};
+use crate::channel::{Attempt, Channel, Direction, For, VALUE_LEN_MAX, Words};
 use crate::error::{Error, Failed, Result};
 use crate::os::host::Deadline;
 
@@ -41,7 +41,7 @@ impl<T> Message<T> {
 /// end hears of it: what was posted before can still be received, then [`Error::Disconnected`] comes. What it had posted and nobody
 /// received comes back by [`MessagePort::undelivered`]. **No message is ever lost in silence.**
 ///
-/// Blocking calls look for some 20 us before they sleep; calls with `async` in their name are futures for any runtime. Nothing is
+/// Blocking calls look for some 20 us before they sleep, in a stream of messages at distances of up to 4 us, so that they come in bursts; calls with `async` in their name are futures for any runtime. Nothing is
 /// allocated for a message without batches. In a forked child every call is [`Error::Forked`].
 ///
 /// The port of a [worker that is a process](crate::message::WorkerBuilder::spawn_process) is the same, with another process at the other end. Damage
@@ -142,12 +142,28 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         Error::ChannelFull { capacity: self.outgoing().capacity() }
     }
 
-    /// Posts a message, waiting for room until the deadline or until `is_over`: the thread that makes that so calls all that wait here.
+    /// Posts a value if that is simple.
     #[inline]
+    fn post_simply(&self, value: &S) -> Attempt {
+        self.channel.post_value(self.side, bytemuck::bytes_of(value))
+    }
+
+    /// Receives a value if that is simple; the value means nothing if not.
+    #[inline]
+    fn recv_simply(&self) -> (Attempt, R) {
+        let mut value = R::zeroed();
+        let attempt = self.channel.receive_value(self.side, bytemuck::bytes_of_mut(&mut value));
+        (attempt, value)
+    }
+
+    /// Posts a message, waiting for room until the deadline or until `is_over`: the thread that makes that so calls all that wait here.
+    /// After a simple attempt.
+    #[cold]
     fn post_until(
         &self,
         value: S,
         mut batches: Vec<AnyBatch>,
+        simple: Attempt,
         deadline: Option<Deadline>,
         is_over: impl Fn() -> bool,
     ) -> Result<(), Failed<Message<S>>> {
@@ -161,7 +177,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
             }
             if is_over() { Some(Err(Error::Terminated)) } else { self.attempt(&words, &mut batches) }
         };
-        let first = look();
+        let first = if simple == Attempt::InVain { None } else { look() };
         if let Some(Ok(())) = first {
             return Ok(());
         }
@@ -177,30 +193,50 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         batches: Vec<AnyBatch>,
         is_over: impl Fn() -> bool,
     ) -> Result<(), Failed<Message<S>>> {
-        self.post_until(value, batches, None, is_over)
+        let simple = if batches.is_empty() && !is_over() { self.post_simply(&value) } else { Attempt::Undecided };
+        if simple == Attempt::Done {
+            return Ok(());
+        }
+        self.post_until(value, batches, simple, None, is_over)
     }
 
     /// Receives a message, waiting until the deadline or until `is_over`, as above; `None` when the deadline came.
-    #[inline]
-    fn recv_until(&self, deadline: Option<Deadline>, is_over: impl Fn() -> bool) -> Option<Result<Message<R>>> {
+    #[cold]
+    fn recv_until(
+        &self,
+        simple: Attempt,
+        deadline: Option<Deadline>,
+        is_over: impl Fn() -> bool,
+    ) -> Option<Result<Message<R>>> {
         if let Err(forked) = self.channel.check_process() {
             return Some(Err(forked));
         }
         let look = || if is_over() { Some(Err(Error::Terminated)) } else { self.look() };
-        look().or_else(|| self.incoming().wait(For::Message, self.channel.spins, deadline, look))
+        let first = if simple == Attempt::InVain { None } else { look() };
+        first.or_else(|| self.incoming().wait(For::Message, self.channel.spins, deadline, look))
     }
 
     /// As [`MessagePort::recv`], until `is_over`, as above.
     pub(crate) fn recv_unless(&self, is_over: impl Fn() -> bool) -> Result<Message<R>> {
-        self.recv_until(None, is_over).unwrap_or(Err(Error::Disconnected))
+        if is_over() {
+            return Err(Error::Terminated);
+        }
+        match self.recv_simply() {
+            (Attempt::Done, value) => Ok(Message::new(value)),
+            (simple, _) => self.recv_until(simple, None, is_over).unwrap_or(Err(Error::Disconnected)),
+        }
     }
 
     /// Posts a value. Blocks while the channel is full.
     ///
     /// # Errors
     /// [`Error::Disconnected`] when the other end is gone, with the message.
+    #[inline]
     pub fn send(&self, value: S) -> Result<(), Failed<Message<S>>> {
-        self.send_with(value, Vec::new())
+        match self.post_simply(&value) {
+            Attempt::Done => Ok(()),
+            simple => self.post_until(value, Vec::new(), simple, None, || false),
+        }
     }
 
     /// Posts a value and hands batches over with it. Blocks while the channel is full.
@@ -208,7 +244,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// # Errors
     /// As [`MessagePort::send`].
     pub fn send_with(&self, value: S, batches: Vec<AnyBatch>) -> Result<(), Failed<Message<S>>> {
-        self.post_until(value, batches, None, || false)
+        self.post_unless(value, batches, || false)
     }
 
     /// As [`MessagePort::send_with`], for at most `limit`.
@@ -216,7 +252,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// # Errors
     /// As [`MessagePort::try_send`].
     pub fn send_timeout(&self, value: S, batches: Vec<AnyBatch>, limit: Duration) -> Result<(), Failed<Message<S>>> {
-        self.post_until(value, batches, Some(Deadline::after(limit)), || false)
+        self.post_until(value, batches, Attempt::Undecided, Some(Deadline::after(limit)), || false)
     }
 
     /// Posts a message if there is room. Does not block.
@@ -238,6 +274,11 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     pub(super) fn look(&self) -> Option<Result<Message<R>>> {
         // In this order: what was posted before the other end left is seen by a look that comes after.
         let is_gone = self.incoming().has_no_sender();
+        match self.recv_simply() {
+            (Attempt::Done, value) => return Some(Ok(Message::new(value))),
+            (Attempt::InVain, _) => return is_gone.then_some(Err(Error::Disconnected)),
+            (Attempt::Undecided, _) => {}
+        }
         match Self::take_from(self.incoming()) {
             Ok(Some(message)) => Some(Ok(message)),
             Ok(None) => is_gone.then_some(Err(Error::Disconnected)),
@@ -256,8 +297,12 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     ///
     /// # Errors
     /// [`Error::Disconnected`] when the other end is gone and everything it had posted was received.
+    #[inline]
     pub fn recv(&self) -> Result<Message<R>> {
-        self.recv_until(None, || false).unwrap_or(Err(Error::Disconnected))
+        match self.recv_simply() {
+            (Attempt::Done, value) => Ok(Message::new(value)),
+            (simple, _) => self.recv_until(simple, None, || false).unwrap_or(Err(Error::Disconnected)),
+        }
     }
 
     /// As [`MessagePort::recv`], for at most `limit`; `None` when no message came.
@@ -265,7 +310,7 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     /// # Errors
     /// As [`MessagePort::recv`].
     pub fn recv_timeout(&self, limit: Duration) -> Result<Option<Message<R>>> {
-        self.recv_until(Some(Deadline::after(limit)), || false).transpose()
+        self.recv_until(Attempt::Undecided, Some(Deadline::after(limit)), || false).transpose()
     }
 
     /// Receives the next message if there is one. Does not block.
@@ -275,6 +320,137 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
     pub fn try_recv(&self) -> Result<Option<Message<R>>> {
         self.channel.check_process()?;
         self.look().transpose()
+    }
+
+    /// One attempt to post values: `Some` once it is decided for how many.
+    pub(super) fn attempt_many(&self, values: &[S]) -> Option<Result<usize>> {
+        if self.outgoing().has_no_receiver() {
+            return Some(Err(Error::Disconnected));
+        }
+        let posted = self.outgoing().try_send_values(bytemuck::cast_slice(values), size_of::<S>(), values.len());
+        (posted.as_ref().map_or(true, |&posted| posted != 0)).then_some(posted)
+    }
+
+    /// One attempt to receive values: `Some` once it is decided how many.
+    pub(super) fn look_many(&self, values: &mut [R]) -> Option<Result<usize>> {
+        // In this order: see `look`.
+        let is_gone = self.incoming().has_no_sender();
+        let count = values.len();
+        match self.incoming().try_take_values(bytemuck::cast_slice_mut(values), size_of::<R>(), count) {
+            Ok(0) if self.incoming().has_batches_next() => Some(Ok(0)),
+            Ok(0) => is_gone.then_some(Err(Error::Disconnected)),
+            taken => Some(taken),
+        }
+    }
+
+    /// Posts values until all are or the deadline is past; how many were, and what kept it from more.
+    fn post_many_until(&self, values: &[S], deadline: Option<Deadline>) -> (usize, Result<()>) {
+        let mut posted = 0;
+        while posted < values.len() {
+            let left = &values[posted..];
+            let look =
+                || self.channel.check_process().map_or_else(|forked| Some(Err(forked)), |()| self.attempt_many(left));
+            match look().or_else(|| self.outgoing().wait(For::Room, self.channel.spins, deadline, look)) {
+                Some(Ok(count)) => posted += count,
+                Some(Err(error)) => return (posted, Err(error)),
+                None => return (posted, Err(self.full())),
+            }
+        }
+        (posted, Ok(()))
+    }
+
+    /// Posts each of `values` as a message without batches, in their order. Blocks while the channel is full. What it costs to post
+    /// and to be heard of is paid once for as many as there is room for: most for numbers, and for slices of some hundred values.
+    ///
+    /// Values are what the values of messages are: plain data of at most 64 bytes; each takes up whole words of 8 bytes. Larger ones, or
+    /// many that belong together, are better handed over as a batch, which is not copied.
+    /// Of several threads that post, the values of one may lie between those of another.
+    ///
+    /// # Errors
+    /// With how many were posted, the first ones: [`Error::Disconnected`] when the other end is gone. Which of those were received says
+    /// [`MessagePort::undelivered`].
+    ///
+    /// # Examples
+    /// ```
+    /// use workring::MessagePort;
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let (here, there) = MessagePort::<u64, ()>::pair(256)?;
+    /// let numbers: Vec<u64> = (0..10_000).collect();
+    /// let posting = std::thread::spawn(move || here.send_many(&numbers));
+    /// let (mut sum, mut values) = (0, [0; 128]);
+    /// while let Ok(count) = there.recv_many(&mut values) {
+    ///     sum += values[..count].iter().sum::<u64>();
+    /// }
+    /// assert_eq!(sum, 10_000 * 9_999 / 2);
+    /// posting.join().expect("it does not panic")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_many(&self, values: &[S]) -> Result<(), Failed<usize>> {
+        let (posted, result) = self.post_many_until(values, None);
+        result.map_err(|error| Failed::new(error, posted))
+    }
+
+    /// As [`MessagePort::send_many`], for at most `limit`.
+    ///
+    /// # Errors
+    /// With how many were posted: [`Error::ChannelFull`] when the time was over, or [`Error::Disconnected`].
+    pub fn send_many_timeout(&self, values: &[S], limit: Duration) -> Result<(), Failed<usize>> {
+        let (posted, result) = self.post_many_until(values, Some(Deadline::after(limit)));
+        result.map_err(|error| Failed::new(error, posted))
+    }
+
+    /// As [`MessagePort::send_many`] for as many of the first values as there is room for; how many were posted, which may be none. Does not
+    /// block.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] when the other end is gone; none was posted then.
+    pub fn try_send_many(&self, values: &[S]) -> Result<usize> {
+        self.channel.check_process()?;
+        self.attempt_many(values).unwrap_or(Ok(0))
+    }
+
+    /// Receives the values that wait, at least one and as many as `values` has room for; how many. Blocks until there is one.
+    ///
+    /// A message with batches is not received by this, nor what was posted after it: zero says that it is the next one, for
+    /// [`MessagePort::recv`], or that `values` is empty.
+    ///
+    /// # Errors
+    /// As [`MessagePort::recv`].
+    pub fn recv_many(&self, values: &mut [R]) -> Result<usize> {
+        self.recv_many_until(values, None).unwrap_or(Err(Error::Disconnected))
+    }
+
+    /// As [`MessagePort::recv_many`], for at most `limit`; `None` when no message came.
+    ///
+    /// # Errors
+    /// As [`MessagePort::recv`].
+    pub fn recv_many_timeout(&self, values: &mut [R], limit: Duration) -> Result<Option<usize>> {
+        self.recv_many_until(values, Some(Deadline::after(limit))).transpose()
+    }
+
+    /// As [`MessagePort::recv_many`], if there is a message; `None` when there is none. Does not block.
+    ///
+    /// # Errors
+    /// As [`MessagePort::recv`].
+    pub fn try_recv_many(&self, values: &mut [R]) -> Result<Option<usize>> {
+        self.channel.check_process()?;
+        if values.is_empty() {
+            return Ok(Some(0));
+        }
+        self.look_many(values).transpose()
+    }
+
+    fn recv_many_until(&self, values: &mut [R], deadline: Option<Deadline>) -> Option<Result<usize>> {
+        if let Err(forked) = self.channel.check_process() {
+            return Some(Err(forked));
+        }
+        if values.is_empty() {
+            return Some(Ok(0));
+        }
+        let mut look = || self.look_many(values);
+        look().or_else(|| self.incoming().wait(For::Message, self.channel.spins, deadline, look))
     }
 
     /// The messages until the other end is gone, each as soon as it comes. Blocks in between.

@@ -14,7 +14,7 @@ pub(crate) use process_worker::run_main;
 
 pub use exit_status::ExitStatus;
 pub use message_port::{Message, MessagePort};
-pub use port_futures::{Messages, RecvAsync, SendAsync};
+pub use port_futures::{Messages, RecvAsync, RecvManyAsync, SendAsync, SendManyAsync};
 pub use raw_worker::{Worker, WorkerBuilder, WorkerScope};
 pub use spawn_process::serve;
 pub use worker_main::{WorkerMain, WorkerOf, worker_main};

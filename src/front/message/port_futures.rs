@@ -25,6 +25,17 @@ impl<S: Pod, R: Pod> MessagePort<S, R> {
         RecvAsync::new(self)
     }
 
+    /// As [`MessagePort::send_many`], without a thread that waits. Dropped before it is ready, it has posted the first ones, so many as
+    /// [`SendManyAsync::posted`] says.
+    pub fn send_many_async<'p, 'v>(&'p self, values: &'v [S]) -> SendManyAsync<'p, 'v, S, R> {
+        SendManyAsync { waiting: Waiting::new(self, For::Room), values, posted: 0 }
+    }
+
+    /// As [`MessagePort::recv_many`], without a thread that waits. Dropped before it is ready, it has received nothing.
+    pub fn recv_many_async<'p, 'v>(&'p self, values: &'v mut [R]) -> RecvManyAsync<'p, 'v, S, R> {
+        RecvManyAsync { waiting: Waiting::new(self, For::Message), values }
+    }
+
     /// The messages until the other end is gone, as a stream.
     pub fn stream(&self) -> Messages<'_, S, R> {
         Messages::new(self)
@@ -170,13 +181,71 @@ impl<S: Pod, R: Pod> Future for SendAsync<'_, S, R> {
     }
 }
 
+/// Values that are posted as there is room. Made by [`MessagePort::send_many_async`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct SendManyAsync<'p, 'v, S, R> {
+    waiting: Waiting<'p, S, R>,
+    values: &'v [S],
+    posted: usize,
+}
+
+impl<S, R> SendManyAsync<'_, '_, S, R> {
+    /// How many were posted so far, the first ones.
+    pub fn posted(&self) -> usize {
+        self.posted
+    }
+}
+
+impl<S: Pod, R: Pod> Future for SendManyAsync<'_, '_, S, R> {
+    type Output = Result<(), Failed<usize>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { waiting, values, posted } = &mut *self;
+        let port = waiting.port;
+        while *posted < values.len() {
+            let left = &values[*posted..];
+            let attempt = match port.channel.check_process() {
+                Ok(()) => waiting.poll(context, || port.attempt_many(left)),
+                Err(forked) => Poll::Ready(Err(forked)),
+            };
+            match attempt {
+                Poll::Ready(Ok(count)) => *posted += count,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::new(error, *posted))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Values to come. Made by [`MessagePort::recv_many_async`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct RecvManyAsync<'p, 'v, S, R> {
+    waiting: Waiting<'p, S, R>,
+    values: &'v mut [R],
+}
+
+impl<S: Pod, R: Pod> Future for RecvManyAsync<'_, '_, S, R> {
+    type Output = Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { waiting, values } = &mut *self;
+        let port = waiting.port;
+        match port.channel.check_process() {
+            Ok(()) if values.is_empty() => Poll::Ready(Ok(0)),
+            Ok(()) => waiting.poll(context, || port.look_many(values)),
+            Err(forked) => Poll::Ready(Err(forked)),
+        }
+    }
+}
+
 macro_rules! debug_of_waiting {
-    ($($name:ident),+) => {
-        $(impl<S, R> fmt::Debug for $name<'_, S, R> {
+    ($($name:ident<$($lifetime:lifetime),+>),+) => {
+        $(impl<S, R> fmt::Debug for $name<$($lifetime,)+ S, R> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name)).field("port", self.waiting.port).finish_non_exhaustive()
             }
         })+
     };
 }
-debug_of_waiting!(RecvAsync, Messages, SendAsync);
+debug_of_waiting!(RecvAsync<'_>, Messages<'_>, SendAsync<'_>, SendManyAsync<'_, '_>, RecvManyAsync<'_, '_>);

@@ -1,13 +1,16 @@
 //! Messages (`lane.rs`), with cells whose words are memory that is not atomic.
 
 use super::*;
-use crate::lockfree::lane::{Bell, Full, Lane, LaneHeader, Sleeper, Ticket, side};
+use crate::lockfree::bell::{Bell, Sleeper, Ticket};
+use crate::lockfree::lane::{Full, Lane, side};
 
 const CELLS: usize = 2;
+/// Words of messages of which two lie in one group, and of those that have each a group of its own.
+const TOGETHER: usize = 3;
+const APART: usize = 4;
 
 struct LaneModel {
-    header: LaneHeader,
-    cells: Vec<AtomicU64>,
+    lane: Lane,
     /// What a message leads to: written before it is posted, read and let go of when it is taken.
     cargo: [Shadow; CELLS],
     taken: [Tally; 4],
@@ -15,40 +18,49 @@ struct LaneModel {
 
 impl LaneModel {
     fn new() -> Arc<Self> {
-        let model = Self {
-            header: LaneHeader::new(),
-            cells: (0..Lane::words(CELLS, 1)).map(|_| AtomicU64::new(0)).collect(),
-            cargo: [Shadow::new(), Shadow::new()],
-            taken: core::array::from_fn(|_| Tally::default()),
-        };
-        model.lane().init();
-        Arc::new(model)
+        Self::of(TOGETHER)
     }
 
-    fn lane(&self) -> Lane<'_> {
-        Lane::new(&self.header, &self.cells, CELLS, 1)
+    fn of(message_words: usize) -> Arc<Self> {
+        let lane = Lane::new(CELLS, message_words);
+        assert_eq!(lane.cells(), CELLS);
+        Arc::new(Self {
+            lane,
+            cargo: [Shadow::new(), Shadow::new()],
+            taken: core::array::from_fn(|_| Tally::default()),
+        })
+    }
+
+    fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    fn put(&self, number: u64) -> Result<(), Full> {
+        self.lane.try_send(None, false, |at, words| {
+            self.cargo[at].write();
+            words[0].store(number, Ordering::Relaxed);
+        })
     }
 
     fn try_send(&self, number: u64) -> Result<(), Full> {
-        self.lane().try_send(&[number], 0, |at| self.cargo[at].write())?;
-        wake(self.lane().messages());
+        self.put(number)?;
+        wake(self.lane.message_bell());
         Ok(())
     }
 
     fn post(&self, number: u64, slept: &Seen) {
-        let look = || self.lane().try_send(&[number], 0, |at| self.cargo[at].write()).ok();
-        wait(self.lane().room(), look, slept).unwrap();
-        wake(self.lane().messages());
+        wait(self.lane.room_bell(), || self.put(number).ok(), slept).unwrap();
+        wake(self.lane.message_bell());
     }
 
     fn try_take(&self) -> Option<u64> {
-        let mut message = [u64::MAX];
-        self.lane().try_take(&mut message, |at, _| {
+        let number = self.lane.try_take(None, |at, _, words| {
             self.cargo[at].read();
             self.cargo[at].write();
+            Some(words[0].load(Ordering::Relaxed))
         })?;
-        self.taken[message[0] as usize].add();
-        Some(message[0])
+        self.taken[number as usize].add();
+        Some(number)
     }
 
     /// A message, or `None` when the sender is gone and nothing is left.
@@ -58,8 +70,8 @@ impl LaneModel {
             let is_gone = self.lane().is_gone(side::SENDER);
             self.try_take().map(Some).or(is_gone.then_some(None))
         };
-        let found = wait(self.lane().messages(), look, slept).unwrap();
-        wake(self.lane().room());
+        let found = wait(self.lane().message_bell(), look, slept).unwrap();
+        wake(self.lane().room_bell());
         found
     }
 
@@ -68,11 +80,11 @@ impl LaneModel {
     }
 }
 
-fn wake(bell: &Bell) {
+fn wake(bell: Bell<'_>) {
     bell.call().into_iter().for_each(Sleeper::wake);
 }
 
-fn wait<T>(bell: &Bell, look: impl FnMut() -> Option<T>, slept: &Seen) -> Option<T> {
+fn wait<T>(bell: Bell<'_>, look: impl FnMut() -> Option<T>, slept: &Seen) -> Option<T> {
     let sleep = |word: &AtomicU32, seen| {
         slept.mark();
         futex::wait(word, seen, Scope::Private);
@@ -82,10 +94,9 @@ fn wait<T>(bell: &Bell, look: impl FnMut() -> Option<T>, slept: &Seen) -> Option
 }
 
 /// R9/A9 and R10/A10: three messages go through two cells, so that one is filled twice.
-#[test]
-fn a_message_is_taken_once_and_whole() {
-    explore(Some(3), || {
-        let model = LaneModel::new();
+fn messages_are_taken_once_and_whole(message_words: usize) {
+    explore(Some(3), move || {
+        let model = LaneModel::of(message_words);
         let poster = beside(&model, move |model| [0, 1, 2].map(|number| model.try_send(number).is_ok()));
         let first = model.try_take();
         let second = model.try_take();
@@ -96,6 +107,57 @@ fn a_message_is_taken_once_and_whole() {
         assert_eq!(taken, expected, "in order");
         assert!(posted[0] && posted[1]);
     });
+}
+
+#[test]
+fn a_message_is_taken_once_and_whole() {
+    messages_are_taken_once_and_whole(TOGETHER);
+}
+
+#[test]
+fn a_message_of_a_group_of_its_own_is_taken_once_and_whole() {
+    messages_are_taken_once_and_whole(APART);
+}
+
+/// Several at a time, behind which the tail is moved once, and the stamp of each group before.
+#[test]
+fn messages_are_posted_and_taken_several_at_a_time() {
+    for message_words in [TOGETHER, APART] {
+        explore(Some(3), move || {
+            let model = LaneModel::of(message_words);
+            let poster = beside(&model, move |model| {
+                let mut next = 0;
+                for wanted in [2, 1] {
+                    let lane = &model.lane;
+                    next += lane.try_send_many(None, wanted, |first, count, words| {
+                        for at in 0..count {
+                            let number = next + first + at;
+                            model.cargo[number % CELLS].write();
+                            words[at * message_words].store(number as u64, Ordering::Relaxed);
+                        }
+                    });
+                }
+                next
+            });
+            let take = |wanted: usize, next: &mut usize| {
+                let taken = model.lane.try_take_many(None, wanted, |_, count, words| {
+                    for at in 0..count {
+                        model.cargo[*next % CELLS].read();
+                        model.cargo[*next % CELLS].write();
+                        assert_eq!(words[at * message_words].load(Ordering::Relaxed), *next as u64);
+                        *next += 1;
+                    }
+                });
+                assert!(taken <= wanted);
+            };
+            let mut next = 0;
+            take(1, &mut next);
+            take(2, &mut next);
+            let posted = poster.join().unwrap();
+            take(3, &mut next);
+            assert!(posted == next && posted >= 2);
+        });
+    }
 }
 
 #[test]
@@ -155,7 +217,7 @@ fn a_call_that_was_not_needed_is_passed_on() {
         let model = LaneModel::new();
         let sleeper = beside(&model, move |model| model.take(&Seen::default()).unwrap());
         let poster = beside(&model, move |model| (0..2).for_each(|number| model.try_send(number).unwrap()));
-        let bell = model.lane().messages();
+        let bell = model.lane().message_bell();
         let look = || model.try_take();
         let sleep = |word: &AtomicU32, seen| {
             futex::wait(word, seen, Scope::Private);
@@ -178,7 +240,7 @@ fn a_call_that_was_not_needed_is_passed_on() {
 fn a_late_call_hits_the_next_wait_harmlessly() {
     explore_reaching(Some(3), ["the receiver sleeps"], move |seen| {
         let model = LaneModel::new();
-        let bell = model.lane().messages();
+        let bell = model.lane().message_bell();
         let word = Arc::new(AtomicU32::new(0));
         // The call is made, and not heard, as by a wait whose look found a message that was there.
         let _ = bell.announce(Sleeper::Thread(word.clone()));
@@ -205,7 +267,7 @@ fn a_receiver_hears_of_the_end() {
         let sender = beside(&model, move |model| {
             model.try_send(0).unwrap();
             model.lane().leave(side::SENDER);
-            model.lane().messages().call_all().for_each(Sleeper::wake);
+            model.lane().message_bell().call_all().for_each(Sleeper::wake);
         });
         assert_eq!(model.take(&seen[0]), Some(0));
         assert_eq!(model.take(&seen[0]), None);
@@ -242,7 +304,7 @@ fn without_the_second_look_a_message_is_left_lying() {
         let poster = beside(&model, move |model| model.try_send(0).unwrap());
         if model.try_take().is_none() {
             let word = Arc::new(AtomicU32::new(1));
-            let _ = model.lane().messages().announce(Sleeper::Thread(word.clone()));
+            let _ = model.lane().message_bell().announce(Sleeper::Thread(word.clone()));
             futex::wait(&word, 1, Scope::Private);
         }
         poster.join().unwrap();
@@ -250,7 +312,7 @@ fn without_the_second_look_a_message_is_left_lying() {
 }
 
 /// A task as the bell knows it, and its own word.
-fn task(bell: &Bell) -> (Ticket, Arc<AtomicU32>) {
+fn task(bell: Bell<'_>) -> (Ticket, Arc<AtomicU32>) {
     let word = Arc::new(AtomicU32::new(1));
     (bell.announce(Sleeper::Thread(word.clone())), word)
 }
@@ -262,20 +324,19 @@ fn a_task_leaves_while_a_message_comes(passes_on: bool) {
         ["the task is called before it leaves", "the task leaves before it is called"],
         move |seen| {
             let model = LaneModel::new();
-            let bell = model.lane();
-            let bell = bell.messages();
+            let bell = model.lane().message_bell();
             let (leaver, _) = task(bell);
             let (stayer, word) = task(bell);
             let poster = beside(&model, move |model| model.try_send(0).unwrap());
             let leaving = thread::spawn({
                 let (model, seen) = (model.clone(), seen.clone());
                 move || {
-                    if model.lane().messages().withdraw(&leaver) {
+                    if model.lane().message_bell().withdraw(&leaver) {
                         seen[1].mark();
                     } else {
                         seen[0].mark();
                         if passes_on {
-                            wake(model.lane().messages());
+                            wake(model.lane().message_bell());
                         }
                     }
                 }
@@ -286,7 +347,7 @@ fn a_task_leaves_while_a_message_comes(passes_on: bool) {
                     futex::wait(&word, 1, Scope::Private);
                 }
             }
-            model.lane().messages().withdraw(&stayer);
+            model.lane().message_bell().withdraw(&stayer);
             poster.join().unwrap();
             leaving.join().unwrap();
             model.check(1);

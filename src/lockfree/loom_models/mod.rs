@@ -13,6 +13,7 @@
 #![allow(clippy::arc_with_non_send_sync, reason = "loom runs all threads of a model on one thread of the system")]
 
 mod announced;
+mod biased_locks;
 mod checker;
 mod chunks;
 mod descriptor;
