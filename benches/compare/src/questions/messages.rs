@@ -63,6 +63,14 @@ fn through<T: Item>(what: &str, items: u64, posters: usize, receivers: usize) ->
             Ok(flow(items, posters, receivers, post, move || there.recv().ok().map(|message| message.value)))
         })
         .goal(With::BestRival, 1.0);
+    if (posters, receivers) == (1, 1) {
+        table
+            .ours("MessagePort, slices of 256", move || {
+                let (here, there) = MessagePort::<T, ()>::pair(CAPACITY).map_err(|error| error.to_string())?;
+                Ok(flow_of_slices(items, here, &there))
+            })
+            .goal(With::BestRival, 5.0);
+    }
     macro_rules! channel {
         ($name:expr, $new:expr) => {
             table.rival($name, move || {
@@ -158,6 +166,28 @@ fn flow<T: Item>(
         })
     };
     posted_and(items, posters, send, receive_by_all)
+}
+
+/// As [`flow`] from one thread to another, by the calls that take slices.
+fn flow_of_slices<T: Item>(items: u64, here: MessagePort<T, ()>, there: &MessagePort<(), T>) -> f64 {
+    const SLICE: usize = 256;
+    let start = Instant::now();
+    let sum = thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut values = [T::of(0); SLICE];
+            for first in (0..items).step_by(SLICE) {
+                let values = &mut values[..SLICE.min((items - first) as usize)];
+                values.iter_mut().zip(first..).for_each(|(value, number)| *value = T::of(number));
+                here.send_many(values).map_err(|failed| failed.error).expect("a receiver");
+            }
+        });
+        let (mut sum, mut values) = (0, [T::of(0); SLICE]);
+        while let Ok(count) = there.recv_many(&mut values) {
+            sum += values[..count].iter().map(|value| value.number()).sum::<u64>();
+        }
+        sum
+    });
+    finish(items, start, sum).expect("a rate")
 }
 
 /// As [`flow`], for a receiver that cannot be cloned.
