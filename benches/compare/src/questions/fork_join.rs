@@ -94,7 +94,8 @@ fn fib(sides: &Sides, number: u32) -> Table<'_> {
 
 /// Keys of so many elements, and what checks that they came out sorted.
 fn keys(len: usize) -> (Vec<u64>, impl Fn(f64, &[u64]) -> Sample) {
-    let key = |at: usize| (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let key =
+        |at: usize| (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let keys: Vec<u64> = (0..len).map(key).collect();
     let sum = keys.iter().fold(0_u64, |sum, key| sum.wrapping_add(*key));
     let check = move |milliseconds: f64, sorted: &[u64]| {
@@ -157,9 +158,7 @@ fn quick_sort(sides: &Sides, len: usize) -> Table<'_> {
     let (our_keys, our_check) = (keys.clone(), check.clone());
     table.ours("join", move || sample(&our_keys, &*our_check, |work| quick_sort_ours(&sides.threads, work)));
     goals(&mut table, "rayon join");
-    table.rival("rayon join", move || {
-        sample(&keys, &*check, |work| sides.pool.install(|| quick_sort_rayon(work)))
-    });
+    table.rival("rayon join", move || sample(&keys, &*check, |work| sides.pool.install(|| quick_sort_rayon(work))));
     table
 }
 
