@@ -43,6 +43,8 @@ pub(crate) fn tests() -> Tests {
         ("workers::tasks_wait_for_processes", tasks_wait_for_processes),
         ("workers::many_threads_at_both_ends", many_threads_at_both_ends),
         ("workers::values_of_every_size_arrive_whole", values_of_every_size_arrive_whole),
+        ("workers::slices_go_there_and_back", slices_go_there_and_back),
+        ("workers::what_is_left_of_a_slice_comes_back", what_is_left_of_a_slice_comes_back),
         ("workers::a_forked_child_has_no_worker", a_forked_child_has_no_worker),
         ("workers::batches_are_there_from_the_start", batches_are_there_from_the_start),
         ("workers::batches_of_a_start_that_fails_come_back", batches_of_a_start_that_fails_come_back),
@@ -285,6 +287,17 @@ pub(crate) fn crowd(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Sends what it receives back in slices, one more of each.
+#[worker_main]
+pub(crate) fn slicer(scope: &WorkerScope<u64, u64>) -> Result<(), Error> {
+    let mut values = [0; 37];
+    while let Ok(count) = scope.port().recv_many(&mut values) {
+        values[..count].iter_mut().for_each(|value| *value += 1);
+        scope.port().send_many(&values[..count]).map_err(|failed| failed.error)?;
+    }
+    Ok(())
+}
+
 /// Sends lines back.
 #[worker_main]
 pub(crate) fn liner(scope: &WorkerScope<Line, Line>) -> Result<(), Error> {
@@ -356,10 +369,10 @@ pub(crate) fn nothing(y: &mut [u8]) {
 }
 
 /// What the workers of these tests run.
-pub(crate) fn listed() -> [&'static KernelInfo; 16] {
+pub(crate) fn listed() -> [&'static KernelInfo; 17] {
     *kernels![
         adder, reader, ender, stubborn, patient, glutton, doubler, handler, crowd, liner, byter, tasker, nothing,
-        starter, clinger, surveyor
+        slicer, starter, clinger, surveyor
     ]
 }
 
@@ -854,6 +867,59 @@ fn many_threads_at_both_ends() {
     assert!(received.into_iter().eq((0..2).flat_map(|poster| (1..=EACH).map(move |number| poster << 32 | number))));
     assert_eq!(worker.port().missed_wakeups(), 0);
     assert_eq!(worker.join(), ExitStatus::Finished);
+}
+
+/// In order and each once, however the slices are cut and however little room there is.
+fn slices_go_there_and_back() {
+    const NUMBERS: u64 = 20_000;
+    for capacity in [1, 16, 1000] {
+        let worker = Worker::builder().capacity(capacity).spawn_process(slicer, ()).unwrap();
+        let numbers: Vec<u64> = (0..NUMBERS).collect();
+        let received = thread::scope(|threads| {
+            threads.spawn(|| {
+                let mut left = &numbers[..];
+                for len in (1..90).cycle() {
+                    let (slice, rest) = left.split_at(len.min(left.len()));
+                    worker.port().send_many(slice).unwrap();
+                    left = rest;
+                    if left.is_empty() {
+                        break;
+                    }
+                }
+            });
+            let (mut received, mut values) = (Vec::new(), [0; 53]);
+            while received.len() < numbers.len() {
+                let count = worker.port().recv_many(&mut values).unwrap();
+                assert!(count > 0, "no message has batches");
+                received.extend_from_slice(&values[..count]);
+            }
+            received
+        });
+        assert!(received.into_iter().eq(1..=NUMBERS), "capacity {capacity}");
+        assert_eq!(worker.port().missed_wakeups(), 0);
+        assert_eq!(worker.join(), ExitStatus::Finished);
+    }
+}
+
+/// A slice that is on its way when its receiver is killed: so many were posted, and of these what was not received comes back in order.
+fn what_is_left_of_a_slice_comes_back() {
+    let numbers: Vec<u32> = (100..200).collect();
+    for delay in [0, 1, 30] {
+        let worker = Worker::builder().capacity(8).spawn_process(stubborn, 0).unwrap();
+        assert_eq!(worker.recv().unwrap().value, 1);
+        let failed = thread::scope(|threads| {
+            let posting = threads.spawn(|| worker.port().send_many(&numbers).unwrap_err());
+            thread::sleep(Duration::from_millis(delay));
+            kill(pid(&worker));
+            posting.join().unwrap()
+        });
+        assert!(matches!(failed.error, Error::Disconnected));
+        assert!(failed.returned <= 8, "there is room for eight, and its worker receives none");
+        assert!(matches!(ended(&worker), ExitStatus::Died { .. }));
+        let back: Vec<u32> = worker.port().undelivered().into_iter().map(|message| message.value).collect();
+        assert_eq!(back, numbers[..failed.returned]);
+        assert!(matches!(worker.port().try_send_many(&numbers), Err(Error::Disconnected)));
+    }
 }
 
 fn values_of_every_size_arrive_whole() {

@@ -68,13 +68,13 @@ fn limit(instructions: u64) -> LibraryBenchmarkConfig {
     config
 }
 
-#[library_benchmark(setup = busy_with_batches, config = limit(163_000))]
+#[library_benchmark(setup = busy_with_batches, config = limit(164_000))]
 fn submit_and_wait((busy, batches): (Busy, Vec<Batch<u64>>)) -> (Busy, Vec<Batch<u64>>) {
     let batches = one_by_one(&busy.engine, batches);
     (busy, batches)
 }
 
-#[library_benchmark(setup = busy, config = limit(134_000))]
+#[library_benchmark(setup = busy, config = limit(135_000))]
 fn run_and_wait(busy: Busy) -> (Busy, u64) {
     let sum = closures(&busy.engine);
     (busy, sum)

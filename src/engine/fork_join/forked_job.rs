@@ -63,6 +63,22 @@ impl JobAddress {
     }
 }
 
+/// Ends the program if a frame is left that jobs of other threads lead to: no code of this library panics there, and that of users is caught.
+pub(super) struct FrameGuard;
+
+impl FrameGuard {
+    /// No job leads to the frame any more.
+    pub(super) fn release(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for FrameGuard {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+
 /// A job in a box.
 #[repr(C)]
 struct HeapJob<F> {

@@ -3,14 +3,14 @@
 //! Laws of this file:
 //! 1. The address of a job is in a deque, or in somebody's hands, once: a thread that has it is alone with the closure and the result, until it sets
 //!    the latch.
-//! 2. A job lies in the frame that forks it, and stays there until it was taken back or its latch is set: no panic leaves the frame before (`Forking`).
+//! 2. A job lies in the frame that forks it, and stays there until it was taken back or its latch is set: no panic leaves the frame before (`FrameGuard`).
 //!    Its thief touches nothing of it behind the exchange that sets the latch.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
 use std::sync::Arc;
 
-use super::forked_job::{JobAddress, JobHeader};
+use super::forked_job::{FrameGuard, JobAddress, JobHeader};
 use super::member::{Member, with_current, with_team};
 use crate::engine::runtime::Core;
 use crate::engine::runtime::team::Team;
@@ -110,15 +110,6 @@ impl<F: FnOnce() -> R + Send, R: Send> StackJob<F, R> {
     }
 }
 
-/// Ends the program if a frame is left whose job others may have: no code of this library panics there, and that of users is caught.
-struct Forking;
-
-impl Drop for Forking {
-    fn drop(&mut self) {
-        std::process::abort();
-    }
-}
-
 /// Runs `a` here while others may run `b`, and `b` here if nobody did.
 #[inline]
 fn run_both<A, B, RA, RB>(member: &Member<'_>, a: A, b: B) -> (Result<RA, Unwound>, Result<RB, Unwound>)
@@ -130,7 +121,7 @@ where
     let job = StackJob::new(b, member.place);
     // SAFETY: the job is there until it was taken back or its latch is set, below (law 2).
     let address = unsafe { JobAddress::of_header((&raw const job).cast()) };
-    let forking = Forking;
+    let guard = FrameGuard;
     let is_pushed = member.push(&address);
     let first = panics::hold_up(a);
     let mut is_here = !is_pushed;
@@ -150,6 +141,6 @@ where
         // SAFETY: that is what was waited for.
         unsafe { job.take_result() }
     };
-    core::mem::forget(forking);
+    guard.release();
     (first, second)
 }

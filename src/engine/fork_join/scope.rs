@@ -1,7 +1,7 @@
 //! Scopes: closures that are spawned one by one, and that are all over when the scope ends.
 //!
 //! Laws of this file:
-//! 1. A scope lies in the frame of `scope`, which is not left before its latch is set: whatever happens, also by a panic.
+//! 1. A scope lies in the frame of `scope`, which is not left before its latch is set: whatever happens, also by a panic (`FrameGuard`).
 //! 2. The latch is set when no job of the scope is left and its body has ended. Each job counts until it has dropped its closure, and the thread
 //!    that counts the last one down touches nothing of the scope behind the exchange that sets the latch.
 #![allow(unsafe_code)]
@@ -10,7 +10,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
-use super::forked_job::boxed;
+use super::forked_job::{FrameGuard, boxed};
 use super::member::{Member, with_current, with_team};
 use crate::engine::runtime::Core;
 use crate::engine::runtime::team::Team;
@@ -117,12 +117,14 @@ fn scope_in<'scope, R>(member: &Member<'_>, body: impl FnOnce(&JoinScope<'scope>
         first_panic: Mutex::new(None),
         borrows: PhantomData,
     };
+    let guard = FrameGuard;
     let result = panics::hold_up(|| body(&scope));
     let result = result.map_err(|unwound| scope.keep(unwound));
     scope.over(member.team);
     if !scope.latch.is_set() {
         member.wait(&scope.latch);
     }
+    guard.release();
     match (result, ignore_poison(scope.first_panic.into_inner())) {
         (Ok(result), None) => result,
         (_, Some(unwound)) => unwound.go_on(),

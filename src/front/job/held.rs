@@ -27,14 +27,14 @@ pub trait HeldBatches: Sealed + Send + 'static {
 pub struct Held<B> {
     batches: B,
     kernel: &'static KernelInfo,
-    /// A parameter too large for the descriptor; kept until the job is read. In a box, as most jobs have none and are moved about.
-    _param: Option<Box<Batch<u8>>>,
+    /// A parameter too large for the descriptor; kept until the job is read.
+    _param: Option<Batch<u8>>,
 }
 
 impl<B> Held<B> {
     #[inline]
     pub(in crate::front) fn new(batches: B, kernel: &'static KernelInfo, param: Option<Batch<u8>>) -> Self {
-        Self { batches, kernel, _param: param.map(Box::new) }
+        Self { batches, kernel, _param: param }
     }
 
     /// The batches of a job that was not handed over.
