@@ -270,7 +270,7 @@ fn it_works_inside_jobs_and_between_engines() {
 #[test]
 fn closing_waits_for_no_call_and_breaks_none() {
     watched(|| {
-        for now in [false, true] {
+        for at_once in [false, true] {
             let engine = Checked::threads(2);
             let begun = AtomicBool::new(false);
             thread::scope(|scope| {
@@ -284,7 +284,7 @@ fn closing_waits_for_no_call_and_breaks_none() {
                 });
                 eventually("it has begun", || begun.load(Ordering::Acquire));
                 let closed =
-                    if now { engine.close_now(crate::support::STEP) } else { engine.close(crate::support::STEP) };
+                    if at_once { engine.close_now(crate::support::STEP) } else { engine.close(crate::support::STEP) };
                 closed.unwrap();
                 assert_eq!(call.join().unwrap(), 200 * 144);
             });

@@ -21,7 +21,7 @@ use crate::engine::schedule::{completion, queue, wakeup};
 use crate::lockfree::latch::Latch;
 use crate::os::host::Deadline;
 use crate::panics;
-use crate::sync::{Ordering, spin_hint};
+use crate::sync::spin_hint;
 
 /// How long a member that finds nothing stays awake.
 const SPIN: core::time::Duration = core::time::Duration::from_micros(50);
@@ -181,9 +181,6 @@ fn recruit(core: &Arc<Core>, team: &Arc<Team>) {
     }
     let Some(mut reservation) = core.jobs.try_reserve(&core.control) else { return team.recruiting_failed() };
     reservation.set_closure();
-    reservation.set_part(0, 0, 0);
-    // Relaxed: published with the job's word (R1).
-    reservation.descriptor.deadline_ns.store(0, Ordering::Relaxed);
     // The job lies in the engine, so that it must not keep the engine.
     let (engine, counted) = (Arc::downgrade(core), CountedHelper(Arc::clone(team)));
     let index = reservation.index;

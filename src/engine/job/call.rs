@@ -783,8 +783,8 @@ mod tests {
         }
     }
 
-    /// Without the comparison in `resolve` a kernel was not run all the same, as its frame looks again, but the caller was told of the kernel and
-    /// not of the damage; and bytes behind the last whole element were lost without a word.
+    /// A length that is no whole number of elements is refused before the kernel's frame, which would tell of the kernel and not of the damage, and
+    /// before the length in elements is taken, which would lose the bytes behind the last one.
     #[test]
     fn parts_of_elements_are_refused() {
         let arena = arena();

@@ -25,7 +25,7 @@ use crate::engine::runtime::{Core, Reservation};
 use crate::engine::schedule::watch::{Awaited, Watch};
 use crate::engine::schedule::{completion, queue, wakeup};
 use crate::error::{Error, Failed, Result};
-use crate::front::job::{Held, Job, JobContext, Payload, ProgressMeter, Returns, Rows, RowsJob, Unstarted};
+use crate::front::job::{Held, HeldBatches, Job, JobContext, ProgressMeter, Returns, Rows, RowsJob, Unstarted};
 use crate::os::host::Deadline;
 
 /// A call that is being described: priority, deadline and the like, then what to run. Made by
@@ -201,17 +201,6 @@ impl<'e> JobBuilder<'e> {
         }
     }
 
-    /// Publishes a filled reservation and wakes a worker if none is awake.
-    pub(super) fn hand_over<P: Payload>(&self, reservation: Reservation<'_>, payload: P) -> Result<Job<P>, Failed<P>> {
-        match queue::publish(self.core, reservation, self.options.priority) {
-            Ok(reference) => {
-                wakeup::notify_published(self.core, 1);
-                Ok(Job::new(JobHandle::published(self.core, reference), payload))
-            }
-            Err(error) => Err(Failed::new(error, payload)),
-        }
-    }
-
     /// See [`Engine::submit_async`](crate::Engine::submit_async).
     pub fn submit_async<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
         self,
@@ -384,12 +373,23 @@ fn submit_reserved<K: Kernel, B: Batches<K::Inputs, K::Outputs>>(
     };
     collector.into_sink().finish_call(id, &packed.param);
     reservation.write_options(core.config.timing, options, 0);
-    match queue::publish(core, reservation, options.priority) {
+    hand_over(core, reservation, options.priority, Held::new(batches, info, packed.block))
+}
+
+/// Publishes a filled reservation and wakes a worker if none is awake.
+#[inline]
+pub(super) fn hand_over<B: HeldBatches>(
+    core: &Arc<Core>,
+    reservation: Reservation<'_>,
+    priority: Priority,
+    held: Held<B>,
+) -> Result<Job<Held<B>>, Failed<B>> {
+    match queue::publish(core, reservation, priority) {
         Ok(reference) => {
             wakeup::notify_published(core, 1);
-            Ok(Job::new(JobHandle::published(core, reference), Held::new(batches, info, packed.block)))
+            Ok(Job::new(JobHandle::published(core, reference), held))
         }
-        Err(error) => Err(Failed::new(error, batches)),
+        Err(error) => Err(Failed::new(error, held.into_batches())),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::arguments::{Collector, Side};
 use super::call_options::Terminal;
-use super::job_builder::JobBuilder;
+use super::job_builder::{JobBuilder, hand_over};
 use crate::arena::any_batch::AnyBatch;
 use crate::engine::kernel::{ElementLayout, KernelInfo};
 use crate::engine::runtime::Reservation;
@@ -141,9 +141,9 @@ impl JobBuilder<'_> {
             Ok((reservation, info, block))
         });
         match filled {
-            Ok((reservation, kernel, block)) => self
-                .hand_over(reservation, Held::new(batches, kernel, block))
-                .map_err(|failed| failed.map(Held::into_batches)),
+            Ok((reservation, kernel, block)) => {
+                hand_over(self.core, reservation, self.options.priority, Held::new(batches, kernel, block))
+            }
             Err(error) => Err(Failed::new(error, batches)),
         }
     }
