@@ -108,6 +108,10 @@ impl CompletionPort {
         let mut late = false;
         if bits.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
             late = health::park_collector(&self.core, &port.park);
+            let is_there = || jobs.clone().any(|job| look_after::waits_for_a_call(&self.core, job.reference()));
+            if late && health::is_uncalled(&self.core, &port.park, is_there) {
+                health::count_missed_wakeup(&self.core);
+            }
         }
         port::wake_up(&port.park);
         if late || self.core.health.is_poisoned() {
@@ -121,9 +125,6 @@ impl CompletionPort {
         // A job whose worker died waits to be started again.
         self.unstarted = jobs.clone().map(JobHandle::reference).collect();
         self.ready.extend(jobs.clone().filter(|job| job.is_finished()).map(JobHandle::key));
-        if !self.core.health.is_poisoned() && !self.ready.is_empty() {
-            health::count_missed_wakeup(&self.core);
-        }
         for job in jobs {
             look_after::look_after(&self.core, job.reference());
         }

@@ -25,7 +25,7 @@ use crate::engine::runtime::Poisoned;
 use crate::engine::schedule::completion;
 use crate::engine::schedule::drain;
 use crate::engine::schedule::health;
-use crate::engine::schedule::look_after;
+use crate::engine::schedule::look_after::JobLooks;
 use crate::engine::schedule::thread_pool;
 use crate::engine::schedule::wakeup;
 use crate::engine::schedule::worker;
@@ -60,8 +60,8 @@ struct Supervisor {
     start_failures: StartFailures,
     scaling: Scaling,
     kill_schedule: KillSchedule,
-    /// When jobs are looked after next; `None` when none was under way.
-    next_job_check: Option<Deadline>,
+    /// After jobs that tasks wait for, or nobody.
+    looks: JobLooks,
 }
 
 /// What the supervisor waits for.
@@ -110,7 +110,7 @@ pub(crate) fn start_supervisor(core: &Arc<Core>, group: ProcessGroup) -> Result<
         start_report: Some(start_report),
         start_failures: StartFailures::default(),
         scaling,
-        next_job_check: None,
+        looks: JobLooks::default(),
     };
     let thread = thread::Builder::new().name("workring-supervisor".into()).spawn(move || supervisor.run());
     if let Err(error) = thread {
@@ -137,9 +137,7 @@ impl Supervisor {
             self.pending.refresh();
             self.report_start();
             self.kill_schedule.check(&self.core, &mut self.worker_slots);
-            if self.next_job_check.is_none_or(Deadline::is_past) {
-                self.next_job_check = look_after::look_after_jobs(&self.core, self.next_job_check);
-            }
+            self.looks.look_if_due(&self.core);
             // Threads of this process may still have jobs whose ends are this thread's to tell.
             let all_closed = self.worker_slots.iter().all(WorkerSlot::is_closed);
             if all_closed && self.core.threads.alive.load(Ordering::Acquire) == 1 {
@@ -195,7 +193,7 @@ impl Supervisor {
             .chain(self.core.looks.next_deadline())
             .chain(self.pending.next_time())
             .chain(self.scaling.next_check(&self.core, &self.worker_slots))
-            .chain(self.next_job_check)
+            .chain(self.looks.next())
             .min()
     }
 

@@ -20,7 +20,7 @@ use crate::lockfree::job;
 use crate::os::futex::{Scope, Waited, wait_until};
 use crate::os::host::Deadline;
 use crate::sync::{AtomicU32, Ordering, fence};
-use crate::watchdog::WATCHDOG_INTERVAL;
+use crate::watchdog::{CALL_GRACE, WATCHDOG_INTERVAL};
 
 /// Gives up: nothing can be run any more. Queued jobs end, submitters that wait for room are told. The supervisor ends all
 /// worker processes.
@@ -145,15 +145,23 @@ pub(crate) fn park(core: &Core, word: &AtomicU32, until: Option<Deadline>) {
     let taken = core.taken_hint();
     let watchdog = Deadline::after(WATCHDOG_INTERVAL);
     let first = until.map_or(watchdog, |until| until.min(watchdog));
-    if wait_until(word, park::PARKED, first, core.scope()) == Waited::TimedOut
-        && word.load(Ordering::Acquire) == park::PARKED
-        && core.has_work()
-        // Jobs that flow past a worker that is not needed are no reason to count: there is nearly always one on its way.
-        && core.taken_hint() == taken
+    // Jobs that flow past a worker that is not needed are no reason to count: there is nearly always one on its way.
+    let is_left_lying = || core.has_work() && core.taken_hint() == taken;
+    if wait_until(word, park::PARKED, first, core.scope()) == Waited::TimedOut && is_uncalled(core, word, is_left_lying)
     {
         count_missed_wakeup(core);
         core.sleepers().forget_searchers();
     }
+}
+
+/// Whether what a thread sleeps for on `word` `is_there`, and still is after a while in which nobody called it. Blocks for that while, and only
+/// if it is there.
+pub(crate) fn is_uncalled(core: &Core, word: &AtomicU32, is_there: impl Fn() -> bool) -> bool {
+    // Acquire: a call that came with the end of the time counts as one.
+    let is_missed = || word.load(Ordering::Acquire) == park::PARKED && is_there();
+    is_missed()
+        && wait_until(word, park::PARKED, Deadline::after(CALL_GRACE), core.scope()) == Waited::TimedOut
+        && is_missed()
 }
 
 /// Sleeps while a port's park word says so, for a second at most; whether that ended with the time.

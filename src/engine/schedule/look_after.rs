@@ -24,7 +24,16 @@ pub(crate) fn look_after(core: &Core, reference: JobReference) {
     }
 }
 
-/// As above, for one job of any holder.
+/// Whether a job is over, or it or a job that runs rows of it is queued although a worker sleeps. A hint.
+pub(crate) fn waits_for_a_call(core: &Core, reference: JobReference) -> bool {
+    let is_done = core.control.descriptor(reference.index).is_some_and(|descriptor| job::is_done(&descriptor.word));
+    is_done
+        || queue::is_left_lying(core, reference)
+        || completion::partitions_of(core, reference)
+            .is_some_and(|rows| rows.partitions().iter().any(|&partition| queue::is_left_lying(core, partition)))
+}
+
+/// As [`look_after`], for one job of any holder.
 fn look_after_one(core: &Core, reference: JobReference) {
     let Some(descriptor) = core.control.descriptor(reference.index) else { return };
     let word = job::snapshot(&descriptor.word);
@@ -57,17 +66,51 @@ fn is_asleep(core: &Core, word: DescriptorWord) -> bool {
     owner.is_some_and(|row| row.park.load(Ordering::Acquire) == park::PARKED)
 }
 
-/// Looks after every job that is under way, as a thread that waits for it would: a task does not, and a dropped handle cannot. When to
-/// do so again; `None` when nothing is under way: a call comes when that changes. The first look, `before` which there was none, only
-/// sees whether anything is: what has just been handed over needs no help. Only the supervisor calls it, or the monitor.
-pub(in crate::engine) fn look_after_jobs(core: &Core, before: Option<Deadline>) -> Option<Deadline> {
-    let mut is_any = look_after_all(core, before.is_some());
-    if !is_any {
-        is_any = core.looks.wish.leave_and_look(|| look_after_all(core, false));
+/// The looks of the supervisor, or the monitor, after jobs that are under way: a task that waits for one does not look, and a dropped handle
+/// cannot.
+#[derive(Default)]
+pub(in crate::engine) struct JobLooks {
+    /// `None` when nothing is under way: a call comes when that changes.
+    next: Option<Deadline>,
+    /// How many jobs had been taken at the last look, if that found one left lying.
+    left_lying: Option<u64>,
+}
+
+impl JobLooks {
+    /// When to look again.
+    pub(in crate::engine) fn next(&self) -> Option<Deadline> {
+        self.next
     }
-    // Whatever the word says by which workers learn that somebody waits for this.
-    drain::tell_if_drained(core);
-    is_any.then(|| Deadline::after(WATCHDOG_INTERVAL))
+
+    /// Looks after every job that is under way as a thread that waits for it would, if it is time. The first look only sees whether anything
+    /// is: what has just been handed over needs no help. Nor does a job that was not left lying for as long as from one look to the next.
+    pub(in crate::engine) fn look_if_due(&mut self, core: &Core) {
+        if self.next.is_some_and(|next| !next.is_past()) {
+            return;
+        }
+        let taken = core.taken_hint();
+        let stood_still = self.left_lying == Some(taken);
+        let mut is_left_lying = false;
+        let mut is_any = visit_jobs(core, |job| {
+            let is_lying = queue::is_left_lying(core, job);
+            is_left_lying |= is_lying;
+            if self.next.is_some() && (stood_still || !is_lying) {
+                look_after_one(core, job);
+            }
+        });
+        if stood_still && is_left_lying {
+            health::count_missed_wakeup(core);
+        }
+        if !is_any {
+            is_any = core.looks.wish.leave_and_look(|| visit_jobs(core, |_| ()));
+        }
+        // Whatever the word says by which workers learn that somebody waits for this.
+        drain::tell_if_drained(core);
+        *self = Self {
+            next: is_any.then(|| Deadline::after(WATCHDOG_INTERVAL)),
+            left_lying: is_left_lying.then_some(taken),
+        };
+    }
 }
 
 /// Ends every job whose deadline is past, and expects the deadlines that are left. `also` is called for each job that is queued or runs.
@@ -94,8 +137,13 @@ pub(in crate::engine) fn end_late_jobs(core: &Core, mut also: impl FnMut(Descrip
     }
 }
 
-/// Looks at every job, and after those that are under way if it `acts`; whether any is.
-pub(in crate::engine) fn look_after_all(core: &Core, acts: bool) -> bool {
+/// Looks after every job that is under way, as a thread that has waited for it for a second would.
+pub(in crate::engine) fn look_after_all(core: &Core) {
+    visit_jobs(core, |job| look_after_one(core, job));
+}
+
+/// Calls `visit` for every job that is under way; whether any is.
+fn visit_jobs(core: &Core, mut visit: impl FnMut(JobReference)) -> bool {
     let mut is_any = false;
     for (at, descriptor) in core.control.descriptors().iter().enumerate() {
         let word = job::snapshot(&descriptor.word);
@@ -106,9 +154,8 @@ pub(in crate::engine) fn look_after_all(core: &Core, acts: bool) -> bool {
             Some(State::Queued | State::Running) => true,
         };
         is_any |= is_under_way;
-        if is_under_way && acts {
-            let reference = JobReference { index: DescriptorIndex::new(at as u32), generation: word.generation() };
-            look_after_one(core, reference);
+        if is_under_way {
+            visit(JobReference { index: DescriptorIndex::new(at as u32), generation: word.generation() });
         }
     }
     is_any && !core.health.is_poisoned()

@@ -9,6 +9,7 @@ use std::thread;
 use crate::engine::job::JobReference;
 use crate::engine::job::meta;
 use crate::engine::runtime::Core;
+use crate::engine::schedule::look_after::JobLooks;
 use crate::engine::schedule::{completion, look_after, worker};
 use crate::layout::records::Descriptor;
 use crate::layout::words::FLAG_CANCEL;
@@ -56,7 +57,7 @@ fn begin_looks(core: &Arc<Core>) {
         core.looks.wish.leave();
         if core.threads.all_ended() {
             // The engine has closed: what is still queued was lost, and no worker is left that could find it.
-            look_after::look_after_all(core, true);
+            look_after::look_after_all(core);
         }
     }
 }
@@ -79,19 +80,17 @@ fn start(core: &Arc<Core>) -> bool {
 }
 
 fn run(core: &Arc<Core>) {
-    let mut next_look = None;
+    let mut looks = JobLooks::default();
     loop {
         let calls = core.monitor.calls();
         if core.looks.next_deadline().is_some_and(Deadline::is_past) {
             look_after::end_late_jobs(core, |_, _| ());
         }
-        if next_look.is_none_or(Deadline::is_past) {
-            next_look = look_after::look_after_jobs(core, next_look);
-        }
+        looks.look_if_due(core);
         if !core.is_open() && core.threads.is_last() {
             break;
         }
-        core.monitor.sleep(calls, next_look.into_iter().chain(core.looks.next_deadline()).min());
+        core.monitor.sleep(calls, looks.next().into_iter().chain(core.looks.next_deadline()).min());
     }
     core.monitor.set_ended();
     core.looks.wish.leave_and_look(|| {

@@ -204,11 +204,18 @@ pub(in crate::engine) fn recover_queued(core: &Core, reference: JobReference) {
             core.redelivery().mark(reference.index);
         }
     }
-    if core.sleepers().is_anybody_asleep() && call::kind_of(descriptor) != kind::CLOSURE {
-        // A thread that sleeps could have run it, and was not called.
-        health::count_missed_wakeup(core);
-    }
     core.sleepers().rouse((1..=core.config.rows() as u16).map(ParticipantSlot::new));
+}
+
+/// Whether a job is queued although a worker sleeps that can run it. A hint.
+pub(in crate::engine) fn is_left_lying(core: &Core, reference: JobReference) -> bool {
+    let Some(descriptor) = core.control.descriptor(reference.index) else { return false };
+    let word = job::snapshot(&descriptor.word);
+    word.is(State::Queued)
+        && word.generation() == reference.generation
+        // Which of the sleepers are threads, and can run closures, is not asked.
+        && call::kind_of(descriptor) != kind::CLOSURE
+        && core.sleepers().is_anybody_asleep()
 }
 
 /// Undoes a publication if no worker has claimed the job yet; else the job stands.

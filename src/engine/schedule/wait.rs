@@ -4,15 +4,15 @@ use crate::engine::job::JobReference;
 use crate::engine::job::meta::deadline_of;
 use crate::engine::options::IdleStrategy;
 use crate::engine::runtime::Core;
-use crate::engine::schedule::look_after::look_after;
+use crate::engine::schedule::look_after::{look_after, waits_for_a_call};
 use crate::engine::schedule::{completion, health};
 use crate::layout::records::Descriptor;
 use crate::layout::words::park;
 use crate::lockfree::job;
 use crate::os::futex::{Waited, wait_until};
 use crate::os::host::Deadline;
-use crate::sync::{Ordering, spin_hint};
-use crate::watchdog::WATCHDOG_INTERVAL;
+use crate::sync::spin_hint;
+use crate::watchdog::{CALL_GRACE, WATCHDOG_INTERVAL};
 
 /// How long a waiting thread stays awake before it sleeps: about what a sleep and a wake-up would cost it.
 const SPIN: core::time::Duration = core::time::Duration::from_micros(20);
@@ -108,9 +108,10 @@ pub(in crate::engine) fn sleep(
             let watchdog = Deadline::after(WATCHDOG_INTERVAL);
             let first = until.map_or(watchdog, |until| until.min(watchdog));
             if wait_until(wait_on, park::PARKED, first, core.scope()) == Waited::TimedOut && first == watchdog {
-                // Acquire: a notification that came with the end of the time counts as one.
-                let unheard = wait_on.load(Ordering::Acquire) == park::PARKED;
-                if unheard && job::is_done(&descriptor.word) {
+                let taken = core.taken_hint();
+                let is_there = || core.taken_hint() == taken && waits_for_a_call(core, reference);
+                let has_time = until.is_none_or(|until| Deadline::after(CALL_GRACE) < until);
+                if has_time && health::is_uncalled(core, wait_on, is_there) {
                     health::count_missed_wakeup(core);
                 }
                 look_after(core, reference);
@@ -131,6 +132,7 @@ mod tests {
     use crate::engine::schedule::queue;
     use crate::ids::ParticipantSlot;
     use crate::layout::words::State;
+    use crate::sync::Ordering;
 
     /// Its holder must not sleep to the deadline of the first start and then take the job back while it waits to be started again.
     #[test]

@@ -20,6 +20,8 @@ const LEN: usize = 20_000;
 const SMALL: usize = 64;
 /// Bits that say something of a worker, in the bitmaps of sleepers and searchers, of an engine with two.
 const BITS_OF_WORKERS: usize = 4;
+/// Threads and processes that wait in an engine with two workers: they, and the holder of a job.
+const WAITERS: u64 = 3;
 /// Times the load is run in a round.
 const LOADS: u32 = 6;
 
@@ -315,7 +317,7 @@ fn damage(kind: Kind, seed: u64) {
 }
 
 /// Flips each bit of the words by which sleepers are found, one after the other in one engine, none of them back, and has jobs run after
-/// each: a wait ends by its bound at most once, and then the words are right again; for most bits none does.
+/// each: one job at most is found by waits that end by their bound, and then the words are right again; for most bits none is.
 fn bits_that_say_who_sleeps(kind: Kind) {
     let engine = kind.builder().idle_strategy(IdleStrategy::Park).build().expect("an undamaged engine can be built");
     let rescues = |engine: &Engine| engine.statistics().missed_wakeups;
@@ -325,13 +327,14 @@ fn bits_that_say_who_sleeps(kind: Kind) {
         thread::sleep(Duration::from_millis(1));
         let before = rescues(&engine);
         let Some(what) = flip_waking(&engine, bit) else { break };
-        for _ in 0..3 {
+        for _ in 0..=WAITERS {
             let batch = engine.batch::<u64>(SMALL).expect("there is memory");
             let job = engine.submit(increment, batch, ()).expect("an engine takes jobs whoever sleeps");
             assert!(job.wait().expect("a job runs whoever sleeps").iter().all(|&value| value == 1));
         }
         let more = rescues(&engine) - before;
-        assert!(more <= 1, "{more} waits ended by their bound alone after {what}");
+        // Of one job left lying each may hear by its bound; were the words not right again, the next jobs would be left lying as well.
+        assert!(more <= WAITERS, "{more} waits ended by their bound alone after {what}");
         if more > 0 {
             rescued.insert(bit, what);
         }
