@@ -289,7 +289,9 @@ pub(crate) struct RangeLine {
     pub(crate) progress: AtomicU64,
     /// The chunk, plus one, in which this partition failed; 0 when it did not.
     pub(crate) failed: AtomicU64,
-    pub(crate) zero: [AtomicU64; 5],
+    /// Nanoseconds that its chunks took. A hint, for the calls that follow.
+    pub(crate) busy_ns: AtomicU64,
+    pub(crate) zero: [AtomicU64; 4],
 }
 
 /// What the engine may leave behind in [`Descriptor::status`] when the word has the outcome flag.

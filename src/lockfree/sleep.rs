@@ -160,6 +160,11 @@ impl<'a, P: Fn(ParticipantSlot) -> Option<&'a AtomicU32>> Sleepers<'a, P> {
         self.wake_some(wanted, self.last)
     }
 
+    /// How many workers look for work, awake. A hint.
+    pub(crate) fn searching(&self) -> u32 {
+        count(&self.line.searching, self.last)
+    }
+
     /// Whether a worker looks for work, or sleeps and can be woken. A hint.
     pub(crate) fn is_anybody_free(&self) -> bool {
         is_any(&self.line.searching, self.last) || (is_any(&self.line.idle, self.last) && self.is_anybody_asleep())

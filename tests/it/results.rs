@@ -1,14 +1,17 @@
 //! Every call gives what a serial loop gives, whatever the lengths, types, chunks, workers and ways to wait.
 #![allow(clippy::too_many_arguments, reason = "kernels may have twelve batches")]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 use proptest::prelude::*;
 use workring::{Batch, Chunking, Context, Engine, Priority, batch::PerChunk, kernel, reducer};
 
-use crate::support::{Checked, cases, various_engines, watched};
+use crate::support::{Checked, cases, eventually, various_engines, watched};
 
 /// Lengths that matter: none, one, odd ones, around the shortest and the longest chunk the engine chooses, many chunks.
 fn length() -> impl Strategy<Value = usize> {
@@ -558,6 +561,52 @@ fn a_reduction_has_the_same_bits_for_any_number_of_workers() {
             prop_assert!(seen.iter().flatten().all(|&bits| bits == first), "{:x?}", seen);
         });
     });
+}
+
+/// What a kernel or closure has cost before decides where its chunks run and, of a map, how long they are: never what comes of it. First nothing is
+/// known, then that it is cheap, so that the calling thread runs all of it; then it is dear, and is shared.
+#[test]
+fn what_calls_have_cost_does_not_show_in_their_results() {
+    watched(|| {
+        let engines = [1, 2, 5].map(Checked::threads);
+        proptest!(cases(4), |(lens in proptest::collection::vec(1..9000usize, 4..12), seed: u64)| {
+            for (turn, &len) in lens.iter().enumerate() {
+                let values: Vec<f64> = (0..len).map(|index| nasty(index, seed)).collect();
+                let dear = turn % 3 == 2;
+                let pause = || if dear { thread::sleep(Duration::from_micros(50)) };
+                let mut folded = Vec::new();
+                for engine in &engines {
+                    for _ in 0..10 {
+                        let fold = |x: &[f64]| { pause(); total::call(x) };
+                        folded.push(engine.reduce_with(&values, fold, |left, right| left + right).unwrap().to_bits());
+                        let mut mapped = vec![0.0; len];
+                        engine.map_with(&values, &mut mapped, |x, y| { pause(); y.copy_from_slice(x) }).unwrap();
+                        prop_assert!(mapped.iter().zip(&values).all(|(y, x)| y.to_bits() == x.to_bits()));
+                        let seen: Vec<AtomicUsize> = (0..len).map(|_| AtomicUsize::new(0)).collect();
+                        engine.job().for_each_index(0..len, |index| { seen[index].fetch_add(1, Ordering::Relaxed); }).unwrap();
+                        prop_assert!(seen.iter().all(|times| times.load(Ordering::Relaxed) == 1));
+                    }
+                }
+                prop_assert!(folded.iter().all(|&bits| bits == folded[0]), "{:x?}", folded);
+            }
+        });
+    });
+}
+
+/// Expensive elements, few of them, were one chunk, and the other workers had nothing to do.
+#[test]
+fn few_expensive_elements_are_shared() {
+    let engine = Checked::threads(2);
+    let threads = Mutex::new(HashSet::new());
+    let mut out = vec![0; 200];
+    // The first chunk lasts until another thread has come to one.
+    let body = |x: &[u8], y: &mut [u8]| {
+        threads.lock().unwrap().insert(thread::current().id());
+        eventually("another thread runs a chunk", || threads.lock().unwrap().len() > 1);
+        y.copy_from_slice(x);
+    };
+    engine.map_with(&[1; 200], &mut out, body).unwrap();
+    assert!(out.iter().all(|&y| y == 1));
 }
 
 #[test]

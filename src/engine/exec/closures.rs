@@ -7,77 +7,122 @@
 #![allow(unsafe_code)]
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
-use crate::engine::job::Meter;
+use crate::engine::exec::sharing::{Borders, Sharing};
 use crate::engine::job::Plan;
 use crate::engine::job::{ChunkEnd, run_partition, stop};
+use crate::engine::job::{Meter, Metered};
 use crate::engine::job::{RunError, error_of};
-use crate::engine::options::{Backpressure, Priority};
+use crate::engine::options::{Backpressure, Priority, WaitPolicy};
 use crate::engine::runtime::Core;
-use crate::error::Result;
+use crate::engine::runtime::nesting;
+use crate::error::{Error, Result};
 use crate::ids::ParticipantSlot;
 use crate::layout::records::{FanOutHeader, RangeLine};
 use crate::os::host::Deadline;
-use crate::panics::{Panicked, catch};
+use crate::panics::{self, Panicked, catch};
 use crate::sync::{ignore_poison, lock};
 
 /// Runs one partition of a fan-out over closures.
 type PartitionRunner<'a> = dyn Fn(&FanOutHeader, &[RangeLine], u32) -> Option<u32> + Sync + 'a;
 
-/// Runs a closure over the chunks of a plan on the workers and, where it may help, on this thread.
-///
-/// # Errors
-/// [`Error::KernelPanicked`](crate::Error::KernelPanicked) for the panic in the lowest chunk,
-/// [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded), [`Error::OutOfMemory`](crate::Error::OutOfMemory).
-pub(crate) fn closure_over_chunks(
-    core: &Core,
-    plan: Plan,
-    priority: Priority,
-    backpressure: Backpressure,
-    deadline: Option<Deadline>,
-    progress: Option<&Meter>,
-    body: &(dyn Fn(u32) + Sync),
-) -> Result<()> {
-    let first_panic: Mutex<Option<(u32, Box<Panicked>)>> = Mutex::new(None);
-    let partition = |header: &FanOutHeader, ranges: &[RangeLine], partition: u32| {
-        run_partition(header, ranges, partition, plan.chunks, |chunk| {
-            if deadline.is_some_and(|deadline| deadline.is_past()) {
-                return ChunkEnd::Stop(stop::DEADLINE);
-            }
-            match catch(|| body(chunk)) {
-                Ok(()) => ChunkEnd::Done,
-                Err(panicked) => {
-                    let mut first = lock(&first_panic);
-                    if first.as_ref().is_none_or(|(lowest, _)| chunk < *lowest) {
-                        *first = Some((chunk, panicked));
-                    }
-                    ChunkEnd::Stop(stop::FAILED)
+/// A call of a closure whose chunks several threads run, with what its caller said about it.
+pub(crate) struct ClosureCall<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) plan: Plan,
+    pub(crate) borders: Borders,
+    pub(crate) priority: Priority,
+    pub(crate) backpressure: Backpressure,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) progress: Option<&'a Meter>,
+}
+
+impl ClosureCall<'_> {
+    /// Runs `body` once for each chunk, on the workers and, where it may help, on this thread. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::KernelPanicked`] for the panic in the lowest chunk, [`Error::DeadlineExceeded`], [`Error::OutOfMemory`].
+    pub(crate) fn run(&self, body: &(dyn Fn(&Plan, u32) + Sync)) -> Result<()> {
+        let may_run_here = self.core.config.help != WaitPolicy::Never || panics::depth() > 0;
+        let sharing = Sharing::decide(self.core, self.plan, self.borders, may_run_here);
+        if sharing.is_shared { self.run_shared(sharing, body) } else { self.run_here(sharing, body) }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.is_past())
+    }
+
+    fn run_here(&self, sharing: Sharing<'_>, body: &(dyn Fn(&Plan, u32) + Sync)) -> Result<()> {
+        let plan = sharing.plan;
+        let metered = self.progress.map(|progress| progress.begin(plan, None));
+        let chunks = || (0..plan.chunks).take_while(|_| !self.is_late()).for_each(|chunk| body(&plan, chunk));
+        nesting::run(self.core, None, || catch(chunks)).map_err(panic_of)?;
+        if self.is_late() {
+            return Err(Error::DeadlineExceeded);
+        }
+        metered.into_iter().for_each(Metered::count_all);
+        sharing.learn_here();
+        Ok(())
+    }
+
+    fn run_shared(&self, sharing: Sharing<'_>, body: &(dyn Fn(&Plan, u32) + Sync)) -> Result<()> {
+        let Self { core, priority, backpressure, progress, .. } = *self;
+        let plan = sharing.plan;
+        let first_panic: Mutex<Option<(u32, Box<Panicked>)>> = Mutex::new(None);
+        let partition = |header: &FanOutHeader, ranges: &[RangeLine], partition: u32| {
+            run_partition(header, ranges, partition, plan.chunks, |chunk| {
+                if self.is_late() {
+                    return ChunkEnd::Stop(stop::DEADLINE);
                 }
+                let Err(panicked) = catch(|| body(&plan, chunk)) else { return ChunkEnd::Done };
+                let mut first = lock(&first_panic);
+                if first.as_ref().is_none_or(|(lowest, _)| chunk < *lowest) {
+                    *first = Some((chunk, panicked));
+                }
+                ChunkEnd::Stop(stop::FAILED)
+            })
+        };
+        let shared: &PartitionRunner<'_> = &partition;
+        let caller = ParticipantSlot::HOST;
+        let parallel_call = ParallelCall {
+            core,
+            plan,
+            priority,
+            caller,
+            closures: true,
+            retries: 0,
+            backpressure,
+            rows: None,
+            partitions_max: sharing.partitions_max,
+            progress,
+        };
+        let end = parallel_call.run(
+            |reservation, number, header, ranges| {
+                reservation.set_closure();
+                let run = move || {
+                    shared(header, ranges, number);
+                };
+                // SAFETY: what the closure borrows (the block, `partition`, `body`) stays valid until `ParallelCall::run` returns, which has
+                // every partition's slot discarded before, whatever their words say.
+                unsafe { reservation.slot().closure().store::<_, ()>(run) };
+            },
+            |header, ranges| partition(header, ranges, 0),
+        )?;
+        if let Some((_, panicked)) = ignore_poison(first_panic.into_inner()) {
+            return Err(panic_of(panicked));
+        }
+        match end {
+            FanOutEnd::Complete { busy_ns } => {
+                sharing.learn(Duration::from_nanos(busy_ns));
+                Ok(())
             }
-        })
-    };
-    let shared: &PartitionRunner<'_> = &partition;
-    let caller = ParticipantSlot::HOST;
-    let parallel_call =
-        ParallelCall { core, plan, priority, caller, closures: true, retries: 0, backpressure, rows: None, progress };
-    let end = parallel_call.run(
-        |reservation, number, header, ranges| {
-            reservation.set_closure();
-            let run = move || {
-                shared(header, ranges, number);
-            };
-            // SAFETY: what the closure borrows (the block, `partition`, `body`) stays valid until `ParallelCall::run` returns, which has
-            // every partition's slot discarded before, whatever their words say.
-            unsafe { reservation.slot().closure().store::<_, ()>(run) };
-        },
-        |header, ranges| partition(header, ranges, 0),
-    )?;
-    if let Some((_, panicked)) = ignore_poison(first_panic.into_inner()) {
-        return Err(error_of("closure", RunError::Panicked(panicked)));
+            FanOutEnd::Stopped(stopped) => Err(stopped.into_error(None)),
+        }
     }
-    match end {
-        FanOutEnd::Complete => Ok(()),
-        FanOutEnd::Stopped(stopped) => Err(stopped.into_error(None)),
-    }
+}
+
+fn panic_of(panicked: Box<Panicked>) -> Error {
+    error_of("closure", RunError::Panicked(panicked))
 }

@@ -1,6 +1,6 @@
 //! What a claimed job turns into: a kernel call, a partition of a fan-out, a fan-out of rows, or a closure.
 
-use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
+use crate::engine::exec::fan_out::{FanOutEnd, MAX_PARTITIONS, ParallelCall};
 use crate::engine::exec::outcome::write_outcome;
 use crate::engine::exec::runner::{ChunkRunner, RowRunner, mark_row, run_call};
 use crate::engine::job::JobReference;
@@ -464,6 +464,7 @@ fn rows_in_parallel(
         retries: 0,
         backpressure: core.config.backpressure,
         rows: Some(rows_at),
+        partitions_max: MAX_PARTITIONS,
         progress,
     };
     let end = parallel_call
@@ -482,7 +483,7 @@ fn rows_in_parallel(
             _ => RunError::Corrupt,
         })?;
     match end {
-        FanOutEnd::Complete => Ok(()),
+        FanOutEnd::Complete { .. } => Ok(()),
         FanOutEnd::Stopped(stopped) => Err(match stopped.stop {
             stop::CANCELLED => RunError::Cancelled,
             stop::DEADLINE => RunError::Deadline,

@@ -1,6 +1,6 @@
 //! Fan-out: many participants run the chunks of one call (`docs/protocol.md`, "Ranges").
 //!
-//! Chunk boundaries depend on the length alone. Each partition starts with an equal part of the chunks, takes them from the
+//! Each partition starts with an equal part of the chunks, takes them from the
 //! front, and when it has none left steals half of another partition's rest from the back. The caller, unless it may not help,
 //! runs partition 0 itself; the other partitions are jobs of their own in the ring, so that a partition nobody has time for is simply
 //! emptied by thieves and taken back.
@@ -12,7 +12,7 @@ use crate::engine::exec::outcome::outcome_of;
 use crate::engine::job::JobReference;
 use crate::engine::job::Plan;
 use crate::engine::job::{Meter, RangesAt};
-use crate::engine::job::{RowHandles, finished_chunks, prepare, stop, waiting_chunks};
+use crate::engine::job::{RowHandles, busy_nanoseconds, finished_chunks, prepare, stop, waiting_chunks};
 use crate::engine::options::{Backpressure, Priority, WaitPolicy};
 use crate::engine::runtime::nesting;
 use crate::engine::runtime::{Core, Reservation};
@@ -26,7 +26,7 @@ use crate::panics;
 use crate::sync::Ordering;
 
 /// The most partitions one call is cut into.
-const MAX_PARTITIONS: u32 = 255;
+pub(super) const MAX_PARTITIONS: u32 = 255;
 /// How often a call begins anew when deaths of workers left chunks behind.
 const MAX_ROUNDS: usize = 8;
 /// A fan-out block in the arena, given back when dropped.
@@ -46,7 +46,10 @@ impl Drop for FanOutBlock<'_> {
 #[derive(Debug)]
 pub(crate) enum FanOutEnd {
     /// Every chunk was run and counted, and no partition says otherwise: the only end that is a success.
-    Complete,
+    Complete {
+        /// Nanoseconds that the chunks took, of all partitions together. What a worker process says.
+        busy_ns: u64,
+    },
     /// Some chunks were not run, or failed.
     Stopped(Stopped),
 }
@@ -95,6 +98,8 @@ pub(crate) struct ParallelCall<'a> {
     pub(crate) backpressure: Backpressure,
     /// Where the parameters and statuses of rows lie, when rows are jobs of their own.
     pub(crate) rows: Option<RowHandles>,
+    /// The most partitions it is cut into.
+    pub(crate) partitions_max: u32,
     /// The meter by which its progress is read, if any.
     pub(crate) progress: Option<&'a Meter>,
 }
@@ -108,7 +113,7 @@ impl ParallelCall<'_> {
         // The caller takes a worker's place when the cores are all spoken for, so that no partition waits for a core.
         let threads = if self.closures { config.threads } else { self.core.workers_now() } as u32;
         let all = if caller_runs { (threads + 1).min((config.cores as u32).max(threads)) } else { threads };
-        (all.clamp(1, MAX_PARTITIONS).min(self.plan.chunks), caller_runs)
+        (all.clamp(1, self.partitions_max).min(self.plan.chunks), caller_runs)
     }
 
     /// Runs the call: `child` fills a descriptor for a partition, `body` is the caller's own partition.
@@ -138,7 +143,7 @@ impl ParallelCall<'_> {
                 return Ok(FanOutEnd::Stopped(end));
             }
             if finished == wanted {
-                return Ok(FanOutEnd::Complete);
+                return Ok(FanOutEnd::Complete { busy_ns: busy_nanoseconds(ranges) });
             }
             if let Some(error) = self.core.health.error() {
                 return Err(error);
@@ -319,6 +324,7 @@ mod tests {
             retries: 0,
             backpressure: Backpressure::Reject,
             rows: None,
+            partitions_max: MAX_PARTITIONS,
             progress: None,
         };
         let over = std::sync::atomic::AtomicBool::new(false);
@@ -383,7 +389,7 @@ mod tests {
             let is_lost = |round: usize| lost.iter().any(|&(at, chunk)| at == round && (chunk as usize) < chunks);
             let first_without_loss = (0..=MAX_ROUNDS).find(|&round| !is_lost(round));
             match end {
-                Ok(FanOutEnd::Complete) => {
+                Ok(FanOutEnd::Complete { .. }) => {
                     prop_assert_eq!(first_without_loss.map(|round| (round + 1) * partitions), Some(rounds.into_inner()));
                 }
                 Err(Error::Corrupt { .. }) => prop_assert!(first_without_loss.is_none()),
@@ -411,7 +417,7 @@ mod tests {
         });
         // The one partition that was run did all chunks, and the other one was taken back: the call may be whole, and then says so.
         match end {
-            Ok(FanOutEnd::Complete) => {}
+            Ok(FanOutEnd::Complete { .. }) => {}
             Ok(FanOutEnd::Stopped(stopped)) => assert!(matches!(stopped.into_error(None), Error::Corrupt { .. })),
             Err(error) => assert!(matches!(error, Error::Corrupt { .. }), "{error}"),
         }

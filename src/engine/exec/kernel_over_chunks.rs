@@ -1,8 +1,11 @@
 //! One kernel over the chunks of a call, by the caller and by workers.
 
+use std::time::Duration;
+
 use crate::engine::exec::execute::{PartitionCall, RowWatch};
 use crate::engine::exec::fan_out::{FanOutEnd, ParallelCall};
 use crate::engine::exec::runner::{ChunkRunner, check_lengths};
+use crate::engine::exec::sharing::{Borders, Sharing};
 use crate::engine::job::Plan;
 use crate::engine::job::call::{KernelCall, Param, References};
 use crate::engine::job::error_of;
@@ -29,6 +32,7 @@ pub(crate) struct ChunkedCall<'a> {
     pub(crate) references: &'a References,
     pub(crate) param: Param,
     pub(crate) plan: Plan,
+    pub(crate) borders: Borders,
     pub(crate) priority: Priority,
     pub(crate) backpressure: Backpressure,
     pub(crate) deadline: Option<Deadline>,
@@ -48,25 +52,33 @@ impl ChunkedCall<'_> {
         if self.plan.chunks == 0 {
             return Ok(());
         }
-        if self.plan.chunks == 1 && (self.core.config.help != WaitPolicy::Never || panics::depth() > 0) {
-            return self.run_here(&kernel);
-        }
-        self.run_parallel(&kernel)
+        let may_run_here = self.core.config.help != WaitPolicy::Never || panics::depth() > 0;
+        let sharing = Sharing::decide(self.core, self.plan, self.borders, may_run_here);
+        if sharing.is_shared { self.run_shared(&kernel, sharing) } else { self.run_here(&kernel, sharing) }
     }
 
-    /// One chunk is run by the caller: handing it over would cost more than it saves.
-    fn run_here(&self, kernel: &KernelCall) -> Result<()> {
+    /// Runs all chunks on the calling thread: handing them over would cost more than it saves.
+    fn run_here(&self, kernel: &KernelCall, sharing: Sharing<'_>) -> Result<()> {
+        let (core, plan) = (self.core, sharing.plan);
+        let is_late = || self.deadline.is_some_and(|deadline| deadline.is_past());
         let signals = StopSignals { word: None, fan_out: None, deadline: self.deadline };
-        let metered = self.progress.map(|progress| progress.begin(self.plan, None));
-        let mut runner = ChunkRunner::new(kernel, self.plan, 0, signals, &self.core.arena)?;
-        let result = nesting::run(self.core, None, || runner.run(0, &self.core.arena));
-        result.map_err(|error| error_of(kernel.info.name(), error))?;
+        let metered = self.progress.map(|progress| progress.begin(plan, None));
+        let mut runner = ChunkRunner::new(kernel, plan, 0, signals, &core.arena)?;
+        let end = nesting::run(core, None, || {
+            (0..plan.chunks).take_while(|_| !is_late()).try_for_each(|chunk| runner.run(chunk, &core.arena))
+        });
+        end.map_err(|error| error_of(kernel.info.name(), error))?;
+        if is_late() {
+            return Err(Error::DeadlineExceeded);
+        }
         metered.into_iter().for_each(Metered::count_all);
-        if self.deadline.is_some_and(|deadline| deadline.is_past()) { Err(Error::DeadlineExceeded) } else { Ok(()) }
+        sharing.learn_here();
+        Ok(())
     }
 
-    fn run_parallel(&self, kernel: &KernelCall) -> Result<()> {
-        let Self { core, plan, priority, backpressure, deadline, progress, .. } = *self;
+    fn run_shared(&self, kernel: &KernelCall, sharing: Sharing<'_>) -> Result<()> {
+        let Self { core, priority, backpressure, deadline, progress, .. } = *self;
+        let plan = sharing.plan;
         core.check_shortage(backpressure)?;
         let id = core.kernel_id(kernel.info)?;
         let signals = StopSignals { word: None, fan_out: None, deadline };
@@ -75,8 +87,18 @@ impl ChunkedCall<'_> {
         let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
         let retries = self.retry.unwrap_or(usual).limit();
         let caller = ParticipantSlot::HOST;
-        let parallel =
-            ParallelCall { core, plan, priority, caller, closures: false, retries, backpressure, rows: None, progress };
+        let parallel = ParallelCall {
+            core,
+            plan,
+            priority,
+            caller,
+            closures: false,
+            retries,
+            backpressure,
+            rows: None,
+            partitions_max: sharing.partitions_max,
+            progress,
+        };
         let mut own = None;
         let end = parallel.run(
             |reservation, _, _, _| {
@@ -91,8 +113,11 @@ impl ChunkedCall<'_> {
         )?;
         let own = own.map(|error| error_of(kernel.info.name(), error));
         match (end, own) {
-            (FanOutEnd::Complete, None) => Ok(()),
-            (FanOutEnd::Complete, Some(error)) => Err(error),
+            (FanOutEnd::Complete { busy_ns }, None) => {
+                sharing.learn(Duration::from_nanos(busy_ns));
+                Ok(())
+            }
+            (FanOutEnd::Complete { .. }, Some(error)) => Err(error),
             (FanOutEnd::Stopped(stopped), own) => Err(stopped.into_error(own)),
         }
     }

@@ -8,12 +8,49 @@ use crate::sync::Ordering;
 
 /// Chunks are multiples of this many elements, so that no two chunks share a cache line.
 const CHUNK_GRAIN: usize = 1024;
-/// The shortest chunk the engine chooses, in elements.
+/// Short chunks are multiples of this many elements: a line of f64.
+const CHUNK_ALIGN: usize = 8;
+/// The most chunks of a short call.
+const SHORT_CHUNKS: usize = 64;
+/// The most chunks of a short reduction, and how many even the shortest has, if it has so many lines.
+const FOLDED_CHUNKS: usize = 32;
+const FEW_CHUNKS: usize = 8;
+/// The shortest chunk the engine chooses for a call that is not short, in elements.
 const CHUNK_MIN: usize = 4096;
 /// The longest chunk the engine chooses, in elements: 512 KiB of f64, half a second-level cache.
 const CHUNK_MAX: usize = 65_536;
 /// The engine aims at this many chunks, enough to even out workers that are held up.
 const CHUNKS_AIMED_AT: usize = 256;
+
+/// The chunk length of a call whose caller says none: by its length alone, whatever an element costs.
+///
+/// A short call has as many chunks as a chunk has elements, up to 64: an element may stand for much work, and the chunks of one that stands for
+/// little cost some nanoseconds each.
+fn chosen_chunk_len(total_len: usize) -> usize {
+    if total_len <= SHORT_CHUNKS * SHORT_CHUNKS {
+        let root = total_len.isqrt();
+        return root.max(1).next_multiple_of(CHUNK_ALIGN);
+    }
+    if total_len <= SHORT_CHUNKS * CHUNK_MIN {
+        return total_len.div_ceil(SHORT_CHUNKS).next_multiple_of(SHORT_CHUNKS);
+    }
+    long_chunk_len(total_len)
+}
+
+/// The chunk length of a reduction whose caller says none. What is folded depends on it, so that cheap elements cannot be cut coarsely: a short one
+/// has half as many chunks as another call, and chunks of 64 elements unless that leaves fewer than eight.
+fn chosen_fold_len(total_len: usize) -> usize {
+    if total_len <= FOLDED_CHUNKS * CHUNK_MIN {
+        let least = (total_len / FEW_CHUNKS).clamp(1, SHORT_CHUNKS);
+        return total_len.div_ceil(FOLDED_CHUNKS).max(least).next_multiple_of(CHUNK_ALIGN);
+    }
+    long_chunk_len(total_len)
+}
+
+/// The chunk length of a call that is not short, whatever an element costs.
+fn long_chunk_len(total_len: usize) -> usize {
+    total_len.div_ceil(CHUNKS_AIMED_AT).next_multiple_of(CHUNK_GRAIN).clamp(CHUNK_MIN, CHUNK_MAX)
+}
 
 /// How a call is cut into chunks; a function of its length and of what the caller fixed, never of the workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,10 +73,7 @@ impl Plan {
         let chunk_len = match chunk_len {
             Some(0) => return Err(Error::invalid("a chunk must have at least one element")),
             Some(len) => len,
-            None => {
-                let even = total_len.div_ceil(CHUNKS_AIMED_AT).next_multiple_of(CHUNK_GRAIN);
-                even.clamp(CHUNK_MIN, CHUNK_MAX)
-            }
+            None => chosen_chunk_len(total_len),
         };
         let chunks = total_len.div_ceil(chunk_len);
         if u32::try_from(halo).is_err() {
@@ -51,6 +85,29 @@ impl Plan {
                 Err(Error::invalid(format!("{total_len} elements in chunks of {chunk_len} are more than 2^31 chunks")))
             }
         }
+    }
+
+    /// As [`Plan::new`], for a call whose chunks are folded: it has one at least, as a kernel knows what nothing folds to.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn of_fold(total_len: usize, chunk_len: Option<usize>) -> Result<Self> {
+        let plan = Self::new(total_len, Some(chunk_len.unwrap_or_else(|| chosen_fold_len(total_len))), 0)?;
+        Ok(Self { chunks: plan.chunks.max(1), ..plan })
+    }
+
+    /// The same call in chunks of so many elements, or longer ones if it had those; for one whose outputs have an element for each of its own.
+    pub(in crate::engine) fn with_chunks_of(self, chunk_len: usize) -> Self {
+        let chunk_len = chunk_len.max(self.chunk_len);
+        // No more than there were.
+        Self { chunk_len, chunks: self.total_len.div_ceil(chunk_len) as u32, ..self }
+    }
+
+    /// The same call in longer chunks, where so many cheap elements are more than a chunk has: at most the length that the chunks of a call have that is
+    /// not short.
+    pub(in crate::engine) fn with_chunks_up_to(self, elements: usize) -> Self {
+        let longest = long_chunk_len(self.total_len).max(self.chunk_len);
+        self.with_chunks_of(elements.clamp(self.chunk_len, longest).next_multiple_of(CHUNK_ALIGN))
     }
 
     /// The elements of one chunk.
@@ -174,6 +231,26 @@ mod tests {
             }
             prop_assert_eq!(next, len);
             prop_assert_eq!(plan, Plan::new(len, None, halo).unwrap());
+        }
+
+        /// Cheap elements make chunks longer, never shorter, and no longer than those of long calls; few elements make several chunks.
+        #[test]
+        fn longer_chunks_cover_everything_once(len in 1usize..5_000_000, cheap in 1usize..10_000_000) {
+            let plan = Plan::new(len, None, 0).unwrap();
+            prop_assert!(len < 16 || plan.chunks > 1);
+            let longer = plan.with_chunks_up_to(cheap);
+            prop_assert!(longer.chunk_len >= plan.chunk_len && longer.chunk_len <= CHUNK_MAX);
+            prop_assert!(longer.chunk_len <= cheap.max(plan.chunk_len).next_multiple_of(CHUNK_ALIGN));
+            for plan in [longer, plan.with_chunks_of(len)] {
+                let ends: Vec<usize> = (0..plan.chunks).map(|chunk| plan.range(chunk).end).collect();
+                prop_assert_eq!(plan.range(0).start, 0);
+                prop_assert!((1..plan.chunks).all(|chunk| plan.range(chunk).start == ends[chunk as usize - 1]));
+                prop_assert_eq!(ends.last(), Some(&len));
+            }
+            prop_assert_eq!(plan.with_chunks_of(len).chunks, 1);
+            let folded = Plan::of_fold(len, None).unwrap();
+            prop_assert!(folded.chunks >= (len / CHUNK_ALIGN).min(FEW_CHUNKS / 2) as u32 && folded.chunks <= plan.chunks.max(256));
+            prop_assert_eq!(folded.range(folded.chunks - 1).end, len);
         }
 
         #[test]

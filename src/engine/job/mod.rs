@@ -24,6 +24,6 @@ pub(crate) use progress_meter::{Meter, Metered, RangesAt};
 #[cfg(target_os = "linux")]
 pub(crate) use ranges::repair_partition;
 pub(crate) use ranges::{ChunkEnd, RowHandles, prepare, run_partition, single_partition, stop};
-pub(in crate::engine) use ranges::{finished_chunks, waiting_chunks};
+pub(in crate::engine) use ranges::{busy_nanoseconds, finished_chunks, waiting_chunks};
 pub(crate) use reference::JobReference;
 pub(crate) use run_error::{RunError, error_of, status_of};

@@ -8,6 +8,7 @@ use crate::fault::{self, Point};
 use crate::layout::records::{FanOutHeader, RangeLine, fan_out_mode};
 use crate::layout::words::{ProgressWord, RangeWord};
 use crate::lockfree::range;
+use crate::os::host::Deadline;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Why no further chunk is started; values of the header's stop word.
@@ -26,8 +27,25 @@ pub(crate) enum ChunkEnd {
     Stop(u32),
 }
 
-/// Runs chunks of a fan-out until none is left or somebody says stop. Returns the chunk in which this partition failed.
+/// Runs chunks of a fan-out until none is left or somebody says stop, and notes how long that took. Returns the chunk in which this partition
+/// failed.
 pub(crate) fn run_partition(
+    header: &FanOutHeader,
+    ranges: &[RangeLine],
+    partition: u32,
+    chunks: u32,
+    body: impl FnMut(u32) -> ChunkEnd,
+) -> Option<u32> {
+    let own = ranges.get(partition as usize)?;
+    let begun = Deadline::now().nanoseconds();
+    let failed = run_chunks(header, ranges, partition, chunks, body);
+    let took = Deadline::now().nanoseconds().saturating_sub(begun);
+    // Relaxed: only this partition writes it, and its end publishes it (R3).
+    own.busy_ns.store(own.busy_ns.load(Ordering::Relaxed).saturating_add(took), Ordering::Relaxed);
+    failed
+}
+
+fn run_chunks(
     header: &FanOutHeader,
     ranges: &[RangeLine],
     partition: u32,
@@ -103,6 +121,11 @@ pub(in crate::engine) fn finished_chunks(ranges: &[RangeLine]) -> u64 {
     ranges.iter().map(|line| u64::from(ProgressWord::from_bits(line.progress.load(Ordering::Acquire)).done())).sum()
 }
 
+/// Nanoseconds that the chunks took, of all partitions together.
+pub(in crate::engine) fn busy_nanoseconds(ranges: &[RangeLine]) -> u64 {
+    ranges.iter().fold(0, |sum, line| sum.saturating_add(line.busy_ns.load(Ordering::Relaxed)))
+}
+
 /// Chunks that wait in a range.
 pub(in crate::engine) fn waiting_chunks(ranges: &[RangeLine]) -> u64 {
     ranges.iter().map(|line| u64::from(range::remaining(&line.range))).sum()
@@ -135,6 +158,7 @@ pub(crate) fn prepare(header: &FanOutHeader, ranges: &[RangeLine], plan: &Plan, 
         line.range.store(part.bits(), Ordering::Relaxed);
         line.progress.store(0, Ordering::Relaxed);
         line.failed.store(0, Ordering::Relaxed);
+        line.busy_ns.store(0, Ordering::Relaxed);
     }
 }
 
@@ -156,7 +180,8 @@ pub(crate) fn single_partition(plan: &Plan, rows: RowHandles) -> (FanOutHeader, 
         range: AtomicU64::new(range::initial(plan.chunks, 0, 1).bits()),
         progress: AtomicU64::new(0),
         failed: AtomicU64::new(0),
-        zero: [const { AtomicU64::new(0) }; 5],
+        busy_ns: AtomicU64::new(0),
+        zero: [const { AtomicU64::new(0) }; 4],
     };
     (header, range)
 }

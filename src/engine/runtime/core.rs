@@ -3,6 +3,7 @@
 //! `Core` is what workers, jobs and the engine's handle share; a worker process has one of its own. How jobs come and go is in
 //! `queue.rs`, what is owed after a job in `completion.rs`, how one is run in `execute.rs`.
 
+use crate::engine::runtime::call_costs::CallCosts;
 use core::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) health: Health,
     pub(crate) threads: ThreadSlots,
     pub(in crate::engine) watchers: Watchers,
+    /// What blocking calls cost, for the threads that make them.
+    pub(in crate::engine) costs: CallCosts,
     /// Teams for calls that fork.
     pub(in crate::engine) teams: Teams,
     /// `None` in the process that built the engine.
@@ -110,6 +113,7 @@ impl Core {
             health: Health::new(threads),
             threads: ThreadSlots::new(threads),
             watchers: Watchers::new(),
+            costs: CallCosts::new(),
             teams: Teams::new(config.helpers()),
             role,
             // A supervisor is there from the start, a monitor is not.
@@ -396,6 +400,15 @@ impl Core {
             let word = job::snapshot(&descriptor.word);
             word.is(State::Queued) || word.is(State::Running)
         })
+    }
+
+    /// Gives the core to another thread that is ready to run, between two looks of a thread that spins: where workers and the thread that
+    /// waits for them are more than there are cores, one of those that have work may wait for this very core.
+    #[inline]
+    pub(in crate::engine) fn let_others_run(&self) {
+        if self.config.workers() >= self.config.cores {
+            std::thread::yield_now();
+        }
     }
 
     /// How long a worker without work stays awake at most; `None` for not at all.

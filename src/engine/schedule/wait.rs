@@ -75,6 +75,7 @@ pub(in crate::engine) fn spin(
             }
             spin_hint();
         }
+        core.let_others_run();
         if until.is_past() || deadline.is_some_and(|deadline| deadline.is_past()) {
             return false;
         }

@@ -154,7 +154,8 @@ impl Engine {
 
     /// Runs an element-wise kernel over equally long batches, on all workers, and returns when it is done.
     ///
-    /// The kernel is called with chunks: parts of the inputs and outputs that belong together. Blocks; the calling thread
+    /// The kernel is called with chunks: parts of the inputs and outputs that belong together. Where they begin is not promised, unless
+    /// [`JobBuilder::chunk_len`] says it: it depends on the length and on what earlier calls of the kernel have cost. Blocks; the calling thread
     /// takes part unless the engine was built with [`WaitPolicy::Never`](crate::WaitPolicy::Never). May be called inside kernels.
     ///
     /// # Errors

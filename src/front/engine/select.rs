@@ -58,8 +58,8 @@ impl Engine {
 
     /// A bit for each element.
     fn mask<T: Sync>(&self, input: &[T], is_set: impl Fn(&T) -> bool + Sync) -> Result<(Plan, Vec<u64>)> {
-        // Chunks that the engine chooses are multiples of a word.
-        let plan = Plan::new(input.len(), None, 0)?;
+        let chunk_len = Plan::new(input.len(), None, 0)?.chunk_len.next_multiple_of(WORD);
+        let plan = Plan::new(input.len(), Some(chunk_len), 0)?;
         let mut mask = vec![0_u64; input.len().div_ceil(WORD)];
         self.job().for_each_chunk(&mut mask, Chunking::of(plan.chunk_len / WORD), |first, words| {
             for (word, elements) in words.iter_mut().zip(input[first * WORD..].chunks(WORD)) {

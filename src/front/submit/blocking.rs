@@ -9,7 +9,8 @@ use super::arguments::{ChunkOutputs, Collector, Inputs, Outputs, Side};
 use super::call_options::Terminal;
 use super::job_builder::{JobBuilder, collect};
 use crate::arena::batch::Batch;
-use crate::engine::exec::closures::closure_over_chunks;
+use crate::engine::exec::Borders;
+use crate::engine::exec::closures::ClosureCall;
 use crate::engine::exec::kernel_over_chunks::ChunkedCall;
 use crate::engine::exec::runner::DisjointParts;
 use crate::engine::job::Plan;
@@ -18,6 +19,7 @@ use crate::engine::job::call::References;
 use crate::engine::job::error_of;
 use crate::engine::kernel::KernelInfo;
 use crate::engine::kernel::{Kernel, Reducer};
+use crate::engine::runtime::CallKey;
 use crate::error::{Error, Result};
 use crate::front::job::ProgressMeter;
 use crate::panics;
@@ -65,7 +67,8 @@ impl JobBuilder<'_> {
             outputs.collect(collector);
         })?;
         let plan = Plan::new(collected.call_len()?, self.options.chunk_len, 0)?;
-        self.spread(info, collected.finish(info)?, param, plan)
+        let borders = self.borders(Borders::OfCost(CallKey::of_static(info)));
+        self.spread(info, collected.finish(info)?, param, plan, borders)
     }
 
     /// See [`Engine::map_chunks`](crate::Engine::map_chunks).
@@ -88,7 +91,7 @@ impl JobBuilder<'_> {
         })?;
         let plan = Plan::new(collected.call_len()?, Some(chunking.len), chunking.halo)?;
         let plan = Plan { per_chunk: collected.per_chunk(), ..plan };
-        self.spread(info, collected.finish(info)?, param, plan)
+        self.spread(info, collected.finish(info)?, param, plan, Borders::Said)
     }
 
     /// See [`Engine::reduce_param`](crate::Engine::reduce_param).
@@ -104,13 +107,12 @@ impl JobBuilder<'_> {
         self.check(Terminal::Reduce)?;
         let info = kernel.info();
         let mut collected = self.gather(|collector| inputs.collect(collector))?;
-        let mut plan = Plan::new(collected.call_len()?, self.options.chunk_len, 0)?;
-        // An empty input is folded once: the kernel knows what nothing folds to.
-        plan.chunks = plan.chunks.max(1);
+        let mut plan = Plan::of_fold(collected.call_len()?, self.options.chunk_len)?;
         let mut partials = Batch::<K::Accumulator>::allocate(&self.core.arena, plan.chunks as usize, false)?;
         collected.add(Side::PerChunk, partials.arena(), partials.reference(), partials.len());
         plan.per_chunk = collected.per_chunk();
-        self.spread(info, collected.finish(info)?, param, plan)?;
+        let borders = self.borders(Borders::OfLength(CallKey::of_static(info)));
+        self.spread(info, collected.finish(info)?, param, plan, borders)?;
         combine_tree(&mut partials, |left, right| kernel.combine(left, right))
             .map_err(|panicked| error_of(info.name(), RunError::Panicked(panicked)))
     }
@@ -120,7 +122,19 @@ impl JobBuilder<'_> {
         Ok(collect(self.core, batches))
     }
 
-    fn spread<P: Pod>(&self, info: &'static KernelInfo, references: &References, param: &P, plan: Plan) -> Result<()> {
+    /// What the borders depend on: on what the caller said, if it said a length.
+    fn borders(&self, unsaid: Borders) -> Borders {
+        if self.options.chunk_len.is_some() { Borders::Said } else { unsaid }
+    }
+
+    fn spread<P: Pod>(
+        &self,
+        info: &'static KernelInfo,
+        references: &References,
+        param: &P,
+        plan: Plan,
+        borders: Borders,
+    ) -> Result<()> {
         let packed = self.pack(param)?;
         let call = ChunkedCall {
             core: self.core,
@@ -128,6 +142,7 @@ impl JobBuilder<'_> {
             references,
             param: packed.param,
             plan,
+            borders,
             priority: self.options.priority,
             backpressure: self.on_full_or_default(),
             deadline: self.deadline_now(),
@@ -154,7 +169,8 @@ impl JobBuilder<'_> {
         }
         let plan = Plan::new(input.len(), self.options.chunk_len, 0)?;
         let parts = DisjointParts::new(output);
-        self.each_chunk(plan, &|chunk| body(&input[plan.range(chunk)], parts.chunk(&plan, chunk)))
+        let borders = self.borders(Borders::OfCost(CallKey::of_closure(&body)));
+        self.each_chunk(plan, borders, &|plan, chunk| body(&input[plan.range(chunk)], parts.chunk(plan, chunk)))
     }
 
     /// See [`Engine::for_each_chunk`](crate::Engine::for_each_chunk).
@@ -173,7 +189,7 @@ impl JobBuilder<'_> {
         }
         let plan = Plan::new(elements.len(), Some(chunking.len), 0)?;
         let parts = DisjointParts::new(elements);
-        self.each_chunk(plan, &|chunk| body(plan.range(chunk).start, parts.chunk(&plan, chunk)))
+        self.each_chunk(plan, Borders::Said, &|plan, chunk| body(plan.range(chunk).start, parts.chunk(plan, chunk)))
     }
 
     /// See [`Engine::for_each_index`](crate::Engine::for_each_index).
@@ -186,7 +202,10 @@ impl JobBuilder<'_> {
         // An index may stand for much work: there are chunks for everybody as soon as there are indices.
         let chunk_len = self.options.chunk_len.unwrap_or(len.div_ceil(INDEX_CHUNKS).max(1));
         let plan = Plan::new(len, Some(chunk_len), 0)?;
-        self.each_chunk(plan, &|chunk| plan.range(chunk).for_each(|index| body(indices.start + index)))
+        let borders = self.borders(Borders::OfCost(CallKey::of_closure(&body)));
+        self.each_chunk(plan, borders, &|plan, chunk| {
+            plan.range(chunk).for_each(|index| body(indices.start + index));
+        })
     }
 
     /// See [`Engine::reduce_with`](crate::Engine::reduce_with).
@@ -200,10 +219,10 @@ impl JobBuilder<'_> {
         combine: impl Fn(A, A) -> A,
     ) -> Result<A> {
         self.check(Terminal::ReduceWith)?;
-        let mut plan = Plan::new(input.len(), self.options.chunk_len, 0)?;
-        plan.chunks = plan.chunks.max(1);
+        let plan = Plan::of_fold(input.len(), self.options.chunk_len)?;
         let partials: Vec<OnceLock<A>> = (0..plan.chunks).map(|_| OnceLock::new()).collect();
-        self.each_chunk(plan, &|chunk| {
+        let borders = self.borders(Borders::OfLength(CallKey::of_closure(&fold)));
+        self.each_chunk(plan, borders, &|plan, chunk| {
             // Each chunk is run once, so the cell is empty.
             let _ = partials[chunk as usize].set(fold(&input[plan.range(chunk)]));
         })?;
@@ -233,22 +252,23 @@ impl JobBuilder<'_> {
         }
     }
 
-    fn each_chunk(&self, plan: Plan, body: &(dyn Fn(u32) + Sync)) -> Result<()> {
+    fn each_chunk(&self, plan: Plan, borders: Borders, body: &(dyn Fn(&Plan, u32) + Sync)) -> Result<()> {
         self.core.check_open()?;
         self.core.check_closures()?;
         if plan.chunks == 0 {
             return Ok(());
         }
         let meter = self.meter.map(ProgressMeter::inner);
-        closure_over_chunks(
-            self.core,
+        let call = ClosureCall {
+            core: self.core,
             plan,
-            self.options.priority,
-            self.on_full_or_default(),
-            self.deadline_now(),
-            meter,
-            body,
-        )
+            borders,
+            priority: self.options.priority,
+            backpressure: self.on_full_or_default(),
+            deadline: self.deadline_now(),
+            progress: meter,
+        };
+        call.run(body)
     }
 }
 

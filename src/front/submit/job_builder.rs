@@ -126,7 +126,8 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
-    /// Elements per chunk of a `map`, `reduce`, `map_with`, `for_each_index` or `reduce_with`; chosen from the length unless said. `map_chunks` and
+    /// Elements per chunk of a `map`, `reduce`, `map_with`, `for_each_index` or `reduce_with`; chosen by the engine unless said: from
+    /// the length alone for `reduce` and `reduce_with`, for the others also from what earlier calls have cost. `map_chunks` and
     /// `for_each_chunk` are told by their [`Chunking`](crate::Chunking), and jobs are not cut: they refuse it with
     /// [`Error::InvalidArgument`].
     ///
