@@ -30,7 +30,7 @@ use crate::statistics::Figure;
 /// workring and its rivals, measured side by side in one run.
 #[derive(Parser)]
 struct Arguments {
-    /// The questions to ask; all of them unless some are named.
+    /// The questions to ask; unless some are named, all but the suites, which only a quick run asks then.
     questions: Vec<String>,
     /// Samples of each case, beside one that is thrown away.
     #[arg(long, default_value_t = 11)]
@@ -56,7 +56,10 @@ fn main() -> ExitCode {
     peer::play_if_asked();
     let arguments = Arguments::parse();
     if arguments.list {
-        ALL.iter().for_each(|question| println!("{:<12} {}", question.key, question.title));
+        for question in ALL {
+            let when = if question.is_by_name { " (by name)" } else { "" };
+            println!("{:<12} {}{when}", question.key, question.title);
+        }
         return ExitCode::SUCCESS;
     }
     match run(&arguments) {
@@ -83,9 +86,10 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
     for (name, value) in machine.as_object().into_iter().flatten() {
         println!("- {}: {}", name.replace('_', " "), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     }
-    let asked = ALL
-        .iter()
-        .filter(|question| arguments.questions.is_empty() || arguments.questions.iter().any(|key| question.key == key));
+    let asked = ALL.iter().filter(|question| match arguments.questions.is_empty() {
+        true => effort.is_quick || !question.is_by_name,
+        false => arguments.questions.iter().any(|key| question.key == key),
+    });
     let mut answers = Vec::new();
     for question in asked {
         let tables = (question.ask)(effort).map_err(|reason| format!("{}: {reason}", question.key))?;

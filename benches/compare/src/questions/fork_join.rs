@@ -19,8 +19,8 @@ const CORES: usize = 2;
 
 pub fn ask(effort: Effort) -> Result<Vec<Measured>, String> {
     let sides = Sides::new(effort.pick(100_000_000, 100_000))?;
-    let mut measured = vec![effort.run(fib(&sides, effort.pick(27, 20)))?];
-    measured.push(effort.run(quick_sort(&sides, effort.pick(1 << 20, 1 << 14)))?);
+    let mut measured = vec![effort.run(fib(&sides.threads, &sides.pool, effort.pick(27, 20)))?];
+    measured.push(effort.run(quick_sort(&sides.threads, &sides.pool, effort.pick(1 << 20, 1 << 14)))?);
     for len in effort.pick(&[100_000, 1_000_000, 10_000_000, 100_000_000][..], &[100_000]).iter().copied() {
         measured.push(effort.run(unstable(&sides, len))?);
         measured.push(effort.run(stable(&sides, len))?);
@@ -78,16 +78,17 @@ fn fib_rayon(number: u32) -> u64 {
     one + two
 }
 
-fn fib(sides: &Sides, number: u32) -> Table<'_> {
+/// Two calls for each call.
+pub fn fib<'a>(threads: &'a Engine, pool: &'a rayon::ThreadPool, number: u32) -> Table<'a> {
     let mut table = Table::new(format!("fib {number}, serial up to {CUT}"), "ms", Better::Lower);
     let expected = fib_serial(number);
     let check = move |(milliseconds, result): (f64, u64)| -> Sample {
         assert_eq!(result, expected);
         Ok(milliseconds)
     };
-    table.ours("join", move || check(timed(|| fib_ours(&sides.threads, black_box(number)))));
+    table.ours("join", move || check(timed(|| fib_ours(threads, black_box(number)))));
     goals(&mut table, "rayon join");
-    table.rival("rayon join", move || check(timed(|| sides.pool.install(|| fib_rayon(black_box(number))))));
+    table.rival("rayon join", move || check(timed(|| pool.install(|| fib_rayon(black_box(number))))));
     table.rival("one thread", move || check(timed(|| fib_serial(black_box(number)))));
     table
 }
@@ -151,14 +152,15 @@ fn quick_sort_rayon(keys: &mut [u64]) {
     });
 }
 
-fn quick_sort(sides: &Sides, len: usize) -> Table<'_> {
+/// Halves that are found while it runs.
+pub fn quick_sort<'a>(threads: &'a Engine, pool: &'a rayon::ThreadPool, len: usize) -> Table<'a> {
     let mut table = Table::new(format!("quicksort by hand, {len} keys"), "ms", Better::Lower);
     let (keys, check) = keys(len);
     let (keys, check) = (Rc::new(keys), Rc::new(check));
     let (our_keys, our_check) = (keys.clone(), check.clone());
-    table.ours("join", move || sample(&our_keys, &*our_check, |work| quick_sort_ours(&sides.threads, work)));
+    table.ours("join", move || sample(&our_keys, &*our_check, |work| quick_sort_ours(threads, work)));
     goals(&mut table, "rayon join");
-    table.rival("rayon join", move || sample(&keys, &*check, |work| sides.pool.install(|| quick_sort_rayon(work))));
+    table.rival("rayon join", move || sample(&keys, &*check, |work| pool.install(|| quick_sort_rayon(work))));
     table
 }
 

@@ -40,6 +40,13 @@ fn hand_offs(effort: Effort) -> Table<'static> {
     table
 }
 
+/// What every exchange between cores is made of, for questions that have nothing else to measure it by.
+pub fn line_crossing(effort: Effort, pair: Pair) -> Table<'static> {
+    let mut table = Table::new("a word there and back", "ns", Better::Lower);
+    table.limit("one cache line, two cores", move || Ok(one_line(pair, effort.pick(200_000, 50))));
+    table
+}
+
 /// Two threads that count one word up in turn.
 fn one_line(pair: Pair, trips: u64) -> f64 {
     let word = AtomicU64::new(0);

@@ -2,6 +2,7 @@
 
 use crate::measure::{Measured, Table};
 
+pub mod demo;
 pub mod event_loop;
 pub mod fork_join;
 pub mod growth;
@@ -10,8 +11,10 @@ pub mod kernels;
 pub mod limits;
 pub mod memory;
 pub mod messages;
+pub mod npb;
 pub mod round_trip;
 pub mod start;
+mod suite;
 pub mod tiny_jobs;
 
 /// How much is measured.
@@ -36,18 +39,32 @@ pub struct Question {
     pub key: &'static str,
     pub title: &'static str,
     pub ask: fn(Effort) -> Result<Vec<Measured>, String>,
+    /// Asked when it is named, or when all that is wanted is that everything works: suites whose figures take long.
+    pub is_by_name: bool,
+}
+
+impl Question {
+    const fn new(key: &'static str, title: &'static str, ask: fn(Effort) -> Result<Vec<Measured>, String>) -> Self {
+        Self { key, title, ask, is_by_name: false }
+    }
+
+    const fn by_name(self) -> Self {
+        Self { is_by_name: true, ..self }
+    }
 }
 
 pub const ALL: &[Question] = &[
-    Question { key: "limits", title: "What the machine gives", ask: limits::ask },
-    Question { key: "hand_over", title: "A batch there and back", ask: hand_over::ask },
-    Question { key: "round_trip", title: "Round trip of one tiny job", ask: round_trip::ask },
-    Question { key: "tiny_jobs", title: "A million tiny jobs", ask: tiny_jobs::ask },
-    Question { key: "messages", title: "Items through a bounded queue", ask: messages::ask },
-    Question { key: "kernels", title: "Kernels over large arrays", ask: kernels::ask },
-    Question { key: "fork_join", title: "Recursion and sorting", ask: fork_join::ask },
-    Question { key: "event_loop", title: "An event loop beside the work", ask: event_loop::ask },
-    Question { key: "start", title: "From nothing to the first result", ask: start::ask },
-    Question { key: "memory", title: "Page faults and memory of a steady state", ask: memory::ask },
-    Question { key: "growth", title: "Cost as it grows", ask: growth::ask },
+    Question::new("limits", "What the machine gives", limits::ask),
+    Question::new("hand_over", "A batch there and back", hand_over::ask),
+    Question::new("round_trip", "Round trip of one tiny job", round_trip::ask),
+    Question::new("tiny_jobs", "A million tiny jobs", tiny_jobs::ask),
+    Question::new("messages", "Items through a bounded queue", messages::ask),
+    Question::new("kernels", "Kernels over large arrays", kernels::ask),
+    Question::new("fork_join", "Recursion and sorting", fork_join::ask),
+    Question::new("event_loop", "An event loop beside the work", event_loop::ask),
+    Question::new("start", "From nothing to the first result", start::ask),
+    Question::new("memory", "Page faults and memory of a steady state", memory::ask),
+    Question::new("growth", "Cost as it grows", growth::ask),
+    Question::new("npb", "NAS Parallel Benchmarks", npb::ask).by_name(),
+    Question::new("demo", "Programs of demonstrations", demo::ask).by_name(),
 ];
