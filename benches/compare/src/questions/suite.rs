@@ -278,7 +278,7 @@ pub fn assert_verified<P: Program>(program: &P, spoil: &[fn(&mut P::Answer)]) {
     for run in runs {
         let (_, mut answer) = run.expect("it runs");
         assert_eq!(program.check(&answer), Ok(()), "{}", program.title());
-        // Each of them alone would be a right answer with one fault; together they are no better.
+        // One after the other: an answer that is wrong in two places is no better than one that is wrong in one.
         for spoil in spoil {
             spoil(&mut answer);
             assert!(program.check(&answer).is_err(), "{} takes a wrong answer", program.title());
