@@ -5,7 +5,7 @@ use std::time::Duration;
 use workring::{Builder, Engine, kernel, kernels, kernels::KernelInfo, process::WorkerProgram};
 
 use crate::place::Pair;
-use crate::questions::{demo, npb};
+use crate::questions::{demo, npb, prk};
 
 /// One addition.
 #[kernel]
@@ -33,8 +33,14 @@ pub fn double(y: &mut [f64]) {
 
 /// What every worker process of this program knows.
 pub fn known() -> Vec<&'static KernelInfo> {
-    [kernels![tiny, double, untouched, computing].to_vec(), crate::kernels::known(), npb::known(), demo::known()]
-        .concat()
+    [
+        kernels![tiny, double, untouched, computing].to_vec(),
+        crate::kernels::known(),
+        npb::known(),
+        prk::known(),
+        demo::known(),
+    ]
+    .concat()
 }
 
 /// An engine of one worker thread, in its place.

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod memory;
 pub mod messages;
 pub mod npb;
+pub mod prk;
 pub mod round_trip;
 pub mod start;
 mod suite;
@@ -66,5 +67,6 @@ pub const ALL: &[Question] = &[
     Question::new("memory", "Page faults and memory of a steady state", memory::ask),
     Question::new("growth", "Cost as it grows", growth::ask),
     Question::new("npb", "NAS Parallel Benchmarks", npb::ask).by_name(),
+    Question::new("prk", "Parallel Research Kernels", prk::ask).by_name(),
     Question::new("demo", "Programs of demonstrations", demo::ask).by_name(),
 ];
