@@ -1,6 +1,6 @@
 //! Many bodies that draw each other: few elements, each of which is much work.
 //!
-//! Nobody says how long parts are: that few elements can be much work is for the library to find out. On processes a part sees all bodies as its halo,
+//! The program does not say how long parts are: that few elements can be much work is for the library to find out. On processes a part sees all bodies as its halo,
 //! for which the caller has to choose chunks.
 
 use rayon::prelude::*;

@@ -53,7 +53,7 @@ pub fn xpby_kernel(x: &[f64], y: &mut [f64], b: &f64) {
     xpby(x, *b, y);
 }
 
-/// [`times`] for worker processes: the halo of `x` is everything, and the rows of the chunk are in outputs that nobody writes.
+/// [`times`] for worker processes: the halo of `x` is everything, and the rows of the chunk are in outputs that it only reads.
 #[kernel]
 pub fn times_kernel(x: &[f64], y: &mut [f64], starts: &mut [u32], columns: &mut [u32], values: &mut [f64]) {
     times(starts, columns, values, x, y);

@@ -17,7 +17,7 @@ use crate::questions::suite::{Closures, OneThread, Program, Rayon, Timed, near, 
 const CYCLES: usize = 4;
 /// Charges of either sign.
 const CHARGES: usize = 10;
-/// Points that are worth a part; grids of fewer are left to the caller, whoever the workers are.
+/// Points that are worth a part; grids of fewer points are left to the caller, whatever the workers are.
 const PART: usize = 8192;
 
 fn square(r: &[f64]) -> f64 {

@@ -28,7 +28,7 @@ fn grow(first: usize, x: &mut [f64]) {
     (first + 1..).zip(x).for_each(|(number, x)| *x += number as f64);
 }
 
-/// [`add_product`] for worker processes: the halo is everything, and the rows of the chunk are in outputs that nobody writes.
+/// [`add_product`] for worker processes: the halo is everything, and the rows of the chunk are in outputs that it only reads.
 #[kernel]
 pub fn product_kernel(x: &[f64], y: &mut [f64], columns: &mut [u32], values: &mut [f64]) {
     add_product(columns, values, x, y);

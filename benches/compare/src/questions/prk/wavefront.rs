@@ -1,4 +1,4 @@
-//! p2p: each point of a grid from those above, left of and diagonally before it, in place, so that whoever has the right half waits for the left one row by row.
+//! p2p: each point of a grid from those above, left of and diagonally before it, in place, so that the right half waits for the left one row by row.
 //!
 //! Source: Parallel Research Kernels, README and the verification of `Synch_p2p` (Van der Wijngaart and Mattson, "The Parallel Research Kernels", HPEC 2014).
 //! The halves are two parts of one call that wait for each other through atomics: both libraries start the left one first or beside the other. More lines than with
@@ -18,7 +18,7 @@ const LOOKS: u32 = 10_000;
 /// Words between the count of rows and the values: they are on lines of their own.
 const GAP: usize = 16;
 
-/// The last column of a half, row by row, for who has the next one.
+/// The last column of a half, row by row, for the half behind it.
 trait Edge {
     /// Publishes the value of the next row.
     fn tell(&self, row: usize, value: f64);
@@ -208,5 +208,26 @@ mod tests {
     #[test]
     fn answers_are_verified_and_wrong_ones_refused() {
         assert_verified(&Wavefront { width: 60, iterations: 3 }, &[|corner| *corner += 1.0]);
+    }
+
+    #[test]
+    fn the_right_half_waits_for_every_row_of_the_left_one() {
+        let grid = Wavefront { width: 400, iterations: 0 };
+        let (told, begun) = (AtomicU64::new(0), AtomicU64::new(0));
+        let values: Vec<AtomicU64> = (0..grid.width).map(|_| AtomicU64::new(0)).collect();
+        let edge = Atomics { told: &told, values: &values, before: 0 };
+        let [mut left, mut right]: [Vec<f64>; 2] = core::array::from_fn(|half| grid.half(half).collect());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                begun.store(1, Ordering::Release);
+                sweep_one(1, grid.half_width(), &mut right, &edge);
+            });
+            look_until(|| begun.load(Ordering::Acquire) == 1);
+            sweep_one(0, grid.half_width(), &mut left, &edge);
+        });
+        for (half, points) in [left, right].iter().enumerate() {
+            let place = |at: usize| at / grid.half_width() + half * grid.half_width() + at % grid.half_width();
+            assert!(points.iter().enumerate().all(|(at, &point)| point == place(at) as f64));
+        }
     }
 }
