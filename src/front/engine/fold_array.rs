@@ -7,6 +7,8 @@ use crate::front::submit::Chunking;
 
 /// The most parts that an input is cut into, each with an array of its own.
 const PARTS_MAX: usize = 64;
+/// Elements of a slice for each element of an array, at least, where there are several arrays.
+const ELEMENTS_EACH: usize = 8;
 /// Elements of the arrays that are combined together.
 const COMBINED: usize = 4096;
 
@@ -16,7 +18,7 @@ impl Engine {
     ///
     /// `fold` changes the array by some elements of the slice, `combine` an element of one array by that of the next part: `start` must be neutral to it. On
     /// all worker threads and this one. How the slice is cut depends on the lengths of slice and array alone, so that the result has the same bits for any
-    /// number of workers. There are up to 64 arrays, but no more elements of them than the slice has. Blocks.
+    /// number of workers. There are up to 64 arrays, and no more elements of them than an eighth of those of the slice, unless there is one array. Blocks.
     ///
     /// # Errors
     /// As [`Engine::map_with`].
@@ -44,7 +46,8 @@ impl Engine {
         fold: impl Fn(&mut [A], &[T]) + Sync,
         combine: impl Fn(&mut A, &A) + Sync,
     ) -> Result<Vec<A>> {
-        let parts = (input.len() / start.len().max(1)).clamp(1, PARTS_MAX);
+        // An array is made, and read again to be combined: the elements that are folded into it are to be several times as many.
+        let parts = (input.len() / start.len().max(1) / ELEMENTS_EACH).clamp(1, PARTS_MAX);
         let plan = Plan::new(input.len(), Some(input.len().div_ceil(parts).max(1)), 0)?;
         let mut arrays: Vec<Vec<A>> = vec![Vec::new(); (plan.chunks as usize).max(1)];
         self.job().for_each_chunk(&mut arrays, Chunking::of(1), |part, array| {
