@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::exec::execute::execute;
-use crate::engine::options::IdleStrategy;
+use crate::engine::options::{IdleStrategy, WaitPolicy};
 use crate::engine::runtime::Core;
 use crate::engine::schedule::shift::Shift;
 use crate::engine::schedule::start_worker::{Assignment, StartWorker, ThreadStarter};
@@ -37,6 +37,11 @@ struct SpinBudget {
     allowed: bool,
     /// Moving average of the time without work, in nanoseconds.
     gap_ns: u64,
+    /// When the last job was found, and how long it took.
+    found_ns: u64,
+    job_ns: u64,
+    /// Whether the threads that call run no jobs themselves.
+    callers_wait: bool,
     flow: Flow,
 }
 
@@ -79,10 +84,15 @@ impl SpinBudget {
     const SHORT: u64 = 10_000;
     const LONG: u64 = 150_000;
     const HOPELESS: u64 = 1_000_000;
+    /// A job after which a worker stays awake beside another one, and for how long at most.
+    const LONG_JOB: u64 = 20_000;
+    const SECOND: u64 = 50_000;
 
     fn new(core: &Core) -> Self {
         let flow = Flow::new(Deadline::now().nanoseconds(), core.taken_hint());
-        Self { idle: core.config.idle, allowed: core.may_spin(), gap_ns: Self::SHORT * 4, flow }
+        let callers_wait = core.config.help == WaitPolicy::Never;
+        let (idle, allowed) = (core.config.idle, core.may_spin());
+        Self { idle, allowed, gap_ns: Self::SHORT * 4, found_ns: 0, job_ns: 0, callers_wait, flow }
     }
 
     /// How long to stay awake now; `searchers` others are awake already.
@@ -90,10 +100,21 @@ impl SpinBudget {
         match self.idle {
             IdleStrategy::Park => None,
             IdleStrategy::Spin(limit) => Some(limit),
-            IdleStrategy::Adaptive if !self.allowed || searchers > 0 => None,
+            IdleStrategy::Adaptive if !self.allowed => None,
+            // Waking it for the next call of a series takes longer than half of such a job.
+            IdleStrategy::Adaptive if searchers > 0 && self.callers_wait && self.job_ns >= Self::LONG_JOB => {
+                Some(Duration::from_nanos((self.job_ns / 2).min(Self::SECOND)))
+            }
+            IdleStrategy::Adaptive if searchers > 0 => None,
             IdleStrategy::Adaptive if self.gap_ns > Self::HOPELESS => Some(Duration::from_nanos(Self::SHORT)),
             IdleStrategy::Adaptive => Some(Duration::from_nanos((self.gap_ns * 2).clamp(Self::SHORT, Self::LONG))),
         }
+    }
+
+    /// Notes that a job has ended, unless there was none.
+    fn end_job(&mut self, now_ns: u64) {
+        self.job_ns = if self.found_ns == 0 { 0 } else { now_ns.saturating_sub(self.found_ns) };
+        self.found_ns = 0;
     }
 
     fn learn(&mut self, gap_ns: u64) {
@@ -225,6 +246,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
     let sleepers = core.sleepers();
     let mut others = sleepers.start_searching(me);
     let idle_since = Deadline::now();
+    budget.end_job(idle_since.nanoseconds());
     let mut long_idle = shift::may_shrink(core).then(|| idle_since.plus(core.config.own.idle_timeout));
     let row = core.control.participant(me);
     if let Some(row) = row {
@@ -236,7 +258,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
         if core.is_leaving() {
             return None;
         }
-        let found = search(core, me, budget.limit(others), &mut budget.flow, &mut looked);
+        let found = search(core, me, budget.limit(others), others, &mut budget.flow, &mut looked);
         if let Found::Job(index) = found {
             sleepers.found_job(me);
             fault::point(Point::F10_found);
@@ -245,6 +267,7 @@ fn next_job(core: &Core, me: ParticipantSlot, budget: &mut SpinBudget) -> Option
             }
             let idle_for = looked.nanoseconds().saturating_sub(idle_since.nanoseconds());
             budget.learn(idle_for);
+            budget.found_ns = looked.nanoseconds();
             if let Some(row) = row {
                 let before = row.idle_ns.load(Ordering::Relaxed);
                 row.idle_ns.store(before.wrapping_add(idle_for), Ordering::Relaxed);
@@ -306,8 +329,16 @@ enum Found {
     Flow,
 }
 
-/// Looks at the rings for as long as `limit` says, at least once; `looked` becomes the time of the last look at the clock.
-fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut Flow, looked: &mut Deadline) -> Found {
+/// Looks at the rings for as long as `limit` says, at least once; `looked` becomes the time of the last look at the clock. One that searches beside
+/// others does so on cores that nothing else needs.
+fn search(
+    core: &Core,
+    me: ParticipantSlot,
+    limit: Option<Duration>,
+    others: u32,
+    flow: &mut Flow,
+    looked: &mut Deadline,
+) -> Found {
     let until = limit.map(Deadline::after);
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
@@ -320,6 +351,9 @@ fn search(core: &Core, me: ParticipantSlot, limit: Option<Duration>, flow: &mut 
                 return Found::Nothing;
             }
             spin_hint();
+        }
+        if others > 0 {
+            core.let_others_run();
         }
         let now = Deadline::now();
         *looked = now;
