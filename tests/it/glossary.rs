@@ -46,7 +46,7 @@ const REPLACED: &[Word] = &[
     Word::part("look_again", "next_deadline_check").within("engine/"),
     Word::part("gather", "distributed rows").within("engine/"),
     Word::part("gathered", "distributed rows"),
-    Word::part("whole", "parent").within("engine/exec/"),
+    Word::whole("whole", "parent").within("engine/exec/"),
     Word::part("share", "partition").within("engine/"),
     Word::part("shares", "partitions").within("engine/"),
     Word::part("alone", "single partition").within("engine/"),

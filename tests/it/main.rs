@@ -28,3 +28,4 @@ mod tidy;
 mod traits;
 mod traps;
 mod waiters;
+mod whole;

@@ -236,6 +236,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
         listed.extend(crate::seen::listed());
         listed.extend(crate::shared_array::listed());
         listed.extend(crate::together::listed());
+        listed.extend(crate::whole::listed());
         listed.extend(crate::workers::listed());
         #[cfg(feature = "fault")]
         listed.extend(crate::faults::kernels());

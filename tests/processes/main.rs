@@ -40,6 +40,8 @@ mod support;
 #[cfg(target_os = "linux")]
 mod together;
 #[cfg(target_os = "linux")]
+mod whole;
+#[cfg(target_os = "linux")]
 mod workers;
 
 #[cfg(target_os = "linux")]
@@ -61,6 +63,7 @@ fn main() {
         seen::tests(),
         shared_array::tests(),
         together::tests(),
+        whole::tests(),
         workers::tests(),
     ]
     .concat();

@@ -3,7 +3,7 @@
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident};
 use syn::spanned::Spanned as _;
-use syn::{Error, FnArg, Ident, Pat, PatType, Result, Signature, Type};
+use syn::{Attribute, Error, FnArg, Ident, Pat, PatType, Result, Signature, Type};
 
 /// The most inputs and outputs of a kernel, as in `workring`.
 const INPUTS_MAX: usize = 8;
@@ -14,6 +14,8 @@ const OUTPUTS_MAX: usize = 4;
 pub(crate) struct Arguments {
     /// Element types of the inputs, in their order.
     pub(crate) inputs: Vec<(Ident, Type)>,
+    /// Inputs that each chunk sees whole, by the bit of their number.
+    pub(crate) whole: u8,
     /// Element types of the outputs.
     pub(crate) outputs: Vec<(Ident, Type)>,
     /// The parameter.
@@ -72,9 +74,20 @@ impl Arguments {
             return Err(Error::new(lifetime.span(), "leave the lifetimes of a kernel's arguments out"));
         }
         let name = format_ident!("__workring_{}", self.names.len());
+        let whole = whole_of(argument)?;
+        if let Some(attribute) = whole
+            && !matches!((plain(&reference.elem), reference.mutability), (Type::Slice(_), None))
+        {
+            return Err(Error::new(
+                attribute.span(),
+                "an input can be seen whole, `#[whole] name: &[T]`, and nothing else",
+            ));
+        }
         match (plain(&reference.elem), reference.mutability.is_some()) {
             (Type::Slice(slice), false) => {
+                let bit = u8::from(whole.is_some()).checked_shl(self.inputs.len() as u32).unwrap_or(0);
                 Self::push(&mut self.inputs, INPUTS_MAX, "inputs", &name, &slice.elem, argument)?;
+                self.whole |= bit;
             }
             (Type::Slice(slice), true) => {
                 Self::push(&mut self.outputs, OUTPUTS_MAX, "outputs", &name, &slice.elem, argument)?;
@@ -90,7 +103,8 @@ impl Arguments {
             }
         }
         self.text.push_str(if self.names.is_empty() { "" } else { ", " });
-        self.text.push_str(&format!("{}: {}", name_of(&argument.pat), text_of(&argument.ty)));
+        let whole = if whole.is_some() { "# [ whole ] " } else { "" };
+        self.text.push_str(&format!("{whole}{}: {}", name_of(&argument.pat), text_of(&argument.ty)));
         self.names.push(name);
         self.types.push((*argument.ty).clone());
         Ok(())
@@ -125,6 +139,24 @@ fn unfit(ty: &Type) -> Error {
         ty.span(),
         "an argument of a kernel is an input `&[T]`, an output `&mut [T]`, the parameter `&P` or the context `&mut Context`",
     )
+}
+
+/// The attribute by which an argument says that it is seen whole.
+fn whole_of(argument: &PatType) -> Result<Option<&Attribute>> {
+    let mut said = argument.attrs.iter().filter(|attribute| is_whole(attribute));
+    let first = said.next();
+    if let Some(second) = said.next() {
+        return Err(Error::new(second.span(), "`whole` is said twice"));
+    }
+    if let Some(attribute) = first {
+        attribute.meta.require_path_only()?;
+    }
+    Ok(first)
+}
+
+/// Whether an attribute is one that only the attributes of kernels know, and no compiler.
+pub(crate) fn is_whole(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("whole")
 }
 
 /// Whether an attribute can make what it stands on go away.
@@ -206,9 +238,24 @@ mod tests {
         assert_eq!(sorted.text, "x: & [ f64 ], y: ( & mut [ f64 ] )");
     }
 
+    /// Whether an input is seen whole is part of what two programs agree on, and of its place among the inputs.
+    #[test]
+    fn whole_inputs_are_marked_by_their_number() {
+        let sorted =
+            arguments(parse_quote!(fn f(y: &mut [u8], a: &[u8], #[whole] b: &[u16], c: &[u8], #[whole] d: &[u8])));
+        let sorted = sorted.unwrap();
+        assert_eq!((sorted.inputs.len(), sorted.whole), (4, 0b1010));
+        assert!(sorted.text.contains("a: & [ u8 ], # [ whole ] b: & [ u16 ], c: & [ u8 ]"), "{}", sorted.text);
+    }
+
     #[test]
     fn every_wrong_argument_is_named() {
-        let wrong: [(Signature, &str); 10] = [
+        let wrong: [(Signature, &str); 15] = [
+            (parse_quote!(fn f(#[whole] y: &mut [u8])), "an input can be seen whole"),
+            (parse_quote!(fn f(#[whole] p: &u8)), "an input can be seen whole"),
+            (parse_quote!(fn f(#[whole] context: &mut Context)), "an input can be seen whole"),
+            (parse_quote!(fn f(#[whole] #[whole] x: &[u8])), "said twice"),
+            (parse_quote!(fn f(#[whole(yes)] x: &[u8])), "unexpected token"),
             (parse_quote!(fn f(f: &[u8])), "the name of its kernel"),
             (parse_quote!(fn f(&self)), "not a method"),
             (parse_quote!(fn f(x: f64)), "an argument of a kernel is"),

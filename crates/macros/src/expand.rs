@@ -13,7 +13,7 @@ use syn::{
     Visibility,
 };
 
-use crate::arguments::{Arguments, plain, text_of};
+use crate::arguments::{Arguments, is_whole, plain, text_of};
 use crate::options::{Knows, Options};
 
 /// A function as it was written, its body unread.
@@ -79,6 +79,16 @@ impl Function {
             return Err(Error::new(clause.span(), "a kernel cannot be generic, so it has no where clause"));
         }
         Ok(function)
+    }
+
+    /// Takes away what stands on the arguments for the attribute alone, once it was read.
+    fn without_marks(mut self) -> Self {
+        for argument in &mut self.signature.inputs {
+            if let FnArg::Typed(argument) = argument {
+                argument.attrs.retain(|attribute| !is_whole(attribute));
+            }
+        }
+        self
     }
 
     /// Its return type.
@@ -169,6 +179,8 @@ impl<'a> Attributes<'a> {
 struct Described<'a> {
     name: &'a Ident,
     inputs: Vec<&'a Type>,
+    /// Inputs that each chunk sees whole, by the bit of their number.
+    whole: u8,
     outputs: Vec<&'a Type>,
     param: Type,
     /// Arguments, and what is returned if that is part of the signature.
@@ -179,7 +191,8 @@ struct Described<'a> {
 
 impl Described<'_> {
     fn implementation(&self, function: &Function, options: &Options) -> TokenStream {
-        let Self { name, inputs, outputs, param, text, run } = self;
+        let Self { name, inputs, whole, outputs, param, text, run } = self;
+        let whole = (*whole != 0).then(|| quote!(.with_whole_inputs(#whole)));
         let (root, version, path) = (&options.root, options.version, function.path(options));
         let Attributes { conditions, .. } = Attributes::of(&function.attributes);
         // A type that cannot be one is complained of where it was written.
@@ -210,7 +223,7 @@ impl Described<'_> {
                         &[#(#output_layouts),*],
                         #param_layout,
                         __workring_run,
-                    );
+                    )#whole;
                     &__WORKRING_INFO
                 }
             }
@@ -250,6 +263,7 @@ pub(crate) fn kernel(options: TokenStream, function: TokenStream) -> Result<Toke
     let options = Options::parse(options, Knows::Kernel)?;
     let function = Function::read(function)?;
     let arguments = Arguments::of(&function.signature)?;
+    let function = function.without_marks();
     let (name, root, returned) = (&function.signature.ident, &options.root, function.returned());
     let (taken, names) = (taken(&arguments), &arguments.names);
     let value = quote_spanned!(place(&returned)=> __workring_value);
@@ -257,6 +271,7 @@ pub(crate) fn kernel(options: TokenStream, function: TokenStream) -> Result<Toke
     let described = Described {
         name,
         inputs: types_of(&arguments.inputs),
+        whole: arguments.whole,
         outputs: types_of(&arguments.outputs),
         param: param_of(&arguments),
         text: arguments.text.clone(),
@@ -275,6 +290,7 @@ pub(crate) fn reducer(options: TokenStream, function: TokenStream) -> Result<Tok
     let options = Options::parse(options, Knows::Reducer)?;
     let function = Function::read(function)?;
     let arguments = Arguments::of(&function.signature)?;
+    let function = function.without_marks();
     if let Some((_, ty)) = arguments.outputs.first() {
         return Err(Error::new(ty.span(), "a reducer returns its value and has no other outputs"));
     }
@@ -289,6 +305,7 @@ pub(crate) fn reducer(options: TokenStream, function: TokenStream) -> Result<Tok
     let described = Described {
         name,
         inputs: types_of(&arguments.inputs),
+        whole: arguments.whole,
         outputs: vec![&**accumulator],
         param: param_of(&arguments),
         text: format!("{} -> {}", arguments.text, text_of(&**accumulator)),
@@ -444,6 +461,7 @@ mod tests {
                 "i: &[u8]",
                 "at most 8",
             ),
+            ("", "fn f(#[whole] y: &mut [u8]) {}", "#[whole]", "an input can be seen whole"),
             ("version = two", "fn f() {}", "two", "integer literal"),
             ("version = 4294967296", "fn f() {}", "4294967296", "too large"),
             ("speed = 9", "fn f() {}", "speed", "the options are `version"),
@@ -475,6 +493,24 @@ mod tests {
         assert!(said[0].1.contains("needs a rule to combine"), "{said:?}");
         let said = errors(kernel, "", "struct f;");
         assert_eq!(said.len(), 1, "{said:?}");
+    }
+
+    /// The mark of an argument is the attribute's own: no compiler would know it, and it must not reach the function.
+    #[test]
+    fn marks_of_arguments_stay_with_the_description() {
+        let read = |function: &str| kernel(TokenStream::new(), function.parse().unwrap()).unwrap().to_string();
+        let text = read("fn f(#[allow(unused)] x: &[u8], #[whole] t: &[u8], y: &mut [u8]) {}");
+        let described = text.matches("with_whole_inputs (2u8)").count();
+        assert_eq!(
+            (described, text.matches("# [whole]").count(), text.matches("allow (unused)").count()),
+            (1, 0, 1),
+            "{text}"
+        );
+        assert!(text.contains("# [ whole ] t: & [ u8 ]"), "in the signature that programs compare: {text}");
+        assert!(!read("fn f(x: &[u8]) {}").contains("with_whole_inputs"));
+        let reduced =
+            reducer("combine = max".parse().unwrap(), "fn f(#[whole] t: &[u8], x: &[u8]) -> u8 { 0 }".parse().unwrap());
+        assert!(reduced.unwrap().to_string().contains("with_whole_inputs (1u8)"));
     }
 
     /// All that is written for a function is syntax, and its name and what stands on it go where they belong.

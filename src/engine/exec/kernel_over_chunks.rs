@@ -83,8 +83,8 @@ impl ChunkedCall<'_> {
         let id = core.kernel_id(kernel.info)?;
         let signals = StopSignals { word: None, fan_out: None, deadline };
         let partition = PartitionCall { core, call: kernel, plan, worker: 0, signals, watch: RowWatch::Nobody };
-        // A kernel without inputs most likely changes its outputs in place: half of it done is not to be done again.
-        let usual = if kernel.info.inputs().is_empty() { Retry::never() } else { Retry::up_to(USUAL_RETRIES) };
+        // A kernel whose chunks have no input of their own most likely changes its outputs in place: half of it done is not to be done again.
+        let usual = if kernel.info.has_parted_inputs() { Retry::up_to(USUAL_RETRIES) } else { Retry::never() };
         let retries = self.retry.unwrap_or(usual).limit();
         let caller = ParticipantSlot::HOST;
         let parallel = ParallelCall {

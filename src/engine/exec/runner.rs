@@ -25,6 +25,10 @@ use crate::ids::ParticipantSlot;
 use crate::layout::records::{MAX_BATCHES, MAX_OUTPUTS};
 use crate::panics::{Panicked, catch};
 
+/// The longest whole input, in bytes, that a participant brings in before its first chunk. A kernel may read a few elements of a longer one,
+/// whose pages then come on first touch.
+const WHOLE_FAULTED_IN_MAX: usize = 64 << 20;
+
 #[inline]
 fn flatten(result: core::result::Result<core::result::Result<(), KernelError>, Box<Panicked>>) -> Result<(), RunError> {
     match result {
@@ -75,7 +79,7 @@ pub(in crate::engine) fn run_call<'a, const N: usize>(
 pub(crate) struct ChunkRunner<'a> {
     call: &'a KernelCall,
     plan: Plan,
-    /// The parts of the batches that belong to the chunk at hand.
+    /// The parts of the batches that belong to the chunk at hand. Those of whole inputs are the same for all chunks.
     parts: [RawSlice; MAX_BATCHES],
     context: Context<'a>,
 }
@@ -99,7 +103,14 @@ impl<'a> ChunkRunner<'a> {
             found: 0,
         })?;
         let context = Context::in_call(worker, signals, arena, plan.total_len);
-        Ok(Self { call, plan, parts: [RawSlice::EMPTY; MAX_BATCHES], context })
+        let mut parts = [RawSlice::EMPTY; MAX_BATCHES];
+        for (at, slice) in call.slices().iter().enumerate().filter(|(at, _)| call.is_whole(*at)) {
+            if slice.len_bytes() <= WHOLE_FAULTED_IN_MAX {
+                arena.fault_in(slice.bytes(), slice.bytes(), Access::Read);
+            }
+            parts[at] = *slice;
+        }
+        Ok(Self { call, plan, parts, context })
     }
 
     /// Runs one chunk of batches in `arena`.
@@ -108,6 +119,9 @@ impl<'a> ChunkRunner<'a> {
         let info = self.call.info;
         let inputs = info.inputs().len();
         for (at, slice) in self.call.slices().iter().enumerate() {
+            if self.call.is_whole(at) {
+                continue;
+            }
             let size = self.call.element_size(at);
             let elements = if at < inputs {
                 input_range.clone()
@@ -135,11 +149,11 @@ impl<'a> ChunkRunner<'a> {
     }
 }
 
-/// Checks that every input has the plan's length, and every output that length or, where the plan says so, a fixed number of elements per
+/// Checks that every input that is not seen whole has the plan's length, and every output that length or, where the plan says so, a fixed number of elements per
 /// chunk.
 pub(crate) fn check_lengths(call: &KernelCall, plan: &Plan) -> Result<()> {
     let inputs = call.info.inputs().len();
-    for (at, slice) in call.slices().iter().enumerate() {
+    for (at, slice) in call.slices().iter().enumerate().filter(|(at, _)| !call.is_whole(*at)) {
         let len = slice.len_bytes() / call.element_size(at);
         let expected = if at < inputs { plan.total_len } else { plan.output_len(at - inputs, len) };
         if len != expected {
@@ -150,7 +164,7 @@ pub(crate) fn check_lengths(call: &KernelCall, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Runs a kernel once for each row: row `i` of every batch, and parameter `i`.
+/// Runs a kernel once for each row: row `i` of every batch that is not seen whole, and parameter `i`.
 pub(crate) struct RowRunner<'a> {
     call: &'a KernelCall,
     rows: usize,
@@ -164,7 +178,7 @@ impl<'a> RowRunner<'a> {
     /// A runner for one participant. `params` holds one parameter per row.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when a batch, or the parameters, cannot be cut into `rows` equal parts.
+    /// [`Error::Corrupt`] when a batch that is not seen whole, or the parameters, cannot be cut into `rows` equal parts.
     pub(crate) fn new(
         call: &'a KernelCall,
         rows: usize,
@@ -180,7 +194,8 @@ impl<'a> RowRunner<'a> {
             found: found as u64,
         };
         let mut strides = [0; MAX_BATCHES];
-        for (at, slice) in call.slices().iter().enumerate() {
+        // A whole input moves on by nothing from row to row.
+        for (at, slice) in call.slices().iter().enumerate().filter(|(at, _)| !call.is_whole(*at)) {
             let (len, size) = (slice.len_bytes(), call.element_size(at));
             if rows == 0 || !(len / size).is_multiple_of(rows) {
                 return Err(corrupt(len));
@@ -197,8 +212,9 @@ impl<'a> RowRunner<'a> {
     /// The slices of one row.
     fn row(&self, row: usize) -> [RawSlice; MAX_BATCHES] {
         let mut parts = [RawSlice::EMPTY; MAX_BATCHES];
-        for ((part, slice), stride) in parts.iter_mut().zip(self.call.slices()).zip(self.strides) {
-            *part = slice.part(row * stride, (row + 1) * stride);
+        for (at, (slice, stride)) in self.call.slices().iter().zip(self.strides).enumerate() {
+            let is_whole = self.call.is_whole(at);
+            parts[at] = if is_whole { *slice } else { slice.part(row * stride, (row + 1) * stride) };
         }
         parts
     }

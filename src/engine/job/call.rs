@@ -273,19 +273,28 @@ impl<const N: usize> KernelCall<N> {
         }
     }
 
-    /// Elements of the first output, or of the first input when there is no output.
+    /// Elements of the first output, or when there is no output of the first input that chunks have parts of.
     #[inline]
     pub(crate) fn first_len(&self) -> usize {
         let (inputs, outputs) = (self.info.inputs(), self.info.outputs());
         let (at, layout) = match outputs.first() {
             Some(layout) => (inputs.len(), Some(layout)),
-            None => (0, inputs.first()),
+            None => {
+                let at = (0..inputs.len()).find(|&at| !self.info.is_whole(at)).unwrap_or(inputs.len());
+                (at, inputs.get(at))
+            }
         };
         match (self.slices().get(at), layout) {
             // No more than the length in bytes, which is a `usize`.
             (Some(slice), Some(layout)) => layout.elements_in(slice.len_bytes() as u64) as usize,
             _ => 0,
         }
+    }
+
+    /// Whether batch `at` is an input that each chunk, or row, sees whole.
+    #[inline]
+    pub(crate) fn is_whole(&self, at: usize) -> bool {
+        at < self.info.inputs().len() && self.info.is_whole(at)
     }
 
     /// Element size of batch `at`, in bytes.

@@ -97,6 +97,8 @@ pub struct KernelInfo {
     version: u32,
     signature_hash: u64,
     inputs: &'static [ElementLayout],
+    /// Inputs that each chunk sees whole, by the bit of their number.
+    whole: u8,
     outputs: &'static [ElementLayout],
     param: ElementLayout,
     run: fn(&mut Frame<'_, '_>) -> Result<(), KernelError>,
@@ -129,7 +131,15 @@ impl KernelInfo {
         hash = hash_layouts(hash, outputs);
         hash = hash_layouts(hash, &[param]);
         let (main, registered) = (None, AtomicU32::new(0));
-        Self { path, version, signature_hash: hash, inputs, outputs, param, run, main, registered }
+        Self { path, version, signature_hash: hash, inputs, whole: 0, outputs, param, run, main, registered }
+    }
+
+    /// Says which inputs each chunk, or row, sees whole, by the bit of their number; it is part of the signature's hash.
+    #[doc(hidden)]
+    pub const fn with_whole_inputs(self, whole: u8) -> Self {
+        let Self { path, version, signature_hash, inputs, outputs, param, run, main, registered, .. } = self;
+        let signature_hash = hash_bytes(signature_hash, &[whole]);
+        Self { path, version, signature_hash, inputs, whole, outputs, param, run, main, registered }
     }
 
     /// Describes the main function of a worker, which is listed among the kernels and is none: a job of it fails. `types` are those of the
@@ -145,8 +155,8 @@ impl KernelInfo {
         let refuse: fn(&mut Frame<'_, '_>) -> Result<(), KernelError> = refuse_main;
         let hash = hash_layouts(hash_bytes(0xcbf2_9ce4_8422_2325, signature.as_bytes()), types);
         let info = Self::new(path, version, signature, &[], &[], ElementLayout::of::<()>(), refuse);
-        let Self { path, version, inputs, outputs, param, run, registered, .. } = info;
-        Self { path, version, signature_hash: hash, inputs, outputs, param, run, main: Some(main), registered }
+        let Self { path, version, inputs, whole, outputs, param, run, registered, .. } = info;
+        Self { path, version, signature_hash: hash, inputs, whole, outputs, param, run, main: Some(main), registered }
     }
 
     /// The function that it is, of a worker in a process of its own.
@@ -184,6 +194,22 @@ impl KernelInfo {
 
     pub(crate) fn inputs(&self) -> &'static [ElementLayout] {
         self.inputs
+    }
+
+    /// Inputs that each chunk, or row, sees whole, by the bit of their number.
+    pub(crate) fn whole_inputs(&self) -> u8 {
+        self.whole
+    }
+
+    /// Whether each chunk, or row, sees all of an input, whose length is then its own.
+    #[inline]
+    pub(crate) fn is_whole(&self, input: usize) -> bool {
+        input < u8::BITS as usize && self.whole >> input & 1 != 0
+    }
+
+    /// Whether a chunk has a part of an input of its own.
+    pub(crate) fn has_parted_inputs(&self) -> bool {
+        (0..self.inputs.len()).any(|input| !self.is_whole(input))
     }
 
     pub(crate) fn outputs(&self) -> &'static [ElementLayout] {

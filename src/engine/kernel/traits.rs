@@ -53,6 +53,8 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 ///
 /// Arguments, each kind in any number up to its limit and in any order: `name: &[T]` an input (0 to 8), `name: &mut [T]` an
 /// output (0 to 4), at most one `name: &P` the parameter, at most one `name: &mut Context` the [`Context`](crate::Context).
+/// Where a call is cut into chunks or rows, the kernel gets its part of each input, and all of an input that is declared as `#[whole] name: &[T]`, whose length
+/// is its own: tables, vectors that are read at places which the other inputs say.
 /// `T` and `P` implement [`Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html). Return nothing, or
 /// `Result<(), E>` where `E: Display`. A kernel is not generic: other processes find it by its name.
 ///
@@ -118,6 +120,29 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 /// # }
 /// ```
 ///
+/// A kernel that looks up what its elements choose from a table of any length:
+/// ```
+/// use workring::{Engine, kernel};
+///
+/// /// y[i] = table[x[i]]
+/// #[kernel]
+/// pub fn look_up(x: &[u32], #[whole] table: &[f64], y: &mut [f64]) {
+///     for (y, x) in y.iter_mut().zip(x) {
+///         *y = table[*x as usize];
+///     }
+/// }
+///
+/// # fn main() -> workring::Result<()> {
+/// let engine = Engine::builder().threads(2).build()?;
+/// let x = engine.batch_from_fn(100_000, |index| index as u32 % 3)?;
+/// let table = engine.batch_from_slice(&[0.5, 1.5, 2.5])?;
+/// let mut y = engine.batch::<f64>(x.len())?;
+/// engine.map(look_up, (&x, &table), &mut y, &())?;
+/// assert_eq!(y[99_998], 2.5);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// A crate that forbids unsafe code has kernels all the same:
 /// ```
 /// #![forbid(unsafe_code)]
@@ -168,7 +193,7 @@ pub trait Reducer: Kernel<Outputs = (Self::Accumulator,)> {
 pub use workring_macros::kernel;
 /// Turns a function that folds a chunk of its inputs to one value into a reducer, with a rule to combine two values.
 ///
-/// The function takes inputs, a parameter and a context like a [`#[kernel]`](macro@crate::kernel) and returns its accumulator, a `Pod`
+/// The function takes inputs, whole ones among them, a parameter and a context like a [`#[kernel]`](macro@crate::kernel) and returns its accumulator, a `Pod`
 /// value; an empty input is folded once. `combine` is a closure or the name of a function from the values of two neighbouring parts, the
 /// left one first, to that of both; it must be associative up to rounding. The other options are those of a kernel.
 ///

@@ -154,12 +154,14 @@ impl Engine {
 
     /// Runs an element-wise kernel over equally long batches, on all workers, and returns when it is done.
     ///
-    /// The kernel is called with chunks: parts of the inputs and outputs that belong together. Where they begin is not promised, unless
+    /// The kernel is called with chunks: parts of the inputs and outputs that belong together, and all of an input that it declares as
+    /// [`#[whole]`](macro@crate::kernel), which may have any length. Where chunks begin is not promised, unless
     /// [`JobBuilder::chunk_len`] says it: it depends on the length and on what earlier calls of the kernel have cost. Blocks; the calling thread
     /// takes part unless the engine was built with [`WaitPolicy::Never`](crate::WaitPolicy::Never). May be called inside kernels.
     ///
     /// # Errors
-    /// [`Error::LengthMismatch`] before anything runs; [`Error::ForeignBatch`]; [`Error::KernelFailed`] or
+    /// [`Error::LengthMismatch`] before anything runs; [`Error::InvalidArgument`] when there are whole inputs only, which do not say how long the call
+    /// is; [`Error::ForeignBatch`]; [`Error::KernelFailed`] or
     /// [`Error::KernelPanicked`] for the lowest failing chunk that was tried, outputs then written in part;
     /// [`Error::OutOfMemory`] when the arena has no room for the bookkeeping; [`Error::Closed`]. With worker processes also
     /// [`Error::InvalidArgument`] for a kernel they were not told of, [`Error::WorkerDied`] beyond what
@@ -174,7 +176,7 @@ impl Engine {
         self.job().map(kernel, inputs, outputs, param)
     }
 
-    /// As [`Engine::map`], but the caller says how long chunks are, whether kernels see a halo around them, and which outputs
+    /// As [`Engine::map`], but the caller says how long chunks are, whether kernels see a halo around them (whole inputs have none), and which outputs
     /// have, instead of an element for each element, a fixed number for each chunk: one result per chunk, a histogram per chunk. Those are given
     /// as [`PerChunk`](crate::batch::PerChunk)`(&mut batch)`; the lengths decide nothing.
     ///
@@ -354,8 +356,8 @@ impl Engine {
         self.job().submit_async(kernel, batches, param)
     }
 
-    /// Hands many small jobs over at once: job `i` gets row `i` of every batch, that is its `len / jobs` elements, and
-    /// parameter `i`. One place in the queue, at most one wake-up, no allocation per job; workers share the rows.
+    /// Hands many small jobs over at once: job `i` gets row `i` of every batch, that is its `len / jobs` elements, all of each input that the kernel
+    /// declares as [`#[whole]`](macro@crate::kernel), and parameter `i`. One place in the queue, at most one wake-up, no allocation per job; workers share the rows.
     ///
     /// A job that fails or panics fails alone: the others run, and [`RowResults::failures`](crate::job::RowResults::failures) names it.
     /// `params` is a batch with one parameter for each job, or the number of jobs for kernels without a parameter.

@@ -30,8 +30,10 @@ pub struct Collector<'a, Sink = References> {
     arena: &'a Arc<Arena>,
     /// Where they go: into a list, or straight into the descriptor of the job.
     sink: Sink,
-    /// Length in elements of the first batch, which the others are measured against.
+    /// Length in elements of the first batch that is cut into chunks, which the others are measured against.
     first_len: Option<usize>,
+    /// Inputs that chunks see whole, by the bit of their number.
+    whole: u8,
     /// Outputs with a number of elements per chunk, by the bit of their number.
     per_chunk: u8,
     /// A batch of another engine was among them.
@@ -43,6 +45,11 @@ impl<'a> Collector<'a> {
     #[inline]
     pub(crate) fn new(arena: &'a Arc<Arena>) -> Self {
         Self::into(arena, References::new())
+    }
+
+    /// A collector for a call of a kernel that is cut into chunks.
+    pub(super) fn for_chunks(arena: &'a Arc<Arena>, info: &KernelInfo) -> Self {
+        Self { whole: info.whole_inputs(), ..Self::new(arena) }
     }
 
     /// The references, as many on each side as the kernel takes.
@@ -59,7 +66,7 @@ impl<'a, Sink: BatchSink> Collector<'a, Sink> {
     /// A collector that hands each reference on.
     #[inline]
     pub(crate) fn into(arena: &'a Arc<Arena>, sink: Sink) -> Self {
-        Self { arena, sink, first_len: None, per_chunk: 0, is_foreign: false }
+        Self { arena, sink, first_len: None, whole: 0, per_chunk: 0, is_foreign: false }
     }
 
     #[inline]
@@ -72,7 +79,14 @@ impl<'a, Sink: BatchSink> Collector<'a, Sink> {
         match reference {
             Some(reference) if self.owns(arena) => {
                 match side {
-                    Side::Input => self.sink.push_input(reference),
+                    Side::Input => {
+                        let is_whole =
+                            1_u8.checked_shl(self.sink.sides().0 as u32).is_some_and(|bit| self.whole & bit != 0);
+                        self.sink.push_input(reference);
+                        if is_whole {
+                            return;
+                        }
+                    }
                     Side::Output => self.sink.push_output(reference),
                     Side::PerChunk => {
                         self.per_chunk |= 1_u8.checked_shl(self.sink.sides().1 as u32).unwrap_or(0);
@@ -100,14 +114,15 @@ impl<'a, Sink: BatchSink> Collector<'a, Sink> {
     /// Length of the call in elements: that of the first batch with an element for each of its elements, if there is one.
     ///
     /// # Errors
-    /// [`Error::ForeignBatch`]; [`Error::InvalidArgument`] when all there is are outputs per chunk, which do not say how many chunks.
+    /// [`Error::ForeignBatch`]; [`Error::InvalidArgument`] when all there is are whole inputs and outputs per chunk, which do not say how many
+    /// chunks.
     pub(super) fn call_len(&self) -> Result<usize> {
         if self.is_foreign {
             return Err(Error::ForeignBatch);
         }
         match self.first_len {
-            None if self.per_chunk != 0 => Err(Error::invalid(
-                "how many chunks a call has is said by an input, or by an output that is not PerChunk: there is none",
+            None if self.per_chunk != 0 || self.whole != 0 => Err(Error::invalid(
+                "how many chunks a call has is said by an input that is not #[whole], or by an output that is not PerChunk: there is none",
             )),
             len => Ok(len.unwrap_or(0)),
         }

@@ -7,7 +7,7 @@ use bytemuck::Pod;
 
 use super::arguments::{ChunkOutputs, Collector, Inputs, Outputs, Side};
 use super::call_options::Terminal;
-use super::job_builder::{JobBuilder, collect};
+use super::job_builder::JobBuilder;
 use crate::arena::batch::Batch;
 use crate::engine::exec::Borders;
 use crate::engine::exec::closures::ClosureCall;
@@ -62,7 +62,7 @@ impl JobBuilder<'_> {
     ) -> Result<()> {
         self.check(Terminal::Map)?;
         let info = kernel.info();
-        let collected = self.gather(|collector| {
+        let collected = self.gather(info, |collector| {
             inputs.collect(collector);
             outputs.collect(collector);
         })?;
@@ -85,7 +85,7 @@ impl JobBuilder<'_> {
     ) -> Result<()> {
         self.check(Terminal::MapChunks)?;
         let info = kernel.info();
-        let collected = self.gather(|collector| {
+        let collected = self.gather(info, |collector| {
             inputs.collect(collector);
             outputs.collect(collector);
         })?;
@@ -106,7 +106,7 @@ impl JobBuilder<'_> {
     ) -> Result<K::Accumulator> {
         self.check(Terminal::Reduce)?;
         let info = kernel.info();
-        let mut collected = self.gather(|collector| inputs.collect(collector))?;
+        let mut collected = self.gather(info, |collector| inputs.collect(collector))?;
         let mut plan = Plan::of_fold(collected.call_len()?, self.options.chunk_len)?;
         let mut partials = Batch::<K::Accumulator>::allocate(&self.core.arena, plan.chunks as usize, false)?;
         collected.add(Side::PerChunk, partials.arena(), partials.reference(), partials.len());
@@ -117,9 +117,11 @@ impl JobBuilder<'_> {
             .map_err(|panicked| error_of(info.name(), RunError::Panicked(panicked)))
     }
 
-    fn gather(&self, batches: impl FnOnce(&mut Collector<'_>)) -> Result<Collector<'_>> {
+    fn gather(&self, info: &KernelInfo, batches: impl FnOnce(&mut Collector<'_>)) -> Result<Collector<'_>> {
         self.core.check_open()?;
-        Ok(collect(self.core, batches))
+        let mut collector = Collector::for_chunks(&self.core.arena, info);
+        batches(&mut collector);
+        Ok(collector)
     }
 
     /// What the borders depend on: on what the caller said, if it said a length.

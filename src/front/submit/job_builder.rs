@@ -415,16 +415,16 @@ fn pack_block(core: &Core, bytes: &[u8]) -> Result<Packed> {
 
 /// Gathers the batches of a call.
 #[inline]
-pub(crate) fn collect<'c>(core: &'c Arc<Core>, batches: impl FnOnce(&mut Collector<'_>)) -> Collector<'c> {
+fn collect<'c>(core: &'c Arc<Core>, batches: impl FnOnce(&mut Collector<'_>)) -> Collector<'c> {
     let mut collector = Collector::new(&core.arena);
     batches(&mut collector);
     collector
 }
 
-/// Every batch must have the same number of elements for each of the jobs.
+/// Every batch that is not seen whole must have the same number of elements for each of the jobs.
 fn check_rows(call: &KernelCall, rows: usize) -> Result<()> {
     let inputs = call.info.inputs().len();
-    for (at, slice) in call.slices().iter().enumerate() {
+    for (at, slice) in call.slices().iter().enumerate().filter(|(at, _)| !call.is_whole(*at)) {
         let len = slice.len_bytes() / call.element_size(at);
         let fits = if rows == 0 { len == 0 } else { len.is_multiple_of(rows) };
         if !fits {
