@@ -200,6 +200,12 @@ pub mod batch {
     pub use crate::front::submit::{Batches, ChunkOutput, ChunkOutputs, Input, Inputs, Output, Outputs, PerChunk};
 }
 
+/// What calls over closures cut: several slices at the same places.
+#[cfg(not(workring_loom))]
+pub mod slices {
+    pub use crate::front::submit::Zip;
+}
+
 /// Messages between threads and processes, and workers with a function of their own at the other end.
 #[cfg(not(workring_loom))]
 pub mod message {
@@ -268,6 +274,11 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// The examples of the guide, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide.md")]
+mod guide {}
 
 /// The examples of the page for users of Node, compiled and run.
 #[cfg(doctest)]

@@ -71,7 +71,7 @@ impl Kind {
 type Perform = fn(&Engine, JobBuilder<'_>) -> Result<(), Error>;
 
 /// Every call, to its end.
-const CALLS: [(&str, Kind, Perform); 13] = [
+const CALLS: [(&str, Kind, Perform); 16] = [
     ("submit", Kind::Job, |engine, call| {
         let batch = engine.batch::<u64>(LEN)?;
         call.submit(note, batch, ()).map_err(Error::from)?.wait().map_err(Error::from).map(drop)
@@ -105,6 +105,15 @@ const CALLS: [(&str, Kind, Perform); 13] = [
         call.for_each_chunk(&mut [0; LEN], Chunking::of(3), |_, _| mark("call"))
     }),
     ("for_each_index", Kind::BlockingClosure, |_, call| call.for_each_index(0..LEN, |_| mark("call"))),
+    ("map_zip_with", Kind::BlockingClosure, |_, call| {
+        call.map_zip_with((&[0; LEN], &mut [0; LEN]), |(_, _)| mark("call"))
+    }),
+    ("for_each_zip_chunk", Kind::ChunkedClosure, |_, call| {
+        call.for_each_zip_chunk((&[0; LEN], &mut [0; LEN]), Chunking::of(3), |_, (_, _)| mark("call"))
+    }),
+    ("reduce_zip_with", Kind::BlockingClosure, |_, call| {
+        call.reduce_zip_with((&[0; LEN], &mut [0; LEN]), |(_, _)| mark("call"), |(), ()| ())
+    }),
     ("reduce_with", Kind::BlockingClosure, |_, call| call.reduce_with(&[0; LEN], |_| mark("call"), |(), ()| ())),
 ];
 
@@ -395,7 +404,7 @@ fn the_tables_have_every_option_and_every_call() {
         std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/front").join(path)).unwrap()
     };
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    let jobs = ["submit/job_builder.rs", "submit/blocking.rs", "submit/named.rs"].map(read).concat();
+    let jobs = ["submit/job_builder.rs", "submit/blocking.rs", "submit/named.rs", "submit/zip.rs"].map(read).concat();
     let meter = ProgressMeter::new();
     let said: Vec<&str> =
         options(&meter).iter().map(|(option, ..)| option.split_once('(').map_or(*option, |(name, _)| name)).collect();

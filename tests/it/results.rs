@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 use proptest::prelude::*;
-use workring::{Batch, Chunking, Context, Engine, Priority, batch::PerChunk, kernel, reducer};
+use workring::{Batch, Chunking, Context, Engine, Error, Priority, batch::PerChunk, kernel, reducer};
 
 use crate::support::{Checked, cases, eventually, various_engines, watched};
 
@@ -666,6 +666,90 @@ fn closures_over_chunks_do_as_loops_do() {
             prop_assert_eq!(text, x[..len.min(300)].iter().map(|x| format!("{x} ")).collect::<String>());
         });
     });
+}
+
+#[test]
+fn closures_over_several_slices_do_as_loops_do() {
+    watched(|| {
+        let engines = various_engines();
+        let chunk_len = prop_oneof![1..30usize, 30..70_000usize];
+        proptest!(cases(40), |(len in length(), how in how(), chunk_len in chunk_len)| {
+            let (engine, call) = how.call(&engines);
+            let x: Vec<u32> = (0..len).map(|index| noise(index, 2) as u32).collect();
+            let batch = noisy(engine, len, 3);
+            let shared = noisy(engine, len, 4).freeze();
+            let table = [3_u64, 5, 7];
+            // Elements that are no plain data, a batch, a vector: read and written, in any order.
+            let (mut names, mut sums) = (vec![String::new(); len], engine.batch::<u64>(len).unwrap());
+            call.map_zip_with((&mut names, &x[..], &batch, &mut sums, &shared), |(names, x, y, sums, z)| {
+                let same = [names.len(), y.len(), sums.len(), z.len()].iter().all(|&len| len == x.len());
+                assert!(same && !x.is_empty(), "the parts of a chunk");
+                for at in 0..x.len() {
+                    names[at] = format!("{}{}", x[at], y[at]);
+                    sums[at] += u64::from(x[at]) + u64::from(z[at]) + table[y[at] as usize % 3];
+                }
+            }).unwrap();
+            let sum = |at: usize| u64::from(x[at]) + u64::from(shared[at]) + table[batch[at] as usize % 3];
+            let named = names.iter().enumerate().all(|(at, name)| *name == format!("{}{}", x[at], batch[at]));
+            prop_assert!(named, "names");
+            prop_assert!(sums.iter().enumerate().all(|(at, &found)| found == sum(at)));
+
+            let chunk_len = chunk_len.max(len / 2000).max(1);
+            let mut places = vec![usize::MAX; len];
+            let calls = AtomicU64::new(0);
+            let by = Chunking::of(chunk_len);
+            engine.for_each_zip_chunk((&mut sums, (&mut places,)), by, |first, (sums, (places,))| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                for (at, (sum, place)) in sums.iter_mut().zip(places).enumerate() {
+                    *sum += 1;
+                    *place = first + at;
+                }
+            }).unwrap();
+            prop_assert!(places.iter().copied().eq(0..len) && (0..len).all(|at| sums[at] == sum(at) + 1));
+            prop_assert_eq!(calls.into_inner() as usize, len.div_ceil(chunk_len));
+
+            // In the order of the chunks, and the same tree as that of a reduction of one slice.
+            let short = len.min(300);
+            let fold = call.chunk_len(chunk_len);
+            let text = fold.reduce_zip_with((&x[..short], &mut names[..short]), |(x, names)| {
+                x.iter().zip(names).map(|(x, name)| format!("{x}{} ", std::mem::take(name))).collect::<String>()
+            }, |left, right| left + &right).unwrap();
+            let twin: String = (0..short).map(|at| format!("{}{}{} ", x[at], x[at], batch[at])).collect();
+            prop_assert_eq!(text, twin);
+            prop_assert!(names[..short].iter().all(String::is_empty) && names[short..].iter().all(|name| !name.is_empty()));
+            let floats: Vec<f64> = x.iter().map(|&x| f64::from(x).sqrt()).collect();
+            let one = call.reduce_with(&floats, |part| part.iter().sum::<f64>(), |left, right| left + right).unwrap();
+            let two = call.reduce_zip_with((&floats, &x), |(part, _)| part.iter().sum::<f64>(), |left, right| left + right);
+            prop_assert_eq!(one.to_bits(), two.unwrap().to_bits());
+
+            let before = sums.to_vec();
+            let longer = vec![0_u8; len + 1];
+            let refused = call.map_zip_with((&x, &mut sums, &longer, &[0; 3]), |(_, sums, ..)| sums.fill(0)).unwrap_err();
+            let (found, expected) = (len as u64 + 1, len as u64);
+            let is_named = matches!(&refused, Error::LengthMismatch { what, found: f, expected: e } if what == "slice 2" && (*f, *e) == (found, expected));
+            prop_assert!(is_named, "{}", refused);
+            let haloed = engine.for_each_zip_chunk((&x, &mut sums), Chunking::of(3).halo(1), |_, (_, sums)| sums.fill(0));
+            let is_refused = matches!(haloed, Err(Error::InvalidArgument { .. }));
+            prop_assert!(is_refused);
+            prop_assert_eq!(&sums[..], &before[..], "what is refused runs nowhere");
+            let panicked = call.map_zip_with((&x, &mut sums), |(x, _)| assert!(x.is_empty(), "of a chunk"));
+            let is_told = matches!(panicked, Err(Error::KernelPanicked { .. }));
+            prop_assert!(len == 0 || is_told);
+        });
+    });
+}
+
+/// Parts may be kept: they are borrowed from the slices and not from the call.
+#[test]
+fn parts_of_zipped_slices_outlive_their_call() {
+    let engine = Checked::threads(2);
+    let (x, mut y) = ((0..10_000_u32).collect::<Vec<_>>(), vec![0_u32; 10_000]);
+    let kept = std::sync::Mutex::new(Vec::new());
+    engine.for_each_zip_chunk((&x, &mut y), Chunking::of(1000), |_, parts| kept.lock().unwrap().push(parts)).unwrap();
+    let mut kept = kept.into_inner().unwrap();
+    assert_eq!(kept.len(), 10);
+    kept.iter_mut().for_each(|(x, y)| y.copy_from_slice(x));
+    assert_eq!(x, y);
 }
 
 /// A row: the sum of its inputs times its parameter, and its number.

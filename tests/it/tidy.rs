@@ -114,6 +114,7 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "engine/fork_join/join.rs",
     "engine/fork_join/member.rs",
     "engine/fork_join/scope.rs",
+    "engine/exec/once_parts.rs",
     "engine/exec/runner.rs",
     "front/algorithms/merge_sort.rs",
     "front/process/external_worker.rs",

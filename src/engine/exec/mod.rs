@@ -10,6 +10,7 @@ pub(crate) mod execute;
 mod fan_out;
 pub(crate) mod help;
 pub(crate) mod kernel_over_chunks;
+pub(crate) mod once_parts;
 pub(crate) mod outcome;
 pub(crate) mod runner;
 mod sharing;

@@ -17,6 +17,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod workers;
+mod zip;
 
 pub use builder::{Builder, MAX_THREADS};
 pub use engine::Engine;

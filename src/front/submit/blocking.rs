@@ -46,6 +46,17 @@ impl Chunking {
     pub const fn halo(self, elements: usize) -> Self {
         Self { len: self.len, halo: elements }
     }
+
+    /// Elements of a chunk of slices that are written.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when it has a halo.
+    pub(super) fn len_of_written(self) -> Result<usize> {
+        match self.halo {
+            0 => Ok(self.len),
+            _ => Err(Error::invalid("chunks that are written cannot have a halo: they would overlap")),
+        }
+    }
 }
 
 impl JobBuilder<'_> {
@@ -125,7 +136,7 @@ impl JobBuilder<'_> {
     }
 
     /// What the borders depend on: on what the caller said, if it said a length.
-    fn borders(&self, unsaid: Borders) -> Borders {
+    pub(super) fn borders(&self, unsaid: Borders) -> Borders {
         if self.options.chunk_len.is_some() { Borders::Said } else { unsaid }
     }
 
@@ -186,10 +197,7 @@ impl JobBuilder<'_> {
         body: impl Fn(usize, &mut [U]) + Sync,
     ) -> Result<()> {
         self.check(Terminal::ForEachChunk)?;
-        if chunking.halo > 0 {
-            return Err(Error::invalid("chunks that are written cannot have a halo: they would overlap"));
-        }
-        let plan = Plan::new(elements.len(), Some(chunking.len), 0)?;
+        let plan = Plan::new(elements.len(), Some(chunking.len_of_written()?), 0)?;
         let parts = DisjointParts::new(elements);
         self.each_chunk(plan, Borders::Said, &|plan, chunk| body(plan.range(chunk).start, parts.chunk(plan, chunk)))
     }
@@ -222,11 +230,27 @@ impl JobBuilder<'_> {
     ) -> Result<A> {
         self.check(Terminal::ReduceWith)?;
         let plan = Plan::of_fold(input.len(), self.options.chunk_len)?;
+        let key = CallKey::of_closure(&fold);
+        self.fold_chunks(plan, key, &|plan, chunk| Some(fold(&input[plan.range(chunk)])), combine)
+    }
+
+    /// Folds the chunks of a plan, of which there is at least one, and combines what they come to in a fixed tree.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when `fold` gives nothing for a chunk, as one that was asked for twice; those of [`JobBuilder::each_chunk`].
+    pub(super) fn fold_chunks<A: Send + Sync>(
+        &self,
+        plan: Plan,
+        key: CallKey,
+        fold: &(dyn Fn(&Plan, u32) -> Option<A> + Sync),
+        combine: impl Fn(A, A) -> A,
+    ) -> Result<A> {
         let partials: Vec<OnceLock<A>> = (0..plan.chunks).map(|_| OnceLock::new()).collect();
-        let borders = self.borders(Borders::OfLength(CallKey::of_closure(&fold)));
+        let borders = self.borders(Borders::OfLength(key));
         self.each_chunk(plan, borders, &|plan, chunk| {
             // Each chunk is run once, so the cell is empty.
-            let _ = partials[chunk as usize].set(fold(&input[plan.range(chunk)]));
+            let folded = fold(plan, chunk).map(|folded| partials[chunk as usize].set(folded));
+            drop(folded);
         })?;
         let mut level: Vec<A> = partials.into_iter().filter_map(OnceLock::into_inner).collect();
         if level.len() != plan.chunks as usize {
@@ -254,7 +278,13 @@ impl JobBuilder<'_> {
         }
     }
 
-    fn each_chunk(&self, plan: Plan, borders: Borders, body: &(dyn Fn(&Plan, u32) + Sync)) -> Result<()> {
+    /// Elements per chunk, if the caller said how many.
+    pub(super) fn chunk_len_said(&self) -> Option<usize> {
+        self.options.chunk_len
+    }
+
+    /// Runs a closure for each chunk, on the worker threads and this one: it is told by which plan the call is cut, the same for all of its chunks.
+    pub(super) fn each_chunk(&self, plan: Plan, borders: Borders, body: &(dyn Fn(&Plan, u32) + Sync)) -> Result<()> {
         self.core.check_open()?;
         self.core.check_closures()?;
         if plan.chunks == 0 {

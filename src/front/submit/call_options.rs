@@ -21,6 +21,9 @@ pub(super) enum Terminal {
     ForEachChunk,
     ForEachIndex,
     ReduceWith,
+    MapZipWith,
+    ForEachZipChunk,
+    ReduceZipWith,
 }
 
 impl fmt::Display for Terminal {
@@ -39,6 +42,9 @@ impl fmt::Display for Terminal {
             Self::ForEachChunk => "for_each_chunk",
             Self::ForEachIndex => "for_each_index",
             Self::ReduceWith => "reduce_with",
+            Self::MapZipWith => "map_zip_with",
+            Self::ForEachZipChunk => "for_each_zip_chunk",
+            Self::ReduceZipWith => "reduce_zip_with",
         })
     }
 }
@@ -56,7 +62,15 @@ impl Terminal {
     fn runs_closure(self) -> bool {
         matches!(
             self,
-            Self::Run | Self::RunWith | Self::MapWith | Self::ForEachChunk | Self::ForEachIndex | Self::ReduceWith
+            Self::Run
+                | Self::RunWith
+                | Self::MapWith
+                | Self::ForEachChunk
+                | Self::ForEachIndex
+                | Self::ReduceWith
+                | Self::MapZipWith
+                | Self::ForEachZipChunk
+                | Self::ReduceZipWith
         )
     }
 
@@ -71,8 +85,16 @@ impl Terminal {
 
     fn without_chunk_len(self) -> Option<&'static str> {
         match self {
-            Self::Map | Self::Reduce | Self::MapWith | Self::ForEachIndex | Self::ReduceWith => None,
-            Self::MapChunks | Self::ForEachChunk => Some("its Chunking says how long chunks are"),
+            Self::Map
+            | Self::Reduce
+            | Self::MapWith
+            | Self::ForEachIndex
+            | Self::ReduceWith
+            | Self::MapZipWith
+            | Self::ReduceZipWith => None,
+            Self::MapChunks | Self::ForEachChunk | Self::ForEachZipChunk => {
+                Some("its Chunking says how long chunks are")
+            }
             _ => Some("it is not cut into chunks"),
         }
     }

@@ -126,9 +126,9 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
-    /// Elements per chunk of a `map`, `reduce`, `map_with`, `for_each_index` or `reduce_with`; chosen by the engine unless said: from
-    /// the length alone for `reduce` and `reduce_with`, for the others also from what earlier calls have cost. `map_chunks` and
-    /// `for_each_chunk` are told by their [`Chunking`](crate::Chunking), and jobs are not cut: they refuse it with
+    /// Elements per chunk of a `map`, `reduce`, `map_with`, `for_each_index`, `reduce_with`, `map_zip_with` or `reduce_zip_with`; chosen by the engine unless
+    /// said: from the length alone for the three that reduce, for the others also from what earlier calls have cost. `map_chunks`, `for_each_chunk` and
+    /// `for_each_zip_chunk` are told by their [`Chunking`](crate::Chunking), and jobs are not cut: they refuse it with
     /// [`Error::InvalidArgument`].
     ///
     /// The result of a `reduce` of floating-point numbers depends on it, and on nothing else but the input.
@@ -137,7 +137,7 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
-    /// Counts what is done of a `map`, `map_chunks`, `reduce`, `map_with`, `for_each_chunk`, `for_each_index` or `reduce_with`, for other threads to read
+    /// Counts what is done of a call that blocks, over chunks of kernels or of closures (`map`, `reduce_with` and their like), for other threads to read
     /// while the call blocks this one. The workers do nothing for it.
     ///
     /// Other calls give jobs, which have [progress](crate::Job::progress) of their own, and refuse it with [`Error::InvalidArgument`].

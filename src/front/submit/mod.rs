@@ -6,6 +6,7 @@ mod call_options;
 mod job_builder;
 mod named;
 mod row_params;
+mod zip;
 
 pub(in crate::front) use arguments::Collector;
 pub use arguments::{Batches, ChunkOutput, ChunkOutputs, Input, Inputs, Output, Outputs, PerChunk};
@@ -13,3 +14,4 @@ pub use blocking::Chunking;
 pub(in crate::front) use job_builder::submit_plain;
 pub use job_builder::{JobBuilder, SubmitAsync};
 pub use row_params::RowParams;
+pub use zip::Zip;
