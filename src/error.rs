@@ -84,6 +84,15 @@ pub enum Error {
         /// The length it had to have, in elements.
         expected: u64,
     },
+    /// An index of a [`gather`](crate::Engine::gather) or [`scatter`](crate::Engine::scatter), or of their like, is that of no element.
+    IndexOutOfBounds {
+        /// The index.
+        index: u64,
+        /// Which of the indices it is, from 0: the first that is wrong.
+        position: u64,
+        /// How many elements there are.
+        len: u64,
+    },
     /// A batch belongs to another engine than the one it was given to.
     ForeignBatch,
     /// A parameter lies outside what the call allows.
@@ -300,6 +309,9 @@ impl fmt::Display for Error {
             }
             Self::LengthMismatch { what, found, expected } => {
                 write!(f, "{what} has {found} elements where {expected} are needed")
+            }
+            Self::IndexOutOfBounds { index, position, len } => {
+                write!(f, "index {index}, number {position} of the indices, is out of bounds: there are {len} elements")
             }
             Self::ForeignBatch => f.write_str("a batch belongs to another engine; copy it into this one first"),
             Self::InvalidArgument { what } => f.write_str(what),

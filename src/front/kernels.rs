@@ -26,9 +26,11 @@
 
 use std::sync::OnceLock;
 
+use bytemuck::Pod;
+
 use crate::engine::kernel::{Context, Kernel};
 use crate::error::Error;
-use crate::numeric::{Element, Stores};
+use crate::numeric::{ArrayIndex, Element, ScatterPlan, ScatterRule, SortedScatter, Stores};
 use crate::os::host;
 
 pub use crate::engine::kernel::KernelError;
@@ -76,6 +78,58 @@ pub trait SortElement: Element {
     const SORT: Self::Sort;
     #[doc(hidden)]
     const MERGE_RUNS: Self::MergeRuns;
+}
+
+/// An element type with kernels that gather and scatter by indices of a type: the ten of this module, with `u32` and `u64`.
+///
+/// Sealed, as [`Element`] is.
+pub trait IndexedElement<I>: Element {
+    /// The kernel `gather` of the element type, or `gather_u64`.
+    type Gather: Kernel<Inputs = (I, Self), Outputs = (Self, u64), Param = ()>;
+    /// The kernel `scatter` of the element type, or `scatter_u64`.
+    type Scatter: Kernel<Inputs = (Self, I, u32, u32), Outputs = (Self,), Param = [u64; 4]>;
+
+    #[doc(hidden)]
+    const GATHER: Self::Gather;
+    #[doc(hidden)]
+    const SCATTER: Self::Scatter;
+}
+
+/// An index type with a kernel that sorts the places of a scatter: `u32` and `u64`.
+///
+/// Sealed, as [`ArrayIndex`] is.
+pub trait IndexType: ArrayIndex + Pod {
+    /// The kernel `sort_places` of the type.
+    type SortPlaces: Kernel<Inputs = (Self,), Outputs = (u32, u32, u64), Param = [u64; 3]>;
+
+    #[doc(hidden)]
+    const SORT_PLACES: Self::SortPlaces;
+}
+
+/// What a chunk says in its word of the output about its first bad index: the place in the call, plus one, or 0.
+fn say_first(said: &mut [u64], first: Option<usize>, context: &Context<'_>) {
+    let place = first.map_or(0, |first| (context.range().start + first) as u64 + 1);
+    said.iter_mut().for_each(|said| *said = place);
+}
+
+/// Writes the block of an output that is the chunk of a call.
+fn scatter_block<T: Element, I: ArrayIndex>(
+    sorted: [&[u32]; 2],
+    values: &[T],
+    indices: &[I],
+    y: &mut [T],
+    p: &[u64; 4],
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    let [output_len, shift, chunk_len, rule] = *p;
+    let plan = ScatterPlan::from_words([output_len, shift, chunk_len]).zip(ScatterRule::from_word(rule));
+    let written = plan.and_then(|(plan, rule)| {
+        let [places, bounds] = sorted;
+        let block = context.range().start / plan.block_len();
+        let scatter = SortedScatter { plan, values, indices, places, bounds };
+        scatter.write_block(block, y, |element, value| rule.combine(element, value))
+    });
+    written.ok_or_else(|| Error::invalid("the places of a scatter are those that sort_places gives for its indices"))
 }
 
 /// The length of runs, for a chunk that sees all of the input.
@@ -164,8 +218,54 @@ macro_rules! items {
                 numeric::merge_runs(x, super::run_len(*run_len, context, x.len())?, context.range().start, y)
             }
 
+            /// `y[i] = source[indices[i]]`, by [`Engine::gather_batch`](crate::Engine::gather_batch); what is beyond the source leaves its place as it was, and
+            /// each chunk says in `beyond`, one word of it, the first such place plus one, or 0.
+            pub fn gather(indices: &[u32], #[whole] source: &[$ty], y: &mut [$ty], beyond: &mut [u64], context: &mut Context) -> Result<(), Error> {
+                super::say_first(beyond, numeric::gather(source, indices, y), context);
+                Ok(())
+            }
+
+            /// As [`gather`], with indices of 64 bits.
+            pub fn gather_u64(indices: &[u64], #[whole] source: &[$ty], y: &mut [$ty], beyond: &mut [u64], context: &mut Context) -> Result<(), Error> {
+                super::say_first(beyond, numeric::gather(source, indices, y), context);
+                Ok(())
+            }
+
+            /// Combines elements with the values that are for them, a chunk a block of them, by [`Engine::scatter_batch`](crate::Engine::scatter_batch); `places`
+            /// and `bounds` are what `sort_places` of the index type gives.
+            pub fn scatter(
+                #[whole] values: &[$ty], #[whole] indices: &[u32], #[whole] places: &[u32], #[whole] bounds: &[u32], y: &mut [$ty], p: &[u64; 4],
+                context: &mut Context
+            ) -> Result<(), Error> {
+                super::scatter_block([places, bounds], values, indices, y, p, context)
+            }
+
+            /// As [`scatter`], with indices of 64 bits.
+            pub fn scatter_u64(
+                #[whole] values: &[$ty], #[whole] indices: &[u64], #[whole] places: &[u32], #[whole] bounds: &[u32], y: &mut [$ty], p: &[u64; 4],
+                context: &mut Context
+            ) -> Result<(), Error> {
+                super::scatter_block([places, bounds], values, indices, y, p, context)
+            }
+
             $($kernels)*
         } }
+
+        impl super::IndexedElement<u32> for $ty {
+            type Gather = gather;
+            type Scatter = scatter;
+
+            const GATHER: gather = gather;
+            const SCATTER: scatter = scatter;
+        }
+
+        impl super::IndexedElement<u64> for $ty {
+            type Gather = gather_u64;
+            type Scatter = scatter_u64;
+
+            const GATHER: gather_u64 = gather_u64;
+            const SCATTER: scatter_u64 = scatter_u64;
+        }
 
         impl super::SortElement for $ty {
             type Sort = sort;
@@ -183,6 +283,37 @@ macro_rules! integers {
             #[doc = concat!("Kernels over `", $name, "`.")]
             pub mod $ty {
                 items!($ty kernels {});
+            }
+        )*
+    };
+}
+
+macro_rules! indices {
+    ($($ty:ident $name:literal)*) => {
+        $(
+            #[doc = concat!("Kernels over `", $name, "`.")]
+            pub mod $ty {
+                use crate::numeric::ScatterPlan;
+
+                items! { $ty kernels {
+                    /// The places of a chunk of indices sorted by the block of an output that each is for, where the run of each block begins, and in `beyond`, a
+                    /// word of each chunk, the first place whose index is beyond the output plus one, or 0: the first half of
+                    /// [`Engine::scatter_batch`](crate::Engine::scatter_batch), which has `p` from the lengths.
+                    pub fn sort_places(
+                        indices: &[$ty], places: &mut [u32], bounds: &mut [u32], beyond: &mut [u64], p: &[u64; 3], context: &mut Context
+                    ) -> Result<(), Error> {
+                        let plan = ScatterPlan::from_words(*p).filter(|plan| plan.bounds_per_chunk() == bounds.len());
+                        let plan = plan.ok_or_else(|| Error::invalid("a chunk has a bound for each block of the output, and one more"))?;
+                        super::say_first(beyond, plan.sort_places(indices, places, bounds), context);
+                        Ok(())
+                    }
+                } }
+
+                impl super::IndexType for $ty {
+                    type SortPlaces = sort_places;
+
+                    const SORT_PLACES: sort_places = sort_places;
+                }
             }
         )*
     };
@@ -254,8 +385,9 @@ macro_rules! floats {
 
 /// The modules, and with them the list of all their kernels.
 macro_rules! modules {
-    (integers { $($integer:ident $integer_name:literal)* } floats { $($float:ident $float_name:literal)* }) => {
+    (integers { $($integer:ident $integer_name:literal)* } indices { $($index:ident $index_name:literal)* } floats { $($float:ident $float_name:literal)* }) => {
         integers! { $($integer $integer_name)* }
+        indices! { $($index $index_name)* }
         floats! { $($float $float_name)* }
 
         /// Every ready-made kernel of every element type: for [`worker_entry`](crate::worker_entry) and
@@ -277,13 +409,14 @@ macro_rules! modules {
         /// }
         /// ```
         pub fn all() -> Vec<&'static KernelInfo> {
-            [$($integer::list(),)* $($float::list()),*].concat()
+            [$($integer::list(),)* $($index::list(),)* $($float::list()),*].concat()
         }
     };
 }
 
 modules! {
-    integers { i8 "i8" i16 "i16" i32 "i32" i64 "i64" u8 "u8" u16 "u16" u32 "u32" u64 "u64" }
+    integers { i8 "i8" i16 "i16" i32 "i32" i64 "i64" u8 "u8" u16 "u16" }
+    indices { u32 "u32" u64 "u64" }
     floats { f32 "f32" f64 "f64" }
 }
 
@@ -360,8 +493,8 @@ mod tests {
     #[test]
     fn the_list_has_every_kernel_of_every_type_once() {
         let all = all();
-        // Five folds and two that sort over ten types, nine functions over two.
-        assert_eq!(all.len(), 7 * 10 + 9 * 2);
+        // Five folds, two that sort and four that gather and scatter over ten types, nine functions over two, and one of indices over two.
+        assert_eq!(all.len(), 11 * 10 + 9 * 2 + 2);
         let distinct: HashSet<_> = all.iter().map(|info| (info.name(), info.signature_hash())).collect();
         assert_eq!(distinct.len(), all.len(), "two kernels cannot be told apart");
         for wanted in [i8::sum.info(), u64::stats.info(), f32::clamp.info(), f64::affine.info()] {

@@ -42,6 +42,11 @@ pub trait Element: Pod + PartialOrd + Debug + Send + Sync + sealed::Sealed {
     #[must_use]
     fn total_order(&self, other: &Self) -> Ordering;
 
+    /// The sum of two values, which wraps around in integers.
+    #[doc(hidden)]
+    #[must_use]
+    fn plus(self, other: Self) -> Self;
+
     #[doc(hidden)]
     fn fold_sum(chunk: &[Self]) -> Self::Sum;
 

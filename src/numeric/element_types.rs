@@ -36,6 +36,11 @@ macro_rules! float_element {
             }
 
             #[inline]
+            fn plus(self, other: Self) -> Self {
+                self + other
+            }
+
+            #[inline]
             fn larger(self, other: Self) -> Self {
                 if self.is_nan() || other.is_nan() {
                     Self::NAN
@@ -167,6 +172,11 @@ macro_rules! integer_element {
             #[inline]
             fn smaller(self, other: Self) -> Self {
                 Ord::min(self, other)
+            }
+
+            #[inline]
+            fn plus(self, other: Self) -> Self {
+                self.wrapping_add(other)
             }
 
             #[inline]

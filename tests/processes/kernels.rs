@@ -235,6 +235,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
         listed.extend(crate::names::listed());
         listed.extend(crate::seen::listed());
         listed.extend(crate::shared_array::listed());
+        listed.extend(crate::indexing::listed());
         listed.extend(crate::together::listed());
         listed.extend(crate::whole::listed());
         listed.extend(crate::workers::listed());

@@ -20,6 +20,8 @@ mod faults;
 #[cfg(target_os = "linux")]
 mod hosts;
 #[cfg(target_os = "linux")]
+mod indexing;
+#[cfg(target_os = "linux")]
 mod kernels;
 #[cfg(target_os = "linux")]
 mod limits;
@@ -56,6 +58,7 @@ fn main() {
         causes::tests(),
         crew::tests(),
         deaths::tests(),
+        indexing::tests(),
         limits,
         madness::tests(),
         names::tests(),
