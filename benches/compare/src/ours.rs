@@ -36,6 +36,7 @@ pub fn known() -> Vec<&'static KernelInfo> {
     [
         kernels![tiny, double, untouched, computing].to_vec(),
         crate::kernels::known(),
+        crate::questions::irregular::known(),
         npb::known(),
         prk::known(),
         demo::known(),

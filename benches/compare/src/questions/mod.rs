@@ -7,6 +7,7 @@ pub mod event_loop;
 pub mod fork_join;
 pub mod growth;
 pub mod hand_over;
+pub mod irregular;
 pub mod kernels;
 pub mod limits;
 pub mod memory;
@@ -62,6 +63,7 @@ pub const ALL: &[Question] = &[
     Question::new("messages", "Items through a bounded queue", messages::ask),
     Question::new("kernels", "Kernels over large arrays", kernels::ask),
     Question::new("fork_join", "Recursion and sorting", fork_join::ask),
+    Question::new("irregular", "Places that other numbers say", irregular::ask),
     Question::new("event_loop", "An event loop beside the work", event_loop::ask),
     Question::new("start", "From nothing to the first result", start::ask),
     Question::new("memory", "Page faults and memory of a steady state", memory::ask),
