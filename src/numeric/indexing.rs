@@ -63,9 +63,9 @@ pub(crate) struct ScatterPlan {
     pub(crate) chunk_len: usize,
 }
 
-/// The most blocks of an output, and the shortest one.
+/// The most blocks of an output, and the shortest one: a line or two of most elements.
 const BLOCKS_MAX: usize = 256;
-const BLOCK_SHIFT_MIN: u32 = 10;
+const BLOCK_SHIFT_MIN: u32 = 4;
 /// Chunks of indices that are aimed at, and the shortest and the longest one: places in a chunk have 32 bits.
 const CHUNKS_AIMED_AT: usize = 64;
 const CHUNK_MIN: usize = 4096;

@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Tests {
 }
 
 fn gathers_and_scatters_are_serial_loops() {
-    for (processes, threads) in [(1, 0), (2, 0), (3, 1)] {
+    for (processes, threads) in [(1, 0), (4, 0), (3, 4)] {
         let engine = Checked::with(processes, |builder| builder.threads(threads));
         let config = Config { cases: 12, failure_persistence: None, ..Config::default() };
         TestRunner::new(config)
@@ -39,9 +39,9 @@ fn gathers_and_scatters_are_serial_loops() {
     }
 }
 
-/// A value that replaces another may do so twice; one that was added twice would be a wrong sum, and a success.
+/// With so many workers that they take part. A value that replaces another may do so twice; one that was added twice would be a wrong sum, and a success.
 fn scatters_survive_kills_or_say_that_they_did_not() {
-    let engine = Checked::new(2);
+    let engine = Checked::new(4);
     let (len, places) = (300_000, 70_000);
     let index = |at: usize| (at * 7919 % places) as u32;
     let indices = engine.batch_from_fn(len, index).unwrap();
@@ -80,7 +80,7 @@ fn scatters_survive_kills_or_say_that_they_did_not() {
 }
 
 fn kernels_that_were_not_listed_are_an_error() {
-    let engine = Checked::new(1);
+    let engine = Checked::new(4);
     let (source, indices) = (engine.batch::<i16>(10).unwrap(), engine.batch::<u32>(20_000).unwrap());
     let mut output = engine.batch::<i16>(20_000).unwrap();
     let refused = engine.gather_batch(&source, &indices, &mut output);

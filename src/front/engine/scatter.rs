@@ -13,14 +13,19 @@ use crate::numeric::{ArrayIndex, ScatterPlan, ScatterRule, SortedScatter, first_
 
 /// So many values are scattered by one thread.
 const SERIAL_MAX: usize = 1 << 13;
+/// With fewer workers one thread does the loop: to sort the places and to write the blocks takes three to four times its work, in cache and out of it. Both
+/// give the same result.
+const WORKERS_MIN: usize = 4;
 
 impl Engine {
     /// Writes each value to the place of `output` that its index says: `output[indices[i]] = values[i]`, as a serial loop does. Where an index occurs more than
     /// once, the last of its values stays.
     ///
-    /// Indices are `u32`, `u64` or `usize`, and all of them are checked before anything is written. On all worker threads and this one: the places are first sorted by
-    /// the block of the output that they are for, and then each block is written by one thread, in the order of the values. So the result depends on
-    /// nothing but the arguments. Takes four bytes of memory for each value. Blocks.
+    /// Indices are `u32`, `u64` or `usize`, and all of them are checked before anything is written. The result depends on nothing but the arguments. On an engine of at
+    /// least four threads the places are first sorted by the block of the output that they are for, in four bytes of memory for each value, and then each block is
+    /// written by one thread, in the order of the values; with fewer, and of some thousand values, one thread does the loop, which is faster there. Blocks.
+    ///
+    /// Where the order of combinations does not matter and the output is short, [`Engine::fold_array`] is faster: an array for each part of the values.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`] when there are not as many indices as values, and
@@ -70,7 +75,7 @@ impl Engine {
         combine: impl Fn(&mut U, &T) + Sync,
     ) -> Result<()> {
         check_len("indices", indices.len(), values.len())?;
-        if values.len() <= SERIAL_MAX {
+        if values.len() <= SERIAL_MAX || self.core.config.threads < WORKERS_MIN {
             check_first(indices, first_beyond(indices, output.len()), output.len())?;
             return self.for_each_chunk(output, Chunking::of(usize::MAX), |_, output| {
                 for (index, value) in indices.iter().zip(values) {
@@ -107,8 +112,9 @@ impl Engine {
 
     /// As [`Engine::scatter`], for batches of numbers and indices of 32 or 64 bits, on workers of every kind.
     ///
-    /// On an engine with worker processes they scatter by two kernels, in as much memory of the arena: `sort_places` of the index type, and `scatter`, or with indices of 64
-    /// bits `scatter_u64`, of the element type must be among the engine's kernels. On an engine of threads it is [`Engine::scatter`].
+    /// On an engine with at least four workers, processes among them, they scatter by two kernels, in as much memory of the arena: `sort_places` of the index type, and `scatter`, or with indices of 64
+    /// bits `scatter_u64`, of the element type must be among the engine's kernels. With fewer this thread does the loop; on an engine of threads it is
+    /// [`Engine::scatter`].
     ///
     /// # Errors
     /// As [`Engine::scatter`], and those of [`Engine::map`]; when a worker process dies too often `output` is written in part.
@@ -186,7 +192,7 @@ impl Engine {
         self.core.check_open()?;
         let len = values.as_ref().len();
         check_len("indices", indices.as_ref().len(), len)?;
-        if len <= SERIAL_MAX {
+        if len <= SERIAL_MAX || self.core.workers_now() < WORKERS_MIN {
             let (values, indices) = (values.as_ref(), indices.as_ref());
             check_first(indices, first_beyond(indices, output.len()), output.len())?;
             for (index, value) in indices.iter().zip(values) {
