@@ -267,6 +267,7 @@ fn bandwidth(mode: &Mode) {
     let threads = Engine::builder().threads(2).wait_policy(WaitPolicy::Never).build().expect("an engine of threads");
     let workers = processes(2).build().expect("an engine of processes");
     let together = processes(1).jobs_per_process(2).build().expect("an engine of one process");
+    let small = processes(2).large_pages(false).build().expect("an engine of processes");
     let data = |engine: &Engine| {
         let x = engine.batch_uninit::<f64>(len).expect("memory").fill_with(|i| i as f64);
         let mut y = engine.batch_uninit::<f64>(len).expect("memory").fill(0.0);
@@ -280,6 +281,7 @@ fn bandwidth(mode: &Mode) {
     let (thread_x, mut thread_y): (Batch<f64>, Batch<f64>) = data(&threads);
     let (process_x, mut process_y) = data(&workers);
     let (together_x, mut together_y) = data(&together);
+    let (small_x, mut small_y) = data(&small);
     {
         let mut table = Table::new(format!("{len} f64, two workers"), "GB/s", mode.pick(11, 1));
         let giga = len as f64 * 8.0 / 1e9;
@@ -297,6 +299,7 @@ fn bandwidth(mode: &Mode) {
             .case("a*x+b, processes", || map(&workers, &process_x, &mut process_y))
             .against("a*x+b, threads")
             .target(Target::RatioAtLeast(0.95));
+        table.case("a*x+b, processes, small pages", || map(&small, &small_x, &mut small_y)).against("a*x+b, processes");
         table
             .case("a*x+b, one process of two jobs", || map(&together, &together_x, &mut together_y))
             .against("a*x+b, processes")
@@ -306,6 +309,7 @@ fn bandwidth(mode: &Mode) {
             .case("sum, processes", || fold(&workers, &process_x))
             .against("sum, threads")
             .target(Target::RatioAtLeast(0.95));
+        table.case("sum, processes, small pages", || fold(&small, &small_x)).against("sum, processes");
         table
             .case("sum, one process of two jobs", || fold(&together, &together_x))
             .against("sum, processes")
@@ -314,7 +318,49 @@ fn bandwidth(mode: &Mode) {
     }
     assert_eq!(*thread_y, *process_y);
     assert_eq!(*thread_y, *together_y);
-    [threads, workers, together].iter().for_each(close);
+    assert_eq!(*thread_y, *small_y);
+    [threads, workers, together, small].iter().for_each(close);
+}
+
+/// What memory costs that is touched for the first time: by the caller that fills a batch, and by the workers that write one.
+fn first_touch(mode: &Mode) {
+    let len = mode.pick(8 << 20, 1 << 19);
+    let builders = [
+        ("threads", Engine::builder().threads(2).wait_policy(WaitPolicy::Never)),
+        ("processes", processes(2)),
+        ("processes, small pages", processes(2).large_pages(false)),
+    ];
+    let mut table = Table::new(format!("first touch of {} MiB", len >> 17), "ms", mode.pick(15, 1));
+    for (name, builder) in builders {
+        let fill = format!("filled by the caller, {name}");
+        let again = builder.clone();
+        table
+            .case(fill, move || {
+                let engine = builder.clone().build().expect("an engine");
+                let took = seconds(|| {
+                    let x = engine.batch_uninit::<f64>(len).expect("memory").fill(1.0);
+                    assert_eq!(x[len - 1], 1.0);
+                });
+                close(&engine);
+                took * 1e3
+            })
+            .against("filled by the caller, processes");
+        table
+            .case(format!("written by two workers, {name}"), move || {
+                let engine = again.clone().build().expect("an engine");
+                let x = engine.batch_uninit::<f64>(len).expect("memory").fill(1.0);
+                // The workers have started and have seen the input, and the time is that of the output.
+                let _: f64 = engine.reduce(sum, &x).expect("sum cannot fail");
+                let mut y = engine.batch_uninit::<f64>(len).expect("memory").assume_filled();
+                let took = seconds(|| engine.map(affine, &x, &mut y, &[2.0, 1.0]).expect("affine cannot fail"));
+                assert_eq!(y[len - 1], 3.0);
+                drop((x, y));
+                close(&engine);
+                took * 1e3
+            })
+            .against("written by two workers, processes");
+    }
+    table.run(mode);
 }
 
 fn hand_over(mode: &Mode) {
@@ -418,6 +464,7 @@ pub(crate) fn main() {
     round_trips(&mode, &everywhere);
     hand_over(&mode);
     bandwidth(&mode);
+    first_touch(&mode);
     rows(&mode);
     cores::pin(&everywhere);
 }

@@ -368,7 +368,7 @@ impl World {
         let mut regions = vec![region(0, &writable, true), region(0, &read_only, false)];
         let origin = Arc::clone(&self.core.arena);
         let fetch = move |segment| origin.file_of(segment);
-        let arena = Arena::attach(writable, Attached::new(read_only, Box::new(fetch)))?;
+        let arena = Arena::attach(writable, Attached::new(read_only, Box::new(fetch)), false)?;
         if let Ok(start) = arena.resolve_for(FILE, 0, Access::Read) {
             regions.push(Region { memory: 1, start: start.as_ptr().addr(), len: FILE_LEN, writable: false });
         }

@@ -14,6 +14,7 @@ use super::shared::{GONE, SharedSegment};
 use crate::error::{Error, Result};
 use crate::layout::records::Segment as SegmentRecord;
 use crate::os::claim::{Claim, Use};
+use crate::os::large_pages::LargePages;
 use crate::os::map::Mapping;
 use crate::sync::lock;
 
@@ -190,8 +191,16 @@ impl Attached {
 
     /// Brings in the pages of a part of a batch that is going to be used, a granule at a time, the first time one is named: all of
     /// the granule that belongs to the batch, because parts seldom begin where granules do. Where the system refuses, the pages come
-    /// on first touch.
-    pub(super) fn fault_in(&self, writable: &Mapping, access: Access, batch: NonNull<[u8]>, part: NonNull<[u8]>) {
+    /// on first touch. What is to be written gets large pages if there are `large_pages`; what is to be read has them if its writer
+    /// took them.
+    pub(super) fn fault_in(
+        &self,
+        writable: &Mapping,
+        large_pages: Option<&LargePages>,
+        access: Access,
+        batch: NonNull<[u8]>,
+        part: NonNull<[u8]>,
+    ) {
         let (mapping, present) = match access {
             Access::Read => (&self.read_only, &self.present[0]),
             Access::Write => (writable, &self.present[1]),
@@ -215,6 +224,9 @@ impl Attached {
                 continue;
             }
             let (from, to) = ((granule * GRANULE).max(first), ((granule + 1) * GRANULE).min(last));
+            if let Some(large_pages) = large_pages.filter(|_| access == Access::Write) {
+                large_pages.take(mapping, first..last, from..to);
+            }
             if mapping.populate(from, to - from).is_err() {
                 return;
             }
@@ -247,7 +259,7 @@ mod tests {
         let present = |access| attached.present[usize::from(access == Access::Write)][0].load(Ordering::Relaxed);
         let read = |batch: (usize, usize), part: (usize, usize)| {
             let [batch, part] = [batch, part].map(|(from, to)| bytes(&attached.read_only, from, to));
-            attached.fault_in(&writable, Access::Read, batch, part);
+            attached.fault_in(&writable, None, Access::Read, batch, part);
         };
         // A few pages are not worth it.
         read((0, 4 * GRANULE), (100, GRANULE));
@@ -259,12 +271,12 @@ mod tests {
         assert_eq!(present(Access::Read), 0b1110);
         assert_eq!(present(Access::Write), 0);
         let all = bytes(&writable, 0, 4 * GRANULE);
-        attached.fault_in(&writable, Access::Write, all, all);
+        attached.fault_in(&writable, None, Access::Write, all, all);
         assert_eq!(present(Access::Write), 0b1111);
         // Bytes of other memory are left alone, and so is what is no part of the mapping.
         let local = vec![0u8; 2 * GRANULE];
         let local = NonNull::from(&local[..]);
-        attached.fault_in(&writable, Access::Read, local, local);
+        attached.fault_in(&writable, None, Access::Read, local, local);
         assert_eq!(present(Access::Read), 0b1110);
     }
 }

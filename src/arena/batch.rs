@@ -158,6 +158,7 @@ impl<T: Pod> Batch<T> {
         if zeroed {
             // Bytes that were never handed out are zero already; writing them would only touch their pages.
             let stale = allocation.fresh_from.clamp(block.offset, block.offset + bytes) - block.offset;
+            arena.prepare_to_fill(Block { len: stale, ..block });
             // SAFETY: the block is at least `bytes` long and nobody else's.
             unsafe { start.as_ptr().write_bytes(0, stale as usize) };
         }
@@ -167,6 +168,13 @@ impl<T: Pod> Batch<T> {
             region: BatchMemory::Owned(Arc::clone(arena), block),
             elements: PhantomData,
         })
+    }
+
+    /// Takes large pages for elements that are about to be written from end to end, where the arena takes them on demand.
+    pub(crate) fn prepare_to_fill(&self) {
+        if let BatchMemory::Owned(arena, block) = &self.region {
+            arena.prepare_to_fill(*block);
+        }
     }
 
     /// The elements `len` long at byte `offset` of a writable mapped file that nobody else maps.

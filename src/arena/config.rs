@@ -40,6 +40,11 @@ pub struct ArenaStatistics {
     pub high_water: u64,
     /// Blocks handed out since the start.
     pub allocations: u64,
+    /// Large pages of shared memory that this process took, pages and not bytes: while it filled batches, or at the start with
+    /// `prefault`. What worker processes took is not in it, nor large pages of private memory, which the system gives by itself.
+    pub large_pages: u64,
+    /// Large pages of shared memory that the system refused this process, or gave so slowly that the next ones were left small.
+    pub large_pages_refused: u64,
 }
 
 /// What is to be done with resolved bytes.

@@ -86,7 +86,7 @@ mod tests {
         let files = Arc::clone(&origin);
         let fetch = move |segment| files.file_of(segment);
         let attached = Attached::new(mapping.second_view().unwrap(), Box::new(fetch));
-        let worker = Arena::attach(mapping, attached).unwrap();
+        let worker = Arena::attach(mapping, attached, false).unwrap();
         for arena in [&origin, &worker] {
             for handle in [0, read_only_at, writable_at] {
                 assert!(arena.resolve_for(handle, 4096, Access::Read).is_ok());

@@ -28,7 +28,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use self::alloc::{Allocation, Allocator, Block};
+use self::alloc::{Allocation, Allocator, Block, Release};
 pub(crate) use self::config::{Access, ArenaConfig};
 pub use self::config::{ArenaStatistics, Backing};
 pub(crate) use self::file::FileSegment;
@@ -39,7 +39,8 @@ use crate::layout::records::{
     FailureText, FanOutHeader, MAX_SEGMENTS, MAX_SHARED, RangeLine, Segment as SegmentRecord,
 };
 use crate::os::fork::ForkGuard;
-use crate::os::host;
+use crate::os::host::{self, LARGE_PAGE};
+use crate::os::large_pages::LargePages;
 use crate::os::map::Mapping;
 use crate::os::memory;
 use crate::sync::lock;
@@ -85,6 +86,8 @@ pub(crate) struct Arena {
     files: Mutex<BTreeMap<u16, attached::SegmentFile>>,
     /// Shared arrays that handles can name.
     shared: SharedTable,
+    /// Where large pages were asked for, if they shall be: for shared memory, which has them by no other way on most systems.
+    large_pages: Option<LargePages>,
     /// Knows a forked child: there the locks may be held by threads that do not exist, and the memory is the parent's.
     fork: ForkGuard,
     /// Set in a worker process, which looks into the arena of the process that built the engine and allocates nothing.
@@ -119,8 +122,10 @@ impl Arena {
             // Whether the system grants large pages is its business: the arena works without.
             let _ = mapping.advise_large_pages();
         }
+        let shared = matches!(config.backing, Backing::SharedMemory);
+        let large_pages = (config.large_pages && shared).then(|| LargePages::new(mapping.len()));
         if config.prefault {
-            memory::prefault(&mapping)?;
+            memory::prefault(&mapping, large_pages.as_ref())?;
         }
         Ok(Arc::new(Self {
             counted: Mutex::new(CountedAllocator {
@@ -137,6 +142,7 @@ impl Arena {
                 })
                 .collect(),
             shared: SharedTable::new(),
+            large_pages,
             fork: ForkGuard::new()?,
             #[cfg(target_os = "linux")]
             attached: None,
@@ -146,12 +152,13 @@ impl Arena {
         }))
     }
 
-    /// The arena of another process, over two mappings of its memory: one to write, one that can only be read.
+    /// The arena of another process, over two mappings of its memory: one to write, one that can only be read. With `large_pages`
+    /// what is written first here gets large pages.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when the memory is too short, [`Error::Io`] when the system refuses.
     #[cfg(target_os = "linux")]
-    pub(crate) fn attach(mapping: Mapping, attached: attached::Attached) -> Result<Arc<Self>> {
+    pub(crate) fn attach(mapping: Mapping, attached: attached::Attached, large_pages: bool) -> Result<Arc<Self>> {
         if (mapping.len() as u64) < TABLES_LEN || !mapping.len().is_multiple_of(8) {
             return Err(Error::invalid(format!("an arena of {} bytes has no room for its table", mapping.len())));
         }
@@ -161,9 +168,10 @@ impl Arena {
                 bookkeeping: 0,
             }),
             capacity: 0,
-            mapping,
             segments: Box::default(),
             shared: SharedTable::new(),
+            large_pages: large_pages.then(|| LargePages::new(mapping.len())),
+            mapping,
             fork: ForkGuard::new()?,
             attached: Some(attached),
             files: Mutex::new(BTreeMap::new()),
@@ -223,7 +231,7 @@ impl Arena {
             Ok(None) => {}
             Ok(Some(release)) => {
                 // Under the lock: the range must not be handed out again before its pages are gone.
-                let _ = self.mapping.give_back(release.offset as usize, release.len as usize);
+                let _ = self.give_back(release);
             }
             Err(_) => debug_assert!(false, "a block was freed that is not live: {block:?}"),
         }
@@ -234,9 +242,34 @@ impl Arena {
         self.check_process()?;
         let mut counted = lock(&self.counted);
         for release in counted.allocator.trim() {
-            self.mapping.give_back(release.offset as usize, release.len as usize)?;
+            self.give_back(release)?;
         }
         Ok(())
+    }
+
+    /// Gives the pages of free bytes back to the system.
+    fn give_back(&self, release: Release) -> Result<()> {
+        let (offset, len) = (release.offset as usize, release.len as usize);
+        self.mapping.give_back(offset, len)?;
+        if let Some(large_pages) = &self.large_pages {
+            large_pages.forget(offset..offset + len);
+        }
+        Ok(())
+    }
+
+    /// Takes large pages for bytes of a block that its owner is about to fill from end to end.
+    pub(crate) fn prepare_to_fill(&self, block: Block) {
+        let len = block.len as usize;
+        if let Some(large_pages) = self.large_pages.as_ref().filter(|_| len >= LARGE_PAGE) {
+            let start = block.offset as usize;
+            large_pages.take(&self.mapping, start..start + len, start..start + len);
+        }
+    }
+
+    /// Whether large pages were asked for.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn wants_large_pages(&self) -> bool {
+        self.large_pages.is_some()
     }
 
     /// What the arena holds; in a forked child only its capacity is known.
@@ -245,6 +278,7 @@ impl Arena {
             return ArenaStatistics { capacity: self.capacity, ..ArenaStatistics::default() };
         }
         let statistics = lock(&self.counted).allocator.statistics();
+        let large_pages = self.large_pages.as_ref().map(LargePages::counts).unwrap_or_default();
         ArenaStatistics {
             capacity: self.capacity,
             in_use: statistics.in_use,
@@ -252,6 +286,8 @@ impl Arena {
             blocks: statistics.live_blocks,
             high_water: statistics.high_water,
             allocations: statistics.allocations,
+            large_pages: large_pages.taken,
+            large_pages_refused: large_pages.refused,
         }
     }
 
@@ -318,7 +354,8 @@ impl Arena {
         Ok(unsafe { base.add(offset as usize) })
     }
 
-    /// Brings in the pages of a part of a resolved batch that is going to be used, in a worker process; elsewhere it does nothing.
+    /// Brings in the pages of a part of a resolved batch that is going to be used, in a worker process; elsewhere it only takes large
+    /// pages of shared memory for what is going to be written.
     ///
     /// A worker process maps what others have filled, and each page it touches first is a fault: a call for many pages is a tenth
     /// of their cost. Bytes outside the arena are left alone.
@@ -326,10 +363,17 @@ impl Arena {
     pub(crate) fn fault_in(&self, batch: NonNull<[u8]>, part: NonNull<[u8]>, access: Access) {
         #[cfg(target_os = "linux")]
         if let Some(attached) = &self.attached {
-            attached.fault_in(&self.mapping, access, batch, part);
+            return attached.fault_in(&self.mapping, self.large_pages.as_ref(), access, batch, part);
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (batch, part, access);
+        if let (Some(large_pages), Access::Write) = (&self.large_pages, access) {
+            let within = |bytes: NonNull<[u8]>| {
+                let start = self.handle_of(bytes.cast())? as usize;
+                Some(start..start.checked_add(bytes.len()).filter(|&end| end <= self.mapping.len())?)
+            };
+            if let (Some(batch), Some(part)) = (within(batch), within(part)) {
+                large_pages.take(&self.mapping, batch, part);
+            }
+        }
     }
 
     /// Address and length of a segment in the process that built the engine, and whether it may be written.
@@ -550,12 +594,67 @@ mod tests {
     fn attach(origin: &Arc<Arena>, fetch: impl Fn(u16) -> Result<SegmentFile> + Send + Sync + 'static) -> Arc<Arena> {
         let mapping = Mapping::attach(descriptor(origin.mapping()), origin.mapping().len(), true).unwrap();
         let attached = Attached::new(mapping.second_view().unwrap(), Box::new(fetch));
-        Arena::attach(mapping, attached).unwrap()
+        Arena::attach(mapping, attached, origin.wants_large_pages()).unwrap()
     }
 
     fn segment() -> Arc<SharedSegment> {
         let shape = Shape { kind: 6, element_size: 4, max_len: 100, growable: false, sequences: false };
         Arc::new(SharedSegment::create(shape, 100).unwrap())
+    }
+
+    /// Checks how many large pages an arena has asked for; after a refusal, which memory in pieces brings about, it asks for fewer.
+    #[track_caller]
+    fn check_asked(arena: &Arena, expected: u64) {
+        let counts = arena.large_pages.as_ref().map(LargePages::counts).unwrap_or_default();
+        let asked = counts.taken + counts.refused;
+        assert!(asked == expected || (asked < expected && counts.refused > 0), "{counts:?}, not {expected}");
+    }
+
+    #[test]
+    fn whoever_writes_a_batch_first_asks_for_its_large_pages() {
+        for large_pages in [false, true] {
+            let backing = Backing::SharedMemory;
+            let config = ArenaConfig { capacity: 64 << 20, retain: 0, backing, large_pages, prefault: false };
+            let origin = Arena::create(&config).unwrap();
+            let pages = |whole: u64| if large_pages { whole } else { 0 };
+            let prepared = |len: usize| {
+                let block = origin.allocate(len as u64).unwrap().block;
+                origin.prepare_to_fill(block);
+                block
+            };
+            let long = prepared(4 * LARGE_PAGE);
+            check_asked(&origin, pages(4));
+            // A block that is no large page long has none.
+            let _ = prepared(LARGE_PAGE - 64);
+            check_asked(&origin, pages(4));
+
+            // What is left of a large page before or behind a batch is not the batch's.
+            let len = 3 * LARGE_PAGE + (300 << 10);
+            let handle = origin.allocate(len as u64).unwrap().block.offset;
+            let first = handle.next_multiple_of(LARGE_PAGE as u64) - handle;
+            let whole = (handle + len as u64) / LARGE_PAGE as u64 - (handle + first) / LARGE_PAGE as u64;
+            let (first, end) = (first as usize, first as usize + whole as usize * LARGE_PAGE);
+            let worker = attach(&origin, |_| panic!("no file is named"));
+            let ask = |access, from: usize, to: usize, expected| {
+                let start = worker.resolve_for(handle, len as u64, access).unwrap();
+                let from_here = worker.resolve_for(handle + from as u64, (to - from) as u64, access).unwrap();
+                let batch = NonNull::slice_from_raw_parts(start, len);
+                worker.fault_in(batch, NonNull::slice_from_raw_parts(from_here, to - from), access);
+                check_asked(&worker, expected);
+            };
+            // What is read was its writer's to take.
+            ask(Access::Read, 0, len, 0);
+            ask(Access::Write, first, first + (256 << 10), pages(1));
+            ask(Access::Write, 0, first, pages(1));
+            ask(Access::Write, end, len, pages(1));
+            ask(Access::Write, 0, len, pages(whole));
+            ask(Access::Write, 0, len, pages(whole));
+
+            // Memory that went back to the system is asked for again.
+            origin.free(long);
+            assert_eq!(prepared(4 * LARGE_PAGE), long);
+            check_asked(&origin, pages(8));
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl<T: Pod> UninitBatch<T> {
 
     /// Writes every element from its index.
     pub fn fill_with(mut self, mut element: impl FnMut(usize) -> T) -> Batch<T> {
+        self.0.prepare_to_fill();
         for (index, place) in self.0.iter_mut().enumerate() {
             *place = element(index);
         }
@@ -50,6 +51,7 @@ impl<T: Pod> UninitBatch<T> {
 
     /// Writes `value` everywhere.
     pub fn fill(mut self, value: T) -> Batch<T> {
+        self.0.prepare_to_fill();
         self.0.fill(value);
         self.0
     }
@@ -59,6 +61,7 @@ impl<T: Pod> UninitBatch<T> {
     /// # Panics
     /// When the lengths differ.
     pub fn copy_from_slice(mut self, source: &[T]) -> Batch<T> {
+        self.0.prepare_to_fill();
         self.0.copy_from_slice(source);
         self.0
     }

@@ -632,7 +632,7 @@ mod tests {
         let files = Arc::clone(&arena);
         let fetch = move |segment| -> Result<SegmentFile> { files.file_of(segment) };
         let attached = Attached::new(mapping.second_view().unwrap(), Box::new(fetch));
-        let there = Arena::attach(mapping, attached).unwrap();
+        let there = Arena::attach(mapping, attached, false).unwrap();
         let fork = Arc::new(ForkGuard::new().unwrap());
         let engine = ProcessChannel::create(Some(&arena), &fork, cells, LENS).unwrap();
         let fd = engine.segment().mapping().fd().unwrap().try_clone_to_owned().unwrap();

@@ -202,6 +202,9 @@ pub(crate) fn page_size() -> usize {
     }
 }
 
+/// Bytes of a large page as mappings are aligned for it: that of x86-64, and of AArch64 with pages of 4 KiB.
+pub(crate) const LARGE_PAGE: usize = 2 << 20;
+
 /// The size in bytes of the large pages the kernel uses by itself; `None` if it has none.
 pub(crate) fn large_page_size() -> Option<usize> {
     read("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")?.trim().parse().ok()

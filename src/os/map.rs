@@ -18,7 +18,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 use crate::os::claim::{Claim, Use};
-use crate::os::host;
+use crate::os::host::{self, LARGE_PAGE};
 use crate::os::region::{self, Region};
 
 /// The longest name of a shared memory segment, in bytes (memfd_create(2)).
@@ -74,7 +74,7 @@ impl Mapping {
     /// readers of /proc; it need not be unique. Elsewhere the memory is private to the process and the name is not used.
     ///
     /// Pages are taken on first touch; running out of memory then kills the process, so [`populate`](Self::populate)
-    /// first where that matters. The kernel aligns the range for large pages where they are enabled for shared memory.
+    /// first where that matters. The range starts at a multiple of 2 MiB where one is free, so that large pages fit.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `len` is 0 or does not fit the address space, or `name` is longer than
@@ -310,6 +310,31 @@ impl Mapping {
         let taken =
             region.advise_large_pages().map_err(|error| self.failed("advise large pages for", 0..self.len, error))?;
         Ok(taken && mode.allows_advice())
+    }
+
+    /// Has the large pages of an aligned range taken now (`MADV_COLLAPSE`), whatever the system's setting for shared memory is,
+    /// short of `deny`. Contents stay, other threads and processes may use the memory meanwhile, and after an error the pages
+    /// that could not be had are small.
+    ///
+    /// The system moves what is there, and takes a large page of zeros where little is; where nothing is it refuses, so that one
+    /// small page of each large one is brought in first.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the range does not lie in the mapping or is not aligned in memory; [`Error::Unsupported`] unless this is shared memory that may be
+    /// written; [`Error::Io`] if the system has no large page left, or none at all (Linux before 6.1, other systems).
+    pub(crate) fn take_large_pages(&self, offset: usize, len: usize) -> Result<()> {
+        let range = self.check_range(offset, len)?;
+        let aligned = |address: usize| address.is_multiple_of(LARGE_PAGE);
+        if !aligned(self.base().addr().get()) || !aligned(range.start) || !aligned(range.end) {
+            return Err(Error::invalid(format!("{len} bytes from offset {offset} are no whole large pages")));
+        }
+        let (Some(region), MemoryKind::SharedMemory, true) = (&self.region, self.kind, self.is_writable()) else {
+            return Err(Error::Unsupported { what: "large pages on demand for memory that is not shared".into() });
+        };
+        for page in range.clone().step_by(LARGE_PAGE) {
+            self.populate(page, 1)?;
+        }
+        region.collapse(range.clone()).map_err(|error| self.failed("take large pages for", range, error))
     }
 
     /// Tells the system that the bytes will be read once, from front to back (`MADV_SEQUENTIAL`); a hint, without
@@ -891,6 +916,63 @@ pub(super) mod linux_tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn shared_memory_and_its_views_are_aligned_for_large_pages() {
+        for len in [LARGE_PAGE, 3 * LARGE_PAGE + 5] {
+            let mapping = Mapping::shared_memory("test", len).unwrap();
+            let received = Mapping::attach(mapping.fd().unwrap().try_clone_to_owned().unwrap(), len, true).unwrap();
+            // Another test may take an address that is wished for, all of them it cannot.
+            let views: Vec<_> = (0..20).map(|_| mapping.second_view().unwrap()).collect();
+            let views = || views.iter().chain([&received, &mapping]);
+            let aligned = views().filter(|view| view.base().addr().get().is_multiple_of(LARGE_PAGE)).count();
+            assert!(aligned > views().count() / 2, "{aligned}");
+        }
+    }
+
+    #[test]
+    fn large_pages_taken_on_demand_keep_contents_and_are_large_in_other_views() {
+        let len = 3 * LARGE_PAGE + 100;
+        let mapping = Mapping::shared_memory("test", len).unwrap();
+        poke(&mapping, LARGE_PAGE + 4095, b"kept");
+        poke(&mapping, 3 * LARGE_PAGE - 2, b"edge");
+        let taken = mapping.take_large_pages(LARGE_PAGE, 2 * LARGE_PAGE);
+        let allocated = allocated_bytes(&mapping);
+        let mut twin = vec![0; len];
+        twin[LARGE_PAGE + 4095..][..4].copy_from_slice(b"kept");
+        twin[3 * LARGE_PAGE - 2..][..4].copy_from_slice(b"edge");
+        assert!(peek(&mapping, 0, len) == twin);
+        if let Err(error) = &taken {
+            assert!(matches!(error, Error::Io { .. }), "{error}");
+            return;
+        }
+        assert_eq!(allocated, 2 * LARGE_PAGE as u64 + host::page_size() as u64);
+        // Memory that is short may be broken up again at any time, but not a moment after.
+        assert_eq!(smaps_field(&mapping, "ShmemPmdMapped:"), format!("{} kB", (2 * LARGE_PAGE) >> 10));
+        let view = mapping.second_view().unwrap();
+        if view.base().addr().get().is_multiple_of(LARGE_PAGE) {
+            view.populate(LARGE_PAGE, 2 * LARGE_PAGE).unwrap();
+            assert_eq!(smaps_field(&view, "ShmemPmdMapped:"), format!("{} kB", (2 * LARGE_PAGE) >> 10));
+        }
+        assert!(peek(&view, 0, len) == twin);
+        // A part of a large page is given back like any other.
+        let page = host::page_size();
+        mapping.give_back(LARGE_PAGE, page).unwrap();
+        twin[LARGE_PAGE..LARGE_PAGE + page].fill(0);
+        assert!(peek(&view, 0, len) == twin);
+    }
+
+    #[test]
+    fn what_has_no_large_pages_on_demand_is_refused() {
+        let shared = Mapping::shared_memory("test", 2 * LARGE_PAGE).unwrap();
+        for (offset, len) in [(1, LARGE_PAGE), (0, LARGE_PAGE - 4096), (LARGE_PAGE, 2 * LARGE_PAGE), (usize::MAX, 2)] {
+            let answer = shared.take_large_pages(offset, len);
+            assert!(matches!(answer, Err(Error::InvalidArgument { .. })), "{offset} {len}: {answer:?}");
+        }
+        let anonymous = Mapping::anonymous(LARGE_PAGE).unwrap();
+        assert!(matches!(anonymous.take_large_pages(0, LARGE_PAGE), Err(Error::Unsupported { .. })));
+        assert_eq!(anonymous.resident_bytes(0, LARGE_PAGE).unwrap(), 0);
     }
 
     #[test]

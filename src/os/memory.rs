@@ -5,6 +5,7 @@
 use std::io;
 
 use super::host::read;
+use super::large_pages::LargePages;
 use super::map::Mapping;
 use crate::error::{Error, Result};
 
@@ -12,11 +13,11 @@ use crate::error::{Error, Result};
 const PREFAULT_STEP: usize = 256 << 20;
 
 /// Takes the pages of a new mapping, as far as the machine and its control groups have memory for them. Beyond that the system
-/// would swap or end a process of its choice, perhaps this one, instead of saying no.
+/// would swap or end a process of its choice, perhaps this one, instead of saying no. Pages are large where `large_pages` gets them.
 ///
 /// # Errors
 /// [`Error::Io`] with [`io::ErrorKind::OutOfMemory`] when there is too little, or as [`Mapping::populate`].
-pub(crate) fn prefault(mapping: &Mapping) -> Result<()> {
+pub(crate) fn prefault(mapping: &Mapping, large_pages: Option<&LargePages>) -> Result<()> {
     let len = mapping.len();
     for start in (0..len).step_by(PREFAULT_STEP) {
         let missing = len - start;
@@ -25,7 +26,11 @@ pub(crate) fn prefault(mapping: &Mapping) -> Result<()> {
             let what = format!("{missing} bytes more were to be taken, and the system has {available} to give");
             return Err(Error::io("prefault the arena", io::Error::new(io::ErrorKind::OutOfMemory, what)));
         }
-        mapping.populate(start, missing.min(PREFAULT_STEP))?;
+        let step = missing.min(PREFAULT_STEP);
+        if let Some(large_pages) = large_pages {
+            large_pages.take(mapping, 0..len, start..start + step);
+        }
+        mapping.populate(start, step)?;
     }
     Ok(())
 }
@@ -134,6 +139,20 @@ fn memory_mount(line: &str, version: u32) -> Option<(&str, &str)> {
     fits.then_some((root, point))
 }
 
+/// The large pages of the usual length that an administrator has set aside (hugetlbfs), and the free ones of them.
+///
+/// They are counted for people only. Taking some needs all of an arena at once: a hole in memory made of them gives its reservation
+/// back, so that touching it again may end the process.
+pub(crate) fn reserved_large_pages() -> Option<(u64, u64)> {
+    let meminfo = read("/proc/meminfo")?;
+    Some((meminfo_value(&meminfo, "HugePages_Total")?, meminfo_value(&meminfo, "HugePages_Free")?))
+}
+
+/// A field of /proc/meminfo that has no unit.
+fn meminfo_value(meminfo: &str, name: &str) -> Option<u64> {
+    meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
+}
+
 /// A field of /proc/meminfo in bytes; the file counts in kibibytes.
 fn meminfo_field(meminfo: &str, name: &str) -> Option<u64> {
     let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -148,7 +167,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_reader_panic(text in "[a-z0-9:/, \\[\\]\\n-]{0,200}", other in "[a-z0-9:/, \\n-]{0,200}") {
-            let _ = (meminfo_field(&text, "m"), memory_group_folders(&text, &other), file_pages(2, &text));
+            let _ = (meminfo_field(&text, "m"), meminfo_value(&text, "m"), memory_group_folders(&text, &other), file_pages(2, &text));
         }
     }
 
@@ -168,6 +187,10 @@ mod tests {
             assert_eq!(meminfo_field(text, missing), None, "{missing}");
         }
         assert_eq!(meminfo_field("X: 18446744073709551615 kB", "X"), None);
+        assert_eq!(meminfo_value(text, "HugePages_Total"), Some(3));
+        for missing in ["HugePages_Free", "HugePages", "MemFree"] {
+            assert_eq!(meminfo_value(text, missing), None, "{missing}");
+        }
     }
 
     #[test]

@@ -38,6 +38,11 @@ mod elsewhere {
             Ok(false)
         }
 
+        /// No page can be made large here.
+        pub(crate) fn collapse(&self, _range: Range<usize>) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
         /// A hint that goes nowhere here.
         pub(crate) fn advise_sequential(&self) -> io::Result<()> {
             Ok(())
@@ -82,8 +87,11 @@ mod linux {
 
     use crate::os::{events, host};
 
-    /// The alignment of anonymous regions in bytes: the large page of x86-64, and of AArch64 with pages of 4 KiB.
-    const LARGE_PAGE_ALIGNMENT: usize = 2 << 20;
+    /// The alignment of regions that may get large pages, in bytes.
+    const LARGE_PAGE_ALIGNMENT: usize = host::LARGE_PAGE;
+
+    /// Advice that rustix has no value for (Linux 6.1, madvise(2)).
+    const MADV_COLLAPSE: nix::libc::c_int = 25;
 
     /// Whole pages of address space, owned (law 1).
     #[derive(Debug)]
@@ -95,10 +103,14 @@ mod linux {
     impl Region {
         /// Maps `len` bytes (whole pages) of private memory at a multiple of [`LARGE_PAGE_ALIGNMENT`].
         pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
+            Self::aligned(len, ProtFlags::READ | ProtFlags::WRITE)
+        }
+
+        /// As [`Region::anonymous`], with a protection.
+        fn aligned(len: usize, protection: ProtFlags) -> io::Result<Self> {
             // A page-aligned range this much longer holds an aligned one of `len` bytes; the rest is unmapped again.
             let spare = LARGE_PAGE_ALIGNMENT.saturating_sub(host::page_size());
             let reserved = len.checked_add(spare).ok_or(Errno::NOMEM)?;
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
             // SAFETY: without MAP_FIXED and with a null address the system picks a range that nothing uses.
             let base = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), reserved, protection, flags) }?;
@@ -110,12 +122,24 @@ mod linux {
             Ok(region)
         }
 
-        /// Maps the first `len` bytes (whole pages) of a file or memfd, shared with its other mappings.
+        /// Maps the first `len` bytes (whole pages) of a file or memfd, shared with its other mappings; at a multiple of
+        /// [`LARGE_PAGE_ALIGNMENT`] if one is free.
         pub(crate) fn of_file(file: impl AsFd, len: usize, writable: bool) -> io::Result<Self> {
             let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-            // SAFETY: without MAP_FIXED and with a null address the system picks a range that nothing uses.
-            let base = unsafe { rustix::mm::mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0) }?;
+            let wish = Self::aligned_wish(len);
+            // SAFETY: without MAP_FIXED the system picks a range that nothing uses, whatever address is wished for.
+            let base = unsafe { rustix::mm::mmap(wish, len, protection, MapFlags::SHARED, file, 0) }?;
             Self::own(base, len)
+        }
+
+        /// An aligned address with `len` free bytes, or null. Other threads may map something there before the caller does,
+        /// which then gets an address that is aligned to pages only: nothing but the size of pages depends on it.
+        fn aligned_wish(len: usize) -> *mut c_void {
+            if len < LARGE_PAGE_ALIGNMENT {
+                return ptr::null_mut();
+            }
+            // Without access, so that no limit on private memory counts it.
+            Self::aligned(len, ProtFlags::empty()).map_or(ptr::null_mut(), |free| free.base.as_ptr().cast())
         }
 
         /// Takes ownership of what mmap(2) returned.
@@ -188,6 +212,17 @@ mod linux {
                 Ok(()) => Ok(true),
                 Err(Errno::INVAL) => Ok(false),
                 Err(error) => Err(error.into()),
+            }
+        }
+
+        /// Moves what lies in an aligned range to large pages, all of it or a part.
+        pub(crate) fn collapse(&self, range: Range<usize>) -> io::Result<()> {
+            let (address, len) = self.pages(range)?;
+            // SAFETY: the range lies in the region (law 3), which is mapped (law 1). MADV_COLLAPSE changes where bytes lie in
+            // memory and neither their addresses nor what they hold (law 4).
+            match unsafe { nix::libc::madvise(address, len, MADV_COLLAPSE) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
             }
         }
 

@@ -101,14 +101,16 @@ impl Connection {
     }
 
     /// Maps an arena that was sent: for reading and writing, and a second time for reading only. Its mapped files are asked for here.
+    /// With `large_pages`, what jobs here write first gets large pages.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::InvalidArgument`] when it cannot be mapped.
-    pub(crate) fn map_arena(&self, fd: OwnedFd, len: usize) -> Result<Arc<Arena>> {
+    pub(crate) fn map_arena(&self, fd: OwnedFd, len: usize, large_pages: bool) -> Result<Arc<Arena>> {
         let writable = Mapping::attach(fd, len, true)?;
         let read_only = writable.second_view()?;
         let asking = self.clone();
-        Arena::attach(writable, Attached::new(read_only, Box::new(move |segment| asking.fetch(segment))))
+        let attached = Attached::new(read_only, Box::new(move |segment| asking.fetch(segment)));
+        Arena::attach(writable, attached, large_pages)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::layout::geometry::{LAYOUT_HASH, LAYOUT_VERSION};
 use crate::os::process::Limits;
 
 /// Version of these messages, and of those of the handshake with an engine.
-pub(crate) const PROTOCOL: u32 = 6;
+pub(crate) const PROTOCOL: u32 = 7;
 /// The first word of a Start.
 const START: u64 = u64::from_le_bytes(*b"wr-start");
 /// Cores that a Start can name.

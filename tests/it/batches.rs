@@ -501,6 +501,28 @@ fn span(batch: &[u8]) -> (usize, usize) {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn batches_filled_in_one_call_ask_for_large_pages_of_shared_memory() {
+    const LEN: usize = 1 << 20;
+    let builder = |wanted| Engine::builder().threads(1).backing(Backing::SharedMemory).large_pages(wanted).retain(0);
+    for wanted in [false, true] {
+        let engine = builder(wanted).build().unwrap();
+        let asked = || {
+            let arena = engine.statistics().arena;
+            arena.large_pages + arena.large_pages_refused
+        };
+        // Nothing is known of what will be written here.
+        let untouched = engine.batch::<u64>(LEN).unwrap();
+        assert_eq!(asked(), 0);
+        let numbers = engine.batch_from_fn(LEN, |index| index as u64).unwrap();
+        assert_eq!(asked() > 0, wanted);
+        let copy = engine.batch_from_slice(&numbers).unwrap();
+        assert!(copy.iter().enumerate().all(|(index, &number)| number == index as u64));
+        assert!(untouched.iter().all(|&number| number == 0));
+    }
+}
+
+#[test]
 fn large_frees_give_memory_back_to_the_system() {
     const LEN: usize = 16 << 20;
     for backing in [Backing::Automatic, Backing::SharedMemory] {

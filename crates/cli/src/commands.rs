@@ -360,7 +360,11 @@ fn info(engine: &Engine, global: &GlobalOptions) -> Report {
     report = size(report, "large_page_size", host.large_page_size.map(|bytes| bytes as u64));
     report = report
         .text("large_pages_anonymous", host.large_pages_anonymous)
-        .text("large_pages_shared_memory", host.large_pages_shared_memory);
+        .text("large_pages_shared_memory", host.large_pages_shared_memory)
+        .text("large_pages_on_demand", if host.large_pages_on_demand { "yes" } else { "no" });
+    if let Some((reserved, free)) = host.large_pages_reserved {
+        report = report.integer("large_pages_reserved", reserved).integer("large_pages_reserved_free", free);
+    }
     for (name, key) in [
         ("cache_level_1_data", "level_1_data"),
         ("cache_level_2", "level_2"),

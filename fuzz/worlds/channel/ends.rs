@@ -127,7 +127,7 @@ impl Ends {
         let files = Arc::clone(&arena);
         let fetch = move |segment| files.file_of(segment);
         let attached = Attached::new(read_only, Box::new(fetch));
-        let there = Arena::attach(writable, attached).expect("an undamaged arena is attached to");
+        let there = Arena::attach(writable, attached, false).expect("an undamaged arena is attached to");
         let fork = Arc::new(ForkGuard::new().expect("there is memory left"));
         let cells = 2 << (shape % 3);
         let value_lens = VALUE_LENS[usize::from(shape >> 2) % VALUE_LENS.len()];

@@ -58,7 +58,7 @@ pub(in crate::engine) fn attach(
     let arena_len = usize::try_from(hello.arena_len).map_err(|_| Error::worker_start("the arena is too long"))?;
     let control_memory = Mapping::attach(control_fd, control_len, true)?;
     let control = Control::over(control_memory, hello.config.queue_capacity, hello.config.rows() as u32 + 1)?;
-    let arena = connection.map_arena(arena_fd, arena_len)?;
+    let arena = connection.map_arena(arena_fd, arena_len, hello.large_pages)?;
     if hello.slots.iter().any(|slot| control.participant(slot).is_none()) {
         return Err(Error::worker_start("the engine gave the worker a row that does not exist"));
     }

@@ -76,6 +76,8 @@ struct HelloHead {
     ageing: u32,
     slots: u32,
     jobs_per_process: u32,
+    large_pages: u32,
+    _reserved: u32,
 }
 
 /// Everything a worker is told first. The descriptors of the control segment, the arena and the table of kernels come with it.
@@ -89,6 +91,8 @@ pub(crate) struct Hello {
     pub(crate) kernels: u64,
     pub(crate) control_len: u64,
     pub(crate) arena_len: u64,
+    /// Whether the worker takes large pages for what it writes first.
+    pub(crate) large_pages: bool,
     pub(crate) limits: Limits,
 }
 
@@ -165,6 +169,8 @@ impl Hello {
             ageing: self.config.ageing,
             slots: u32::from(self.slots.len()),
             jobs_per_process: self.config.jobs_per_process as u32,
+            large_pages: u32::from(self.large_pages),
+            _reserved: 0,
         };
         let mut bytes = bytemuck::bytes_of(&head).to_vec();
         bytes.extend(cores.iter().flat_map(|&core| (core as u32).to_ne_bytes()));
@@ -219,6 +225,7 @@ impl Hello {
             kernels: head.kernels,
             control_len: head.control_len,
             arena_len: head.arena_len,
+            large_pages: head.large_pages != 0,
             limits: Limits {
                 memory: (head.memory > 0).then_some(head.memory),
                 nice: (head.has_nice != 0).then_some(head.nice),
@@ -290,6 +297,7 @@ mod tests {
             kernels: 5,
             control_len: 4096,
             arena_len: 1 << 30,
+            large_pages: true,
             limits: Limits { memory: Some(1 << 20), nice: Some(-3), cores: Some(vec![0, 5]) },
         }
     }

@@ -74,6 +74,7 @@ fn hello_for(core: &Core, assignment: Assignment, kernels: &Mapping) -> Hello {
         kernels: kernels.len() as u64,
         control_len: core.control.mapping().len() as u64,
         arena_len: core.arena.mapping().len() as u64,
+        large_pages: core.arena.wants_large_pages(),
         limits: Limits::default(),
     }
 }

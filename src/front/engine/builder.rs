@@ -177,8 +177,15 @@ impl Builder {
         self
     }
 
-    /// Whether to ask the system for large pages; yes unless said. They make the first touch of memory two to three times
-    /// as fast where the system grants them.
+    /// Whether to ask the system for large pages; yes unless said. They make the first touch of memory several times
+    /// as fast, and loops over it faster, where the system grants them. Where it does not, memory has small pages and everything works.
+    ///
+    /// Private memory is advised once for the whole arena. Shared memory, which most systems leave with small pages even then, gets
+    /// large ones on demand (Linux 6.1): when a batch of 2 MiB or more is made and filled in one call ([`Engine::batch_from_fn`](crate::Engine::batch_from_fn) and its like),
+    /// and when a worker writes a part of one first. The 2 MiB around that part are then taken at once, never bytes of another batch. A system
+    /// that refuses, or is slow because its memory is in pieces, is asked less and less often. Memory that was given back
+    /// (see [`Builder::retain`]) and is first written by a worker process that had it before gets small pages. [`Engine::statistics`](crate::Engine::statistics) counts
+    /// what this process took, [`HostInfo`](crate::stats::HostInfo) says what the system gives.
     pub fn large_pages(mut self, wanted: bool) -> Self {
         self.large_pages = wanted;
         self

@@ -143,7 +143,7 @@ fn prepare(
     let segment = Arc::new(SharedSegment::attach(Mapping::attach(segment, len(start.segment_len)?, true)?)?);
     let arena = match (start.arena_len, fds.next()) {
         (0, None) => None,
-        (arena_len, Some(arena)) if arena_len > 0 => Some(connection.map_arena(arena, len(arena_len)?)?),
+        (arena_len, Some(arena)) if arena_len > 0 => Some(connection.map_arena(arena, len(arena_len)?, false)?),
         _ => return Err(Error::worker_start("the first message contradicts itself")),
     };
     // After the mappings, which a limit on memory must not keep out.

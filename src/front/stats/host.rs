@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::os::{host, memory};
+use crate::os::{host, large_pages, memory};
 
 /// The machine as the engine sees it. Reading it makes a few dozen system calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,8 +22,13 @@ pub struct HostInfo {
     pub large_page_size: Option<usize>,
     /// When anonymous memory gets large pages, in the kernel's word: `always`, `madvise` and so on.
     pub large_pages_anonymous: &'static str,
-    /// When shared memory gets large pages.
+    /// When shared memory gets large pages without being asked for each.
     pub large_pages_shared_memory: &'static str,
+    /// Whether shared memory gets large pages on demand (Linux 6.1 and later, unless the setting is `deny`): found out by taking one.
+    /// [`Builder::large_pages`](crate::Builder::large_pages) says what engines make of it.
+    pub large_pages_on_demand: bool,
+    /// Large pages that an administrator has set aside, and those of them that are free; engines do not use them.
+    pub large_pages_reserved: Option<(u64, u64)>,
     /// Cache sizes and the length of a line in bytes, by name.
     pub caches: BTreeMap<&'static str, u64>,
     /// Memory in bytes, that of the control group where it has less.
@@ -52,6 +57,8 @@ impl HostInfo {
             large_page_size: host::large_page_size(),
             large_pages_anonymous: modes.anonymous.name(),
             large_pages_shared_memory: modes.shared_memory.name(),
+            large_pages_on_demand: large_pages::on_demand(),
+            large_pages_reserved: memory::reserved_large_pages(),
             caches: known([
                 ("level_1_data", caches.level_1_data),
                 ("level_2", caches.level_2),
