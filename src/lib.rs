@@ -195,7 +195,7 @@ pub mod fork_join {
 /// Memory of batches, and what stands for batches in calls.
 #[cfg(not(workring_loom))]
 pub mod batch {
-    pub use crate::arena::{ALIGNMENT, Backing, any_batch::AnyBatch, uninit::UninitBatch};
+    pub use crate::arena::{ALIGNMENT, Backing, Placement, any_batch::AnyBatch, uninit::UninitBatch};
     pub use crate::front::job::HeldBatches;
     pub use crate::front::submit::{Batches, ChunkOutput, ChunkOutputs, Input, Inputs, Output, Outputs, PerChunk};
 }
@@ -231,7 +231,9 @@ pub mod shared {
 pub mod stats {
     pub use crate::arena::ArenaStatistics;
     pub use crate::engine::options::Timing;
-    pub use crate::front::stats::{EngineStatistics, Histogram, HostInfo, JobState, JobStatus, Timings, WorkerStatus};
+    pub use crate::front::stats::{
+        EngineStatistics, Histogram, HostInfo, JobState, JobStatus, MemoryNode, Timings, WorkerStatus,
+    };
 }
 
 /// Worker processes: programs they run, how they end, and workers that something else has started. On Linux; elsewhere calls say

@@ -198,6 +198,7 @@ impl World {
     /// When the machine has no memory or descriptors left.
     pub(super) fn new(seeds: &[Seed]) -> Self {
         let config = ArenaConfig {
+            placement: Default::default(),
             capacity: 64 << 10,
             retain: 0,
             backing: Backing::SharedMemory,

@@ -14,9 +14,24 @@ pub enum Backing {
     Anonymous,
 }
 
+/// On which memory nodes the pages of an arena lie. It matters on machines with several (NUMA), where a core reaches the memory of
+/// its own node faster.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Placement {
+    /// Each page on the node of the core that touches it first, unless the program was started with another policy (numactl(8)). What
+    /// workers write first lies near them; what the caller fills, near the caller.
+    #[default]
+    Local,
+    /// Page by page in turn on all nodes with memory, whichever worker touches them first: the same speed for all workers, and the bandwidth of all
+    /// nodes together for batches that the caller fills or that change hands.
+    Interleave,
+}
+
 /// How an arena is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ArenaConfig {
+    pub(crate) placement: Placement,
     pub(crate) capacity: u64,
     pub(crate) retain: u64,
     pub(crate) backing: Backing,

@@ -66,7 +66,14 @@ mod tests {
     #[test]
     fn outputs_are_not_resolved_to_a_file_that_can_only_be_read() {
         let backing = Backing::SharedMemory;
-        let config = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
+        let config = ArenaConfig {
+            placement: Default::default(),
+            capacity: 4096,
+            retain: 0,
+            backing,
+            large_pages: false,
+            prefault: false,
+        };
         let origin = Arena::create(&config).unwrap();
         let named = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(named.path(), [7; 4096]).unwrap();

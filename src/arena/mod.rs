@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex};
 
 use self::alloc::{Allocation, Allocator, Block, Release};
 pub(crate) use self::config::{Access, ArenaConfig};
-pub use self::config::{ArenaStatistics, Backing};
+pub use self::config::{ArenaStatistics, Backing, Placement};
 pub(crate) use self::file::FileSegment;
 use self::shared::table::SharedTable;
 use self::shared::{Registrar, SharedHandle, SharedSegment};
@@ -43,6 +43,7 @@ use crate::os::host::{self, LARGE_PAGE};
 use crate::os::large_pages::LargePages;
 use crate::os::map::Mapping;
 use crate::os::memory;
+use crate::os::topology::Topology;
 use crate::sync::lock;
 
 /// Every block starts at, and is padded to, a multiple of this many bytes (the Arrow columnar format's recommendation).
@@ -95,6 +96,12 @@ pub(crate) struct Arena {
     attached: Option<attached::Attached>,
 }
 
+/// Spreads a mapping over all nodes with memory. Kernels that know no nodes have but one, over which everything is spread.
+fn interleave(mapping: &Mapping) -> Result<()> {
+    let nodes = Topology::read().with_memory();
+    if nodes.is_empty() && cfg!(target_os = "linux") { Ok(()) } else { mapping.interleave(&nodes) }
+}
+
 impl Arena {
     /// Maps an arena. Address space only, unless `prefault` asks for the pages at once.
     ///
@@ -118,6 +125,9 @@ impl Arena {
             Backing::SharedMemory => Mapping::shared_memory("workring-arena", len)?,
             Backing::Automatic | Backing::Anonymous => Mapping::anonymous(len)?,
         };
+        if config.placement == Placement::Interleave {
+            interleave(&mapping)?;
+        }
         if config.large_pages {
             // Whether the system grants large pages is its business: the arena works without.
             let _ = mapping.advise_large_pages();
@@ -583,7 +593,14 @@ mod tests {
 
     fn origin() -> Arc<Arena> {
         let backing = Backing::SharedMemory;
-        let config = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
+        let config = ArenaConfig {
+            placement: Default::default(),
+            capacity: 4096,
+            retain: 0,
+            backing,
+            large_pages: false,
+            prefault: false,
+        };
         Arena::create(&config).unwrap()
     }
 
@@ -614,7 +631,14 @@ mod tests {
     fn whoever_writes_a_batch_first_asks_for_its_large_pages() {
         for large_pages in [false, true] {
             let backing = Backing::SharedMemory;
-            let config = ArenaConfig { capacity: 64 << 20, retain: 0, backing, large_pages, prefault: false };
+            let config = ArenaConfig {
+                placement: Default::default(),
+                capacity: 64 << 20,
+                retain: 0,
+                backing,
+                large_pages,
+                prefault: false,
+            };
             let origin = Arena::create(&config).unwrap();
             let pages = |whole: u64| if large_pages { whole } else { 0 };
             let prepared = |len: usize| {

@@ -625,7 +625,14 @@ mod tests {
 
     fn both(cells: usize) -> Both {
         let backing = Backing::SharedMemory;
-        let config = ArenaConfig { capacity: 1 << 20, retain: 0, backing, large_pages: false, prefault: false };
+        let config = ArenaConfig {
+            placement: Default::default(),
+            capacity: 1 << 20,
+            retain: 0,
+            backing,
+            large_pages: false,
+            prefault: false,
+        };
         let arena = Arena::create(&config).unwrap();
         let fd = arena.mapping().fd().unwrap().try_clone_to_owned().unwrap();
         let mapping = Mapping::attach(fd, arena.mapping().len(), true).unwrap();

@@ -123,6 +123,21 @@ fn cores_of(process: Option<rustix::process::Pid>) -> Option<Vec<usize>> {
     Some((0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
 
+/// The cores that the first thread of a process may run on, in ascending order; `None` if there is no such process or the system does
+/// not tell.
+pub(crate) fn cores_of_process(pid: u32) -> Option<Vec<usize>> {
+    #[cfg(target_os = "linux")]
+    {
+        // The system takes 0 for the calling thread.
+        cores_of(Some(rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
+    }
+}
+
 /// Lets the calling thread run on `core` only; threads it starts later inherit that.
 ///
 /// # Errors

@@ -312,6 +312,21 @@ impl Mapping {
         Ok(taken && mode.allows_advice())
     }
 
+    /// Has the pages of the whole mapping spread over memory nodes as they are taken; those that are there stay. For shared memory
+    /// that holds for every process.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on systems other than Linux; [`Error::Io`] if the system refuses, as it does if there is no node.
+    pub(crate) fn interleave(&self, nodes: &[usize]) -> Result<()> {
+        let Some(region) = &self.region else { return Ok(()) };
+        region.interleave(nodes).map_err(|error| match error.kind() {
+            io::ErrorKind::Unsupported => {
+                Error::Unsupported { what: "spreading memory over nodes on this system".into() }
+            }
+            _ => self.failed("spread over memory nodes", 0..self.len, error),
+        })
+    }
+
     /// Has the large pages of an aligned range taken now (`MADV_COLLAPSE`), whatever the system's setting for shared memory is,
     /// short of `deny`. Contents stay, other threads and processes may use the memory meanwhile, and after an error the pages
     /// that could not be had are small.
@@ -961,6 +976,37 @@ pub(super) mod linux_tests {
         mapping.give_back(LARGE_PAGE, page).unwrap();
         twin[LARGE_PAGE..LARGE_PAGE + page].fill(0);
         assert!(peek(&view, 0, len) == twin);
+    }
+
+    #[test]
+    fn memory_is_spread_over_the_nodes_it_is_told() {
+        let nodes = crate::os::topology::Topology::read().with_memory();
+        // The policy of the range that starts where the mapping does.
+        let policy = |mapping: &Mapping| {
+            let text = std::fs::read_to_string("/proc/self/numa_maps").unwrap();
+            let start = format!("{:x} ", mapping.base().addr());
+            let line = text.lines().find_map(|line| line.strip_prefix(&start)).expect("the mapping has a line");
+            line.split(' ').next().unwrap().to_owned()
+        };
+        for mapping in memory_of_every_kind(3 * LARGE_PAGE) {
+            if nodes.is_empty() || !Path::new("/proc/self/numa_maps").exists() {
+                return;
+            }
+            // Keeps the kernel from joining the range with another test's.
+            mapping.advise_sequential().unwrap();
+            assert!(!policy(&mapping).starts_with("interleave"));
+            match mapping.interleave(&nodes) {
+                Ok(()) => assert!(policy(&mapping).starts_with("interleave"), "{}", policy(&mapping)),
+                // Filters of system calls forbid it, as those of containers do.
+                Err(Error::Io { source, .. }) => assert_eq!(source.kind(), io::ErrorKind::PermissionDenied),
+                Err(error) => panic!("{error}"),
+            }
+            for none in [vec![], vec![1023]] {
+                assert!(matches!(mapping.interleave(&none), Err(Error::Io { .. })), "{none:?}");
+            }
+            poke(&mapping, LARGE_PAGE - 2, b"works");
+            assert_eq!(peek(&mapping, LARGE_PAGE - 2, 5), b"works");
+        }
     }
 
     #[test]

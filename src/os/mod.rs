@@ -16,6 +16,7 @@
 //! | [`futex_queue`] | a wait says exactly why it ended, a wake counts the threads it woke; first come, first woken | not the place in the queue of a thread that a signal interrupted |
 //! | [`host`] | figures read from the system at the time of the call, `None` where the system does not tell; a monotonic [`Deadline`](host::Deadline) | figures stay true only as long as nobody changes cgroups, affinity or limits |
 //! | [`large_pages`] | no large page is asked for twice, and few where the system has none or is slow to make them | not that any page is large |
+//! | [`topology`] | the memory nodes and their cores as the system describes them | not where a page lies |
 //! | [`memory`] | what the machine and its control groups had to give when asked; takes no page beyond that | others may take it in the meantime |
 //! | [`fork`] (unsafe) | [`ForkGuard`](fork::ForkGuard) tells a forked child from the process that built it, without a system call | does not make anything else work after a fork |
 //! | [`process`] (Linux only) | a [`WorkerProcess`](process::WorkerProcess) names one process for good; dropped, it leaves neither a process nor a zombie, nor what the process had started in its group | not that a killed process ends at once; no control of programs that left the group of a process that died by itself; no limit on what a worker does but those put on it |
@@ -57,3 +58,4 @@ pub(crate) mod pidfd;
 #[cfg(target_os = "linux")]
 pub(crate) mod process;
 mod region;
+pub(crate) mod topology;

@@ -38,6 +38,11 @@ mod elsewhere {
             Ok(false)
         }
 
+        /// Pages lie where the system puts them here.
+        pub(crate) fn interleave(&self, _nodes: &[usize]) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
         /// No page can be made large here.
         pub(crate) fn collapse(&self, _range: Range<usize>) -> io::Result<()> {
             Err(io::ErrorKind::Unsupported.into())
@@ -212,6 +217,25 @@ mod linux {
                 Ok(()) => Ok(true),
                 Err(Errno::INVAL) => Ok(false),
                 Err(error) => Err(error.into()),
+            }
+        }
+
+        /// Has pages that are taken from now on spread over memory nodes, page by page in turn (mbind(2)); for shared memory,
+        /// whichever process takes them.
+        pub(crate) fn interleave(&self, nodes: &[usize]) -> io::Result<()> {
+            const BITS: usize = nix::libc::c_ulong::BITS as usize;
+            let (address, len) = self.pages(0..self.len)?;
+            let words = nodes.iter().map(|node| node / BITS + 1).max().unwrap_or(0);
+            let mut mask: Vec<nix::libc::c_ulong> = vec![0; words];
+            nodes.iter().for_each(|node| mask[node / BITS] |= 1 << (node % BITS));
+            // The system reads one bit less than it is told of.
+            let bits = words * BITS + 1;
+            let (call, mode, flags) = (nix::libc::SYS_mbind, nix::libc::MPOL_INTERLEAVE, 0);
+            // SAFETY: the range is the region (law 3), which is mapped (law 1); where pages will lie changes no byte of it (law 4).
+            // The call reads `bits - 1` bits of the mask, which has as many.
+            match unsafe { nix::libc::syscall(call, address, len, mode, mask.as_ptr(), bits, flags) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
             }
         }
 

@@ -11,8 +11,14 @@ use std::time::Duration;
 use futures_executor::block_on;
 use workring::{
     Backpressure, Builder, Chunking, Engine, Error, IdleStrategy, JobBuilder, Priority, Retry, SharedArray, WaitPolicy,
-    Worker, batch::Backing, job::ProgressMeter, kernels, message::WorkerScope, process::WorkerProgram,
-    shared::WaitOutcome, stats::Timing,
+    Worker,
+    batch::{Backing, Placement},
+    job::ProgressMeter,
+    kernels,
+    message::WorkerScope,
+    process::WorkerProgram,
+    shared::WaitOutcome,
+    stats::Timing,
 };
 
 use crate::support::{Blocker, Checked, Gate, LIMIT, STEP, eventually, watched};
@@ -335,6 +341,7 @@ fn builder_options() -> Vec<(&'static str, Say, [bool; 4], &'static str)> {
         ("timing", |builder| builder.timing(Timing::All), ALL, ""),
         ("ageing", |builder| builder.ageing(3), ALL, ""),
         ("large_pages", |builder| builder.large_pages(false), ALL, ""),
+        ("placement", |builder| builder.placement(Placement::Interleave), ALL, ""),
         ("prefault", |builder| builder.capacity(1 << 20).prefault(true), ALL, ""),
         ("retain", |builder| builder.retain(0), ALL, ""),
         ("backing", |builder| builder.backing(Backing::SharedMemory), ALL, ""),

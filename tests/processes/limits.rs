@@ -123,6 +123,9 @@ fn workers_live_where_and_how_they_are_told() {
     let engine = Checked::with(1, |builder| builder.worker_program(program));
     let seen = engine.submit(look_around, engine.batch::<i64>(5).unwrap(), ()).unwrap().wait().unwrap();
     assert_eq!((seen[0], seen[1], seen[3], seen[4]), (7, 1, 1, 1), "nice, variable, folder, cores");
+    let near = |node: &&workring::stats::MemoryNode| node.cores.contains(&0);
+    let nodes = workring::stats::HostInfo::read().memory_nodes;
+    assert_eq!(engine.workers()[0].memory_node, nodes.iter().find(near).map(|node| node.number));
 }
 
 /// The role of a program whose workers print.

@@ -373,6 +373,7 @@ fn info(engine: &Engine, global: &GlobalOptions) -> Report {
     ] {
         report = size(report, name, host.caches.get(key).copied());
     }
+    report = report.integer("memory_nodes", host.memory_nodes.len() as u64);
     report = size(report, "memory_total", host.memory_total);
     report = size(report, "memory_available", host.memory_available);
     for (name, key) in

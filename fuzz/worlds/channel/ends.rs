@@ -118,7 +118,14 @@ impl Ends {
     /// When the machine has no memory or descriptors left.
     pub(super) fn new(shape: u8, sound: bool) -> Self {
         let backing = Backing::SharedMemory;
-        let config = ArenaConfig { capacity: 256 << 10, retain: 0, backing, large_pages: false, prefault: false };
+        let config = ArenaConfig {
+            placement: Default::default(),
+            capacity: 256 << 10,
+            retain: 0,
+            backing,
+            large_pages: false,
+            prefault: false,
+        };
         let arena = Arena::create(&config).expect("an arena can be made");
         let len = arena.mapping().len();
         let writable = Mapping::attach(duplicate(arena.mapping()), len, true).expect("an arena is mapped again");

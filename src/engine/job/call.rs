@@ -729,7 +729,15 @@ mod tests {
 
     fn arena() -> std::sync::Arc<Arena> {
         let backing = Backing::Anonymous;
-        Arena::create(&ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false }).unwrap()
+        Arena::create(&ArenaConfig {
+            placement: Default::default(),
+            capacity: 4096,
+            retain: 0,
+            backing,
+            large_pages: false,
+            prefault: false,
+        })
+        .unwrap()
     }
 
     /// A descriptor whose output is moved over its input must not give the kernel an exclusive slice and a shared one of the same bytes:

@@ -1,5 +1,6 @@
 //! An engine and its workers at one moment.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::arena::ArenaStatistics;
@@ -8,7 +9,8 @@ use crate::engine::schedule::health;
 use crate::ids::ParticipantSlot;
 use crate::layout::records::Participant;
 use crate::layout::words::ParticipantWord;
-use crate::os::host::Deadline;
+use crate::os::host::{self, Deadline};
+use crate::os::topology::Topology;
 use crate::sync::Ordering;
 
 /// What an engine does at one moment. Counts are read one after the other while work goes on.
@@ -48,6 +50,10 @@ pub struct WorkerStatus {
     /// Whether it takes jobs: not where fewer workers are enough ([`Builder::min_threads`](crate::Builder::min_threads)), nor a process
     /// that is starting, has died or left and was not replaced yet.
     pub is_alive: bool,
+    /// The [memory node](crate::stats::MemoryNode) on whose cores alone its process may run: where it is told to keep to cores
+    /// ([`WorkerProgram::cores`](crate::process::WorkerProgram::cores)), or the machine has one node. `None` if there is none, or the system does not tell. Threads that are
+    /// [pinned](crate::Builder::pin) are counted with their process.
+    pub memory_node: Option<usize>,
     /// Processes that had this number before it.
     pub replaced: u32,
     /// Jobs it finished, with those of its predecessors.
@@ -87,11 +93,16 @@ pub(crate) fn workers(core: &Core) -> Vec<WorkerStatus> {
     let threads = core.config.threads;
     let now = Deadline::now().nanoseconds();
     let since = |began: u64| if began == 0 { 0 } else { now.saturating_sub(began) };
+    let topology = Topology::read();
+    let mut nodes = BTreeMap::new();
     let status = |(at, row): (usize, &Participant)| {
+        let pid = row.pid.load(Ordering::Relaxed);
+        let node_of = || topology.node_of(&host::cores_of_process(pid)?);
         let word = ParticipantWord::from_bits(row.word.load(Ordering::Relaxed));
         WorkerStatus {
             worker: at as u32,
-            pid: row.pid.load(Ordering::Relaxed),
+            pid,
+            memory_node: *nodes.entry(pid).or_insert_with(node_of),
             is_process: at > threads,
             is_external: at > core.config.workers(),
             is_alive: if at <= threads {

@@ -429,7 +429,14 @@ impl Core {
         use crate::engine::options::Timing;
 
         let backing = if processes > 0 { Backing::SharedMemory } else { Backing::Anonymous };
-        let arena = ArenaConfig { capacity: 4096, retain: 0, backing, large_pages: false, prefault: false };
+        let arena = ArenaConfig {
+            placement: Default::default(),
+            capacity: 4096,
+            retain: 0,
+            backing,
+            large_pages: false,
+            prefault: false,
+        };
         let config =
             EngineConfig { threads, processes, queue_capacity: 64, timing: Timing::Sampled, ..EngineConfig::default() };
         Self::new(config, Arena::create(&arena).expect("a page")).expect("a control segment")

@@ -383,6 +383,7 @@ mod tests {
 
         let config = crate::engine::options::EngineConfig { jobs_per_process: 2, ..Core::without_workers(0, 1).config };
         let arena = ArenaConfig {
+            placement: Default::default(),
             capacity: 4096,
             retain: 0,
             backing: Backing::SharedMemory,

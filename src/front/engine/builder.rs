@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::arena::{Arena, ArenaConfig, Backing};
+use crate::arena::{Arena, ArenaConfig, Backing, Placement};
 use crate::engine::kernel::{KernelInfo, check_identities};
 use crate::engine::options::{
     Backpressure, EngineConfig, Hooks, IdleStrategy, MIN_QUEUE, RecyclePolicy, ThreadOptions, Timing, WaitPolicy,
@@ -64,6 +64,7 @@ pub struct Builder {
     pub(super) timing: Timing,
     pub(super) ageing: u32,
     pub(super) backing: Backing,
+    pub(super) placement: Placement,
     pub(super) large_pages: bool,
     pub(super) prefault: bool,
     pub(super) retain: u64,
@@ -99,6 +100,7 @@ impl Builder {
             timing: Timing::default(),
             ageing: DEFAULT_AGEING,
             backing: Backing::default(),
+            placement: Placement::default(),
             large_pages: true,
             prefault: false,
             retain: DEFAULT_RETAIN,
@@ -174,6 +176,16 @@ impl Builder {
     /// length of files (`ulimit -f`), `build` says so. Engines of threads alone need none.
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
+        self
+    }
+
+    /// On which memory nodes the arena's pages lie; [`Placement::Local`] unless said. [`HostInfo::memory_nodes`](crate::stats::HostInfo::memory_nodes)
+    /// has the machine's.
+    ///
+    /// With [`Placement::Interleave`] `build` fails where the system refuses to spread memory: filters of system calls that forbid mbind(2), as those
+    /// of containers do, and systems other than Linux. On a machine with one node it changes nothing.
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
         self
     }
 
@@ -315,6 +327,7 @@ impl Builder {
 
     fn arena(&self) -> Result<Arc<Arena>> {
         let mut config = ArenaConfig {
+            placement: self.placement,
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),
             retain: self.retain,
             backing: match self.backing {

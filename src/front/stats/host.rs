@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::os::topology::{MemoryNode, Topology};
 use crate::os::{host, large_pages, memory};
 
 /// The machine as the engine sees it. Reading it makes a few dozen system calls.
@@ -31,6 +32,8 @@ pub struct HostInfo {
     pub large_pages_reserved: Option<(u64, u64)>,
     /// Cache sizes and the length of a line in bytes, by name.
     pub caches: BTreeMap<&'static str, u64>,
+    /// Memory nodes, and the cores beside each; none where the system does not tell.
+    pub memory_nodes: Vec<MemoryNode>,
     /// Memory in bytes, that of the control group where it has less.
     pub memory_total: Option<u64>,
     /// Memory in bytes that is probably to be had now.
@@ -65,6 +68,7 @@ impl HostInfo {
                 ("level_3", caches.level_3),
                 ("line", caches.line),
             ]),
+            memory_nodes: Topology::read().into_nodes(),
             memory_total: memory::memory_total(),
             memory_available: memory::memory_available(),
             limits: known([

@@ -197,6 +197,7 @@ fn info_says_what_the_engine_sees() {
     assert_eq!(info["arena_capacity"], 64 << 20);
     assert!(info["cores"].as_u64().is_some_and(|cores| cores >= 1));
     assert!(info["page_size"].as_u64().is_some_and(u64::is_power_of_two));
+    assert!(info["memory_nodes"].is_u64(), "{info}");
     assert!(["yes", "no"].iter().any(|&answer| info["large_pages_on_demand"] == answer), "{info}");
     assert!(succeed(&["info"]).contains("cores"));
 }
