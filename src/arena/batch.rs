@@ -221,6 +221,91 @@ impl<T: Pod> Batch<T> {
         parts
     }
 
+    /// Joins this part of a batch and the one that follows it, as [`Batch::into_split_at`] made them, without copying.
+    ///
+    /// Never blocks. Jobs that write disjoint parts of one batch can have a part each, by value; their parts, of failed jobs too, are one batch
+    /// again by this call or, in any order, by [`Batch::try_from_parts`]. Source: `BytesMut::unsplit` of the crate bytes, which copies where this gives an error.
+    ///
+    /// # Errors
+    /// Hands both back with [`Error::InvalidArgument`] when `next` does not begin where this part ends, or is part of another batch. A part that
+    /// was truncated, or to which its kernel gave a shorter length, does not end where the next one begins.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = workring::Engine::builder().threads(1).build()?;
+    /// let batch = engine.batch_from_fn(10, |index| index as u32)?;
+    /// let (left, right) = batch.into_split_at(4);
+    /// let failed = right.try_unsplit(left).unwrap_err(); // the wrong way round
+    /// let (right, left) = failed.returned;
+    /// assert_eq!(left.try_unsplit(right)?[9], 9);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[expect(clippy::result_large_err, reason = "both parts come back as they were, without an allocation")]
+    pub fn try_unsplit(self, next: Self) -> core::result::Result<Self, Failed<(Self, Self)>> {
+        match self.is_followed_by(&next) {
+            // The memory of `next` is the same, and one reference of it is enough (law 4).
+            true => {
+                Ok(Self { start: self.start, len: self.len + next.len, region: self.region, elements: PhantomData })
+            }
+            false => Err(Failed::new(not_adjacent(), (self, next))),
+        }
+    }
+
+    /// Joins parts of a batch, in any order, to the batch or the part of it that they are, without copying: [`Batch::into_chunks`] the other way.
+    ///
+    /// Never blocks. For parts that jobs give back in the order in which they finish.
+    ///
+    /// # Errors
+    /// Hands all back as they were with [`Error::InvalidArgument`] when there is none, when one of them is missing in the middle or shorter than it
+    /// was made, or when they are parts of more than one batch.
+    ///
+    /// # Examples
+    /// ```
+    /// use workring::{Batch, Engine, kernel};
+    ///
+    /// #[kernel]
+    /// pub fn fill(y: &mut [u64], p: &u64) {
+    ///     y.fill(*p);
+    /// }
+    ///
+    /// # fn main() -> workring::Result<()> {
+    /// let engine = Engine::builder().threads(2).build()?;
+    /// let mut jobs = engine.job_set()?;
+    /// for (number, part) in (0..).zip(engine.batch::<u64>(1000)?.into_chunks(300)) {
+    ///     jobs.insert(number, engine.submit(fill, part, number)?);
+    /// }
+    /// // In the order in which they end; one that fails gives its part back, too.
+    /// let parts = jobs.map(|(_, result)| result.unwrap_or_else(|failed| failed.returned)).collect();
+    /// let batch = Batch::try_from_parts(parts)?;
+    /// assert_eq!((batch.len(), batch[0], batch[999]), (1000, 0, 3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn try_from_parts(parts: Vec<Self>) -> core::result::Result<Self, Failed<Vec<Self>>> {
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        // An empty part goes before the one that begins at the same place.
+        order.sort_by_key(|&at| (parts[at].start, parts[at].len));
+        if parts.is_empty() || order.windows(2).any(|pair| !parts[pair[0]].is_followed_by(&parts[pair[1]])) {
+            return Err(Failed::new(not_adjacent(), parts));
+        }
+        let len = parts.iter().map(|part| part.len).sum();
+        let first = parts.into_iter().nth(order[0]);
+        // Law 1: the other parts, which are gone, were the only owners of the elements behind the first.
+        first.map(|first| Self { len, ..first }).ok_or_else(|| Failed::new(not_adjacent(), Vec::new()))
+    }
+
+    fn is_followed_by(&self, next: &Self) -> bool {
+        let is_one = match (&self.region, &next.region) {
+            (BatchMemory::Shared(whole), BatchMemory::Shared(other)) => Arc::ptr_eq(whole, other),
+            // A batch that was never cut has its memory alone.
+            _ => false,
+        };
+        // SAFETY: the end of the elements lies inside their memory or one past its end.
+        is_one && unsafe { self.start.add(self.len) } == next.start
+    }
+
     /// Shortens the batch to `len` elements; has no effect when it is that short already. The memory stays with the batch.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -285,6 +370,10 @@ impl Batch<u8> {
         }
         Ok(Batch { start, len: self.len / size_of::<T>(), region: self.region, elements: PhantomData })
     }
+}
+
+fn not_adjacent() -> Error {
+    Error::invalid("the parts are not those of one batch, each beginning where the one before ends")
 }
 
 fn sole_loan(whole: &Arc<Whole>, start: NonNull<u8>) -> Option<&Loan> {

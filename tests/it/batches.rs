@@ -26,6 +26,10 @@ enum Step {
     Write(usize, usize, u32),
     DivideAt(usize, usize),
     DivideEvery(usize, usize),
+    /// One part with another one.
+    Unsplit(usize, usize),
+    /// All parts of a block, the first that many left out, from another one on.
+    FromParts(usize, usize, usize),
     Truncate(usize, usize),
     Freeze(usize),
     Clone(usize),
@@ -58,6 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (at.clone(), any::<usize>(), any::<u32>()).prop_map(|(at, place, value)| Step::Write(at, place, value)),
         2 => (at.clone(), any::<usize>()).prop_map(|(at, mid)| Step::DivideAt(at, mid)),
         1 => (at.clone(), 1..5usize).prop_map(|(at, parts)| Step::DivideEvery(at, parts)),
+        4 => (at.clone(), any::<usize>()).prop_map(|(at, other)| Step::Unsplit(at, other)),
+        2 => (at.clone(), 0..2usize, any::<usize>()).prop_map(|(at, less, turn)| Step::FromParts(at, less, turn)),
         1 => (at.clone(), any::<usize>()).prop_map(|(at, len)| Step::Truncate(at, len)),
         2 => at.clone().prop_map(Step::Freeze),
         2 => at.clone().prop_map(Step::Clone),
@@ -79,6 +85,8 @@ enum Handle {
 struct Held {
     handle: Handle,
     twin: Vec<u32>,
+    /// Where in its block it begins.
+    from: usize,
     /// One clone for each handle of the same block.
     block: Rc<Block>,
 }
@@ -110,7 +118,7 @@ impl World {
         prop_assert_eq!(batch.as_ptr().addr() % ALIGNMENT, 0);
         prop_assert_eq!(&*batch, &*twin);
         let block = Rc::new(Block { len: twin.len() });
-        self.0.push(Held { handle: Handle::Unique(batch), twin, block });
+        self.0.push(Held { handle: Handle::Unique(batch), twin, from: 0, block });
         Ok(())
     }
 
@@ -123,6 +131,8 @@ impl World {
         let (Step::Write(at, ..)
         | Step::DivideAt(at, _)
         | Step::DivideEvery(at, _)
+        | Step::Unsplit(at, _)
+        | Step::FromParts(at, ..)
         | Step::Truncate(at, _)
         | Step::Freeze(at)
         | Step::Clone(at)
@@ -133,8 +143,14 @@ impl World {
             return self.make(engine, step);
         };
         let Some(at) = self.place(at) else { return Ok(()) };
-        let Held { handle, mut twin, block } = self.0.swap_remove(at);
-        let mut put = |handle, twin| self.0.push(Held { handle, twin, block: Rc::clone(&block) });
+        match step {
+            Step::Unsplit(_, other) => return self.unsplit(at, other),
+            Step::FromParts(_, less, turn) => return self.unsplit_all(at, less, turn),
+            _ => {}
+        }
+        let Held { handle, mut twin, from, block } = self.0.swap_remove(at);
+        let mut put_at = |handle, twin, from| self.0.push(Held { handle, twin, from, block: Rc::clone(&block) });
+        let mut put = |handle, twin| put_at(handle, twin, from);
         match (step, handle) {
             (Step::Write(_, place, value), Handle::Unique(mut batch)) => {
                 if let Some(place) = place.checked_rem(twin.len()) {
@@ -147,7 +163,7 @@ impl World {
                 let tail = twin.split_off(mid);
                 let (left, right) = batch.into_split_at(mid);
                 put(Handle::Unique(left), twin);
-                put(Handle::Unique(right), tail);
+                put_at(Handle::Unique(right), tail, from + mid);
             }
             (Step::DivideEvery(_, parts), Handle::Unique(batch)) => {
                 let part_len = twin.len().div_ceil(parts).max(1);
@@ -155,8 +171,9 @@ impl World {
                 // A batch of no elements is one part, too.
                 prop_assert_eq!(divided.len(), twin.len().div_ceil(part_len).max(1));
                 let mut twins = twin.chunks(part_len);
-                for part in divided {
-                    put(Handle::Unique(part), twins.next().unwrap_or_default().to_vec());
+                for (number, part) in divided.into_iter().enumerate() {
+                    let twin = twins.next().unwrap_or_default().to_vec();
+                    put_at(Handle::Unique(part), twin, from + number * part_len);
                 }
             }
             (Step::Truncate(_, len), Handle::Unique(mut batch)) => {
@@ -170,11 +187,12 @@ impl World {
                 put(Handle::Shared(batch.clone()), twin.clone());
                 put(Handle::Shared(batch), twin);
             }
-            (Step::Slice(_, from, to), Handle::Shared(batch)) => {
-                let from = from % (twin.len() + 1);
-                let to = from + to % (twin.len() - from + 1);
-                put(Handle::Shared(batch.slice(from..to)), twin[from..to].to_vec());
+            (Step::Slice(_, begin, end), Handle::Shared(batch)) => {
+                let begin = begin % (twin.len() + 1);
+                let end = begin + end % (twin.len() - begin + 1);
+                let (slice, slice_twin) = (batch.slice(begin..end), twin[begin..end].to_vec());
                 put(Handle::Shared(batch), twin);
+                put_at(Handle::Shared(slice), slice_twin, from + begin);
             }
             (Step::IntoBatch(_), Handle::Shared(batch)) => {
                 let is_only_handle = Rc::strong_count(&block) == 1;
@@ -193,6 +211,72 @@ impl World {
             }
             (Step::Drop(_), handle) => drop(handle),
             (_, handle) => put(handle, twin),
+        }
+        Ok(())
+    }
+
+    /// Joins two handles, if both own what they have.
+    fn unsplit(&mut self, at: usize, other: usize) -> Result<(), TestCaseError> {
+        let first = self.0.swap_remove(at);
+        let Some(other) = self.place(other) else {
+            self.0.push(first);
+            return Ok(());
+        };
+        let second = self.0.swap_remove(other);
+        let is_one = Rc::ptr_eq(&first.block, &second.block) && first.from + first.twin.len() == second.from;
+        let (first_handle, second_handle) = match (first.handle, second.handle) {
+            (Handle::Unique(batch), Handle::Unique(next)) => match batch.try_unsplit(next) {
+                Ok(batch) => {
+                    prop_assert!(is_one, "parts that are not adjacent became one");
+                    let twin = [first.twin, second.twin].concat();
+                    self.0.push(Held { handle: Handle::Unique(batch), twin, from: first.from, block: first.block });
+                    return Ok(());
+                }
+                Err(failed) => {
+                    prop_assert!(!is_one && matches!(failed.error, Error::InvalidArgument { .. }), "{}", failed.error);
+                    let (batch, next) = failed.returned;
+                    (Handle::Unique(batch), Handle::Unique(next))
+                }
+            },
+            handles => handles,
+        };
+        self.0.push(Held { handle: first_handle, ..first });
+        self.0.push(Held { handle: second_handle, ..second });
+        Ok(())
+    }
+
+    /// Joins all that own a part of the block of one handle, but for the first `less`, in some order.
+    fn unsplit_all(&mut self, at: usize, less: usize, turn: usize) -> Result<(), TestCaseError> {
+        let block = Rc::clone(&self.0[at].block);
+        let is_part = |held: &mut Held| matches!(held.handle, Handle::Unique(_)) && Rc::ptr_eq(&held.block, &block);
+        let mut parts: Vec<Held> = self.0.extract_if(.., is_part).skip(less).collect();
+        let turn = turn.checked_rem(parts.len()).unwrap_or(0);
+        parts.rotate_left(turn);
+        let mut sorted: Vec<&Held> = parts.iter().collect();
+        sorted.sort_by_key(|held| (held.from, held.twin.len()));
+        let is_one =
+            !sorted.is_empty() && sorted.windows(2).all(|pair| pair[0].from + pair[0].twin.len() == pair[1].from);
+        let from = sorted.first().map_or(0, |held| held.from);
+        let twin: Vec<u32> = sorted.iter().flat_map(|held| held.twin.clone()).collect();
+        let (mut batches, mut rest) = (Vec::new(), Vec::new());
+        for Held { handle, twin, from, block } in parts {
+            if let Handle::Unique(batch) = handle {
+                batches.push(batch);
+            }
+            rest.push((twin, from, block));
+        }
+        match Batch::try_from_parts(batches) {
+            Ok(batch) => {
+                prop_assert!(is_one, "parts that are not adjacent became one");
+                self.0.push(Held { handle: Handle::Unique(batch), twin, from, block });
+            }
+            Err(failed) => {
+                prop_assert!(!is_one && matches!(failed.error, Error::InvalidArgument { .. }), "{}", failed.error);
+                prop_assert_eq!(failed.returned.len(), rest.len());
+                for (batch, (twin, from, block)) in failed.returned.into_iter().zip(rest) {
+                    self.0.push(Held { handle: Handle::Unique(batch), twin, from, block });
+                }
+            }
         }
         Ok(())
     }
@@ -377,6 +461,63 @@ fn positions_beyond_the_end_panic_and_say_so() {
     assert!(message_of(|| drop(make().freeze().slice(inverted))).contains("range 3..2"));
     assert!(message_of(|| drop(engine.batch_uninit::<u16>(4).unwrap().copy_from_slice(&[1]))).contains("length"));
     // The batches went with the panics: see the check of the arena at the end.
+}
+
+#[workring::kernel]
+fn fill_or_fail(y: &mut [u64], p: &u64) {
+    y.fill(*p);
+    assert!(p % 3 != 1, "one of three");
+}
+
+/// Jobs that write a part each; of those which fail the parts come back, too, and all are one batch again.
+#[test]
+fn parts_of_jobs_are_one_batch_again_whatever_became_of_the_jobs() {
+    watched(|| {
+        let engine = Checked::threads(2);
+        proptest!(cases(40), |(len in 0..5000usize, part_len in 1..1000usize)| {
+            let mut jobs = engine.job_set().unwrap();
+            for (number, part) in (0..).zip(engine.batch::<u64>(len).unwrap().into_chunks(part_len)) {
+                jobs.insert(number, engine.submit(fill_or_fail, part, number).unwrap());
+            }
+            let mut failures = 0;
+            let parts: Vec<Batch<u64>> = jobs.map(|(number, result)| {
+                assert_eq!(result.is_err(), number % 3 == 1);
+                result.unwrap_or_else(|failed| { failures += 1; failed.returned })
+            }).collect();
+            prop_assert_eq!(failures, (len.div_ceil(part_len).max(1) + 1) / 3);
+            let batch = Batch::try_from_parts(parts).unwrap();
+            let twin: Vec<u64> = (0..len).map(|at| (at / part_len) as u64).collect();
+            prop_assert_eq!(&*batch, &*twin);
+            // One owner: it can be cut and lent again as any other.
+            prop_assert_eq!(&*batch.freeze().try_into_batch().unwrap(), &*twin);
+        });
+    });
+}
+
+#[test]
+fn parts_of_other_batches_do_not_join() {
+    let engine = Checked::threads(1);
+    let make = || engine.batch_from_fn(64, |index| index as u32).unwrap();
+    // Neighbours in the arena are not parts of one batch.
+    let (mut one, mut two) = (make(), make());
+    if one.as_ptr() > two.as_ptr() {
+        std::mem::swap(&mut one, &mut two);
+    }
+    let (error, (one, two)) = one.try_unsplit(two).unwrap_err().into_parts();
+    assert!(error.to_string().contains("not those of one batch"), "{error}");
+    let ((low, high), (other, _)) = (one.into_split_at(0), two.into_split_at(64));
+    let (_, (high, other)) = high.try_unsplit(other).unwrap_err().into_parts();
+    let (error, mut parts) = Batch::try_from_parts(vec![other, high, low]).unwrap_err().into_parts();
+    assert!(matches!(error, Error::InvalidArgument { .. }));
+    assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [64, 64, 0], "as they were given");
+    parts.remove(0);
+    let whole = Batch::try_from_parts(parts).unwrap();
+    assert!(whole.iter().enumerate().all(|(index, &value)| value == index as u32));
+    // A part that was shortened does not reach the next one.
+    let (mut left, right) = whole.into_split_at(10);
+    left.truncate(9);
+    assert!(left.try_unsplit(right).is_err());
+    assert!(Batch::<u32>::try_from_parts(Vec::new()).is_err());
 }
 
 #[test]
