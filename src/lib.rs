@@ -45,6 +45,7 @@
 //! | prefix sums, a choice of elements, counts by bin | [`Engine::scan`], [`Engine::filter`], [`Engine::histogram`], [`Engine::fold_array`] |
 //! | a range of indices | [`Engine::for_each_index`] |
 //! | recursion, or parts that nobody can list before | [`Engine::join`], [`Engine::scope`] |
+//! | one parallel loop after the other, until a result is good enough | [`Engine::phases`] |
 //! | files | [`Engine::map_file`], [`Engine::create_file`]; with a shape [`Engine::map_npy`], [`Engine::create_npy`] |
 //! | a worker with a function and a state of its own | [`Worker`], a thread or a process, and a [`MessagePort`] to it |
 //! | counters, flags and queues that kernels share while they run | [`SharedArray`], [`Engine::share`] |
@@ -186,10 +187,11 @@ pub mod job {
     };
 }
 
-/// What calls that fork hand to their closures: [`Engine::join`], [`Engine::scope`].
+/// What calls that fork hand to their closures: [`Engine::join`], [`Engine::scope`], [`Engine::phases`].
 #[cfg(not(workring_loom))]
 pub mod fork_join {
     pub use crate::engine::fork_join::JoinScope;
+    pub use crate::front::engine::Phases;
 }
 
 /// Memory of batches, and what stands for batches in calls.

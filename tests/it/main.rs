@@ -17,6 +17,7 @@ mod messages;
 mod meter;
 mod options;
 mod pages;
+mod phases;
 mod places;
 mod regressions;
 mod results;

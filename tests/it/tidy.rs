@@ -113,6 +113,7 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "engine/fork_join/forked_job.rs",
     "engine/fork_join/join.rs",
     "engine/fork_join/member.rs",
+    "engine/fork_join/phase.rs",
     "engine/fork_join/scope.rs",
     "engine/exec/once_parts.rs",
     "engine/exec/runner.rs",

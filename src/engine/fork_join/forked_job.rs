@@ -12,17 +12,20 @@ use core::ptr;
 use crate::engine::runtime::team::Team;
 use crate::panics;
 
+/// Runs the job of a header on a member of the team, at a place of it.
+pub(super) type RunJob = unsafe fn(*const JobHeader, &Team, u32);
+
 /// What every forked job begins with.
 #[repr(C)]
 pub(super) struct JobHeader {
-    run: unsafe fn(*const JobHeader, &Team),
+    run: RunJob,
     /// Whether panics are heard where it was forked.
     heard: bool,
 }
 
 impl JobHeader {
     /// That of a job which is forked here, and run by `run`.
-    pub(super) fn new(run: unsafe fn(*const JobHeader, &Team)) -> Self {
+    pub(super) fn new(run: RunJob) -> Self {
         Self { run, heard: panics::is_heard() }
     }
 }
@@ -53,12 +56,17 @@ impl JobAddress {
         Self(ptr::with_exposed_provenance(number as usize))
     }
 
-    /// Runs the job on this thread, which is a member of the team.
-    pub(super) fn run(self, team: &Team) {
+    /// Whether it is the address of a job between two addresses.
+    pub(super) fn lies_between(&self, first: *const JobHeader, behind: *const JobHeader) -> bool {
+        (first..behind).contains(&self.0)
+    }
+
+    /// Runs the job on this thread, which is the member of the team at `place`.
+    pub(super) fn run(self, team: &Team, place: u32) {
         // SAFETY: the address is that of a job which nobody has run (law 1), so that it is still there (law 2).
         unsafe {
             let (run, heard) = ((*self.0).run, (*self.0).heard);
-            panics::as_part(heard, || run(self.0, team));
+            panics::as_part(heard, || run(self.0, team, place));
         }
     }
 }
@@ -89,7 +97,7 @@ struct HeapJob<F> {
 impl<F: FnOnce(&Team) + Send> HeapJob<F> {
     /// # Safety
     /// `job` is the header of a job of this type, which the caller got out of a deque (law 1).
-    unsafe fn run_boxed(job: *const JobHeader, team: &Team) {
+    unsafe fn run_boxed(job: *const JobHeader, team: &Team, _: u32) {
         // SAFETY: the address came from a box, which is the caller's (law 1).
         let job = unsafe { Box::from_raw(job.cast_mut().cast::<Self>()) };
         (job.closure)(team);

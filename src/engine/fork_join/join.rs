@@ -75,7 +75,7 @@ impl<F: FnOnce() -> R + Send, R: Send> StackJob<F, R> {
 
     /// # Safety
     /// `job` is the header of a job of this type, which the caller got out of a deque (law 1).
-    unsafe fn run_stolen(job: *const JobHeader, team: &Team) {
+    unsafe fn run_stolen(job: *const JobHeader, team: &Team, _: u32) {
         let job = job.cast::<Self>();
         // SAFETY: the job is there until its latch is set (law 2), and the caller alone has its closure and result until then (law 1).
         let (must_call, place) = unsafe {
@@ -129,7 +129,7 @@ where
         // What `a` has spawned into a scope around this call lies above the job.
         match member.pop() {
             Some(found) if found == address => is_here = true,
-            Some(other) => other.run(member.team),
+            Some(other) => member.run(other),
             None => break,
         }
     }

@@ -93,6 +93,26 @@ impl Member<'_> {
         self.team.pop(self.place).map(job_of)
     }
 
+    /// Runs a job of the team.
+    pub(super) fn run(&self, job: JobAddress) {
+        job.run(self.team, self.place);
+    }
+
+    /// Takes back what is left of the `most` jobs that were forked last; how many that were. What was spawned into a scope around them
+    /// meanwhile lies above them, and is run.
+    pub(super) fn take_back(&self, most: usize, is_own: impl Fn(&JobAddress) -> bool) -> usize {
+        let mut back = 0;
+        while back < most
+            && let Some(job) = self.pop()
+        {
+            match is_own(&job) {
+                true => back += 1,
+                false => self.run(job),
+            }
+        }
+        back
+    }
+
     /// A job of this member, or else of another one.
     pub(super) fn find(&self) -> Option<JobAddress> {
         self.pop().or_else(|| self.team.steal(self.place).map(job_of))
@@ -103,7 +123,7 @@ impl Member<'_> {
         while !is_over()
             && let Some(job) = self.find()
         {
-            job.run(self.team);
+            self.run(job);
         }
     }
 
@@ -113,7 +133,7 @@ impl Member<'_> {
         let mut pause = 1;
         loop {
             if let Some(job) = (!is_over()).then(|| self.find()).flatten() {
-                job.run(self.team);
+                self.run(job);
                 (until, pause) = (None, 1);
                 continue;
             }

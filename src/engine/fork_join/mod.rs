@@ -1,4 +1,4 @@
-//! Calls that fork: two closures at once, and scopes that closures are spawned in, at any depth.
+//! Calls that fork: two closures at once, scopes that closures are spawned in, and loops that follow each other, at any depth.
 //!
 //! The thread that makes the outermost call takes a *team* (`runtime/team.rs`) and is its first member; workers of the engine are *recruited*, by a
 //! job each, while there is something to steal, and leave when there is not. A fork puts the address of a job (`forked_job`) into the deque of
@@ -10,8 +10,10 @@
 mod forked_job;
 mod join;
 mod member;
+mod phase;
 mod scope;
 
 pub(crate) use join::join;
+pub(crate) use phase::{LoopEnd, PhaseTeam, phases};
 pub use scope::JoinScope;
 pub(crate) use scope::scope;

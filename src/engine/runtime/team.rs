@@ -55,6 +55,11 @@ impl Team {
         }
     }
 
+    /// The most members that it can have.
+    pub(in crate::engine) fn places(&self) -> usize {
+        self.places.len()
+    }
+
     fn may_recruit(&self) -> bool {
         // Acquire: pairs with the release in `helper_left`.
         (self.helpers.load(Ordering::Acquire) as usize) < self.places.len() - 1

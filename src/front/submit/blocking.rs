@@ -47,15 +47,15 @@ impl Chunking {
         Self { len: self.len, halo: elements }
     }
 
-    /// Elements of a chunk of slices that are written.
+    /// The chunks of a slice that is written.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when it has a halo.
-    pub(super) fn len_of_written(self) -> Result<usize> {
-        match self.halo {
-            0 => Ok(self.len),
-            _ => Err(Error::invalid("chunks that are written cannot have a halo: they would overlap")),
+    /// [`Error::InvalidArgument`] for chunks of no elements, for too many of them, and for a halo.
+    pub(in crate::front) fn plan_of_written(self, len: usize) -> Result<Plan> {
+        if self.halo > 0 {
+            return Err(Error::invalid("chunks that are written cannot have a halo: they would overlap"));
         }
+        Plan::new(len, Some(self.len), 0)
     }
 }
 
@@ -197,7 +197,7 @@ impl JobBuilder<'_> {
         body: impl Fn(usize, &mut [U]) + Sync,
     ) -> Result<()> {
         self.check(Terminal::ForEachChunk)?;
-        let plan = Plan::new(elements.len(), Some(chunking.len_of_written()?), 0)?;
+        let plan = chunking.plan_of_written(elements.len())?;
         let parts = DisjointParts::new(elements);
         self.each_chunk(plan, Borders::Said, &|plan, chunk| body(plan.range(chunk).start, parts.chunk(plan, chunk)))
     }
@@ -252,25 +252,12 @@ impl JobBuilder<'_> {
             let folded = fold(plan, chunk).map(|folded| partials[chunk as usize].set(folded));
             drop(folded);
         })?;
-        let mut level: Vec<A> = partials.into_iter().filter_map(OnceLock::into_inner).collect();
+        let level: Vec<A> = partials.into_iter().filter_map(OnceLock::into_inner).collect();
         if level.len() != plan.chunks as usize {
             let (expected, found) = (u64::from(plan.chunks), level.len() as u64);
             return Err(Error::Corrupt { what: "count of folded chunks", offset: 0, expected, found });
         }
-        let folded = panics::catch(move || {
-            while level.len() > 1 {
-                let mut pairs = level.into_iter();
-                let mut next = Vec::with_capacity(pairs.len().div_ceil(2));
-                while let Some(left) = pairs.next() {
-                    next.push(match pairs.next() {
-                        Some(right) => combine(left, right),
-                        None => left,
-                    });
-                }
-                level = next;
-            }
-            level.pop()
-        });
+        let folded = panics::catch(move || combine_neighbours(level, combine));
         match folded {
             Ok(Some(result)) => Ok(result),
             Ok(None) => unreachable!("every chunk was folded, and there is at least one"),
@@ -302,6 +289,22 @@ impl JobBuilder<'_> {
         };
         call.run(body)
     }
+}
+
+/// Combines neighbours level by level: the tree depends on the number of partial results alone. `None` without any.
+pub(in crate::front) fn combine_neighbours<A>(mut level: Vec<A>, combine: impl Fn(A, A) -> A) -> Option<A> {
+    while level.len() > 1 {
+        let mut pairs = level.into_iter();
+        let mut next = Vec::with_capacity(pairs.len().div_ceil(2));
+        while let Some(left) = pairs.next() {
+            next.push(match pairs.next() {
+                Some(right) => combine(left, right),
+                None => left,
+            });
+        }
+        level = next;
+    }
+    level.pop()
 }
 
 /// Combines neighbours level by level, in place: the tree depends on the number of partial results alone.

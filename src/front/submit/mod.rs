@@ -11,6 +11,7 @@ mod zip;
 pub(in crate::front) use arguments::Collector;
 pub use arguments::{Batches, ChunkOutput, ChunkOutputs, Input, Inputs, Output, Outputs, PerChunk};
 pub use blocking::Chunking;
+pub(in crate::front) use blocking::combine_neighbours;
 pub(in crate::front) use job_builder::submit_plain;
 pub use job_builder::{JobBuilder, SubmitAsync};
 pub use row_params::RowParams;

@@ -275,7 +275,7 @@ impl JobBuilder<'_> {
         body: impl Fn(usize, S::Part) + Sync,
     ) -> Result<()> {
         self.check(Terminal::ForEachZipChunk)?;
-        let plan = Plan::new(len_of(&slices)?, Some(chunking.len_of_written()?), 0)?;
+        let plan = chunking.plan_of_written(len_of(&slices)?)?;
         let chunks = Chunks::new(slices);
         self.each_chunk(plan, Borders::Said, &|plan, chunk| {
             if let Some(part) = chunks.take(plan, chunk) {
