@@ -45,6 +45,7 @@
 //! | prefix sums, a choice of elements, counts by bin | [`Engine::scan`], [`Engine::filter`], [`Engine::histogram`], [`Engine::fold_array`] |
 //! | a range of indices | [`Engine::for_each_index`] |
 //! | recursion, or parts that nobody can list before | [`Engine::join`], [`Engine::scope`] |
+//! | a grid of rows, or of planes, whose cells need their neighbours | [`Engine::map_tiles`] |
 //! | one parallel loop after the other, until a result is good enough | [`Engine::phases`] |
 //! | files | [`Engine::map_file`], [`Engine::create_file`]; with a shape [`Engine::map_npy`], [`Engine::create_npy`] |
 //! | a worker with a function and a state of its own | [`Worker`], a thread or a process, and a [`MessagePort`] to it |
@@ -192,6 +193,12 @@ pub mod job {
 pub mod fork_join {
     pub use crate::engine::fork_join::JoinScope;
     pub use crate::front::engine::Phases;
+}
+
+/// Slices and batches seen as grids, for [`Engine::map_tiles`] and for kernels that know the length of their rows.
+#[cfg(not(workring_loom))]
+pub mod grid {
+    pub use crate::front::grid::{Grid, GridMut, GridRows, GridRowsMut, Tiling};
 }
 
 /// Memory of batches, and what stands for batches in calls.

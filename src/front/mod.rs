@@ -5,6 +5,7 @@ pub(crate) mod algorithms;
 pub(crate) mod damage;
 pub(crate) mod engine;
 pub(crate) mod files;
+pub(crate) mod grid;
 pub(crate) mod job;
 pub mod kernels;
 pub(crate) mod message;

@@ -6,6 +6,7 @@ mod errors;
 mod files;
 mod fork_join;
 mod glossary;
+mod grids;
 mod indexing;
 mod jobs;
 mod kernels;

@@ -118,6 +118,8 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "engine/exec/once_parts.rs",
     "engine/exec/runner.rs",
     "front/algorithms/merge_sort.rs",
+    "front/engine/tiles.rs",
+    "front/grid/view.rs",
     "front/process/external_worker.rs",
     "layout/view.rs",
     "lockfree/prefetch.rs",

@@ -19,6 +19,7 @@ mod sort;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod workers;
 mod zip;
 
