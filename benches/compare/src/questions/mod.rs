@@ -5,6 +5,7 @@ use crate::measure::{Measured, Table};
 pub mod demo;
 pub mod event_loop;
 pub mod fork_join;
+pub mod grids;
 pub mod growth;
 pub mod hand_over;
 pub mod irregular;
@@ -64,6 +65,7 @@ pub const ALL: &[Question] = &[
     Question::new("kernels", "Kernels over large arrays", kernels::ask),
     Question::new("fork_join", "Recursion and sorting", fork_join::ask),
     Question::new("irregular", "Places that other numbers say", irregular::ask),
+    Question::new("grids", "Grids, phases and parts of batches", grids::ask),
     Question::new("event_loop", "An event loop beside the work", event_loop::ask),
     Question::new("start", "From nothing to the first result", start::ask),
     Question::new("memory", "Page faults and memory of a steady state", memory::ask),
