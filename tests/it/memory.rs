@@ -4,8 +4,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use workring::{
-    Batch, Chunking, Context, Engine, Error, IdleStrategy, MessagePort, SharedArray, WaitPolicy, batch::AnyBatch,
-    kernel, reducer, shared::SharedHandle,
+    Batch, Chunking, Context, Engine, Error, IdleStrategy, MessagePort, SharedArray, WaitPolicy,
+    batch::AnyBatch,
+    grid::{Grid, GridMut, Tiling},
+    kernel, reducer,
+    shared::SharedHandle,
 };
 
 use crate::support::{Checked, watched};
@@ -144,6 +147,39 @@ fn jobs_and_rows_give_back_what_they_hold() {
             drop(engine.submit(fails, engine.batch::<u32>(2).unwrap(), 0).unwrap());
             let job = engine.submit(fails, engine.batch::<u32>(2).unwrap(), 0).unwrap();
             assert!(pollster::block_on(job).is_err());
+        }
+    });
+}
+
+#[test]
+fn tiles_and_parts_reach_their_own_cells_alone() {
+    watched(|| {
+        for engine in engines() {
+            let mut parts = engine.batch_from_fn(30, |at| at as u32).unwrap().into_chunks(7);
+            parts.iter_mut().for_each(|part| part[0] += 100);
+            parts.reverse();
+            let mut old = Batch::try_from_parts(parts).unwrap();
+            let (left, right) = old.into_split_at(12);
+            old = left.try_unsplit(right).unwrap();
+            let mut new = engine.batch::<u32>(30).unwrap();
+            let (input, output) = (Grid::new(&old, [5, 6]).unwrap(), GridMut::new(&mut new, [5, 6]).unwrap());
+            let tiling = Tiling::of([2, 3]).halo([1, 0]);
+            let above = |old: Grid<'_, u32, 2>, mut new: GridMut<'_, u32, 2>| {
+                let rows = old.rows().map(<[u32]>::to_vec).collect::<Vec<_>>();
+                for (row, new) in rows.iter().zip(new.rows_mut()) {
+                    new.copy_from_slice(row);
+                }
+                new[[0, 2]] += 1000;
+            };
+            engine.map_tiles(input, output, tiling, above).unwrap();
+            let twin = |at: usize| {
+                let (row, column) = (at / 6, at % 6);
+                // A tile begins with the row above it, but for the first one.
+                let from = if row < 2 { at } else { at - 6 };
+                let is_marked = row % 2 == 0 && column % 3 == 2;
+                from as u32 + if from % 7 == 0 { 100 } else { 0 } + if is_marked { 1000 } else { 0 }
+            };
+            assert!(new.iter().enumerate().all(|(at, &new)| new == twin(at)), "{new:?}");
         }
     });
 }

@@ -11,7 +11,9 @@ use workring::{
     job::{CancelOutcome, RowsJob},
 };
 
-use crate::kernels::{affine, below, fail, increment, odd_fails, patient, process_id, slow_process_id, sum};
+use crate::kernels::{
+    affine, below, between_rows, die, fail, increment, odd_fails, patient, process_id, slow_process_id, sum,
+};
 use crate::support::{Checked, STEP, Tests, eventually};
 
 pub(crate) fn tests() -> Tests {
@@ -41,6 +43,8 @@ pub(crate) fn tests() -> Tests {
         ("calls::options_mean_the_same_to_processes", options_mean_the_same_to_processes),
         ("calls::a_batch_is_sorted_on_every_engine", a_batch_is_sorted_on_every_engine),
         ("calls::calls_that_fork_need_no_threads", calls_that_fork_need_no_threads),
+        ("calls::rows_with_a_halo_are_chunks_of_grids", rows_with_a_halo_are_chunks_of_grids),
+        ("calls::parts_of_dead_workers_belong_to_their_batch_again", parts_of_dead_workers_belong_to_their_batch_again),
         ("calls::a_kernel_that_was_not_listed_is_an_error", a_kernel_that_was_not_listed_is_an_error),
     ]
 }
@@ -111,6 +115,50 @@ fn calls_that_fork_need_no_threads() {
         let mut numbers: Vec<u32> = (0..50_000_u32).map(|at| at.wrapping_mul(0x9E37_79B9)).collect();
         engine.sort(&mut numbers);
         assert!(numbers.is_sorted());
+        let halves = engine.phases(|phases| {
+            let halve = |_, part: &mut [u32]| part.iter_mut().for_each(|number| *number /= 2);
+            phases.for_each_chunk(&mut numbers, Chunking::of(1000), halve)?;
+            phases.reduce_with(&numbers, |part| part.iter().map(|&number| u64::from(number)).sum(), |a: u64, b| a + b)
+        });
+        assert_eq!(halves.unwrap(), numbers.iter().map(|&number| u64::from(number)).sum::<u64>());
+    }
+}
+
+fn rows_with_a_halo_are_chunks_of_grids() {
+    let engine = Checked::new(2);
+    for (rows, columns, at_a_time) in [(1, 1, 1), (100, 37, 1), (64, 1000, 7), (1000, 64, 300)] {
+        let old = engine.batch_from_fn(rows * columns, |at| (at as f64).sqrt()).unwrap();
+        let mut new = engine.batch::<f64>(old.len()).unwrap();
+        let chunks = Chunking::of(at_a_time * columns).halo(columns);
+        engine.map_chunks(between_rows, &old, &mut new, &(columns as u64), chunks).unwrap();
+        for (at, new) in new.iter().enumerate() {
+            let before = if at < columns { old[at] } else { old[at - columns] };
+            let behind = old.get(at + columns).unwrap_or(&old[at]);
+            assert_eq!(*new, (before + behind) / 2.0, "{at} of {rows} rows of {columns}");
+        }
+    }
+}
+
+/// Jobs that write disjoint parts of one batch; of one that dies with its process the part comes back, and fits.
+fn parts_of_dead_workers_belong_to_their_batch_again() {
+    let engine = Checked::new(2);
+    for len in [8, 999, 100_000] {
+        let mut parts = engine.batch::<u32>(len).unwrap().into_chunks(len.div_ceil(4));
+        let dies = engine.submit(die, parts.remove(1), 1).unwrap();
+        let mut jobs = engine.job_set().unwrap();
+        for (number, part) in (0_u64..).zip(parts) {
+            jobs.insert(number, engine.submit(process_id, part, ()).unwrap());
+        }
+        let mut parts: Vec<Batch<u32>> =
+            jobs.map(|(_, result)| result.unwrap_or_else(|failed| failed.returned)).collect();
+        let failed = dies.wait().unwrap_err();
+        assert!(matches!(failed.error, Error::WorkerDied { .. }), "{}", failed.error);
+        parts.push(failed.returned);
+        let batch = Batch::try_from_parts(parts).unwrap();
+        let part_len = len.div_ceil(4);
+        assert_eq!((batch.len(), batch[part_len], batch[part_len + 1]), (len, 1, 0));
+        let others = batch[..part_len].iter().chain(&batch[2 * part_len..]);
+        assert!(others.clone().all(|&pid| pid > 1), "a part that was not written");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use workring::{Context, kernel, kernels, kernels::KernelInfo, reducer};
+use workring::{Context, grid::Grid, kernel, kernels, kernels::KernelInfo, reducer};
 
 unsafe extern "C" {
     /// fork(2).
@@ -16,6 +16,19 @@ unsafe extern "C" {
 pub(crate) fn affine(x: &[f64], y: &mut [f64], p: &[f64; 2]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = p[0] * x + p[1];
+    }
+}
+
+/// The mean of the cells above and below in rows of so many; at the ends of the grid the cell itself stands for the one that is not there.
+#[kernel]
+pub(crate) fn between_rows(old: &[f64], new: &mut [f64], columns: &u64, context: &mut Context) {
+    let columns = *columns as usize;
+    let old = Grid::new(old, [old.len() / columns, columns]).expect("whole rows");
+    let before = context.halo_before() / columns;
+    for (row, new) in (before..).zip(new.chunks_mut(columns)) {
+        let (before, behind) = (row.saturating_sub(1), (row + 1).min(old.extents()[0] - 1));
+        let sides = old.row(before).iter().zip(old.row(behind));
+        new.iter_mut().zip(sides).for_each(|(new, (before, behind))| *new = (before + behind) / 2.0);
     }
 }
 
@@ -206,6 +219,7 @@ pub(crate) fn ALL() -> &'static [&'static KernelInfo] {
     LISTED.get_or_init(|| {
         let mut listed = kernels![
             affine,
+            between_rows,
             below,
             slow_affine,
             increment,

@@ -219,7 +219,8 @@ mod tests {
     use crate::sync::{AtomicU32, Ordering};
 
     fn engine() -> Engine {
-        Engine::builder().threads(2).build().unwrap()
+        // Small enough for Miri.
+        Engine::builder().threads(2).capacity(1 << 16).queue_capacity(64).build().unwrap()
     }
 
     #[test]
@@ -235,7 +236,7 @@ mod tests {
     fn every_part_runs_once_and_a_panic_goes_on() {
         let engine = engine();
         engine.phases(|phases| {
-            for parts in 0..50 {
+            for parts in 0..20 {
                 let runs: Vec<AtomicU32> = (0..parts).map(|_| AtomicU32::new(0)).collect();
                 let count = |part: usize| runs[part].fetch_add(1, Ordering::Relaxed);
                 phases.for_each_index(0..parts, |part| assert_eq!(count(part), 0)).unwrap();
