@@ -208,7 +208,7 @@ pub(crate) mod watched {
     macro_rules! watched {
         ($name:ident, $value:ty) => {
             /// As the atomic of this name in `core`, with the same layout.
-            #[derive(Debug)]
+            #[derive(Debug, Default)]
             #[repr(transparent)]
             pub(crate) struct $name(atomic::$name);
 
