@@ -68,7 +68,7 @@ fn limit(instructions: u64) -> LibraryBenchmarkConfig {
     config
 }
 
-#[library_benchmark(setup = busy_with_batches, config = limit(164_000))]
+#[library_benchmark(setup = busy_with_batches, config = limit(165_000))]
 fn submit_and_wait((busy, batches): (Busy, Vec<Batch<u64>>)) -> (Busy, Vec<Batch<u64>>) {
     let batches = one_by_one(&busy.engine, batches);
     (busy, batches)

@@ -8,6 +8,7 @@ use crate::engine::runtime::Core;
 use crate::engine::runtime::nesting;
 use crate::engine::schedule::{completion, health, queue, wait};
 use crate::ids::ParticipantSlot;
+use crate::layout::records::Descriptor;
 use crate::os::host::Deadline;
 use crate::panics;
 
@@ -35,6 +36,13 @@ pub(crate) fn wait_for(core: &Core, reference: JobReference, deadline: Option<De
             || core.check_process().is_err()
             || wait::sleep(core, reference, descriptor, None);
     }
+    wait_for_others(core, reference, descriptor, deadline)
+}
+
+/// Waits for a job that others run. Apart from what a thread does that runs its own job, whose frame is small without it.
+#[inline(never)]
+fn wait_for_others(core: &Core, reference: JobReference, descriptor: &Descriptor, deadline: Option<Deadline>) -> bool {
+    let in_kernel = panics::depth() > 0;
     if in_kernel && deadline.is_none() && core.is_around_as(reference) {
         nesting::waits_for_itself();
     }
