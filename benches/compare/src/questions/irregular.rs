@@ -89,6 +89,9 @@ struct Matrix {
     x: Vec<f64>,
 }
 
+/// Bounds of the rows, columns, values, and the vector.
+type MatrixBatches = (Batch<[u32; 2]>, Batch<u32>, Batch<f64>, Batch<f64>);
+
 impl Matrix {
     fn new(len: usize) -> Self {
         let mut rows = Vec::with_capacity(len);
@@ -103,7 +106,7 @@ impl Matrix {
         Self { rows, columns, values, x: (0..len).map(|at| number(at + 3) as f64 * 1e-19).collect() }
     }
 
-    fn batches(&self, engine: &Engine) -> workring::Result<(Batch<[u32; 2]>, Batch<u32>, Batch<f64>, Batch<f64>)> {
+    fn batches(&self, engine: &Engine) -> workring::Result<MatrixBatches> {
         Ok((
             engine.batch_from_slice(&self.rows)?,
             engine.batch_from_slice(&self.columns)?,
