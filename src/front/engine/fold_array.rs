@@ -85,13 +85,23 @@ impl Engine {
         bins: usize,
         bin_of: impl Fn(&T) -> Option<usize> + Sync,
     ) -> Result<Vec<u64>> {
-        let count = |counts: &mut [u64], elements: &[T]| {
-            for bin in elements.iter().filter_map(&bin_of) {
-                if let Some(count) = counts.get_mut(bin) {
-                    *count += 1;
-                }
+        // Counts that cannot be more than there are elements take half of the memory, which a long array waits for.
+        if u32::try_from(input.len()).is_ok() {
+            let counts =
+                self.fold_array(input, &vec![0_u32; bins], count(&bin_of, 1), |count, other| *count += other)?;
+            return Ok(counts.into_iter().map(u64::from).collect());
+        }
+        self.fold_array(input, &vec![0_u64; bins], count(&bin_of, 1), |count, other| *count += other)
+    }
+}
+
+/// What counts the bins of elements: each by `one`.
+fn count<T, N: Copy + core::ops::AddAssign>(bin_of: impl Fn(&T) -> Option<usize>, one: N) -> impl Fn(&mut [N], &[T]) {
+    move |counts, elements| {
+        for bin in elements.iter().filter_map(&bin_of) {
+            if let Some(count) = counts.get_mut(bin) {
+                *count += one;
             }
-        };
-        self.fold_array(input, &vec![0; bins], count, |count, other| *count += other)
+        }
     }
 }
