@@ -609,6 +609,23 @@ fn few_expensive_elements_are_shared() {
     assert!(out.iter().all(|&y| y == 1));
 }
 
+/// An index can stand for any amount of work. A loop whose indices had been cheap ran serially on the calling thread when each of them was much.
+#[test]
+fn indices_are_shared_whatever_they_have_cost() {
+    let engine = Checked::threads(2);
+    let threads = Mutex::new(HashSet::new());
+    let is_dear = AtomicUsize::new(0);
+    let body = |_| {
+        if is_dear.load(Ordering::Relaxed) != 0 {
+            threads.lock().unwrap().insert(thread::current().id());
+            eventually("another thread runs an index", || threads.lock().unwrap().len() > 1);
+        }
+    };
+    (0..1000).for_each(|_| engine.for_each_index(0..8, body).unwrap());
+    is_dear.store(1, Ordering::Relaxed);
+    engine.for_each_index(0..8, body).unwrap();
+}
+
 #[test]
 fn no_elements_are_folded_once_whoever_folds_them() {
     for engine in various_engines() {

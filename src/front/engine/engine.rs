@@ -244,7 +244,7 @@ impl Engine {
     }
 
     /// Runs a closure over the chunks of two equally long slices, on all workers. Any slices will do, batches among them; the
-    /// closure may borrow. Engines of threads only. Blocks like [`Engine::map`].
+    /// closure may borrow. Where chunks begin is not promised, as with [`Engine::map`]. Engines of threads only. Blocks like that one.
     ///
     /// # Errors
     /// As [`Engine::map`].

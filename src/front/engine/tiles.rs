@@ -5,6 +5,8 @@
 //! 2. A tile is made of its number in such a call, and is given to the closure there.
 #![allow(unsafe_code)]
 
+use core::ops::Range;
+
 use super::{Engine, Phases};
 use crate::error::{Error, Result};
 use crate::front::grid::{Grid, GridMut, Tiles, Tiling};
@@ -49,9 +51,8 @@ impl Engine {
         tiling: Tiling<D>,
         body: impl Fn(Grid<'_, T, D>, GridMut<'_, U, D>) + Sync,
     ) -> Result<()> {
-        check_place(&input, &output)?;
-        let (halo, tiling) = tiling.take_halo();
-        self.for_each_tile(output, tiling, |output| body(input.around(&output.ranges(), halo), output))
+        let (tiling, body) = with_input(input, &output, tiling, body)?;
+        self.for_each_tile(output, tiling, body)
     }
 
     /// Calls a closure with every tile of a grid: as [`Engine::map_tiles`], without an input.
@@ -64,9 +65,7 @@ impl Engine {
         tiling: Tiling<D>,
         body: impl Fn(GridMut<'_, U, D>) + Sync,
     ) -> Result<()> {
-        let tiles = Tiles::new(output, &tiling)?;
-        // SAFETY: each number comes once (law 1).
-        self.for_each_index(0..tiles.count(), |number| body(unsafe { tiles.tile(number) }))
+        each_tile(output, &tiling, body, |numbers, run| self.for_each_index(numbers, run))
     }
 }
 
@@ -85,9 +84,8 @@ impl Phases<'_> {
         tiling: Tiling<D>,
         body: impl Fn(Grid<'_, T, D>, GridMut<'_, U, D>) + Sync,
     ) -> Result<()> {
-        check_place(&input, &output)?;
-        let (halo, tiling) = tiling.take_halo();
-        self.for_each_tile(output, tiling, |output| body(input.around(&output.ranges(), halo), output))
+        let (tiling, body) = with_input(input, &output, tiling, body)?;
+        self.for_each_tile(output, tiling, body)
     }
 
     /// As [`Engine::for_each_tile`], as a phase.
@@ -103,10 +101,35 @@ impl Phases<'_> {
         tiling: Tiling<D>,
         body: impl Fn(GridMut<'_, U, D>) + Sync,
     ) -> Result<()> {
-        let tiles = Tiles::new(output, &tiling)?;
-        // SAFETY: each number comes once (law 1).
-        self.for_each_index(0..tiles.count(), |number| body(unsafe { tiles.tile(number) }))
+        each_tile(output, &tiling, body, |numbers, run| self.for_each_index(numbers, run))
     }
+}
+
+/// Calls `body` with every tile; `each` calls what it is given with every number of a range once, and returns when all of these calls are over (law 1).
+fn each_tile<U: Send, const D: usize>(
+    output: GridMut<'_, U, D>,
+    tiling: &Tiling<D>,
+    body: impl Fn(GridMut<'_, U, D>) + Sync,
+    each: impl FnOnce(Range<usize>, &(dyn Fn(usize) + Sync)) -> Result<()>,
+) -> Result<()> {
+    let tiles = Tiles::new(output, tiling)?;
+    // SAFETY: each number comes once (law 1).
+    each(0..tiles.count(), &|number| body(unsafe { tiles.tile(number) }))
+}
+
+/// The tiling without its halo, and the body for tiles of the output alone.
+fn with_input<'g, T: Sync, U, const D: usize>(
+    input: Grid<'g, T, D>,
+    output: &GridMut<'_, U, D>,
+    tiling: Tiling<D>,
+    body: impl Fn(Grid<'_, T, D>, GridMut<'_, U, D>) + Sync + 'g,
+) -> Result<(Tiling<D>, impl Fn(GridMut<'_, U, D>) + Sync + 'g)>
+where
+    U: 'g,
+{
+    check_place(&input, output)?;
+    let (halo, tiling) = tiling.take_halo();
+    Ok((tiling, move |output: GridMut<'_, U, D>| body(input.around(&output.ranges(), halo), output)))
 }
 
 fn check_place<T, U, const D: usize>(input: &Grid<'_, T, D>, output: &GridMut<'_, U, D>) -> Result<()> {

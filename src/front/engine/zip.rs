@@ -9,7 +9,7 @@ impl Engine {
     /// one to write.
     ///
     /// Up to eight slices, as references of slices, vectors, arrays or batches, in any mixture; what the closure needs whole it borrows. Where the
-    /// slices are cut depends on their length alone. Engines with worker threads only. Blocks like [`Engine::map`].
+    /// slices are cut is not promised, as with [`Engine::map`]. Engines with worker threads only. Blocks like [`Engine::map`].
     ///
     /// # Errors
     /// [`Error::LengthMismatch`](crate::Error::LengthMismatch) before anything runs, for the first slice whose length is not that of slice 0; else as

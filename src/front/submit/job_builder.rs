@@ -127,7 +127,7 @@ impl<'e> JobBuilder<'e> {
     }
 
     /// Elements per chunk of a `map`, `reduce`, `map_with`, `for_each_index`, `reduce_with`, `map_zip_with` or `reduce_zip_with`; chosen by the engine unless
-    /// said: from the length alone for the three that reduce, for the others also from what earlier calls have cost. `map_chunks`, `for_each_chunk` and
+    /// said: from the length alone for the three that reduce and for `for_each_index`, for the others also from what earlier calls have cost. `map_chunks`, `for_each_chunk` and
     /// `for_each_zip_chunk` are told by their [`Chunking`](crate::Chunking), and jobs are not cut: they refuse it with
     /// [`Error::InvalidArgument`].
     ///

@@ -97,12 +97,12 @@ pub struct SharedCut<'a, T>(&'a [T]);
 #[expect(missing_debug_implementations, reason = "nobody outside can have one")]
 pub struct ExclusiveCut<'a, T>(OnceParts<'a, T>);
 
-macro_rules! slices {
-    ($($read:ty, $written:ty, [$($generics:tt)*];)*) => {
+macro_rules! read {
+    ($($slice:ty, [$($generics:tt)*];)*) => {
         $(
-            impl<'a, $($generics)*> Sealed for &'a $read {}
+            impl<'a, $($generics)*> Sealed for &'a $slice {}
 
-            impl<'a, $($generics)*> Zip for &'a $read where T: Sync {
+            impl<'a, $($generics)*> Zip for &'a $slice where T: Sync {
                 type Part = &'a [T];
                 type Cut = SharedCut<'a, T>;
 
@@ -118,58 +118,50 @@ macro_rules! slices {
                     cut.0.get(plan.0.range(chunk))
                 }
             }
-
-            slices!(written $written, [$($generics)*]);
         )*
     };
-    (written (), $generics:tt) => {};
-    (written $written:ty, [$($generics:tt)*]) => {
-        impl<'a, $($generics)*> Sealed for &'a mut $written {}
+}
 
-        impl<'a, $($generics)*> Zip for &'a mut $written where T: Send {
-            type Part = &'a mut [T];
-            type Cut = ExclusiveCut<'a, T>;
+macro_rules! written {
+    ($($slice:ty, [$($generics:tt)*];)*) => {
+        $(
+            impl<'a, $($generics)*> Sealed for &'a mut $slice {}
 
-            fn measure(&self, lens: &mut Lens) {
-                lens.add(self.len());
+            impl<'a, $($generics)*> Zip for &'a mut $slice where T: Send {
+                type Part = &'a mut [T];
+                type Cut = ExclusiveCut<'a, T>;
+
+                fn measure(&self, lens: &mut Lens) {
+                    lens.add(self.len());
+                }
+
+                fn cut(self) -> Self::Cut {
+                    ExclusiveCut(OnceParts::new(self))
+                }
+
+                fn part(cut: &Self::Cut, plan: &CutPlan, chunk: u32) -> Option<Self::Part> {
+                    cut.0.take(&plan.0, chunk)
+                }
             }
-
-            fn cut(self) -> Self::Cut {
-                ExclusiveCut(OnceParts::new(self))
-            }
-
-            fn part(cut: &Self::Cut, plan: &CutPlan, chunk: u32) -> Option<Self::Part> {
-                cut.0.take(&plan.0, chunk)
-            }
-        }
+        )*
     };
 }
 
-slices! {
-    [T], [T], [T];
-    Vec<T>, Vec<T>, [T];
-    [T; N], [T; N], [T, const N: usize];
-    Batch<T>, Batch<T>, [T: Pod];
-    OutputBatch<T>, OutputBatch<T>, [T: Pod];
+read! {
+    [T], [T];
+    Vec<T>, [T];
+    [T; N], [T, const N: usize];
+    Batch<T>, [T: Pod];
+    OutputBatch<T>, [T: Pod];
+    SharedBatch<T>, [T: Pod];
 }
 
-impl<T: Pod> Sealed for &SharedBatch<T> {}
-
-impl<'a, T: Pod + Sync> Zip for &'a SharedBatch<T> {
-    type Part = &'a [T];
-    type Cut = SharedCut<'a, T>;
-
-    fn measure(&self, lens: &mut Lens) {
-        lens.add(self.len());
-    }
-
-    fn cut(self) -> Self::Cut {
-        SharedCut(self)
-    }
-
-    fn part(cut: &Self::Cut, plan: &CutPlan, chunk: u32) -> Option<Self::Part> {
-        cut.0.get(plan.0.range(chunk))
-    }
+written! {
+    [T], [T];
+    Vec<T>, [T];
+    [T; N], [T, const N: usize];
+    Batch<T>, [T: Pod];
+    OutputBatch<T>, [T: Pod];
 }
 
 macro_rules! tuples {
